@@ -1,0 +1,42 @@
+"""The configuration: ``load()`` builds it once, ``current()`` is what everybody asks afterwards."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from llamactl.config.problems import ConfigError
+from llamactl.config.schema import (
+    AppConfig,
+    AuthConfig,
+    BackendConfig,
+    BackendsConfig,
+    DatabaseConfig,
+    DockerConfig,
+    InstancesConfig,
+    NodeConfig,
+    RedisConfig,
+    ServerConfig,
+)
+from llamactl.config.sources import load
+
+__all__ = [
+    "AppConfig",
+    "AuthConfig",
+    "BackendConfig",
+    "BackendsConfig",
+    "ConfigError",
+    "DatabaseConfig",
+    "DockerConfig",
+    "InstancesConfig",
+    "NodeConfig",
+    "RedisConfig",
+    "ServerConfig",
+    "current",
+    "load",
+]
+
+
+def current() -> AppConfig:
+    """The configuration of this process, as Django's settings hold it."""
+    config: AppConfig = settings.LLAMACTL
+    return config

@@ -1,0 +1,209 @@
+"""What is in force, and who said so? Told to operators and the API without a secret in it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, SecretStr
+
+from llamactl.config.problems import ConfigError, dotted, printable
+from llamactl.config.schema import AppConfig, BackendConfig, DockerConfig
+from llamactl.config.sources import load
+
+MASK = "***"
+
+_SECRET_FLAG = re.compile(r"--?[\w-]*(key|token|secret|password)", re.IGNORECASE)
+_ENVIRONMENT_FLAGS = ("-e", "--env")
+
+
+def redacted(
+    config: AppConfig, *, version: str = "", commit_hash: str = "", build_time: str = ""
+) -> dict[str, object]:
+    """The answer of GET /api/v1/config: the seed's keys and shapes, and ours beside them.
+
+    No management or inference key and no ``api_key`` of a node is in it, not even masked; the
+    passwords of URLs and the values of environments are ``***``. Durations that the seed gives in
+    nanoseconds are in nanoseconds.
+    """
+    server = config.server.model_dump()
+    if not server["response_headers"]:
+        del server["response_headers"]
+    instances = config.instances.model_dump(mode="json")
+    if not instances["group_limits"]:
+        del instances["group_limits"]
+    lifetime = config.database.connection_max_lifetime
+    return {
+        "server": server,
+        "backends": {
+            "llama-cpp": _backend(config.backends.llama_cpp),
+            "vllm": _backend(config.backends.vllm),
+            "mlx": _backend(config.backends.mlx),
+        },
+        "instances": instances,
+        "database": {
+            "path": str(config.database.path),
+            "url": _url(config.database.url),
+            "max_open_connections": config.database.max_open_connections,
+            "max_idle_connections": config.database.max_idle_connections,
+            "connection_max_lifetime": round(lifetime * 1e9),
+        },
+        "redis": {"url": _url(config.redis.url)},
+        "auth": {
+            "require_inference_auth": config.auth.require_inference_auth,
+            "inference_keys": [],
+            "require_management_auth": config.auth.require_management_auth,
+            "management_keys": [],
+        },
+        "local_node": config.local_node,
+        "nodes": {name: {"address": node.address} for name, node in config.nodes.items()},
+        "data_dir": str(config.data_dir),
+        "version": version,
+        "commit_hash": commit_hash,
+        "build_time": build_time,
+    }
+
+
+def _backend(backend: BackendConfig) -> dict[str, object]:
+    document: dict[str, object] = {
+        "command": backend.command,
+        "args": mask_arguments(backend.args),
+    }
+    if backend.environment:
+        document["environment"] = _masked(backend.environment)
+    if backend.docker is not None:
+        document["docker"] = _docker(backend.docker)
+    if backend.response_headers:
+        document["response_headers"] = dict(backend.response_headers)
+    cache_dir = getattr(backend, "cache_dir", None)
+    if cache_dir is not None:
+        document["cache_dir"] = str(cache_dir)
+    return document
+
+
+def _docker(docker: DockerConfig) -> dict[str, object]:
+    document: dict[str, object] = {
+        "enabled": docker.enabled,
+        "image": docker.image,
+        "args": mask_arguments(docker.args),
+    }
+    if docker.environment:
+        document["environment"] = _masked(docker.environment)
+    return document
+
+
+def _masked(environment: dict[str, str]) -> dict[str, str]:
+    return {name: MASK if value else "" for name, value in environment.items()}
+
+
+def _url(url: SecretStr | None) -> str | None:
+    return None if url is None else mask_url(url.get_secret_value())
+
+
+def mask_url(url: str) -> str:
+    """``postgres://me:secret@host/db`` -> ``postgres://me:***@host/db``.
+
+    A password may hold every character, so all up to the last ``@`` is one. Also masked are the
+    parameters behind ``?`` whose names sound secret.
+    """
+    url = re.sub(r"(://[^:/@?#]*):.*@", rf"\1:{MASK}@", url, flags=re.DOTALL)
+    return re.sub(
+        r"([?&][^=&#]*(?:pass|pwd|secret|token|key)[^=&#]*=)[^&#]+", rf"\1{MASK}", url, flags=re.I
+    )
+
+
+def mask_arguments(arguments: Sequence[str]) -> list[str]:
+    """Arguments of a command, the values of ``--api-key``, ``-e NAME=…`` and the like masked."""
+    masked = []
+    previous = ""
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        name = value.partition("=")[0]
+        if previous in _ENVIRONMENT_FLAGS and equals:
+            masked.append(f"{flag}={MASK}")
+        elif flag in _ENVIRONMENT_FLAGS and "=" in value:
+            masked.append(f"{flag}={name}={MASK}")
+        elif _SECRET_FLAG.fullmatch(flag) and equals:
+            masked.append(f"{flag}={MASK}")
+        elif _SECRET_FLAG.fullmatch(previous) and not argument.startswith("--"):
+            masked.append(MASK)
+        else:
+            masked.append(argument)
+        previous = argument
+    return masked
+
+
+def values(config: AppConfig) -> Iterator[tuple[str, str, str]]:
+    """Each effective value as ``(dotted key, value without secrets, who set it)``."""
+    return _values(config, (), config)
+
+
+def _values(
+    model: BaseModel, path: tuple[str, ...], config: AppConfig
+) -> Iterator[tuple[str, str, str]]:
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        here = (*path, name)
+        if isinstance(value, BaseModel):
+            yield from _values(value, here, config)
+        elif name == "nodes":
+            for node_name, node in value.items():
+                yield from _values(node, (*here, node_name), config)
+        elif name == "environment":
+            if not value:
+                yield dotted(here), "{}", config.origin(here)
+            for variable, text in _masked(value).items():
+                yield dotted((*here, variable)), text, config.origin((*here, variable))
+        else:
+            yield dotted(here), _text(name, value), config.origin(here)
+
+
+def _text(name: str, value: object) -> str:
+    """One value as it would be written in the file, on one line."""
+    if name == "args" and isinstance(value, list):
+        value = mask_arguments(value)
+    if isinstance(value, SecretStr):
+        return mask_url(value.get_secret_value()) if name == "url" else MASK
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_text('', item) for item in value)}]"
+    if isinstance(value, dict):
+        pairs = (f"{key}: {_text('', item)}" for key, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, float):
+        return f"{value:g}s"
+    return str(value) or "''"
+
+
+def main(argv: Sequence[str]) -> int:
+    """``check_config [FILE]``: print what is in force, or what is wrong. Returns the exit code.
+
+    It needs no Django settings, which can't be loaded while the configuration is broken.
+    """
+    parser = argparse.ArgumentParser(
+        prog="manage.py check_config",
+        description="Check the configuration and show each value with the place that set it.",
+    )
+    parser.add_argument(
+        "file", nargs="?", type=Path, help="check this file instead of the one that is in use"
+    )
+    options = parser.parse_args(argv)
+    try:
+        config = load(config_path=options.file)
+    except ConfigError as error:
+        for warning in error.warnings:
+            print(f"warning: {warning}", file=sys.stderr)  # noqa: T201  this is a command
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)  # noqa: T201
+        return 2
+    for warning in config.config_warnings:
+        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
+    for key, value, origin in values(config):
+        print(printable(f"{key} = {value}  # {origin}"))  # noqa: T201
+    return 0

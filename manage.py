@@ -1,0 +1,23 @@
+#!/usr/bin/env python
+"""Django's command-line entry point."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llamactl.settings")
+    if sys.argv[1:2] == ["check_config"]:
+        # It explains a config that may be too broken for Django's settings to load.
+        from llamactl.config.explain import main as check_config
+
+        sys.exit(check_config(sys.argv[2:]))
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()
