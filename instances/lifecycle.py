@@ -1,0 +1,198 @@
+"""The rules of creating, changing, starting and stopping an instance.
+
+API, admin and proxy call these functions and hold no second copy of a rule. Each writes a wish
+in one short transaction and, once that commits, wakes the node's worker; what comes of the wish
+is the supervisor's to observe. ``cause`` says who asked: ``api``, ``admin:<user>``,
+``proxy:on_demand``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from instances.errors import InstanceBusy, InstanceExists, InstanceNotFound, TooManyInstances
+from instances.models import Instance
+from instances.options import InstanceOptions, parse_options, validate_name
+from instances.ports import choose_port
+from instances.states import DesiredState
+from instances.tasks import wake_node
+from llamactl.config import AppConfig, current
+from llamactl.events import announce
+from llamactl.models import Topic
+from nodes.models import Node
+
+logger = logging.getLogger(__name__)
+
+
+def get(name: str) -> Instance:
+    """The instance called ``name``; raises InvalidInstanceName or InstanceNotFound."""
+    validate_name(name)
+    try:
+        return Instance.objects.select_related("node").get(name=name)
+    except Instance.DoesNotExist:
+        raise InstanceNotFound(name) from None
+
+
+def create(name: str, document: Mapping[str, object], *, cause: str) -> Instance:
+    """Save a new, stopped instance.
+
+    Raises InvalidInstanceName, InvalidRequest, InvalidInstance, InstanceExists,
+    TooManyInstances, PortOutOfRange or PortUnavailable; nothing is saved then.
+    """
+    validate_name(name)
+    config = current()
+    options, wanted_port = _without_port(parse_options(document, config))
+    with transaction.atomic():
+        node = _locked_node(options, config)
+        if Instance.objects.filter(name=name).exists():
+            raise InstanceExists(name)
+        limit = config.instances.max_instances
+        if 0 <= limit <= Instance.objects.count():
+            raise TooManyInstances(limit)
+        taken = set(Instance.objects.filter(node=node).values_list("port", flat=True))
+        try:
+            with transaction.atomic():
+                instance = Instance.objects.create(
+                    name=name,
+                    node=node,
+                    options=_stored(options, wanted_port),
+                    port=choose_port(wanted_port, taken, config),
+                )
+        except IntegrityError:
+            # Only the name can still clash: ports are chosen under the node's lock.
+            raise InstanceExists(name) from None
+        announce(Topic.INSTANCES, name)
+    logger.info("created by %s on port %d", cause, instance.port, extra={"instance": name})
+    return instance
+
+
+def update(name: str, document: Mapping[str, object], *, cause: str) -> Instance:
+    """Replace the options as a whole (fields left out get their defaults again).
+
+    The node stays; a port that is left out stays too. A running instance is restarted.
+    Raises as ``create``, and InstanceNotFound.
+    """
+    config = current()
+    with transaction.atomic():
+        instance = _locked(name)
+        document = {**document, "nodes": instance.options["nodes"]}
+        options, wanted_port = _without_port(parse_options(document, config))
+        if wanted_port == instance.port and _fixed_port(instance) is None:
+            # What GET shows comes back in PUT; that alone does not pin the port.
+            wanted_port = None
+        if wanted_port is not None and wanted_port != instance.port:
+            others = Instance.objects.filter(node=instance.node).exclude(pk=instance.pk)
+            taken = set(others.values_list("port", flat=True))
+            instance.port = choose_port(wanted_port, taken, config)
+        instance.options = _stored(options, wanted_port)
+        instance.save(update_fields=["options", "port", "updated_at"])
+        if instance.is_wanted:
+            _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
+        announce(Topic.INSTANCES, name)
+    return instance
+
+
+def delete(name: str, *, cause: str) -> None:
+    """Forget a stopped instance; its log file stays. Raises InstanceBusy where it may run."""
+    with transaction.atomic():
+        instance = _locked(name)
+        if instance.is_wanted or instance.pid is not None:
+            raise InstanceBusy(
+                f"instance with name {name} is still {instance.reported_status.value}, stop it"
+                " before deleting"
+            )
+        instance.delete()
+        announce(Topic.INSTANCES, name)
+    logger.info("deleted by %s", cause, extra={"instance": name})
+
+
+def request_start(name: str, *, cause: str) -> Instance:
+    """Ask for a running instance; one that runs, or is about to, is left alone."""
+    with transaction.atomic():
+        instance = _locked(name)
+        if not instance.is_wanted:
+            _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
+    return instance
+
+
+def request_stop(name: str, *, cause: str) -> Instance:
+    """Ask for a stopped instance; also ends a start that is under way."""
+    with transaction.atomic():
+        instance = _locked(name)
+        if instance.desired_state == DesiredState.RUNNING:
+            _wish(instance, DesiredState.STOPPED, new_process=False, cause=cause)
+    return instance
+
+
+def request_restart(name: str, *, cause: str) -> Instance:
+    """Ask for a new process, whether or not one runs now."""
+    with transaction.atomic():
+        instance = _locked(name)
+        _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
+    return instance
+
+
+def local_node(config: AppConfig) -> Node:
+    """The row of the node this process belongs to, made on first sight."""
+    return Node.objects.get_or_create(name=config.local_node)[0]
+
+
+def _locked(name: str) -> Instance:
+    """The row, locked until the transaction ends (SQLite locks the whole database anyway)."""
+    validate_name(name)
+    try:
+        rows = Instance.objects.select_for_update(of=("self",)).select_related("node")
+        return rows.get(name=name)
+    except Instance.DoesNotExist:
+        raise InstanceNotFound(name) from None
+
+
+def _locked_node(options: InstanceOptions, config: AppConfig) -> Node:
+    """The node to create on, locked so that ports and limits are decided one at a time."""
+    name = config.local_node if config.local_node in options.nodes else options.nodes[0]
+    Node.objects.get_or_create(name=name)
+    return Node.objects.select_for_update().get(name=name)
+
+
+def _wish(instance: Instance, desired: DesiredState, *, new_process: bool, cause: str) -> None:
+    generation = F("generation") + 1 if new_process else F("generation")
+    Instance.objects.filter(pk=instance.pk).update(
+        desired_state=desired, generation=generation, updated_at=timezone.now()
+    )
+    instance.refresh_from_db()
+    announce(Topic.INSTANCES, instance.name)
+    node = instance.node.name
+    transaction.on_commit(lambda: wake_node(node))
+    logger.info(
+        "%s wants it %s (generation %d)",
+        cause,
+        desired.value,
+        instance.generation,
+        extra={"instance": instance.name},
+    )
+
+
+def _without_port(options: InstanceOptions) -> tuple[InstanceOptions, int | None]:
+    backend_options = dict(options.backend_options)
+    port = backend_options.pop("port", None)
+    wanted = port if isinstance(port, int) and port > 0 else None
+    return replace(options, backend_options=backend_options), wanted
+
+
+def _fixed_port(instance: Instance) -> int | None:
+    port = instance.options["backend_options"].get("port")
+    return port if isinstance(port, int) else None
+
+
+def _stored(options: InstanceOptions, fixed_port: int | None) -> dict[str, object]:
+    """The document to save; ``port`` is in it only where the operator chose it."""
+    document = options.to_document()
+    if fixed_port is not None:
+        document["backend_options"] = {**options.backend_options, "port": fixed_port}
+    return document

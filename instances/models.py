@@ -1,0 +1,168 @@
+"""Instances: what an operator wishes to run, and what its node has observed of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.validators import RegexValidator
+from django.db import models, transaction
+from django.utils import timezone
+
+from instances.backends import backend_for
+from instances.options import MAX_NAME_LENGTH, InstanceOptions, stored_options
+from instances.states import TRANSITIONS, DesiredState, Status
+from llamactl.events import announce
+from llamactl.models import Topic
+from nodes.models import Node
+
+
+class Instance(models.Model):
+    """A named backend.
+
+    Two writers share a row without ever writing the same column. Requests write the wish:
+    ``options``, ``port``, ``desired_state`` and ``generation``. The node's supervisor writes what
+    it observes, everything below that comment. Both write their own columns by ``update()``.
+    """
+
+    name = models.CharField(
+        max_length=MAX_NAME_LENGTH,
+        unique=True,
+        validators=[RegexValidator(r"^[a-zA-Z0-9_-][a-zA-Z0-9._-]*$")],
+    )
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="instances")
+    options = models.JSONField()
+    port = models.PositiveIntegerField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    desired_state = models.CharField(
+        max_length=10, choices=DesiredState.choices, default=DesiredState.STOPPED
+    )
+    generation = models.PositiveIntegerField(
+        default=0, help_text="Grows with each wish for a (new) process: a start, a restart."
+    )
+
+    # Observed; written by the supervisor of the node alone.
+    status = models.CharField(
+        max_length=15, choices=Status.choices, default=Status.STOPPED, editable=False
+    )
+    observed_generation = models.PositiveIntegerField(default=0, editable=False)
+    pid = models.PositiveIntegerField(null=True, editable=False)
+    pid_started_ticks = models.BigIntegerField(
+        null=True, editable=False, help_text="/proc/<pid>/stat field 22: tells a reused pid."
+    )
+    restarts = models.PositiveIntegerField(default=0, editable=False)
+    started_at = models.DateTimeField(null=True, editable=False)
+    ready_at = models.DateTimeField(null=True, editable=False)
+    failure = models.JSONField(
+        null=True, editable=False, help_text="reason, details, exit_code, log_tail of a failure."
+    )
+    last_used_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["node", "port"], name="instance_port_once_per_node"),
+            models.CheckConstraint(
+                condition=models.Q(status__in=Status.values), name="instance_status_known"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(desired_state__in=DesiredState.values),
+                name="instance_desired_state_known",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(port__gte=1, port__lte=65535), name="instance_port_in_range"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def parsed_options(self) -> InstanceOptions:
+        return stored_options(self.options)
+
+    @property
+    def has_unseen_wish(self) -> bool:
+        """Whether the node has yet to act on the last start or restart that was asked for."""
+        return self.observed_generation < self.generation
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it runs, or is on its way to, without anybody asking again.
+
+        A failure and an exit of the backend's own accord settle the wish they came of.
+        """
+        if self.desired_state != DesiredState.RUNNING:
+            return False
+        return self.has_unseen_wish or self.status not in (Status.FAILED, Status.STOPPED)
+
+    @property
+    def reported_status(self) -> Status:
+        """The status to show: the observed one, or what the unseen wish is about to make of it.
+
+        Right after ``POST …/start`` the node has observed nothing yet; "stopped" would read as a
+        refusal, and "failed" as the outcome of this start instead of the last one.
+        """
+        observed = Status(self.status)
+        resting = observed in (Status.STOPPED, Status.FAILED)
+        if self.desired_state == DesiredState.RUNNING:
+            return Status.STARTING if resting and self.has_unseen_wish else observed
+        return observed if resting else Status.SHUTTING_DOWN
+
+    @property
+    def summary(self) -> str:
+        """A short text that says what it serves: the model's file name or repository."""
+        options = self.parsed_options
+        return backend_for(options.backend_type).summary(options.backend_options)
+
+    def transition(
+        self,
+        to: Status,
+        *,
+        reason: str = "",
+        cause: str,
+        **observed: Any,
+    ) -> bool:
+        """Move the observed status, with the observed columns that go with it.
+
+        The one place where a status changes. Returns whether this call won: the change is made
+        only if the row still has the status that this object was read with. ``cause`` says who
+        (``supervisor:crash``), ``reason`` why, in words. Raises ValueError for a change that
+        ``TRANSITIONS`` doesn't know.
+        """
+        old = Status(self.status)
+        if to is not old and to not in TRANSITIONS[old]:
+            raise ValueError(f"{self.name}: {old} → {to} is not a legal transition")
+        with transaction.atomic():
+            rows = Instance.objects.filter(pk=self.pk, status=old)
+            won = rows.update(status=to, **observed) == 1
+            if won:
+                if to is not old:
+                    StatusChange.objects.create(
+                        instance=self, old=old, new=to, reason=reason, cause=cause
+                    )
+                announce(Topic.INSTANCES, self.name)
+        if won:
+            self.status = to
+            for name, value in observed.items():
+                setattr(self, name, value)
+        return won
+
+
+class StatusChange(models.Model):
+    """The history of an instance: each status it had, when, why and through whom."""
+
+    instance = models.ForeignKey(Instance, on_delete=models.CASCADE, related_name="history")
+    at = models.DateTimeField(default=timezone.now)
+    old = models.CharField(max_length=15, choices=Status.choices)
+    new = models.CharField(max_length=15, choices=Status.choices)
+    reason = models.TextField(blank=True)
+    cause = models.CharField(max_length=60)
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        # Read by the history of the instance's admin page.
+        indexes = [models.Index(fields=["instance", "-at"])]
+
+    def __str__(self) -> str:
+        return f"{self.instance_id}: {self.old} → {self.new}"

@@ -1,0 +1,155 @@
+"""Inference keys as JSON: the request for one, and what is told of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rest_framework import serializers
+
+from instances.models import Instance
+from keys.errors import (
+    InvalidExpiry,
+    InvalidInstanceId,
+    InvalidKeyId,
+    InvalidKeyJson,
+    InvalidKeyName,
+    InvalidPermissionMode,
+)
+from keys.models import InferenceKey
+from llamactl.json_body import StrictJSONParser
+from llamactl.unix_time import UnixSecondsField, from_unix
+
+LARGEST_ID = 2**63 - 1
+"""What an integer column holds; SQLite's driver raises on more."""
+MAX_INSTANCE_IDS = 1000
+
+
+class KeyJSONParser(StrictJSONParser):
+    """The body of a request for a key; the seed has a code of its own for a bad one."""
+
+    refusal = InvalidKeyJson
+
+
+@dataclass(frozen=True)
+class KeyRequest:
+    """What POST /api/v1/auth/keys asks for; its types are right, its rules ``issue``'s to check."""
+
+    name: str
+    permission_mode: str
+    instance_ids: frozenset[int]
+    expires_at: datetime | None
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, object]) -> KeyRequest:
+        """Raises the InvalidKeyRequest that belongs to the first field of a wrong type."""
+        name = document.get("name", "")
+        if not isinstance(name, str):
+            raise InvalidKeyName("Name must be a string")
+        permission_mode = document.get("permission_mode", "")
+        if not isinstance(permission_mode, str):
+            raise InvalidPermissionMode("Permission mode must be 'allow_all' or 'per_instance'")
+        return cls(
+            name=name,
+            permission_mode=permission_mode,
+            instance_ids=_instance_ids(document.get("instance_ids")),
+            expires_at=_expires_at(document.get("expires_at")),
+        )
+
+
+def _expires_at(value: object) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidExpiry("Expiration time must be a whole number of unix seconds, or null")
+    try:
+        return from_unix(value)
+    except ValueError as error:
+        raise InvalidExpiry(f"Expiration time must be in the future; it is {error}") from None
+
+
+def _instance_ids(value: object) -> frozenset[int]:
+    if value is None:
+        return frozenset()
+    if not isinstance(value, list):
+        raise InvalidInstanceId("Instance IDs must be a list of whole numbers")
+    if len(value) > MAX_INSTANCE_IDS:
+        raise InvalidInstanceId(
+            f"At most {MAX_INSTANCE_IDS} instance IDs fit one key; for more, use 'allow_all'"
+        )
+    for item in value:
+        if not isinstance(item, int) or isinstance(item, bool):
+            raise InvalidInstanceId("Instance IDs must be whole numbers")
+        if not 0 < item <= LARGEST_ID:
+            raise InvalidInstanceId(f"Instance ID {str(item)[:20]} does not exist")
+    return frozenset(value)
+
+
+def parse_key_id(text: str) -> int:
+    """The id in a path. Raises InvalidKeyId for what is no 64-bit number."""
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 19):
+        raise InvalidKeyId("Invalid key ID: it must be a whole number")
+    if int(digits) > LARGEST_ID:
+        raise InvalidKeyId("Invalid key ID: it is too large")
+    return int(text)
+
+
+class KeySerializer(serializers.ModelSerializer[InferenceKey]):
+    """A key without its secret."""
+
+    id = serializers.IntegerField(read_only=True)
+    expires_at = UnixSecondsField(allow_null=True)
+    created_at = UnixSecondsField()
+    updated_at = UnixSecondsField()
+    last_used_at = UnixSecondsField(allow_null=True)
+
+    class Meta:
+        model = InferenceKey
+        fields = (
+            "id",
+            "name",
+            "user_id",
+            "permission_mode",
+            "expires_at",
+            "created_at",
+            "updated_at",
+            "last_used_at",
+        )
+        read_only_fields = fields
+
+
+class PermissionSerializer(serializers.ModelSerializer[Instance]):
+    """An instance that a key opens."""
+
+    instance_id = serializers.IntegerField(source="id", read_only=True)
+    instance_name = serializers.CharField(source="name", read_only=True)
+
+    class Meta:
+        model = Instance
+        fields = ("instance_id", "instance_name")
+
+
+class CreatedKeySerializer(KeySerializer):
+    """A key just made, with its plain text, this once."""
+
+    key = serializers.CharField(read_only=True)
+
+    class Meta(KeySerializer.Meta):
+        fields: Any = (*KeySerializer.Meta.fields, "key")
+        read_only_fields: Any = fields
+
+
+class CreateKeySerializer(serializers.Serializer[Any]):
+    """The body of POST /api/v1/auth/keys, for the schema; ``KeyRequest`` reads it."""
+
+    name = serializers.CharField(max_length=100)
+    permission_mode = serializers.ChoiceField(InferenceKey.PermissionMode.choices)
+    instance_ids = serializers.ListField(
+        child=serializers.IntegerField(min_value=1), required=False, max_length=MAX_INSTANCE_IDS
+    )
+    expires_at = serializers.IntegerField(
+        required=False, allow_null=True, help_text="Unix seconds, in the future."
+    )

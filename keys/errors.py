@@ -1,0 +1,44 @@
+"""Why an operation on a key is refused, in the seed's error codes."""
+
+from __future__ import annotations
+
+from llamactl.errors import LlamactlError
+
+
+class KeyNotFound(LlamactlError):
+    code = "not_found"
+    status = 404
+
+
+class InvalidKeyRequest(LlamactlError):
+    """A field of the key is wrong; each subclass is one of the seed's codes."""
+
+    status = 400
+
+
+class InvalidKeyJson(InvalidKeyRequest):
+    code = "invalid_json"
+
+
+class InvalidKeyName(InvalidKeyRequest):
+    code = "invalid_name"
+
+
+class InvalidPermissionMode(InvalidKeyRequest):
+    code = "invalid_permission_mode"
+
+
+class MissingPermissions(InvalidKeyRequest):
+    code = "missing_permissions"
+
+
+class InvalidExpiry(InvalidKeyRequest):
+    code = "invalid_expires_at"
+
+
+class InvalidInstanceId(InvalidKeyRequest):
+    code = "invalid_instance_id"
+
+
+class InvalidKeyId(InvalidKeyRequest):
+    code = "invalid_id"

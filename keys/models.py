@@ -1,0 +1,48 @@
+"""Inference keys: who may send requests to which instance."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import models
+
+from instances.models import Instance
+
+
+class InferenceKey(models.Model):
+    """A key of an application. Its plain text is shown once and never stored."""
+
+    class PermissionMode(models.TextChoices):
+        ALLOW_ALL = "allow_all", "all instances"
+        PER_INSTANCE = "per_instance", "only the chosen instances"
+
+    name = models.CharField(max_length=100)
+    # The unique index is what makes finding a key O(1), however many there are.
+    digest = models.BinaryField(max_length=32, unique=True, editable=False)
+    hint = models.CharField(
+        max_length=12, editable=False, help_text="The last characters, to tell keys apart."
+    )
+    user_id = models.CharField(max_length=50, default="system", editable=False)
+    permission_mode = models.CharField(
+        max_length=15, choices=PermissionMode.choices, default=PermissionMode.ALLOW_ALL
+    )
+    instances = models.ManyToManyField(Instance, blank=True, related_name="keys")
+    expires_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(permission_mode__in=["allow_all", "per_instance"]),
+                name="key_permission_mode_known",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def is_expired(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now

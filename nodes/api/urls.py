@@ -1,0 +1,13 @@
+"""Where the nodes' operations are."""
+
+from __future__ import annotations
+
+from django.urls import URLPattern
+
+from llamactl.endpoints import endpoint
+from nodes.api.views import NodeViewSet
+
+urlpatterns: list[URLPattern] = [
+    *endpoint("nodes", NodeViewSet, {"get": "list"}, name="nodes"),
+    *endpoint("nodes/<str:name>", NodeViewSet, {"get": "retrieve"}, name="node"),
+]

@@ -1,0 +1,13 @@
+"""Why an operation on a node is refused, in the seed's error codes."""
+
+from __future__ import annotations
+
+from llamactl.errors import LlamactlError
+
+
+class NodeNotFound(LlamactlError):
+    code = "not_found"
+    status = 404
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"node {name[:80]!r} not found; GET /api/v1/nodes lists the known ones")

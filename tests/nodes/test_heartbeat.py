@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from nodes.heartbeat import beat
+from nodes.models import Node
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_heartbeat_makes_its_node_alive() -> None:
+    Node.objects.create(name="one", heartbeat_at=timezone.now() - timedelta(hours=1))
+    other = Node.objects.create(name="two")
+    beat("one")
+    assert Node.objects.get(name="one").is_alive(timezone.now())
+    other.refresh_from_db()
+    assert other.heartbeat_at is None
+
+
+def test_the_first_heartbeat_makes_the_node() -> None:
+    beat("new")
+    node = Node.objects.get()
+    assert (node.name, node.kind) == ("new", Node.Kind.WORKER)
+    assert node.is_alive(timezone.now())
