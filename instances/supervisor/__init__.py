@@ -1,0 +1,7 @@
+"""The supervisor of a node's backends: one thread that starts, watches, stops and adopts them."""
+
+from __future__ import annotations
+
+from instances.supervisor.loop import Supervisor, running_supervisor
+
+__all__ = ["Supervisor", "running_supervisor"]

@@ -1,0 +1,85 @@
+"""May an instance that shuts down be signalled, or does somebody still wait for its answer?"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+
+from instances.traffic import is_drained, read_reports
+from llamactl.events import client
+
+logger = logging.getLogger(__name__)
+
+BROKER_PATIENCE_SECONDS = 2.0
+"""Web processes look into the database once a second, so by then none sends new requests."""
+
+_ESTABLISHED = "01"
+
+
+class TrafficWatch:
+    """Asks again and again whether one instance is drained, until it is.
+
+    The web processes' reports say so. Where there are none (the broker is away, or has just come
+    back, or no web process runs) nobody can say what is being carried; then the kernel is asked:
+    an instance without an open connection to its port has nobody to answer to.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        port: int,
+        revision: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._port = port
+        self._revision = revision
+        self._clock = clock
+        self._unreachable_since: float | None = None
+
+    def is_drained(self) -> bool:
+        """Whether it is drained now. May block for some seconds."""
+        try:
+            reports = read_reports(client())
+        except redis.RedisError as error:
+            return self._is_drained_without_broker(error)
+        self._unreachable_since = None
+        if not reports:
+            return not has_connections(self._port)
+        return is_drained(reports, self._name, self._revision)
+
+    def _is_drained_without_broker(self, error: redis.RedisError) -> bool:
+        now = self._clock()
+        if self._unreachable_since is None:
+            self._unreachable_since = now
+            logger.warning(
+                "no traffic reports, looking at open connections instead: %s",
+                error,
+                extra={"instance": self._name},
+            )
+        if now - self._unreachable_since < BROKER_PATIENCE_SECONDS:
+            return False
+        return not has_connections(self._port)
+
+
+def has_connections(port: int) -> bool:
+    """Whether a TCP connection to a local ``port`` is open on this host.
+
+    Idle kept-alive ones count too; the proxy keeps those for a few seconds only.
+    """
+    local = f":{port:04X}"
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:  # no IPv6
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[1].endswith(local) and fields[3] == _ESTABLISHED:
+                return True
+    return False

@@ -1,0 +1,143 @@
+"""What does it take to start an instance's process, and what can go wrong with it?"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.utils import timezone
+
+from instances.backends import Launch, backend_for, build_launch, effective_api_key
+from instances.backends.base import LOOPBACK
+from instances.backends.failures import FailureReason
+from instances.options import InstanceOptions, stored_options
+from instances.supervisor import logfiles
+from instances.supervisor.command_shown import shown_command
+from instances.supervisor.environment import clean_environment
+from instances.supervisor.failures import TAIL_BYTES, TAIL_LINES, Failure, refusal, spawn_failure
+from instances.supervisor.ledger import Row
+from instances.supervisor.process import Marker, Process, spawn
+from instances.supervisor.restarts import RestartPolicy
+from llamactl.config import AppConfig
+from llamactl.errors import LlamactlError
+
+logger = logging.getLogger(__name__)
+
+
+class LaunchFailed(Exception):
+    """There is no process, and nothing is left of the try."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.details)
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an instance is started and where it will answer; nothing has happened yet."""
+
+    instance: str
+    launch: Launch
+    log: Path
+    bind_host: str
+    """The address its port must be free at."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where and how a backend is asked whether it is ready."""
+
+    origin: str
+    health_paths: tuple[str, ...]
+    key: str
+
+
+def parse(row: Row) -> InstanceOptions:
+    """The row's options. Raises LaunchFailed for a document that can't be read."""
+    try:
+        return stored_options(row.options)
+    except (KeyError, TypeError, ValueError, LlamactlError) as error:
+        raise LaunchFailed(
+            Failure(FailureReason.BAD_FLAG, f"the saved options can't be read: {error!r}")
+        ) from error
+
+
+def endpoint(row: Row, derived_key: str) -> Endpoint:
+    """Where this node reaches the backend of ``row``. Raises LaunchFailed."""
+    options = parse(row)
+    backend = backend_for(options.backend_type)
+    host = backend.connect_host(options.backend_options)
+    origin = f"http://{f'[{host}]' if ':' in host else host}:{row.port}"
+    return Endpoint(origin, backend.health_paths, effective_api_key(options, derived_key))
+
+
+def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:
+    """What to start for ``row``. Raises LaunchFailed."""
+    options = parse(row)
+    backend = backend_for(options.backend_type)
+    try:
+        launch = build_launch(
+            instance_name=row.name,
+            options=options,
+            config=getattr(config.backends, backend.config_key),
+            host=LOOPBACK,
+            port=row.port,
+            api_key=derived_key,
+        )
+    except LlamactlError as error:
+        raise LaunchFailed(refusal(error)) from error
+    bind_host = str(options.backend_options.get("host") or LOOPBACK)
+    return Plan(row.name, launch, logfiles.log_path(config, row.name), bind_host)
+
+
+def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Process:
+    """Start the process, marked as ``instance`` of ``node``. Raises LaunchFailed."""
+    launch = plan.launch
+    # The directory is ours; a program that was named relative to the worker's is meant there.
+    program = os.path.abspath(launch.argv[0])
+    marker = Marker(node, instance, uuid.uuid4().hex, launch.container_name or "")
+    try:
+        log = logfiles.open_log(plan.log, create_directory=config.instances.auto_create_dirs)
+    except OSError as error:
+        raise LaunchFailed(spawn_failure("its log can't be opened", error)) from error
+    try:
+        logfiles.write_started(log, plan.instance, timezone.localtime())
+        process = spawn(
+            (program, *launch.argv[1:]),
+            environment=clean_environment(os.environ) | launch.environment,
+            marker=marker,
+            directory=config.data_dir,
+            log=log,
+        )
+    except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
+        raise LaunchFailed(spawn_failure(f"{program} can't be started", error)) from error
+    finally:
+        os.close(log)
+    logger.info(
+        "process %d: %s", process.pid, shown_command(launch.argv), extra={"instance": plan.instance}
+    )
+    return process
+
+
+def close_log(name: str, config: AppConfig) -> list[str]:
+    """Mark the end of a launch in the instance's log; returns its last lines."""
+    path = logfiles.log_path(config, name)
+    found: list[str] = []
+    try:
+        found = logfiles.tail_of_launch(path, name, TAIL_LINES, max_bytes=TAIL_BYTES)
+        logfiles.write_stopped(path, name, timezone.localtime())
+    except OSError as error:
+        logger.warning("its log can't be used: %s", error, extra={"instance": name})
+    return found
+
+
+def restart_policy(row: Row) -> RestartPolicy:
+    """What the operator said about restarts; none, where that can't be read."""
+    try:
+        options = parse(row)
+    except LaunchFailed:
+        return RestartPolicy(auto_restart=False, max_restarts=0, delay_seconds=0.0)
+    return RestartPolicy(options.auto_restart, options.max_restarts, options.restart_delay)

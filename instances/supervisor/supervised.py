@@ -1,0 +1,352 @@
+"""What is the next step towards an instance's wish, given what is known of it?
+
+One object an instance, used on the supervisor's thread alone. Whatever is awaited (a probe, a
+signal's effect, a restart's delay, the database) is a time or an answer that ``step`` looks at;
+nothing in here blocks.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+
+from instances.backends.failures import FailureReason
+from instances.states import DesiredState, Status
+from instances.supervisor import launching
+from instances.supervisor.adoption import end_stragglers
+from instances.supervisor.containers import remove_container, stop_container
+from instances.supervisor.draining import TrafficWatch
+from instances.supervisor.failures import Failure, exit_failure, exit_text
+from instances.supervisor.launching import LaunchFailed
+from instances.supervisor.ledger import Row
+from instances.supervisor.process import Process
+from instances.supervisor.readiness import Readiness
+from instances.supervisor.record import Record
+from instances.supervisor.restarts import Crash, restart_delay, stable_seconds
+from instances.supervisor.starting import Start
+from instances.supervisor.stopping import QUICK_SECONDS, Drain, StopSequence
+from instances.supervisor.surroundings import NEVER, Surroundings
+
+logger = logging.getLogger(__name__)
+
+
+class SupervisedInstance:
+    """One instance: its wish, what has been seen of it, and its process if it has one.
+
+    At most one of these is under way: a start (``Start``, without a process yet), becoming ready
+    (``Readiness``), a stop (``StopSequence``).
+    """
+
+    def __init__(self, name: str, row: Row | None, surroundings: Surroundings) -> None:
+        """``row`` is ``None`` for a process that was found and whose instance is gone."""
+        self.name = name
+        self.due = 0.0
+        """When ``step`` has something to do even if nothing happens before."""
+        self.held_until = 0.0
+        """Before that it isn't stepped, after a mistake in its supervision."""
+        self._row = row
+        self._world = surroundings
+        self._seen = Record(name, row, surroundings.ledger)
+        self._process: Process | None = None
+        self._start: Start | None = None
+        self._readiness: Readiness | None = None
+        self._stop: StopSequence | None = None
+        self._has_timed_out = False
+        self._restart_at = 0.0
+        self._up_since = 0.0
+        self._docker_calls = 0
+        self._is_leaving = False
+        self._is_hurried = False
+
+    # -- what the loop tells it, and asks ---------------------------------------------------------
+
+    def see(self, row: Row | None) -> None:
+        """The row as it is now; ``None``: it is gone."""
+        self._row = row
+
+    def leave(self) -> None:
+        """End the process, because the worker ends; the wish stays for the next worker."""
+        self._is_leaving = True
+
+    def hurry(self) -> None:
+        """The worker has to end at once: no drain, and little patience."""
+        self._is_hurried = True
+        if self._stop is not None:
+            self._stop.hurry(self._world.clock())
+
+    def let_go(self) -> None:
+        """The end of this supervision; a process that is left lives on."""
+        if self._process is not None:
+            self._process.close()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is under way that should not be left to the next worker."""
+        return self._stop is not None or self._docker_calls > 0
+
+    @property
+    def has_process(self) -> bool:
+        """Whether there is a process, or about to be."""
+        return self._process is not None or self._start is not None or self.is_busy
+
+    @property
+    def is_forgotten(self) -> bool:
+        return self._row is None and not self.has_process
+
+    # -- first sight ------------------------------------------------------------------------------
+
+    def adopt(self, process: Process) -> None:
+        """Take over a process that an earlier worker started."""
+        now = self._world.clock()
+        self._process = process
+        self._world.watch(process, self._on_exit)
+        logger.info("adopted process %d", process.pid, extra={"instance": self.name})
+        if self._row is None or self._seen.status is Status.SHUTTING_DOWN:
+            self._begin_stop(now)
+            return
+        self._seen.adopted(self._row, process)
+        self._up_since = now
+        must_get_ready = self._seen.status is Status.STARTING
+        self._expect_ready(self._row, now, must_be_in_time=must_get_ready)
+
+    # -- the next step ----------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Do what is due, and set ``due``.
+
+        1. Without a process: start one if it is wished and time; settle at ``stopped`` if not.
+        2. With one that is on its way out: the next signal, when the last was not heeded.
+        3. With one that is not wished (any more, or not this one): begin to stop it.
+        4. With one that is starting: probe it, until it is ready or has taken too long.
+        5. With one that has been up for long: give it its restarts back.
+        """
+        now = self._world.clock()
+        self.due = NEVER
+        if self._process is None:
+            self._step_without_process(now)
+        elif self._stop is not None:
+            self._stop.step(now)
+            self.due = self._stop.due
+        elif self._must_end():
+            self._begin_stop(now)
+        elif self._readiness is not None:
+            self._step_readiness(self._readiness, now)
+        elif self._row is not None and self._seen.restarts > 0:
+            self._step_up(self._row, now)
+
+    def _wanted_row(self) -> Row | None:
+        """The row, if it asks for a process."""
+        if self._is_leaving or self._row is None:
+            return None
+        return self._row if self._row.desired_state is DesiredState.RUNNING else None
+
+    def _must_end(self) -> bool:
+        """Whether a process, if there is one, is not what is wished: none is, or a new one."""
+        row = self._wanted_row()
+        return row is None or self._is_unseen(row)
+
+    def _is_unseen(self, row: Row) -> bool:
+        return row.generation > self._seen.observed_generation
+
+    # -- starting ---------------------------------------------------------------------------------
+
+    def _step_without_process(self, now: float) -> None:
+        if self._docker_calls > 0:
+            return  # the next container may have the same name, and must not meet them
+        row = self._wanted_row()
+        if row is None:
+            self._settle()
+        elif self._is_unseen(row):
+            self._begin_start(row, now)
+        elif self._start is not None:
+            self._step_start(self._start, now)
+        elif self._seen.status is Status.RESTARTING:
+            self.due = self._restart_at
+            if now >= self.due:
+                self._begin_start(row, now)
+        elif self._seen.status not in (Status.FAILED, Status.STOPPED):
+            self._seen.gone(row)
+            self.due = now
+        # Failed, or stopped by itself: that was the outcome of this wish, and only a new one helps.
+
+    def _settle(self) -> None:
+        """There is no process and none is wished: cancel what was planned, and say so."""
+        self._start = None
+        row = self._row
+        if row is None:
+            return
+        if row.desired_state is DesiredState.STOPPED:
+            if self._seen.status is not Status.STOPPED:
+                self._seen.stopped(row, "supervisor:stop", "asked to stop", is_outcome=False)
+        elif self._seen.status not in (Status.STOPPED, Status.FAILED):
+            self._seen.stopped(row, "supervisor:shutdown", "the worker ends", is_outcome=False)
+
+    def _begin_start(self, row: Row, now: float) -> None:
+        """Record the intent; the start goes on once that is written."""
+        start = self._start = Start(row, self._world, now)
+        self.due = start.due
+        self._seen.starting(row, then=start.go_on)
+
+    def _step_start(self, start: Start, now: float) -> None:
+        try:
+            process = start.step(now)
+        except LaunchFailed as failed:
+            self._start = None
+            self._crashed(start.row, failed.failure)
+            return
+        self.due = start.due
+        if process is None:
+            return
+        self._start = None
+        self._process = process
+        self._world.watch(process, self._on_exit)
+        self._seen.started(start.row, process)
+        self._expect_ready(start.row, now, must_be_in_time=True)
+
+    # -- becoming ready, staying up ---------------------------------------------------------------
+
+    def _expect_ready(self, row: Row, now: float, *, must_be_in_time: bool) -> None:
+        limit = self._world.config.instances.start_timeout if must_be_in_time else NEVER
+        try:
+            endpoint = launching.endpoint(row, self._world.key_for(row.id))
+        except LaunchFailed as failed:
+            # An adopted one, whose options have become unreadable: it runs on.
+            logger.warning("not probed: %s", failed, extra={"instance": self.name})
+            return
+        self._readiness = Readiness(
+            endpoint, self._world, now=now, timeout_seconds=limit, on_ready=self._on_ready
+        )
+        self.due = now
+
+    def _step_readiness(self, readiness: Readiness, now: float) -> None:
+        if readiness.is_late(now):
+            self._has_timed_out = True
+            self._begin_stop(now)
+            return
+        readiness.step(now)
+        self.due = readiness.due
+
+    def _on_ready(self, seconds: float) -> None:
+        logger.info("ready after %.1f s", seconds, extra={"instance": self.name})
+        self._readiness = None
+        self._up_since = self._world.clock()
+        if self._row is not None:
+            self._seen.ready(self._row)
+
+    def _step_up(self, row: Row, now: float) -> None:
+        self.due = self._up_since + stable_seconds(launching.restart_policy(row))
+        if now >= self.due:
+            self.due = NEVER
+            self._seen.stable(row)
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def _begin_stop(self, now: float) -> None:
+        """Let requests in flight end, if it can have any, and then the process.
+
+        A start that timed out is ended under the status ``starting``: it fails once it is gone.
+        """
+        process = self._process
+        if process is None:
+            return
+        self._stop_readiness()
+        limits = self._world.config.instances
+        status = self._seen.status
+        drain = None
+        if status in (Status.RUNNING, Status.SHUTTING_DOWN) and self._row and not self._is_hurried:
+            drain = Drain(self._world.off_thread, until=now + limits.drain_timeout)
+        self._stop = StopSequence(
+            process,
+            drain=drain,
+            patience_seconds=QUICK_SECONDS if self._is_hurried else limits.stop_timeout,
+            now=now,
+            on_signal=self._on_signal,
+        )
+        self.due = now
+        if status is Status.SHUTTING_DOWN:
+            self._begin_drain(drain, revision=0)  # announced by an earlier worker
+        elif self._row is not None and not self._has_timed_out:
+            self._seen.shutting_down(
+                self._row,
+                self._stop_cause(),
+                then=lambda revision: self._begin_drain(drain, revision),
+            )
+
+    def _begin_drain(self, drain: Drain | None, revision: int) -> None:
+        if drain is not None and self._row is not None:
+            drain.begin(TrafficWatch(self.name, self._row.port, revision))
+
+    def _stop_cause(self) -> str:
+        if self._is_leaving:
+            return "supervisor:shutdown"
+        return "supervisor:restart" if self._wanted_row() else "supervisor:stop"
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        level = logging.WARNING if number is signal.SIGKILL else logging.INFO
+        logger.log(level, "%s", number.name, extra={"instance": self.name})
+        container = self._process.marker.container if self._process else ""
+        if container and number is signal.SIGINT:
+            patience = 2 * self._world.config.instances.stop_timeout
+            self._call_docker(lambda: stop_container(container, patience))
+
+    def _stop_readiness(self) -> None:
+        if self._readiness is not None:
+            self._readiness.cancel()
+            self._readiness = None
+
+    def _on_exit(self) -> None:
+        """The process has ended: bury it, and see what that means for the wish."""
+        process, self._process = self._process, None
+        stop, self._stop = self._stop, None
+        has_timed_out, self._has_timed_out = self._has_timed_out, False
+        self._stop_readiness()
+        if process is None:
+            return
+        exit_code = process.bury()
+        logger.info("ended: %s", exit_text(exit_code), extra={"instance": self.name})
+        self._clean_up_after(process)
+        row = self._row
+        if row is None:
+            return
+
+        log_tail = launching.close_log(self.name, self._world.config)
+        was_ready = self._seen.status is Status.RUNNING
+        if self._must_end() or (stop is not None and not has_timed_out):
+            self._seen.stopped(row, self._stop_cause(), exit_text(exit_code), is_outcome=False)
+        elif has_timed_out:
+            seconds = self._world.config.instances.start_timeout
+            details = f"not ready within {seconds:g} s (instances.start_timeout), so it was stopped"
+            self._seen.failed(row, Failure(FailureReason.TIMEOUT, details, exit_code, log_tail))
+        elif was_ready and exit_code == 0:
+            self._seen.stopped(row, "supervisor:exit", "ended by itself", is_outcome=True)
+        else:
+            self._crashed(row, exit_failure(exit_code, log_tail))
+
+    def _crashed(self, row: Row, failure: Failure) -> None:
+        """It ended by itself, or could not be started: it is tried again, or that was it."""
+        is_curable = failure.is_curable(may_move=row.fixed_port is None)
+        crash = Crash(self._seen.restarts, self._seen.has_been_ready, is_curable)
+        delay = restart_delay(launching.restart_policy(row), crash)
+        if delay is None:
+            self._seen.failed(row, failure)
+        else:
+            self._restart_at = self._world.clock() + delay
+            self._seen.restarting(row, failure, delay)
+
+    def _clean_up_after(self, process: Process) -> None:
+        marker = process.marker
+        self._world.off_thread(lambda: end_stragglers(marker.launch), lambda _: None, on_error=0)
+        if marker.container:
+            self._call_docker(lambda: remove_container(marker.container))
+
+    def _call_docker(self, call: Callable[[], None]) -> None:
+        def take_answer(_: None) -> None:
+            self._docker_calls -= 1
+
+        self._docker_calls += 1
+        self._world.off_thread(call, take_answer, on_error=None)

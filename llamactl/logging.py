@@ -1,0 +1,20 @@
+"""How a log line looks: time, level, logger, message, and which instance or node it is about."""
+
+from __future__ import annotations
+
+import logging
+
+
+class LineFormatter(logging.Formatter):
+    """Appends ``instance=``, ``node=`` and ``request_id=`` where a record carries them."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        line = super().formatMessage(record)
+        for name in ("instance", "node", "request_id"):
+            value = getattr(record, name, None)
+            if value:
+                line += f" {name}={value}"
+        return line

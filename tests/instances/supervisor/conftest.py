@@ -1,0 +1,172 @@
+"""A node with the fake backend, its supervisor, and what tests ask of both."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instances import lifecycle
+from instances.models import Instance, StatusChange
+from instances.states import Status
+from instances.supervisor import Supervisor
+from llamactl.config import AppConfig, current
+
+PROGRAM = Path(__file__).parents[2] / "backend_program.py"
+NODE = "main"
+
+
+def eventually(what: Callable[[], Any], *, seconds: float = 5.0, message: str = "") -> Any:
+    """The first true answer of ``what``; fails if there is none in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = what()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            pytest.fail(message or f"not within {seconds} s: {what}")
+        time.sleep(0.005)
+
+
+def children() -> set[int]:
+    """The processes of which this one is the parent, zombies included."""
+    found = set()
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(FileNotFoundError):  # the thread has just ended
+            text = Path(f"/proc/self/task/{thread}/children").read_text()
+            found |= {int(pid) for pid in text.split()}
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+class NodeUnderTest:
+    """The node ``main``: instances of the fake backend, and one supervisor at a time."""
+
+    def __init__(self) -> None:
+        self.supervisor: Supervisor | None = None
+
+    def start(self, **replaced: Any) -> Supervisor:
+        """A new worker, so to speak."""
+        replaced.setdefault("key_for", lambda instance_id: f"key-{instance_id}")
+        self.supervisor = Supervisor(NODE, current(), **replaced)
+        self.supervisor.start()
+        return self.supervisor
+
+    def stop(self, *, quickly: bool = False) -> None:
+        if self.supervisor is not None:
+            self.supervisor.stop(quickly=quickly)
+            self.supervisor = None
+
+    def wake(self, _: str = "") -> None:
+        if self.supervisor is not None:
+            self.supervisor.wake()
+
+    def create(self, name: str = "one", model: str = "fake", **options: Any) -> Instance:
+        """``options`` may hold knobs of the fake backend (``FAKE_…``)."""
+        environment = {key: options.pop(key) for key in list(options) if key.startswith("FAKE_")}
+        backend_options = {"model": model, **options.pop("backend_options", {})}
+        document = {"backend_options": backend_options, "environment": environment, **options}
+        return lifecycle.create(name, document, cause="test")
+
+    def running(self, name: str = "one", **options: Any) -> Instance:
+        """An instance that has become ready."""
+        self.create(name, **options)
+        self.ask_start(name)
+        return self.reaches(Status.RUNNING, name)
+
+    def ask_start(self, name: str = "one") -> None:
+        lifecycle.request_start(name, cause="test")
+
+    def ask_stop(self, name: str = "one") -> None:
+        lifecycle.request_stop(name, cause="test")
+
+    def ask_restart(self, name: str = "one") -> None:
+        lifecycle.request_restart(name, cause="test")
+
+    def see(self, name: str = "one") -> Instance:
+        return Instance.objects.get(name=name)
+
+    def reaches(self, status: Status, name: str = "one", *, seconds: float = 5.0) -> Instance:
+        """The instance, once it has acted on the last wish and has this status."""
+
+        def is_there() -> Instance | None:
+            instance = self.see(name)
+            seen = not instance.has_unseen_wish
+            return instance if instance.status == status and seen else None
+
+        deadline = time.monotonic() + seconds
+        while (instance := is_there()) is None:
+            if time.monotonic() > deadline:
+                now = self.see(name)
+                pytest.fail(
+                    f"{name} is {now.status}, not {status}; {self.history(name)}; {now.failure}"
+                )
+            time.sleep(0.005)
+        return instance
+
+    def history(self, name: str = "one") -> list[str]:
+        """The statuses it has had, the oldest first."""
+        rows = StatusChange.objects.filter(instance__name=name).order_by("id")
+        return [row.new for row in rows]
+
+    def log(self, name: str = "one") -> str:
+        return (current().instances.logs_dir / f"{name}.log").read_text(errors="replace")
+
+
+@pytest.fixture
+def fake_backend(override: Callable[..., AppConfig]) -> Callable[..., AppConfig]:
+    """Changes limits of the instances; the fake backend is what runs."""
+
+    def change(**limits: object) -> AppConfig:
+        backend = current().backends.llama_cpp.model_copy(
+            update={"command": sys.executable, "args": ["-S", "-E", str(PROGRAM)]}
+        )
+        return override(
+            backends={"llama_cpp": backend},
+            instances={"stop_timeout": 0.3, "drain_timeout": 1.0, "keep_backends": False} | limits,
+        )
+
+    return change
+
+
+@pytest.fixture
+def node(
+    transactional_db: None,
+    fake_backend: Callable[..., AppConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[NodeUnderTest]:
+    """A node without a supervisor yet. Fails the test if it leaves a process behind."""
+    fake_backend()
+    before = children()
+    node = NodeUnderTest()
+    monkeypatch.setattr(lifecycle, "wake_node", node.wake)
+    # No web process: nothing is in flight but for what has a connection open.
+    monkeypatch.setattr("instances.supervisor.draining.read_reports", lambda client: [])
+    yield node
+    fake_backend()
+    node.stop(quickly=True)
+    left = children() - before
+    for pid in left:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    assert not left, f"processes left behind: {left}"
+
+
+@pytest.fixture
+def supervised(node: NodeUnderTest) -> NodeUnderTest:
+    """A node whose supervisor runs."""
+    node.start()
+    return node

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+import redis
+
+from instances.supervisor import draining
+from instances.supervisor.draining import TrafficWatch, has_connections
+from instances.traffic import WebReport
+
+
+class Web:
+    """What the web processes say; ``None``: the broker is away."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reports: list[WebReport] | None = []
+        self.has_connections = False
+        self.now = 0.0
+        monkeypatch.setattr(draining, "read_reports", self._read)
+        monkeypatch.setattr(draining, "has_connections", lambda port: self.has_connections)
+
+    def _read(self, client: object) -> list[WebReport]:
+        if self.reports is None:
+            raise redis.ConnectionError("no broker")
+        return self.reports
+
+    def watch(self, revision: int = 5) -> TrafficWatch:
+        return TrafficWatch("one", 8000, revision, clock=lambda: self.now)
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Web:
+    return Web(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("reports", "drained"),
+    [
+        ([WebReport("a", 5)], True),
+        ([WebReport("a", 4)], False),
+        ([WebReport("a", 5, {"one": 1})], False),
+        ([WebReport("a", 5, {"two": 1})], True),
+        ([WebReport("a", 5), WebReport("b", 6, {"one": 2})], False),
+    ],
+)
+def test_the_reports_decide(web: Web, reports: list[WebReport], drained: bool) -> None:
+    web.reports = reports
+    web.has_connections = True  # kept alive, and idle
+    assert web.watch().is_drained() is drained
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_without_a_report_connections_decide(web: Web, is_open: bool) -> None:
+    web.has_connections = is_open
+    assert web.watch().is_drained() is not is_open
+
+
+def test_without_a_broker_connections_decide_after_a_while(web: Web) -> None:
+    web.reports = None
+    watch = web.watch()
+    assert not watch.is_drained()
+    web.now = 1.9
+    assert not watch.is_drained()
+    web.now = 2.0
+    assert watch.is_drained()
+    web.has_connections = True
+    assert not watch.is_drained()
+
+
+def test_a_broker_that_comes_back_is_believed_again(web: Web) -> None:
+    web.reports = None
+    watch = web.watch()
+    watch.is_drained()
+    web.now = 10.0
+    web.reports = [WebReport("a", 5, {"one": 1})]
+    assert not watch.is_drained()
+    web.reports = None
+    assert not watch.is_drained()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_connections_are_seen_on_the_side_that_listens(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as server:
+        port = server.getsockname()[1]
+        assert not has_connections(port)
+        with socket.create_connection((address, port)):
+            accepted, _ = server.accept()
+            with accepted:
+                assert has_connections(port)
+        assert not has_connections(port)

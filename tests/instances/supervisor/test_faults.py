@@ -1,0 +1,200 @@
+"""The database or the broker is away, and the supervisor supervises on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from contextlib import closing
+
+import pytest
+from django.db import IntegrityError, OperationalError, connection
+
+from instances.models import Instance
+from instances.states import Status
+from instances.supervisor import ledger
+from instances.supervisor.ledger import steps_between
+from instances.supervisor.supervised import SupervisedInstance
+from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
+
+
+class Database:
+    """A switch for the supervisor's way to the database; the test's own is not affected."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.tries = 0
+
+    def reach(self) -> None:
+        self.tries += 1
+        if self.is_away:
+            raise OperationalError("unable to open database file")
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Database:
+    database = Database()
+    write = ledger._write
+
+    def reach_and_write(observation: ledger.Observation) -> None:
+        database.reach()
+        write(observation)
+
+    monkeypatch.setattr(ledger, "close_old_connections", database.reach)
+    monkeypatch.setattr(ledger, "_write", reach_and_write)
+    return database
+
+
+def test_a_crash_is_restarted_without_a_database_and_recorded_later(
+    supervised: NodeUnderTest, database: Database
+) -> None:
+    pid = supervised.running(restart_delay=0).pid
+    database.is_away = True
+    os.kill(pid or 0, signal.SIGKILL)
+    new = eventually(lambda: children() - {pid}).pop()
+    assert supervised.see().pid == pid
+    database.is_away = False
+    eventually(lambda: supervised.see().pid == new)
+    assert supervised.reaches(Status.RUNNING).restarts == 1
+    assert supervised.history() == ["starting", "running", "restarting", "starting", "running"]
+
+
+def test_a_stop_goes_on_without_a_database(supervised: NodeUnderTest, database: Database) -> None:
+    pid = supervised.running(FAKE_IGNORE_SIGINT="1", FAKE_IGNORE_SIGTERM="1").pid
+    supervised.ask_stop()
+    supervised.reaches(Status.SHUTTING_DOWN)
+    database.is_away = True
+    eventually(lambda: not is_alive(pid or 0))
+    assert supervised.see().status == Status.SHUTTING_DOWN
+    database.is_away = False
+    supervised.reaches(Status.STOPPED)
+
+
+def test_a_database_that_is_away_is_not_asked_all_the_time(
+    supervised: NodeUnderTest, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervised.running()
+    database.is_away = True
+    database.tries = 0
+    for _ in range(60):
+        supervised.wake()
+        time.sleep(0.01)
+    assert database.tries <= 5
+    assert caplog.text.count("supervising from memory") == 1
+
+
+def test_a_supervisor_that_starts_without_a_database_begins_when_it_is_there(
+    node: NodeUnderTest, database: Database
+) -> None:
+    database.is_away = True
+    node.start()
+    node.create()
+    node.ask_start()
+    time.sleep(0.2)
+    assert node.see().status == Status.STOPPED
+    database.is_away = False
+    node.reaches(Status.RUNNING)
+
+
+def test_a_worker_can_end_without_a_database(
+    node: NodeUnderTest, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instances.supervisor.loop.LEDGER_PATIENCE_SECONDS", 0.3)
+    node.start()
+    node.running()
+    database.is_away = True
+    began = time.monotonic()
+    node.stop()
+    assert time.monotonic() - began < 2
+    assert not children()
+    # The next worker sees that it has gone, and that it is still wished.
+    database.is_away = False
+    node.start()
+    eventually(lambda: node.see().pid in children())
+
+
+def test_a_locked_database_delays_the_record_and_nothing_else(supervised: NodeUnderTest) -> None:
+    pid = supervised.running(restart_delay=0).pid
+    path = connection.settings_dict["NAME"]
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        os.kill(pid or 0, signal.SIGKILL)
+        new = eventually(lambda: children() - {pid}).pop()
+        other.execute("COMMIT")
+    eventually(lambda: supervised.see().pid == new)
+    assert supervised.see().restarts == 1
+
+
+def test_a_status_that_somebody_else_wrote_is_corrected(supervised: NodeUnderTest) -> None:
+    # Such as a backup of the database that was put back.
+    pid = supervised.running(restart_delay=30).pid
+    Instance.objects.update(status="stopped")
+    os.kill(pid or 0, signal.SIGKILL)
+    instance = supervised.reaches(Status.RESTARTING)
+    assert instance.restarts == 1
+
+
+def test_what_the_database_refuses_does_not_hold_up_the_rest(
+    supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = ledger._write
+
+    def refuse(observation: ledger.Observation) -> None:
+        if observation.name == "cursed":
+            raise IntegrityError("no")
+        write(observation)
+
+    monkeypatch.setattr(ledger, "_write", refuse)
+    supervised.create("cursed")
+    supervised.ask_start("cursed")
+    supervised.running("one")
+    assert supervised.see("cursed").status == Status.STOPPED
+
+
+def test_a_mistake_in_one_supervision_does_not_end_the_others(
+    supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = SupervisedInstance.step
+    tries = []
+
+    def broken(self: SupervisedInstance) -> None:
+        if self.name == "cursed":
+            tries.append(1)
+            raise RuntimeError("a mistake")
+        step(self)
+
+    monkeypatch.setattr(SupervisedInstance, "step", broken)
+    supervised.create("cursed")
+    supervised.running("one")
+    assert len(tries) <= 3
+
+
+def test_many_wishes_at_once_all_come_true(supervised: NodeUnderTest) -> None:
+    names = [f"i{number}" for number in range(8)]
+    for name in names:
+        supervised.create(name)
+    threads = [threading.Thread(target=_ask, args=(supervised, name)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in names:
+        supervised.reaches(Status.RUNNING, name)
+    assert len(children()) == len(names)
+
+
+def _ask(node: NodeUnderTest, name: str) -> None:
+    try:
+        node.ask_start(name)
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("old", Status)
+@pytest.mark.parametrize("new", Status)
+def test_every_status_can_be_reached_by_legal_steps(old: Status, new: Status) -> None:
+    way = steps_between(old, new)
+    assert way[-1] is new
+    assert len(way) <= 4

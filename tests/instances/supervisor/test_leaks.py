@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Callable
+
+from instances.states import Status
+from llamactl.config import AppConfig
+from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually
+
+
+def descriptors() -> list[str]:
+    """What is open, but for the connections to the database, which Django keeps."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+        except FileNotFoundError:
+            continue
+    return [path for path in found if ".sqlite3" not in path]
+
+
+def no_more_than(before: list[str]) -> None:
+    """Waits until no more is open than before: other threads may just be reading something."""
+    gc.collect()
+    eventually(
+        lambda: len(descriptors()) <= len(before),
+        message=f"before: {sorted(before)}, now: {sorted(descriptors())}",
+    )
+
+
+def test_thirty_starts_and_stops_leave_nothing_open_and_nobody_behind(
+    node: NodeUnderTest, fake_backend: Callable[..., AppConfig]
+) -> None:
+    fake_backend(drain_timeout=0)
+    # No HTTP: this is about processes, and 30 times 100 ms would be 3 s.
+    node.start(is_ready=lambda *_: True)
+    for number in range(6):
+        node.create(f"i{number}", FAKE_LOG_LINES="1")
+    before: list[str] = []
+    for cycle in range(6):
+        for number in range(6):
+            node.ask_start(f"i{number}")
+        for number in range(6):
+            node.reaches(Status.RUNNING, f"i{number}")
+        for number in range(6):
+            node.ask_stop(f"i{number}")
+        for number in range(6):
+            node.reaches(Status.STOPPED, f"i{number}")
+        if cycle == 0:  # the first fills pools and caches
+            before = descriptors()
+    assert not children()
+    no_more_than(before)
+
+
+def test_a_supervisor_leaves_no_thread_and_no_descriptor(node: NodeUnderTest) -> None:
+    threads = set(threading.enumerate())
+    before = descriptors()
+    node.start()
+    node.running()
+    node.stop()
+    assert set(threading.enumerate()) == threads
+    no_more_than(before)
+
+
+def test_starts_that_fail_leave_nothing_open(
+    node: NodeUnderTest, fake_backend: Callable[..., AppConfig]
+) -> None:
+    node.start()
+    node.create(environment={"LONG": "x" * 140_000})
+    node.ask_start()
+    node.reaches(Status.FAILED)
+    before = descriptors()
+    for _ in range(10):
+        node.ask_start()
+        node.reaches(Status.FAILED)
+    no_more_than(before)

@@ -1,0 +1,258 @@
+"""Every way to an end, from every phase an instance may be in."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+import redis
+import requests
+
+from instances import lifecycle
+from instances.models import Instance
+from instances.states import DesiredState, Status
+from instances.supervisor import draining
+from instances.traffic import WebReport
+from llamactl.config import AppConfig
+from llamactl.models import Revision
+from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
+
+
+def signals_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [text for record in caplog.records if (text := record.getMessage()).startswith("SIG")]
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[WebReport]:
+    """What the web processes say, to be filled in by the test."""
+    said: list[WebReport] = []
+    monkeypatch.setattr(draining, "read_reports", lambda client: list(said))
+    return said
+
+
+def test_a_stop_announces_itself_and_ends_the_process(supervised: NodeUnderTest) -> None:
+    pid = supervised.running().pid
+    supervised.ask_stop()
+    instance = supervised.reaches(Status.STOPPED)
+    assert supervised.history() == ["starting", "running", "shutting_down", "stopped"]
+    assert instance.pid is None
+    assert pid not in children()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "signals"),
+    [
+        ({}, ["SIGINT"]),
+        ({"FAKE_IGNORE_SIGINT": "1"}, ["SIGINT", "SIGTERM"]),
+        ({"FAKE_IGNORE_SIGINT": "1", "FAKE_IGNORE_SIGTERM": "1"}, ["SIGINT", "SIGTERM", "SIGKILL"]),
+    ],
+)
+def test_each_signal_follows_when_the_one_before_is_not_heeded(
+    supervised: NodeUnderTest,
+    caplog: pytest.LogCaptureFixture,
+    knobs: dict[str, str],
+    signals: list[str],
+) -> None:
+    caplog.set_level("INFO")
+    supervised.running(**knobs)
+    supervised.ask_stop()
+    supervised.reaches(Status.STOPPED)
+    assert signals_of(caplog) == signals
+
+
+@pytest.mark.parametrize("kind", ["group", "session"])
+def test_the_children_of_a_backend_end_with_it(supervised: NodeUnderTest, kind: str) -> None:
+    pid = supervised.running(FAKE_CHILD=kind).pid
+    child = int(_children_of(pid or 0)[0])
+    supervised.ask_stop()
+    supervised.reaches(Status.STOPPED)
+    eventually(lambda: not is_alive(child))
+
+
+@pytest.mark.parametrize("kind", ["group", "session"])
+def test_the_children_of_a_backend_that_crashes_end_with_it(
+    supervised: NodeUnderTest, kind: str
+) -> None:
+    pid = supervised.running(FAKE_CHILD=kind, auto_restart=False).pid
+    child = int(_children_of(pid or 0)[0])
+    os.kill(pid or 0, 9)
+    supervised.reaches(Status.FAILED)
+    eventually(lambda: not is_alive(child))
+
+
+def _children_of(pid: int) -> list[str]:
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return file.read().split()
+
+
+def test_stop_while_starting_aborts_the_start(supervised: NodeUnderTest) -> None:
+    supervised.create(FAKE_NEVER_HEALTHY="1")
+    supervised.ask_start()
+    pid = eventually(lambda: supervised.see().pid)
+    supervised.ask_stop()
+    supervised.reaches(Status.STOPPED, seconds=1)
+    assert not is_alive(pid)
+    assert supervised.history() == ["starting", "shutting_down", "stopped"]
+
+
+def test_stop_before_the_process_is_there_cancels_the_start(
+    supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It waits for a port that it never gets.
+    monkeypatch.setattr("instances.supervisor.starting.is_bindable", lambda *_: False)
+    monkeypatch.setattr("instances.supervisor.ledger.Ledger.move_port", lambda *_: None)
+    supervised.create()
+    supervised.ask_start()
+    supervised.reaches(Status.STARTING)
+    supervised.ask_stop()
+    supervised.reaches(Status.STOPPED)
+    assert not children()
+    assert supervised.history() == ["starting", "stopped"]
+
+
+def test_stop_while_waiting_to_restart_cancels_the_restart(supervised: NodeUnderTest) -> None:
+    pid = supervised.running(restart_delay=30).pid
+    os.kill(pid or 0, 9)
+    supervised.reaches(Status.RESTARTING)
+    supervised.ask_stop()
+    supervised.reaches(Status.STOPPED, seconds=1)
+
+
+def test_start_while_stopping_starts_again_after_the_stop(supervised: NodeUnderTest) -> None:
+    pid = supervised.running(FAKE_IGNORE_SIGINT="1").pid
+    supervised.ask_stop()
+    eventually(lambda: supervised.see().status == Status.SHUTTING_DOWN)
+    supervised.ask_start()
+    instance = supervised.reaches(Status.RUNNING)
+    assert instance.pid != pid
+    assert not is_alive(pid or 0)
+
+
+def test_a_restart_is_a_new_process_on_the_same_port(supervised: NodeUnderTest) -> None:
+    before = supervised.running()
+    supervised.ask_restart()
+    after = supervised.reaches(Status.RUNNING)
+    assert after.pid != before.pid
+    assert after.port == before.port
+    assert supervised.history() == [
+        *("starting", "running", "shutting_down", "stopped", "starting", "running")
+    ]
+
+
+def test_a_restart_while_starting_starts_anew(supervised: NodeUnderTest) -> None:
+    supervised.create(FAKE_NEVER_HEALTHY="1")
+    supervised.ask_start()
+    pid = eventually(lambda: supervised.see().pid)
+    document = supervised.see().options | {"environment": {}}
+    lifecycle.update("one", document, cause="test")
+    assert supervised.reaches(Status.RUNNING).pid != pid
+
+
+def test_stop_and_start_in_one_breath_is_a_new_process(supervised: NodeUnderTest) -> None:
+    pid = supervised.running().pid
+    supervised.ask_stop()
+    supervised.ask_start()
+    assert supervised.reaches(Status.RUNNING).pid != pid
+
+
+def test_a_deleted_rows_process_is_ended(supervised: NodeUnderTest) -> None:
+    pid = supervised.running().pid
+    Instance.objects.all().delete()
+    supervised.wake()
+    eventually(lambda: pid not in children())
+
+
+def test_one_stop_does_not_hold_up_the_others(supervised: NodeUnderTest) -> None:
+    supervised.running("slow", FAKE_IGNORE_SIGINT="1", FAKE_IGNORE_SIGTERM="1")
+    supervised.running("quick")
+    supervised.ask_stop("slow")
+    supervised.ask_stop("quick")
+    supervised.reaches(Status.STOPPED, "quick", seconds=0.5)
+    assert supervised.see("slow").status == Status.SHUTTING_DOWN
+    supervised.running("new")
+    supervised.reaches(Status.STOPPED, "slow")
+
+
+def test_requests_in_flight_are_waited_for(
+    supervised: NodeUnderTest, reports: list[WebReport], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    supervised.running()
+    reports.append(WebReport("web", revision=10**9, in_flight={"one": 1}))
+    supervised.ask_stop()
+    supervised.reaches(Status.SHUTTING_DOWN)
+    time.sleep(0.25)
+    assert signals_of(caplog) == []
+    reports[:] = [WebReport("web", revision=10**9, in_flight={"two": 1})]
+    supervised.reaches(Status.STOPPED, seconds=0.6)
+
+
+def test_a_web_process_that_has_not_seen_the_shutdown_is_waited_for(
+    supervised: NodeUnderTest, reports: list[WebReport], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    supervised.running()
+    reports.append(WebReport("web", revision=Revision.numbers()["instances"]))
+    supervised.ask_stop()
+    supervised.reaches(Status.SHUTTING_DOWN)
+    time.sleep(0.25)
+    assert signals_of(caplog) == []
+    reports[:] = [WebReport("web", revision=Revision.numbers()["instances"])]
+    supervised.reaches(Status.STOPPED, seconds=0.6)
+
+
+def test_requests_that_never_end_are_waited_for_so_long_and_no_longer(
+    node: NodeUnderTest, fake_backend: Callable[..., AppConfig], reports: list[WebReport]
+) -> None:
+    fake_backend(drain_timeout=0.3)
+    node.start()
+    node.running()
+    reports.append(WebReport("web", revision=10**9, in_flight={"one": 1}))
+    began = time.monotonic()
+    node.ask_stop()
+    node.reaches(Status.STOPPED)
+    assert 0.3 <= time.monotonic() - began < 1
+
+
+def test_without_a_broker_open_connections_are_waited_for(
+    node: NodeUnderTest,
+    fake_backend: Callable[..., AppConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(client: object) -> list[WebReport]:
+        raise redis.ConnectionError("no broker")
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(draining, "read_reports", refuse)
+    monkeypatch.setattr(draining, "BROKER_PATIENCE_SECONDS", 0.1)
+    fake_backend(drain_timeout=10)
+    node.start()
+    instance = node.running()
+    stream = requests.post(
+        f"http://127.0.0.1:{instance.port}/v1/chat/completions",
+        json={"stream": True, "tokens": 6, "delay": 0.1},
+        headers={"Authorization": f"Bearer key-{instance.pk}", "Connection": "close"},
+        stream=True,
+        timeout=5,
+    )
+    with stream:
+        node.ask_stop()
+        node.reaches(Status.SHUTTING_DOWN)
+        # It should come to its end although nobody reports it.
+        assert stream.text.rstrip().endswith("[DONE]")
+        assert signals_of(caplog) == []
+    node.reaches(Status.STOPPED, seconds=1)
+
+
+def test_a_stop_wins_over_a_crash_at_the_same_time(supervised: NodeUnderTest) -> None:
+    pid = supervised.running(restart_delay=0).pid
+    Instance.objects.update(desired_state=DesiredState.STOPPED)
+    os.kill(pid or 0, 9)
+    supervised.wake()
+    supervised.reaches(Status.STOPPED)
+    time.sleep(0.1)
+    assert supervised.see().status == Status.STOPPED
+    assert not children()
