@@ -1,0 +1,179 @@
+"""The lean consumer: authorise, find the target, make sure it runs, stream."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+from django.db import DatabaseError
+
+from instances.errors import InstanceNotFound, InstanceNotRunning
+from instances.options import validate_name
+from llamactl.errors import LlamactlError
+from proxy import errors
+from proxy.body import ClientGone, Receive, model_in, read_body, with_model
+from proxy.credentials import rule_for, without_key
+from proxy.gateway import Gateway
+from proxy.headers import to_backend
+from proxy.models_list import models
+from proxy.routing import Route, Side
+from proxy.stream import HangUpWatch, Send, relay
+from proxy.table import ANYONE, KeyRule, Target
+from proxy.upstream import BackendAway
+
+logger = logging.getLogger(__name__)
+
+Scope = Mapping[str, Any]
+
+REPLACED_WITHIN_SECONDS = 2.0
+"""How long a supervisor may take to notice that a backend is gone."""
+
+
+class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no types
+    """One request to a backend.
+
+    A Channels consumer with a dispatch of its own: the stock one handles no message while a
+    handler runs, so it can't see a client leave, and it listens on the channel layer for every
+    request.
+    """
+
+    def __init__(self, gateway: Gateway, route: Route) -> None:
+        self.gateway = gateway
+        self.route = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request; any refusal becomes an error in the shape its path asks for."""
+        try:
+            if not self.gateway.is_started:
+                await self.gateway.start()
+            await self._handle(scope, receive, send)
+        except ClientGone:
+            return
+        except LlamactlError as error:
+            await _answer_error(scope, send, error)
+        except DatabaseError as error:
+            logger.warning("a start could not be asked for: %s", error)
+            await _answer_error(scope, send, errors.DatabaseAway())
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        rule = await self._authorise(scope)
+        if self.route.side is Side.MODELS:
+            _check_method(scope, "GET", "HEAD")
+            body = await models(self.gateway.live.table, rule, self.gateway.upstream)
+            await _answer(send, 200, body)
+            return
+        if self.route.side is Side.INFERENCE:
+            _check_method(scope, "POST")
+        body = await read_body(receive, scope["headers"], self.gateway.max_body_bytes)
+        try:
+            target, body = self._find_target(rule, body)
+        except (errors.ModelNotFound, InstanceNotFound):
+            await self.gateway.look_again()
+            target, body = self._find_target(rule, body)
+        async with HangUpWatch(receive):
+            await self._forward(scope, send, target, body)
+
+    async def _authorise(self, scope: Scope) -> KeyRule:
+        gateway, auth = self.gateway, self.gateway.config.auth
+        is_management = self.route.side is Side.INSTANCE
+        if not (auth.require_management_auth if is_management else auth.require_inference_auth):
+            return ANYONE
+        headers, query = scope["headers"], scope["query_string"]
+        try:
+            rule = rule_for(headers, query, gateway.live.table, time.time())
+        except errors.InvalidKey:
+            await gateway.look_again()
+            rule = rule_for(headers, query, gateway.live.table, time.time())
+        if is_management and not rule.is_management:
+            raise errors.InvalidKey
+        if rule.id is not None:
+            gateway.usage.note(rule.id)
+        return rule
+
+    def _find_target(self, rule: KeyRule, body: bytes) -> tuple[Target, bytes]:
+        """The target, and the body as its backend is to get it."""
+        table = self.gateway.live.table
+        if self.route.side is Side.INSTANCE:
+            name = validate_name(self.route.instance)
+            target = table.targets.get(name)
+            if target is None:
+                raise InstanceNotFound(name)
+            if not target.is_ready:
+                raise InstanceNotRunning(f"instance {name} is not running; start it first")
+            return target, body
+        model = model_in(body)
+        found = table.route(model)
+        if found is None:
+            raise errors.ModelNotFound(model)
+        target, served_model = found
+        if not rule.allows(target):
+            raise errors.PermissionDenied
+        return target, body if served_model is None else with_model(body, served_model)
+
+    async def _forward(self, scope: Scope, send: Send, target: Target, body: bytes) -> None:
+        """Send the request to the target, once more if its backend just died, and relay."""
+        gateway = self.gateway
+        headers = to_backend(scope["headers"], target.authorization)
+        path = _path_and_query(self.route.rest, scope["query_string"])
+        for attempt in (1, 2):
+            if self.route.side is not Side.INSTANCE:
+                target = await gateway.waiting.ready(target)
+            # No await between the look at the table and this count; see InFlight.carrying.
+            with gateway.in_flight.carrying(target.name):
+                try:
+                    response = await gateway.upstream.open(
+                        target,
+                        method=scope["method"],
+                        path_and_query=path,
+                        headers=headers,
+                        body=body,
+                    )
+                except BackendAway as error:
+                    logger.warning(
+                        "no answer from the backend: %s", error, extra={"instance": target.name}
+                    )
+                else:
+                    async with response:
+                        await relay(
+                            response,
+                            send,
+                            instance=target.name,
+                            added_headers=target.response_headers,
+                        )
+                    return
+            if attempt == 1:
+                target = await gateway.waiting.replaced(
+                    target, within_seconds=REPLACED_WITHIN_SECONDS
+                )
+        raise errors.BackendUnreachable(
+            f"the backend of {target.name} does not answer; see GET"
+            f" /api/v1/instances/{target.name}/logs"
+        )
+
+
+def _check_method(scope: Scope, *allowed: str) -> None:
+    if scope["method"] not in allowed:
+        raise errors.MethodNotAllowed(
+            f"{scope['method']} is not possible on {scope['path'][:200]};"
+            f" use {' or '.join(allowed)}"
+        )
+
+
+def _path_and_query(path: str, query: bytes) -> str:
+    kept = without_key(query)
+    return f"{path}?{kept.decode('latin-1')}" if kept else path
+
+
+async def _answer_error(scope: Scope, send: Send, error: LlamactlError) -> None:
+    status, headers, body = errors.render(scope["path"], error)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _answer(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

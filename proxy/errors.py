@@ -1,0 +1,156 @@
+"""How an error looks to a client: OpenAI's shape, Anthropic's, or the seed's, by path."""
+
+from __future__ import annotations
+
+import math
+
+import orjson
+
+from llamactl.errors import LlamactlError
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class MissingKey(LlamactlError):
+    code = "missing_api_key"
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__("Missing API key")
+
+
+class InvalidKey(LlamactlError):
+    code = "invalid_api_key"
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__("Invalid API key")
+
+
+class PermissionDenied(LlamactlError):
+    code = "permission_denied"
+    status = 403
+
+    def __init__(self) -> None:
+        super().__init__("permission denied: key does not have access to this instance")
+
+
+class ModelNotFound(LlamactlError):
+    """No instance is called that; the code is OpenAI's."""
+
+    code = "model_not_found"
+    status = 404
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"The model '{model[:100]}' does not exist: no instance has that name. GET /v1/models"
+            " lists the ones this key may use."
+        )
+
+
+class BodyTooLarge(LlamactlError):
+    code = "request_too_large"
+    status = 413
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"The request body is larger than {limit} bytes; send less, or raise"
+            " server.max_body_mib"
+        )
+
+
+class MethodNotAllowed(LlamactlError):
+    code = "method_not_allowed"
+    status = 405
+
+
+class BackendUnreachable(LlamactlError):
+    """The backend runs, but did not answer, or not with HTTP."""
+
+    code = "backend_unreachable"
+    status = 502
+
+
+class DatabaseAway(LlamactlError):
+    """A start could not be asked for because the database does not answer."""
+
+    code = "database_unavailable"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the instance is not running, and the database that a start is asked through does"
+            " not answer; try again in a moment",
+            retry_after=5,
+        )
+
+
+_OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    413: "invalid_request_error",
+    503: "service_unavailable_error",
+}
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+}
+
+
+def openai_document(error: LlamactlError) -> dict[str, object]:
+    return {
+        "error": {
+            "message": error.details,
+            "type": _OPENAI_TYPES.get(error.status, "server_error"),
+            "param": "model" if isinstance(error, ModelNotFound) else None,
+            "code": error.code,
+            **error.extra,
+        }
+    }
+
+
+def anthropic_document(error: LlamactlError) -> dict[str, object]:
+    kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
+    return {
+        "type": "error",
+        "error": {"type": kind, "message": error.details, "code": error.code, **error.extra},
+    }
+
+
+def seed_document(error: LlamactlError) -> dict[str, object]:
+    if error.status == 401:
+        return {"error": {"message": error.details, "type": "authentication_error"}}
+    return error.to_document()
+
+
+def document_for(path: str, error: LlamactlError) -> dict[str, object]:
+    """The error's JSON in the shape that clients of ``path`` expect."""
+    if path.startswith("/v1/messages"):
+        return anthropic_document(error)
+    if path.startswith("/v1"):
+        return openai_document(error)
+    return seed_document(error)
+
+
+def render(path: str, error: LlamactlError) -> tuple[int, Headers, bytes]:
+    """Status, headers and body of the answer to an error."""
+    body = orjson.dumps(document_for(path, error))
+    headers: Headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    elif error.status >= 500:
+        # The openai and anthropic clients retry every 5xx on their own; without an hour named at
+        # which it may succeed, that would only start a broken backend again and again.
+        headers.append((b"x-should-retry", b"false"))
+    return error.status, headers, body

@@ -1,0 +1,91 @@
+"""The connections to the backends."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from proxy.table import Target
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE_SECONDS = 4.0
+"""cpp-httplib closes an idle connection after 5 s; one that we drop first can't be cut under us."""
+
+_SKIPPED_BY_US = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+
+
+class BackendAway(Exception):
+    """No byte came back: nothing listens there, or it closed the connection unanswered."""
+
+
+class Upstream:
+    """One aiohttp session a web process, and a second one for requests that are sent again."""
+
+    def __init__(self) -> None:
+        # No total timeout: a generation may take an hour. A backend that is up answers a connect
+        # at once, whatever it is busy with.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+        self._pooled = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            auto_decompress=False,
+            timeout=timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=_SKIPPED_BY_US,
+            read_bufsize=2**16,
+        )
+        self._fresh = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            auto_decompress=False,
+            timeout=timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=_SKIPPED_BY_US,
+            read_bufsize=2**16,
+        )
+
+    async def close(self) -> None:
+        await self._pooled.close()
+        await self._fresh.close()
+
+    async def open(
+        self,
+        target: Target,
+        *,
+        method: str,
+        path_and_query: str,
+        headers: CIMultiDict[str],
+        body: bytes,
+    ) -> aiohttp.ClientResponse:
+        """Send the request and return once the response's headers are there.
+
+        A kept-alive connection that the backend closed just as we used it gets no answer at all:
+        then the request is sent once more, on a fresh connection. Raises BackendAway.
+        """
+        url = _url(target.origin, path_and_query)
+        data = body or None
+        try:
+            return await self._pooled.request(
+                method, url, headers=headers, data=data, allow_redirects=False
+            )
+        except aiohttp.ClientConnectorError as error:
+            raise BackendAway(str(error)) from error
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            logger.debug("sent again after %r", error, extra={"instance": target.name})
+        except aiohttp.ClientError as error:
+            raise BackendAway(repr(error)) from error
+        try:
+            return await self._fresh.request(
+                method, url, headers=headers, data=data, allow_redirects=False
+            )
+        except aiohttp.ClientError as error:
+            raise BackendAway(repr(error)) from error
+
+
+@lru_cache(maxsize=4096)
+def _url(origin: str, path_and_query: str) -> URL:
+    # encoded=True: the client's own spelling of the path goes on as it is.
+    return URL(origin + path_and_query, encoded=True)

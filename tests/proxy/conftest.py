@@ -1,0 +1,149 @@
+"""A gateway without a database: its table is laid by the test, its backend is a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from blockbuster import BlockBuster, blockbuster_ctx
+
+from instances.states import DesiredState, Status
+from keys.secrets import digest
+from llamactl.config import AppConfig
+from proxy.application import ProxyApplication
+from proxy.gateway import Gateway
+from proxy.table import KeyRule, RoutingTable, Target
+from proxy.upstream import Upstream
+from proxy.waiting import Waiting
+
+ALICE = "llamactl-alice"
+"""May use every instance."""
+BOB = "llamactl-bob"
+"""May use another instance only."""
+CHARLIE = "llamactl-charlie"
+"""Was revoked: no table knows it."""
+MANAGER = "llamactl-mgmt-manager"
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_call() -> Iterator[BlockBuster]:
+    """A blocking call on the event loop fails the test that made it."""
+    with blockbuster_ctx("proxy") as guard:
+        yield guard
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class Backend:
+    """A backend server of the test, and what it saw."""
+
+    handler: Handler
+    requests: list[web.Request] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    began: asyncio.Event = field(default_factory=asyncio.Event)
+    origin: str = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request)
+        self.bodies.append(await request.read())
+        self.began.set()
+        try:
+            return await self.handler(request)
+        except (asyncio.CancelledError, ConnectionResetError):
+            self.cancelled.set()
+            raise
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[Backend]:
+    """Answers ``{"ok": true}``; give it another ``handler`` for anything else."""
+
+    async def ok(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"ok": True})
+
+    backend = Backend(ok)
+    application = web.Application(client_max_size=2**30)
+    application.router.add_route("*", "/{path:.*}", backend.handle)
+    server = TestServer(application)
+    # A client that hangs up must cancel the handler, as it does in a backend.
+    await server.start_server()
+    backend.origin = str(server.make_url("")).rstrip("/")
+    yield backend
+    await server.close()
+
+
+def make_target(origin: str, **changes: Any) -> Target:
+    target = Target(
+        id=1,
+        name="demo",
+        created=1_700_000_000,
+        origin=origin,
+        authorization="Bearer of-the-backend",
+        served_model="demo",
+        on_demand_start=True,
+        desired_state=DesiredState.RUNNING,
+        status=Status.RUNNING,
+        generation=1,
+        observed_generation=1,
+        failure=None,
+    )
+    return replace(target, **changes)
+
+
+def rules() -> dict[bytes, KeyRule]:
+    return {
+        digest(ALICE): KeyRule(1, digest(ALICE), None),
+        digest(BOB): KeyRule(2, digest(BOB), frozenset({99})),
+        digest(MANAGER): KeyRule(None, digest(MANAGER), None, is_management=True),
+    }
+
+
+class TableGateway(Gateway):
+    """Lays its own table; a start that is asked for is recorded and left to the test."""
+
+    def __init__(self, config: AppConfig, *, timeout_seconds: float = 5.0) -> None:
+        super().__init__()
+        self.config = config
+        self.max_body_bytes = 1000
+        self.upstream = Upstream()
+        self.starts: list[str] = []
+        self.start_was_asked = asyncio.Event()
+        self.waiting = Waiting(self.live, self._start, timeout_seconds=timeout_seconds)
+        self.is_started = True
+
+    def lay(self, *targets: Target) -> None:
+        self.live.replace(
+            RoutingTable(targets={target.name: target for target in targets}, keys=rules())
+        )
+
+    async def look_again(self) -> None:
+        """There is no database to look at."""
+
+    async def _start(self, name: str) -> int:
+        self.starts.append(name)
+        self.start_was_asked.set()
+        return self.live.table.targets[name].generation + 1
+
+
+@pytest.fixture
+async def gateway(backend: Backend, config: AppConfig) -> AsyncIterator[TableGateway]:
+    gateway = TableGateway(config)
+    gateway.lay(make_target(backend.origin))
+    yield gateway
+    await gateway.upstream.close()
+
+
+@pytest.fixture
+def app(gateway: TableGateway) -> ProxyApplication:
+    async def rest(*_: object) -> None:
+        raise AssertionError("not a path of the proxy")
+
+    return ProxyApplication(rest, gateway)

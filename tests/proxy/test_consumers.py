@@ -1,0 +1,401 @@
+"""What a client gets, from a real backend server through the whole consumer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from instances.states import DesiredState, Status
+from proxy.application import ProxyApplication
+from proxy.table import Target
+from tests.asgi import Exchange
+from tests.proxy.conftest import ALICE, BOB, CHARLIE, MANAGER, Backend, TableGateway, make_target
+
+CHAT = "/v1/chat/completions"
+
+
+def ask(app: ProxyApplication, key: str | None = ALICE, **changes: Any) -> Exchange:
+    return Exchange(app, CHAT, key=key, **{"json": {"model": "demo"}, **changes})
+
+
+async def test_request_reaches_the_backend_and_its_answer_the_client(
+    app: ProxyApplication, backend: Backend
+) -> None:
+    answer = await ask(app, query=b"a=1&api_key=x").finish()
+    assert (answer.status, answer.json(), answer.is_complete) == (200, {"ok": True}, True)
+    request = backend.requests[0]
+    assert request.path_qs == CHAT + "?a=1"
+    # It should carry the backend's own key, and never the client's.
+    assert request.headers["Authorization"] == "Bearer of-the-backend"
+
+
+async def test_body_goes_on_byte_for_byte_where_the_name_is_the_model(
+    app: ProxyApplication, backend: Backend
+) -> None:
+    body = b'{ "model":"demo",  "seed": 12345678901234567890 }'
+    await ask(app, body=body).finish()
+    assert backend.bodies == [body]
+
+
+async def test_name_becomes_the_configured_model(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(make_target(backend.origin, served_model="org/Model"))
+    await ask(app).finish()
+    assert backend.bodies == [b'{"model":"org/Model"}']
+
+
+async def test_part_after_the_slash_is_the_model_in_router_mode(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(make_target(backend.origin, served_model=None))
+    await ask(app, json={"model": "demo/org/m.gguf"}).finish()
+    assert backend.bodies == [b'{"model":"org/m.gguf"}']
+
+
+@pytest.mark.parametrize(
+    ("key", "status", "message"),
+    [
+        (None, 401, "Missing API key"),
+        (CHARLIE, 401, "Invalid API key"),
+        (BOB, 403, "does not have access"),
+        (ALICE, 200, None),
+        (MANAGER, 200, None),
+    ],
+)
+async def test_key_decides_who_may_use_an_instance(
+    app: ProxyApplication, backend: Backend, key: str | None, status: int, message: str | None
+) -> None:
+    answer = await ask(app, key).finish()
+    assert answer.status == status
+    if message:
+        assert message in answer.json()["error"]["message"]
+        assert not backend.requests
+
+
+async def test_unknown_model_is_404_in_openais_shape(app: ProxyApplication) -> None:
+    answer = await ask(app, json={"model": "nope"}).finish()
+    error = answer.json()["error"]
+    assert answer.status == 404
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+
+
+async def test_anthropic_path_gets_anthropics_error_shape(app: ProxyApplication) -> None:
+    answer = await Exchange(app, "/v1/messages", json={"model": "nope"}, key=ALICE).finish()
+    assert answer.json()["type"] == "error"
+    assert answer.json()["error"]["type"] == "not_found_error"
+
+
+async def test_body_over_the_limit_is_413(app: ProxyApplication) -> None:
+    answer = await ask(app, body=b'{"model": "' + b"x" * 1000 + b'"}').finish()
+    assert (answer.status, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+async def test_wrong_method_is_405_after_the_key_was_checked(app: ProxyApplication) -> None:
+    assert (await ask(app, key=None, method="GET").finish()).status == 401
+    assert (await ask(app, method="GET").finish()).status == 405
+
+
+async def test_models_lists_what_the_key_may_use(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(make_target(backend.origin), make_target(backend.origin, name="other", id=99))
+    listed = {}
+    for key in (ALICE, BOB):
+        answer = await Exchange(app, "/v1/models", method="GET", key=key).finish()
+        listed[key] = [entry["id"] for entry in answer.json()["data"]]
+    assert listed == {ALICE: ["demo", "other"], BOB: ["other"]}
+
+
+async def test_models_of_a_router_are_listed_behind_its_name(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    async def router(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"data": [{"id": "b"}, {"id": "a"}, {"id": 3}, "junk"]})
+
+    backend.handler = router
+    gateway.lay(make_target(backend.origin, served_model=None))
+    answer = await Exchange(app, "/v1/models", method="GET", key=ALICE).finish()
+    assert [entry["id"] for entry in answer.json()["data"]] == ["demo", "demo/a", "demo/b"]
+
+
+async def test_events_leave_one_by_one_as_they_come(
+    app: ProxyApplication, backend: Backend
+) -> None:
+    go_on = asyncio.Event()
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: 1\n\n")
+        await go_on.wait()
+        await response.write(b"data: 2\n\n")
+        return response
+
+    backend.handler = events
+    exchange = ask(app).start()
+    await exchange.first_chunk()
+    # It should not wait for the second event before it sends the first.
+    assert exchange.answer.body == b"data: 1\n\n"
+    go_on.set()
+    answer = await exchange.finish()
+    assert answer.body == b"data: 1\n\ndata: 2\n\n"
+    assert answer.is_complete
+
+
+async def hang(request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(60)
+    raise AssertionError("nobody hung up")
+
+
+async def stream_then_hang(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    await response.write(b"data: 1\n\n")
+    await asyncio.sleep(60)
+    raise AssertionError("nobody hung up")
+
+
+async def test_client_that_leaves_before_the_first_token_ends_the_request(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    backend.handler = hang
+    exchange = ask(app).start()
+    await asyncio.wait_for(backend.began.wait(), 5)
+    assert gateway.in_flight.count("demo") == 1
+    exchange.hang_up()
+    await exchange.finish()
+    await asyncio.wait_for(backend.cancelled.wait(), 5)
+    assert gateway.in_flight.count("demo") == 0
+    assert exchange.answer.status == 0
+
+
+async def test_client_that_leaves_mid_stream_ends_the_request(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    backend.handler = stream_then_hang
+    exchange = ask(app).start()
+    await exchange.first_chunk()
+    exchange.hang_up()
+    await exchange.finish()
+    await asyncio.wait_for(backend.cancelled.wait(), 5)
+    assert gateway.in_flight.count("demo") == 0
+
+
+async def test_client_that_leaves_while_waiting_for_a_start_leaves_no_trace(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(stopped(backend))
+    exchange = ask(app).start()
+    await asyncio.wait_for(gateway.start_was_asked.wait(), 5)
+    exchange.hang_up()
+    await exchange.finish()
+    assert not backend.requests
+    assert gateway.in_flight.count("demo") == 0
+
+
+async def test_server_that_cancels_the_request_is_not_taken_for_a_client_that_left(
+    app: ProxyApplication, backend: Backend
+) -> None:
+    backend.handler = hang
+    exchange = ask(app).start()
+    await asyncio.wait_for(backend.began.wait(), 5)
+    assert exchange.task is not None
+    exchange.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await exchange.task
+
+
+def stopped(backend: Backend, **changes: Any) -> Target:
+    return make_target(
+        backend.origin,
+        **{"status": Status.STOPPED, "desired_state": DesiredState.STOPPED, **changes},
+    )
+
+
+async def test_concurrent_requests_share_one_start_and_all_are_answered(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(stopped(backend))
+    exchanges = [ask(app).start() for _ in range(20)]
+    await asyncio.wait_for(gateway.start_was_asked.wait(), 5)
+    await asyncio.sleep(0)
+    starting = {"desired_state": DesiredState.RUNNING, "generation": 2, "observed_generation": 2}
+    gateway.lay(make_target(backend.origin, status=Status.STARTING, **starting))
+    late = ask(app).start()
+    await asyncio.sleep(0.01)
+    assert not backend.requests
+    gateway.lay(make_target(backend.origin, **starting))
+    answers = [await exchange.finish() for exchange in [*exchanges, late]]
+    assert {answer.status for answer in answers} == {200}
+    assert gateway.starts == ["demo"]
+
+
+async def test_failed_start_is_explained_to_every_request_that_waits(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(stopped(backend))
+    exchanges = [ask(app).start() for _ in range(3)]
+    await asyncio.wait_for(gateway.start_was_asked.wait(), 5)
+    gateway.lay(
+        make_target(
+            backend.origin,
+            status=Status.FAILED,
+            generation=2,
+            observed_generation=2,
+            failure={
+                "reason": "model_not_found",
+                "details": "the model file /m.gguf is not there",
+                "exit_code": 1,
+                "log_tail": ["failed to open /m.gguf"],
+            },
+        )
+    )
+    for exchange in exchanges:
+        answer = await exchange.finish()
+        error = answer.json()["error"]
+        assert answer.status == 502
+        assert error["code"] == "backend_start_failed"
+        assert (error["reason"], error["exit_code"]) == ("model_not_found", 1)
+        assert error["log_tail"] == ["failed to open /m.gguf"]
+        # It should keep the openai package from starting a broken backend three times.
+        assert answer.header("x-should-retry") == "false"
+
+
+async def test_failure_of_an_earlier_start_does_not_answer_a_new_one(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    failed = make_target(backend.origin, status=Status.FAILED, failure={"reason": "crashed"})
+    gateway.lay(failed)
+    exchange = ask(app).start()
+    await asyncio.wait_for(gateway.start_was_asked.wait(), 5)
+    gateway.lay(failed)
+    await asyncio.sleep(0.01)
+    assert not exchange.answer.status
+    gateway.lay(make_target(backend.origin, generation=2, observed_generation=2))
+    assert (await exchange.finish()).status == 200
+
+
+async def test_request_waits_no_longer_than_it_may(
+    backend: Backend, app: ProxyApplication, gateway: TableGateway
+) -> None:
+    gateway.lay(make_target(backend.origin, status=Status.STARTING))
+    gateway.waiting._timeout_seconds = 0.05
+    answer = await ask(app).finish()
+    assert answer.status == 503
+    assert answer.json()["error"]["reason"] == "timeout"
+    assert answer.header("retry-after") is not None
+
+
+async def test_instance_without_on_demand_start_is_not_started(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(stopped(backend, on_demand_start=False))
+    answer = await ask(app).finish()
+    assert (answer.status, answer.json()["error"]["code"]) == (503, "instance_not_running")
+    assert not gateway.starts
+
+
+async def test_stopping_instance_takes_no_new_request(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(stopped(backend, status=Status.SHUTTING_DOWN))
+    answer = await ask(app).finish()
+    assert (answer.status, answer.json()["error"]["code"]) == (503, "instance_shutting_down")
+
+
+async def test_instance_deleted_while_a_request_waits_is_404(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(make_target(backend.origin, status=Status.STARTING))
+    exchange = ask(app).start()
+    await asyncio.sleep(0.01)
+    gateway.lay()
+    assert (await exchange.finish()).status == 404
+
+
+async def test_backend_that_died_unseen_is_waited_for_and_the_request_sent_again(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway, unused_tcp_port: int
+) -> None:
+    # It should meet a refused connection while the table still says "running".
+    gateway.lay(make_target(f"http://127.0.0.1:{unused_tcp_port}"))
+    exchange = ask(app).start()
+    await asyncio.sleep(0.05)
+    gateway.lay(make_target(backend.origin, status=Status.RESTARTING))
+    await asyncio.sleep(0.05)
+    gateway.lay(make_target(backend.origin))
+    assert (await exchange.finish()).status == 200
+
+
+async def test_backend_that_answers_nonsense_is_502(
+    app: ProxyApplication,
+    gateway: TableGateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxy.consumers.REPLACED_WITHIN_SECONDS", 0.05)
+
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x00\x01 this is no HTTP\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(nonsense, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    gateway.lay(make_target(f"http://127.0.0.1:{port}"))
+    answer = await ask(app).finish()
+    server.close()
+    assert (answer.status, answer.json()["error"]["code"]) == (502, "backend_unreachable")
+
+
+async def test_event_stream_that_breaks_off_ends_with_an_error_event(
+    app: ProxyApplication, backend: Backend
+) -> None:
+    async def break_off(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b'data: {"half')
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    backend.handler = break_off
+    answer = await ask(app).finish()
+    assert answer.body.startswith(b'data: {"half\n\ndata: {"error"')
+    assert answer.is_complete
+
+
+async def test_plain_body_that_breaks_off_is_cut_and_not_ended(
+    app: ProxyApplication, backend: Backend
+) -> None:
+    async def break_off(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "100"})
+        await response.prepare(request)
+        await response.write(b"half")
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    backend.handler = break_off
+    answer = await ask(app).finish()
+    assert (answer.body, answer.is_complete) == (b"half", False)
+
+
+async def test_management_proxy_takes_any_method_and_path_and_starts_nothing(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    path = "/api/v1/instances/demo/proxy/slots/a%2Fb"
+    for method in ("GET", "PUT", "DELETE", "PATCH"):
+        answer = await Exchange(app, path, method=method, key=MANAGER, query=b"x=1").finish()
+        assert answer.status == 200
+    assert {request.raw_path for request in backend.requests} == {"/slots/a%2Fb?x=1"}
+    assert [request.method for request in backend.requests] == ["GET", "PUT", "DELETE", "PATCH"]
+    assert (await Exchange(app, path, key=ALICE).finish()).json() == {
+        "error": {"message": "Invalid API key", "type": "authentication_error"}
+    }
+    gateway.lay(stopped(backend))
+    answer = await Exchange(app, path, key=MANAGER).finish()
+    assert (answer.status, answer.json()["error"]) == (503, "instance_not_running")
+    assert not gateway.starts

@@ -1,0 +1,173 @@
+"""The routing table against a real database and a real broker, with and without its events."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from blockbuster import BlockBuster
+from django.utils import timezone
+
+from instances import lifecycle
+from instances.models import Instance
+from instances.states import Status
+from instances.traffic import read_reports
+from keys import issuing
+from keys.models import InferenceKey
+from keys.secrets import digest
+from llamactl import events
+from proxy.gateway import Gateway
+from tests.environment import MANAGEMENT_KEY
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+async def started(no_blocking_call: BlockBuster) -> Gateway:
+    """A gateway, whose client libraries may look at files while they connect."""
+    no_blocking_call.deactivate()
+    gateway = Gateway()
+    await gateway.start()
+    return gateway
+
+
+@pytest.fixture
+async def gateway(no_blocking_call: BlockBuster) -> AsyncIterator[Gateway]:
+    gateway = await started(no_blocking_call)
+    yield gateway
+    await gateway.stop()
+
+
+@sync_to_async
+def create(name: str) -> Instance:
+    return lifecycle.create(name, {"backend_options": {"model": "/m.gguf"}}, cause="test")
+
+
+@sync_to_async
+def issue(**fields: Any) -> tuple[InferenceKey, str]:
+    return issuing.issue(**{"name": "test", "permission_mode": "allow_all", **fields})
+
+
+async def until(question: Callable[[], object], within_seconds: float) -> float:
+    """Seconds until the first true answer."""
+    began = time.monotonic()
+    async with asyncio.timeout(within_seconds):
+        while not question():
+            await asyncio.sleep(0.01)
+    return time.monotonic() - began
+
+
+async def test_change_is_in_the_table_by_its_event(broker: None, gateway: Gateway) -> None:
+    await create("a")
+    await until(lambda: "a" in gateway.live.table.targets, 1.0)
+
+
+async def test_change_whose_event_was_lost_is_in_the_table_all_the_same(
+    broker: None, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "publish", lambda change: None)
+    # Past the look that the subscription itself brings about.
+    await asyncio.sleep(0.3)
+    await create("a")
+    # One check a second; the rest is for a slow machine.
+    await until(lambda: "a" in gateway.live.table.targets, 3.0)
+
+
+async def test_what_was_made_a_moment_ago_is_known_to_whoever_looks_again(
+    broker: None, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "publish", lambda change: None)
+    await asyncio.sleep(0.3)
+    for name in ("a", "b", "c"):
+        await create(name)
+        await gateway.look_again()
+        assert name in gateway.live.table.targets
+
+
+async def test_revoked_key_is_gone_and_a_narrowed_one_narrowed(
+    broker: None, gateway: Gateway
+) -> None:
+    instance = await create("a")
+    key, plain = await issue()
+    found = digest(plain)
+    await until(lambda: found in gateway.live.table.keys, 1.0)
+
+    @sync_to_async
+    def narrow() -> None:
+        key.permission_mode = InferenceKey.PermissionMode.PER_INSTANCE
+        key.save()
+        key.instances.set([instance])
+        issuing.changed(key)
+
+    await narrow()
+    only = frozenset({instance.pk})
+    await until(lambda: gateway.live.table.keys[found].instance_ids == only, 1.0)
+    await sync_to_async(issuing.revoke)([key])
+    await until(lambda: found not in gateway.live.table.keys, 1.0)
+
+
+async def test_expired_key_has_no_rule_and_management_keys_always_have_one(
+    broker: None, gateway: Gateway
+) -> None:
+    soon = timezone.now() + timedelta(hours=1)
+    _, plain = await issue(expires_at=soon)
+    await until(lambda: digest(plain) in gateway.live.table.keys, 1.0)
+    table = gateway.live.table
+    assert table.rule(digest(plain), soon.timestamp() - 1) is not None
+    assert table.rule(digest(plain), soon.timestamp()) is None
+    manager = table.rule(digest(MANAGEMENT_KEY), soon.timestamp())
+    assert manager is not None
+    assert manager.is_management
+
+
+async def test_status_that_a_supervisor_writes_ends_the_wait_for_it(
+    broker: None, gateway: Gateway
+) -> None:
+    instance = await create("a")
+    await until(lambda: "a" in gateway.live.table.targets, 1.0)
+    waiting = asyncio.ensure_future(gateway.waiting.ready(gateway.live.table.targets["a"]))
+
+    def wished() -> bool:
+        return gateway.live.table.targets["a"].generation == 1
+
+    await until(wished, 2.0)
+
+    @sync_to_async
+    def observe() -> None:
+        instance.refresh_from_db()
+        instance.transition(Status.STARTING, cause="test", observed_generation=1)
+        instance.transition(Status.RUNNING, cause="test")
+
+    await observe()
+    target = await asyncio.wait_for(waiting, 3.0)
+    assert target.is_ready
+
+
+async def test_report_says_what_is_in_flight_and_is_taken_back_at_the_end(
+    broker: None, no_blocking_call: BlockBuster
+) -> None:
+    gateway = await started(no_blocking_call)
+
+    @sync_to_async
+    def reported() -> list[dict[str, int]]:
+        reports = read_reports(events.client())
+        return [each.in_flight for each in reports if each.web_id == gateway.in_flight.web_id]
+
+    with gateway.in_flight.carrying("a"):
+        await asyncio.sleep(0.5)
+        assert await reported() == [{"a": 1}]
+    await gateway.stop()
+    assert await reported() == []
+
+
+async def test_last_use_of_a_key_is_written_in_a_batch(broker: None, gateway: Gateway) -> None:
+    key, _ = await issue()
+    gateway.usage.note(key.pk)
+    gateway.usage.note(123456)
+    await gateway._write_usage()
+    await key.arefresh_from_db()
+    assert key.last_used_at is not None

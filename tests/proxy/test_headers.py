@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from proxy.headers import to_backend, to_client
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"authorization",
+        b"x-api-key",
+        b"cookie",
+        b"host",
+        b"connection",
+        b"te",
+        b"upgrade",
+        b"transfer-encoding",
+        b"content-length",
+        b"proxy-authorization",
+    ],
+)
+def test_clients_secrets_and_hop_by_hop_headers_stay_here(name: bytes) -> None:
+    assert not to_backend([(name, b"secret")], None)
+
+
+def test_header_named_by_connection_stays_here_wherever_it_stands() -> None:
+    headers = [(b"x-hop", b"1"), (b"connection", b"keep-alive, X-Hop"), (b"x-end", b"2")]
+    assert dict(to_backend(headers, None)) == {"x-end": "2"}
+
+
+def test_backend_gets_its_own_key() -> None:
+    headers = to_backend([(b"authorization", b"Bearer clients")], "Bearer backends")
+    assert headers.getall("authorization") == ["Bearer backends"]
+
+
+def test_repeated_and_odd_headers_reach_the_backend_in_order() -> None:
+    headers = to_backend([(b"x-a", b"1"), (b"x-b", b"caf\xe9"), (b"x-a", b"2")], None)
+    assert list(headers.items()) == [("x-a", "1"), ("x-b", "caf\xe9"), ("x-a", "2")]
+
+
+def test_client_gets_the_backends_headers_without_its_cors_and_the_configured_ones() -> None:
+    raw = [
+        (b"Content-Type", b"text/event-stream"),
+        (b"Access-Control-Allow-Origin", b"*"),
+        (b"Keep-Alive", b"timeout=5"),
+        (b"Set-Cookie", b"a=1"),
+        (b"Set-Cookie", b"b=2"),
+        (b"X-Hop", b"1"),
+        (b"Connection", b"X-Hop"),
+    ]
+    assert to_client(raw, [(b"x-added", b"yes")]) == [
+        (b"content-type", b"text/event-stream"),
+        (b"set-cookie", b"a=1"),
+        (b"set-cookie", b"b=2"),
+        (b"x-added", b"yes"),
+    ]
