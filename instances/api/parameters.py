@@ -1,0 +1,41 @@
+"""The query parameters of the instances' operations."""
+
+from __future__ import annotations
+
+import re
+
+from django.http import QueryDict
+
+from llamactl.errors import InvalidParameter
+
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+
+
+def lines_of(query: QueryDict) -> int | None:
+    """``lines``: how many of the last lines of a log; None for all (as any number below 1 is).
+
+    Raises InvalidParameter.
+    """
+    text = query.get("lines", "")
+    if not text:
+        return None
+    if not _WHOLE_NUMBER.fullmatch(text):
+        raise InvalidParameter(f"Invalid lines parameter: {text[:80]!r} is no whole number")
+    lines = int(text)
+    return lines if lines > 0 else None
+
+
+def wait_of(query: QueryDict) -> float | None:
+    """``wait``: how many seconds to wait for a start; None for not at all.
+
+    Raises InvalidParameter.
+    """
+    text = query.get("wait")
+    if text is None:
+        return None
+    if not _SECONDS.fullmatch(text):
+        raise InvalidParameter(
+            f"Invalid wait parameter: {text[:80]!r} is no number of seconds from 0"
+        )
+    return float(text)

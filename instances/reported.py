@@ -1,0 +1,25 @@
+"""Which rows have a given reported status: ``Instance.reported_status`` as a database condition."""
+
+from __future__ import annotations
+
+from django.db.models import F, Q
+
+from instances.states import DesiredState, Status
+
+_WANTED = Q(desired_state=DesiredState.RUNNING)
+_RESTING = Q(status__in=(Status.STOPPED, Status.FAILED))
+_UNSEEN = Q(observed_generation__lt=F("generation"))
+
+
+def reported(status: Status) -> Q:
+    """The condition that selects the instances whose ``reported_status`` is ``status``."""
+    observed = Q(status=status)
+    match status:
+        case Status.STOPPED | Status.FAILED:
+            return observed & ~(_WANTED & _UNSEEN)
+        case Status.STARTING:
+            return _WANTED & (observed | (_RESTING & _UNSEEN))
+        case Status.SHUTTING_DOWN:
+            return (_WANTED & observed) | (~_WANTED & ~_RESTING)
+        case _:
+            return _WANTED & observed

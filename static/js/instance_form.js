@@ -1,0 +1,62 @@
+// The form of an instance: shows the fields the backend has, and fills itself from a command line.
+
+const backend = document.getElementById("id_backend_type");
+
+function showFields() {
+    for (const input of document.querySelectorAll("[data-backends]")) {
+        const isOffered = input.dataset.backends.split(" ").includes(backend.value);
+        input.closest(".field-line").style.display = isOffered ? "" : "none";
+    }
+    for (const row of document.querySelectorAll(".form-row:has([data-backends])")) {
+        const lines = [...row.querySelectorAll(".field-line")];
+        row.style.display = lines.some((line) => line.style.display !== "none") ? "" : "none";
+    }
+}
+
+if (backend) {
+    backend.addEventListener("change", showFields);
+    showFields();
+}
+
+const paste = document.querySelector("[data-parse-url]");
+
+function fill(fields) {
+    let filled = 0;
+    for (const input of document.querySelectorAll("[data-backends], #id_port, #id_further_options")) {
+        // What the command doesn't say is the program's default, so the field is emptied.
+        input.value = fields[input.name] ?? "";
+        if (input.value) filled += 1;
+    }
+    for (const name of ["name", "environment"]) {
+        const input = document.getElementById(`id_${name}`);
+        if (!input || !fields[name] || input.value) continue;
+        input.value = fields[name];
+        const folded = input.closest("details");
+        if (folded) folded.open = true;
+    }
+    return filled;
+}
+
+async function parse() {
+    const outcome = document.getElementById("paste-outcome");
+    const body = new URLSearchParams({
+        backend_type: backend.value,
+        command: document.getElementById("pasted-command").value,
+        csrfmiddlewaretoken: document.querySelector("[name=csrfmiddlewaretoken]").value,
+    });
+    outcome.textContent = "";
+    delete outcome.dataset.wrong;
+    try {
+        const response = await fetch(paste.dataset.parseUrl, {method: "POST", body, redirect: "error"});
+        const answer = await response.json();
+        if (!response.ok) throw new Error(answer.details);
+        outcome.textContent = `Filled in ${fill(answer.fields)} fields; look them over, then save.`;
+    } catch (error) {
+        outcome.dataset.wrong = "";
+        outcome.textContent = error instanceof TypeError || error instanceof SyntaxError
+            ? "The server did not answer; are you still logged in?"
+            : error.message;
+    }
+}
+
+if (paste) document.getElementById("fill-from-command").addEventListener("click", parse);
