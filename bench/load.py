@@ -1,0 +1,169 @@
+"""The load generator: ``python -m bench.load`` reads a plan, loads one system, prints figures.
+
+A process of its own, so that its CPU time can be told from everybody else's. Standard input is
+one line, a `LoadPlan`. Standard output is three lines: ``open`` and ``closed`` at the edges of the
+measured window, when the reader takes its CPU samples, and the figures as one JSON object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import resource
+import sys
+from collections.abc import Sequence
+from time import perf_counter
+
+from bench.clients import Client, RequestClient, StreamClient, Tally
+from bench.plan import LoadPlan
+from bench.quantiles import percentile
+
+Figures = dict[str, float | dict[str, int]]
+RECONNECT_SECONDS = 0.05
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process, user and system."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+class Load:
+    """One run: connects the clients, opens and closes the window, replaces lost connections."""
+
+    def __init__(self, plan: LoadPlan) -> None:
+        self._plan = plan
+        self._tally = Tally()
+        self._clients: dict[int, Client] = {}
+        self._reconnects: set[asyncio.Task[None]] = set()
+        self._is_over = False
+
+    async def run(self) -> Figures:
+        """Load the system. Raises OSError when it does not accept the first connections."""
+        plan = self._plan
+        # The clients of a stream start spread over the length of one stream: else all events
+        # of all streams would fall due in the same moment, which real clients never do.
+        ramp_seconds = plan.tokens / plan.tps if plan.mode == "streams" and plan.tps else 0.0
+        started_at = perf_counter()
+        for number in range(plan.clients):
+            await self._connect(number, started_at + ramp_seconds * number / plan.clients)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        until_open = started_at + ramp_seconds + plan.warm_up_seconds - perf_counter()
+        await asyncio.sleep(max(0.0, until_open))
+
+        print("open", flush=True)
+        opened_at, cpu_at_open = perf_counter(), cpu_seconds()
+        self._tally.is_open = True
+        await asyncio.sleep(plan.seconds)
+        self._tally.is_open = False
+        seconds = perf_counter() - opened_at
+        cpu = cpu_seconds() - cpu_at_open
+        print("closed", flush=True)
+
+        self._is_over = True
+        for task in self._reconnects:
+            task.cancel()
+        for client in self._clients.values():
+            client.stop()
+        return self._figures(seconds, cpu)
+
+    async def _connect(self, number: int, first_at: float) -> None:
+        host, port = self._plan.address()
+        loop = asyncio.get_running_loop()
+        _, client = await loop.create_connection(lambda: self._make(number, first_at), host, port)
+        self._clients[number] = client
+
+    def _make(self, number: int, first_at: float) -> Client:
+        plan = self._plan
+        request = plan.request_bytes(number)
+
+        def on_lost(_client: Client) -> None:
+            self._replace(number)
+
+        if plan.mode == "requests":
+            return RequestClient(request, self._tally, on_lost, first_at)
+        return StreamClient(
+            request,
+            self._tally,
+            on_lost,
+            first_at,
+            tokens=plan.tokens,
+            interval=1 / plan.tps if plan.tps else 0.0,
+        )
+
+    def _replace(self, number: int) -> None:
+        if self._is_over:
+            return
+
+        async def reconnect() -> None:
+            while not self._is_over:
+                await asyncio.sleep(RECONNECT_SECONDS)
+                try:
+                    await self._connect(number, perf_counter())
+                except OSError:
+                    self._tally.fail("connection refused")
+                else:
+                    return
+
+        task = asyncio.get_running_loop().create_task(reconnect())
+        self._reconnects.add(task)
+        task.add_done_callback(self._reconnects.discard)
+
+    def _figures(self, seconds: float, cpu: float) -> Figures:
+        tally = self._tally
+        latencies = sorted(tally.latencies)
+        figures: Figures = {
+            "seconds": seconds,
+            "generator_cores": cpu / seconds,
+            "failures": tally.failures,
+            "latency_p50_ms": percentile(latencies, 50) * 1e3,
+            "latency_p99_ms": percentile(latencies, 99) * 1e3,
+            "latency_max_ms": percentile(latencies, 100) * 1e3,
+        }
+        if self._plan.mode == "requests":
+            figures["requests"] = len(latencies)
+            figures["requests_per_second"] = len(latencies) / seconds
+        else:
+            delays = sorted(tally.delays)
+            figures["streams_started"] = len(latencies)
+            figures["events_per_second"] = tally.events / seconds
+            figures["events_per_read"] = tally.events / tally.reads if tally.reads else 0.0
+            figures["delay_p50_ms"] = percentile(delays, 50) * 1e3
+            figures["delay_p99_ms"] = percentile(delays, 99) * 1e3
+            figures["slowest_stream_events_per_second"] = (
+                least_events(list(self._clients.values())) / seconds
+            )
+        return figures
+
+
+def least_events(clients: Sequence[Client]) -> int:
+    """Events that the worst-served of the stream clients got in the window."""
+    return min((c.events_in_window for c in clients if isinstance(c, StreamClient)), default=0)
+
+
+def main() -> None:
+    """Read the plan, run it, print the figures."""
+    # A thousand clients are more than the usual soft limit of open files allows.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    load = Load(LoadPlan.from_json(sys.stdin.readline()))
+    try:
+        figures = _run(load)
+    except OSError as error:
+        sys.exit(f"load generator: {error}")
+    print(json.dumps(figures), flush=True)
+
+
+def _run(load: Load) -> Figures:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(load.run())
+    return uvloop.run(load.run())
+
+
+if __name__ == "__main__":
+    main()

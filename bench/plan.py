@@ -1,0 +1,69 @@
+"""What one run of the load generator is told: where to send what, how often, for how long."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+Mode = Literal["requests", "streams"]
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """One run against one system.
+
+    base_url         http://host:port of the system, with a path before /v1 if it has one
+    keys             API keys, dealt out to the clients in turn; empty: send none
+    mode             "requests": each client asks again when answered; "streams": the same with
+                     server-sent events
+    clients          connections that are busy all the time
+    body             the JSON document of each request
+    seconds          length of the measured window
+    warm_up_seconds  load before the window, not measured
+    tokens, tps      of one stream: token events, and token events per second
+    """
+
+    base_url: str
+    keys: tuple[str, ...]
+    mode: Mode
+    clients: int
+    body: Mapping[str, object]
+    seconds: float
+    warm_up_seconds: float
+    tokens: int = 0
+    tps: float = 0.0
+
+    def to_json(self) -> str:
+        """One line, for the generator's standard input."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """The inverse of `to_json`."""
+        document = json.loads(line)
+        document["keys"] = tuple(document["keys"])
+        return cls(**document)
+
+    def address(self) -> tuple[str, int]:
+        """Host and TCP port of the system. Raises ValueError unless the URL is plain http."""
+        url = urlsplit(self.base_url)
+        if url.scheme != "http" or url.hostname is None:
+            raise ValueError(f"{self.base_url!r}: only http://host:port is measured")
+        return url.hostname, url.port or 80
+
+    def request_bytes(self, client: int) -> bytes:
+        """The whole HTTP request that client number `client` sends again and again."""
+        url = urlsplit(self.base_url)
+        body = json.dumps(self.body, separators=(",", ":")).encode()
+        lines = [
+            f"POST {url.path.rstrip('/')}/v1/chat/completions HTTP/1.1",
+            f"Host: {url.netloc}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        ]
+        if self.keys:
+            lines.append(f"Authorization: Bearer {self.keys[client % len(self.keys)]}")
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

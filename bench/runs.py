@@ -1,0 +1,97 @@
+"""Runs the load generator against the systems, in turn, and takes CPU samples around it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.load import Figures
+from bench.plan import LoadPlan
+from bench.processes import Groups, sample
+from bench.scenarios import Scenario
+from bench.systems import System
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Run:
+    """The figures of one system under one load in one round."""
+
+    scenario: Scenario
+    system: str
+    round: int
+    figures: Figures
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """What went wrong, and how often."""
+        failures = self.figures["failures"]
+        assert isinstance(failures, dict)
+        return failures
+
+    def number(self, key: str) -> float:
+        """A figure; NaN when this run does not have it (no such processes on this machine)."""
+        value = self.figures.get(key, float("nan"))
+        assert not isinstance(value, dict)
+        return value
+
+
+def run_in_turn(
+    scenario: Scenario,
+    systems: Sequence[System],
+    *,
+    rounds: int,
+    seconds: float,
+    warm_up_seconds: float,
+) -> Iterator[Run]:
+    """One load on every system, `rounds` times: A B C, A B C, …, so that drift meets all alike."""
+    for number in range(1, rounds + 1):
+        for system in systems:
+            plan = scenario.plan(system, seconds=seconds, warm_up_seconds=warm_up_seconds)
+            yield Run(scenario, system.name, number, measure(plan, system.processes))
+
+
+def measure(plan: LoadPlan, processes: Groups) -> Figures:
+    """One run in a process of its own. Raises RuntimeError when the generator fails."""
+    generator = subprocess.Popen(
+        [sys.executable, "-m", "bench.load"],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert generator.stdin is not None
+    assert generator.stdout is not None
+    with generator:
+        try:
+            generator.stdin.write(plan.to_json() + "\n")
+            generator.stdin.flush()
+            _await_line(generator.stdout.readline(), "open")
+            before = sample(processes)
+            _await_line(generator.stdout.readline(), "closed")
+            after = sample(processes)
+            figures: Figures = json.loads(generator.stdout.readline())
+        finally:
+            if generator.poll() is None and sys.exc_info()[0] is not None:
+                generator.kill()
+    cores = after.cores_since(before)
+    known = sum(cores[f"{group}_cores"] for group in processes)
+    generator_cores = figures["generator_cores"]
+    assert isinstance(generator_cores, float)
+    cores["elsewhere_cores"] = max(0.0, cores["machine_cores"] - known - generator_cores)
+    rate = figures.get("requests_per_second", figures.get("events_per_second"))
+    if "proxy_cores" in cores and isinstance(rate, float) and rate > 0:
+        # What each request or event costs: hardly changed by what else the machine does.
+        cores["proxy_cpu_us_each"] = cores["proxy_cores"] / rate * 1e6
+    return {**figures, **cores}
+
+
+def _await_line(line: str, expected: str) -> None:
+    if line.strip() != expected:
+        raise RuntimeError(f"the load generator ended before its window was {expected}")

@@ -1,0 +1,102 @@
+"""What is compared: the addresses that get the load, and the processes behind them."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+from urllib.parse import urlsplit
+
+import psutil
+
+from bench.processes import Groups, end, listeners
+
+FAKE_BACKEND = Path(__file__).with_name("fake_backend.py")
+DIRECT = "direct"
+
+
+@dataclass(frozen=True)
+class System:
+    """Something that answers ``POST <base_url>/v1/chat/completions``.
+
+    `keys` are dealt out to the clients in turn; `model` is what the requests ask for; `processes`
+    are those whose CPU time is shown, as far as they run on this machine.
+    """
+
+    name: str
+    base_url: str
+    keys: tuple[str, ...]
+    model: str
+    processes: Groups = field(default_factory=dict)
+
+
+def free_port() -> int:
+    """A TCP port that nobody on the loopback address listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def await_port(port: int, process: subprocess.Popen[bytes], *, timeout_seconds: float) -> None:
+    """Wait until a program of ours listens. Raises RuntimeError when it does not."""
+    give_up_at = monotonic() + timeout_seconds
+    while monotonic() < give_up_at and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        sleep(0.02)
+    raise RuntimeError(f"nothing listens on port {port} (exit code {process.poll()})")
+
+
+@contextmanager
+def direct_system(port: int, *, model: str) -> Iterator[System]:
+    """The fake backend with nothing before it, as long as the block lasts; port 0: any."""
+    port = port or free_port()
+    argv = [sys.executable, str(FAKE_BACKEND), "--port", str(port), "--alias", model]
+    backend = subprocess.Popen(argv, stdout=subprocess.DEVNULL, start_new_session=True)
+    process = psutil.Process(backend.pid)
+    try:
+        await_port(port, backend, timeout_seconds=10)
+        yield System(
+            name=DIRECT,
+            base_url=f"http://127.0.0.1:{port}",
+            keys=("unused",),
+            model=model,
+            processes={"backend": (process,)},
+        )
+    finally:
+        end([process], grace_seconds=5)
+        backend.wait()
+
+
+def running_system(
+    name: str, base_url: str, key: str, model: str, backend: Sequence[psutil.Process]
+) -> System:
+    """A proxy that somebody else started; `backend` is the backend it is taken to forward to."""
+    url = urlsplit(base_url)
+    if url.scheme != "http" or url.hostname is None:
+        raise ValueError(f"{base_url!r}: must be http://host:port")
+    processes = {"backend": tuple(backend)}
+    if _is_here(url.hostname):
+        processes["proxy"] = listeners(url.port or 80)
+    return System(
+        name=name,
+        base_url=base_url.rstrip("/"),
+        keys=(key,) if key else (),
+        model=model,
+        processes=processes,
+    )
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

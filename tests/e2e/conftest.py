@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stack import Stack, running_stack
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One stack for the tests of a module."""
+    yield from running_stack(
+        tmp_path_factory.mktemp("llamactl"),
+        LLAMACTL_START_TIMEOUT="15",
+        LLAMACTL_STOP_TIMEOUT="2",
+        LLAMACTL_DEFAULT_AUTO_RESTART="false",
+    )
+
+
+@pytest.fixture(scope="module")
+def model(gemma_model: Path) -> dict[str, object]:
+    """Backend options of a small real model on one thread."""
+    return {
+        "model": str(gemma_model),
+        "ctx_size": 4096,
+        "parallel": 4,
+        "threads": 1,
+        "slots": True,
+    }

@@ -1,0 +1,199 @@
+"""The whole of llamactl in processes of its own, started and stopped as an operator would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60
+STOP_SECONDS = 60
+
+T = TypeVar("T")
+
+
+def until(question: Callable[[], T], within_seconds: float, what: str) -> T:
+    """The first true answer; fails with ``what`` when there is none in time."""
+    deadline = time.monotonic() + within_seconds
+    while True:
+        answer = question()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {within_seconds} s: {what}"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Stack:
+    """``manage.py run`` on a data directory; may be started again after it ended."""
+
+    def __init__(self, data_dir: Path, **environment: str) -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        first = 20000 + (os.getpid() % 60) * 200
+        self.environment = {
+            **{name: text for name, text in os.environ.items() if "LLAMACTL" not in name},
+            "LLAMACTL_DATA_DIRECTORY": str(data_dir),
+            "LLAMACTL_CONFIG_PATH": str(data_dir / "llamactl.yaml"),
+            "LLAMACTL_PORT": str(self.port),
+            "LLAMACTL_INSTANCE_PORT_RANGE": f"{first}-{first + 199}",
+            **environment,
+        }
+        data_dir.mkdir(parents=True, exist_ok=True)
+        (data_dir / "llamactl.yaml").touch()
+        self.output = data_dir / "output.txt"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "run"],
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        until(self.is_up, START_SECONDS, "llamactl up")
+
+    def is_up(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.output.read_text()[-3000:]
+        try:
+            return requests.get(f"{self.url}/healthz", timeout=1).ok and (
+                "Ctrl-C" in self.output.read_text()
+            )
+        except requests.RequestException:
+            return False
+
+    def interrupt(self) -> int:
+        """Ctrl-C; returns the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(STOP_SECONDS)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that belongs to this data directory: ours, and the backends."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                environment = process.environ()
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+            except psutil.Error:
+                continue
+            if str(self.data_dir) in " ".join([*environment.values(), *process.cmdline()]):
+                found.append(process)
+        return found
+
+    @property
+    def management_key(self) -> str:
+        return (self.data_dir / "management_key").read_text().strip()
+
+    def call(self, method: str, path: str, document: object = None) -> requests.Response:
+        return requests.request(
+            method,
+            self.url + path,
+            json=document,
+            headers={"Authorization": f"Bearer {self.management_key}"},
+            timeout=60,
+        )
+
+    def create(self, name: str, backend_options: dict[str, Any], **options: Any) -> dict[str, Any]:
+        response = self.call(
+            "POST",
+            f"/api/v1/instances/{name}",
+            {"backend_type": "llama_cpp", "backend_options": backend_options, **options},
+        )
+        assert response.status_code == 201, response.text
+        created: dict[str, Any] = response.json()
+        return created
+
+    def instance(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.call("GET", f"/api/v1/instances/{name}").json()
+        return found
+
+    def until_status(self, name: str, status: str, within_seconds: float = 60) -> dict[str, Any]:
+        def reached() -> dict[str, Any] | None:
+            found = self.instance(name)
+            return found if found["status"] == status else None
+
+        found = until(reached, within_seconds, f"{name} {status}")
+        assert found is not None
+        return found
+
+    def new_key(self, **fields: object) -> str:
+        document = {"name": "test", "permission_mode": "allow_all", **fields}
+        response = self.call("POST", "/api/v1/auth/keys", document)
+        assert response.status_code == 201, response.text
+        key: str = response.json()["key"]
+        return key
+
+    def backends(self, name: str) -> list[psutil.Process]:
+        """The backend's processes; the embedded server's inner one goes with its outer one."""
+        found = []
+        for process in self.processes():
+            try:
+                command_line = process.cmdline()
+                if f"--alias {name}" in " ".join(command_line) and "--inner" not in command_line:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def busy_slots(self, name: str) -> int:
+        slots = self.call("GET", f"/api/v1/instances/{name}/proxy/slots").json()
+        return sum(slot["is_processing"] for slot in slots)
+
+    def chat(self, name: str, key: str, **fields: object) -> requests.Response:
+        document = {
+            "model": name,
+            "messages": [{"role": "user", "content": "Say hello."}],
+            "max_tokens": 8,
+            **fields,
+        }
+        return requests.post(
+            f"{self.url}/v1/chat/completions",
+            data=json.dumps(document),
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=120,
+        )
+
+
+def running_stack(data_dir: Path, **environment: str) -> Iterator[Stack]:
+    """A started stack; whatever is left of it afterwards is a failure of the test."""
+    stack = Stack(data_dir, **environment)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        if stack.process is not None and stack.process.poll() is None:
+            stack.interrupt()
+        left = stack.processes()
+        for process in left:
+            process.kill()
+    assert not left, f"left behind: {left}"

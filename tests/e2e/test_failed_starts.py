@@ -1,0 +1,124 @@
+"""Each way in which the real llama.cpp fails to start, and how it is explained."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.stack import Stack, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def key(stack: Stack) -> str:
+    return stack.new_key()
+
+
+def expect_failure(stack: Stack, key: str, name: str, reason: str) -> dict[str, Any]:
+    """Ask on demand, then look at the API: both give the reason."""
+    answer = stack.chat(name, key)
+    error: dict[str, Any] = answer.json()["error"]
+    assert (error["code"], error.get("reason")) == ("backend_start_failed", reason), error
+    assert answer.status_code == 502
+    instance = stack.instance(name)
+    assert instance["status"] == "failed"
+    assert instance["failure"]["reason"] == reason
+    assert instance["failure"]["details"] == error["message"]
+    assert not stack.backends(name)
+    return error
+
+
+def test_model_file_that_is_not_there(stack: Stack, key: str, model: dict) -> None:
+    stack.create("no-model", {**model, "model": "/nowhere/model.gguf"})
+    error = expect_failure(stack, key, "no-model", "model_not_found")
+    assert "/nowhere/model.gguf" in error["message"]
+    assert error["exit_code"] == 1
+    assert error["log_tail"]
+
+
+def test_model_file_that_is_no_model(stack: Stack, key: str, model: dict, tmp_path: Path) -> None:
+    fake = tmp_path / "fake.gguf"
+    fake.write_bytes(b"not a model")
+    stack.create("no-gguf", {**model, "model": str(fake)})
+    answer = stack.chat("no-gguf", key)
+    assert answer.status_code == 502
+    assert answer.json()["error"]["exit_code"] == 1
+
+
+def test_flag_that_the_backend_does_not_know(stack: Stack, key: str, model: dict) -> None:
+    stack.create("bad-flag", {**model, "extra_args": {"no_such_flag": "1"}})
+    error = expect_failure(stack, key, "bad-flag", "bad_flag")
+    assert "no-such-flag" in error["message"]
+
+
+def test_executable_that_is_not_there(stack: Stack, key: str, model: dict) -> None:
+    stack.create("no-program", model, command_override="/nowhere/llama-server")
+    error = expect_failure(stack, key, "no-program", "executable_not_found")
+    assert "/nowhere/llama-server" in error["message"]
+
+
+def test_port_that_a_stranger_took(stack: Stack, key: str, model: dict) -> None:
+    last = int(stack.environment["LLAMACTL_INSTANCE_PORT_RANGE"].split("-")[1])
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        stranger.bind(("127.0.0.1", last))
+        stranger.listen()
+        stack.create("no-port", {**model, "port": last})
+        error = expect_failure(stack, key, "no-port", "port_in_use")
+    assert str(last) in error["message"]
+    # It should start once the stranger has gone.
+    assert stack.chat("no-port", key).status_code == 200
+    stack.call("POST", "/api/v1/instances/no-port/stop")
+
+
+def test_memory_that_is_not_enough(stack: Stack, key: str, model: dict, tmp_path: Path) -> None:
+    embedded = Path(__file__).resolve().parents[2] / "instances" / "backends" / "embedded"
+    wrapper = tmp_path / "small-llama-server"
+    wrapper.write_text(
+        f'#!/bin/sh\nulimit -v 700000\nexec "{sys.executable}" -I "{embedded}" "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    options = {**model, "ctx_size": 4_000_000, "fit": "off"}
+    stack.create("no-memory", options, command_override=str(wrapper))
+    expect_failure(stack, key, "no-memory", "out_of_memory")
+
+
+def test_backend_killed_while_it_loads_is_explained_within_two_seconds(
+    stack: Stack, key: str, model: dict
+) -> None:
+    stack.create("killed", model)
+    stack.call("POST", "/api/v1/instances/killed/start")
+    backend = until(lambda: stack.backends("killed"), 10, "a process")[0]
+    backend.send_signal(signal.SIGSEGV)
+    ended = time.monotonic()
+    failure = stack.until_status("killed", "failed", 10)["failure"]
+    assert time.monotonic() - ended < 2
+    assert failure["reason"] == "crashed"
+    assert "SIGSEGV" in failure["details"]
+
+
+def test_backend_that_never_gets_healthy_is_ended(stack: Stack, key: str, model: dict) -> None:
+    stack.create("hangs", model)
+    stack.call("POST", "/api/v1/instances/hangs/start")
+    backend = until(lambda: stack.backends("hangs"), 10, "a process")[0]
+    # The whole group: the embedded server is two processes.
+    os.killpg(backend.pid, signal.SIGSTOP)
+    failure = stack.until_status("hangs", "failed", 60)["failure"]
+    assert failure["reason"] == "timeout"
+    until(lambda: not stack.backends("hangs"), 10, "no process")
+
+
+def test_failure_is_forgotten_by_the_next_start(stack: Stack, key: str, model: dict) -> None:
+    stack.create("mended", {**model, "model": "/nowhere/model.gguf"})
+    expect_failure(stack, key, "mended", "model_not_found")
+    stack.call("PUT", "/api/v1/instances/mended", {"backend_options": model})
+    assert stack.chat("mended", key).status_code == 200
+    assert "failure" not in stack.instance("mended") or not stack.instance("mended")["failure"]

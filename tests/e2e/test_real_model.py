@@ -1,0 +1,199 @@
+"""A real model answers through llamactl: what a user's own program sees."""
+
+from __future__ import annotations
+
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import requests
+
+from tests.e2e.stack import Stack, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
+
+MESSAGES: list[Any] = [{"role": "user", "content": "Count from one to a hundred."}]
+
+
+@pytest.fixture(scope="module")
+def demo(stack: Stack, model: dict[str, object]) -> str:
+    stack.create("demo", model)
+    stack.create("other", model)
+    return stack.new_key()
+
+
+def client(stack: Stack, key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{stack.url}/v1", api_key=key, max_retries=0)
+
+
+def stream_of(stack: Stack, key: str, *, max_tokens: int) -> openai.Stream[Any]:
+    return client(stack, key).chat.completions.create(
+        model="demo",
+        messages=MESSAGES,
+        max_tokens=max_tokens,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    )
+
+
+def test_twenty_concurrent_first_requests_make_one_process(stack: Stack, demo: str) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: stack.chat("demo", demo, max_tokens=2), range(20)))
+    assert [answer.status_code for answer in answers] == [200] * 20
+    assert len(stack.backends("demo")) == 1
+    log = stack.call("GET", "/api/v1/instances/demo/logs").text
+    assert log.count("started at") == 1
+
+
+def test_chat(stack: Stack, demo: str) -> None:
+    answer = client(stack, demo).chat.completions.create(
+        model="demo", messages=MESSAGES, max_tokens=8
+    )
+    assert answer.choices[0].message.content
+    assert answer.model == "demo"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 8
+
+
+def test_streamed_chat_arrives_token_by_token(stack: Stack, demo: str) -> None:
+    arrivals = []
+    stream = stream_of(stack, demo, max_tokens=32)
+    for chunk in stream:
+        if chunk.choices and chunk.choices[0].delta.content:
+            arrivals.append(time.monotonic())
+    assert len(arrivals) > 16
+    # It should not come in one piece at the end.
+    assert arrivals[-1] - arrivals[0] > 0.05
+
+
+def test_text_completion(stack: Stack, demo: str) -> None:
+    answer = client(stack, demo).completions.create(
+        model="demo", prompt="Once upon a time", max_tokens=8
+    )
+    assert answer.choices[0].text
+
+
+def test_embeddings(stack: Stack, demo: str, model: dict[str, object]) -> None:
+    stack.create("embedder", {**model, "embeddings": True, "pooling": "mean"})
+    answer = client(stack, demo).embeddings.create(
+        model="embedder", input=["one", "two"], encoding_format="float"
+    )
+    assert len(answer.data) == 2
+    assert len(answer.data[0].embedding) == 640
+
+
+def test_models_lists_the_instances(stack: Stack, demo: str) -> None:
+    assert {"demo", "other"} <= {model.id for model in client(stack, demo).models.list()}
+
+
+def test_wrong_key_is_refused(stack: Stack, demo: str) -> None:
+    with pytest.raises(openai.AuthenticationError):
+        client(stack, "llamactl-wrong").models.list()
+
+
+def test_key_of_one_instance_opens_no_other(stack: Stack, demo: str) -> None:
+    key = stack.new_key(
+        permission_mode="per_instance", instance_ids=[stack.instance("other")["id"]]
+    )
+    with pytest.raises(openai.PermissionDeniedError):
+        client(stack, key).chat.completions.create(model="demo", messages=MESSAGES)
+    assert [model.id for model in client(stack, key).models.list()] == ["other"]
+
+
+def test_revoked_key_stops_working_within_a_second(stack: Stack, demo: str) -> None:
+    key = stack.new_key(name="to be revoked")
+    assert client(stack, key).models.list().data
+    newest = stack.call("GET", "/api/v1/auth/keys").json()[0]
+    assert newest["name"] == "to be revoked"
+    stack.call("DELETE", f"/api/v1/auth/keys/{newest['id']}")
+
+    def is_refused() -> bool:
+        headers = {"Authorization": f"Bearer {key}"}
+        return requests.get(f"{stack.url}/v1/models", headers=headers, timeout=5).status_code == 401
+
+    until(is_refused, 1.0, "the key refused")
+
+
+@pytest.mark.parametrize("tokens_before", [0, 3])
+def test_client_that_hangs_up_frees_the_slot_within_a_second(
+    stack: Stack, demo: str, tokens_before: int
+) -> None:
+    stream = stream_of(stack, demo, max_tokens=900)
+    for _, _chunk in zip(range(tokens_before), stream, strict=False):
+        pass
+    until(lambda: stack.busy_slots("demo") == 1, 5, "one slot busy")
+    stream.close()
+    until(lambda: stack.busy_slots("demo") == 0, 1.0, "the slot free")
+
+
+def test_client_that_hangs_up_without_reading_anything_frees_the_slot(
+    stack: Stack, demo: str
+) -> None:
+    body = (
+        '{"model":"demo","stream":true,"max_tokens":900,"ignore_eos":true,'
+        '"messages":[{"role":"user","content":"' + "long prompt " * 100 + '"}]}'
+    )
+    with socket.create_connection(("127.0.0.1", stack.port)) as connection:
+        connection.sendall(
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {demo}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        until(lambda: stack.busy_slots("demo") == 1, 5, "one slot busy")
+    until(lambda: stack.busy_slots("demo") == 0, 1.0, "the slot free")
+
+
+def test_stop_lets_the_running_stream_finish_and_refuses_new_requests(
+    stack: Stack, demo: str
+) -> None:
+    stream = stream_of(stack, demo, max_tokens=200)
+    chunks = [next(iter(stream))]
+    assert stack.call("POST", "/api/v1/instances/demo/stop").status_code == 200
+    stack.until_status("demo", "shutting_down", 5)
+    refused = stack.chat("demo", demo)
+    assert refused.status_code == 503
+    assert refused.json()["error"]["code"] == "instance_shutting_down"
+    chunks += list(stream)
+    assert chunks[-1].choices[0].finish_reason == "length"
+    stack.until_status("demo", "stopped", 30)
+    assert not stack.backends("demo")
+
+
+def test_restart_is_a_new_process_on_the_same_port(stack: Stack, demo: str) -> None:
+    before = stack.instance("other")
+    stack.call("POST", "/api/v1/instances/other/start")
+    stack.until_status("other", "running")
+    first = [process.pid for process in stack.backends("other")]
+    stack.call("POST", "/api/v1/instances/other/restart")
+
+    def is_replaced() -> bool:
+        now = [process.pid for process in stack.backends("other")]
+        return len(now) == 1 and now != first
+
+    until(is_replaced, 30, "a new process")
+    after = stack.until_status("other", "running")
+    options = "options", "backend_options", "port"
+    assert before[options[0]][options[1]][options[2]] == after[options[0]][options[1]][options[2]]
+
+
+def test_backends_key_is_neither_in_its_arguments_nor_in_its_log(stack: Stack, demo: str) -> None:
+    stack.call("POST", "/api/v1/instances/other/start")
+    stack.until_status("other", "running")
+    backend = stack.backends("other")[0]
+    key = backend.environ()["LLAMA_API_KEY"]
+    assert len(key) == 64
+    assert key not in " ".join(backend.cmdline())
+    assert key not in stack.call("GET", "/api/v1/instances/other/logs").text
+    port = stack.instance("other")["options"]["backend_options"]["port"]
+    # Without it nobody on this machine gets past llamactl.
+    assert requests.get(f"http://127.0.0.1:{port}/props", timeout=5).status_code == 401
+    ours = {"SECRET", "PASSWORD", "LLAMACTL_MANAGEMENT"}
+    assert not [name for name in backend.environ() if any(word in name for word in ours)]
+
+
+def test_demo_files_are_private(stack: Stack, demo: str) -> None:
+    for name in ("management_key", "secret_key", "admin_password"):
+        assert Path(stack.data_dir / name).stat().st_mode & 0o077 == 0

@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from django.test import Client
+
+from instances import lifecycle
+from instances.models import Instance
+from instances.readiness import wait_until_ready
+from instances.states import Status
+from tests.instances.api.observed import FAILURE, observe
+
+pytestmark = pytest.mark.django_db
+INSTANCES = "/api/v1/instances"
+
+
+def send(api: Client, method: str, path: str, body: Any = None) -> Any:
+    raw = b"" if body is None else json.dumps(body).encode()
+    return api.generic(method, f"{INSTANCES}/{path}", raw, content_type="application/json")
+
+
+def refusal(response: Any) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]
+
+
+# -- create ---------------------------------------------------------------------------------------
+
+
+def test_a_new_instance_is_stopped_and_has_its_defaults(api: Client) -> None:
+    response = send(
+        api,
+        "POST",
+        "x",
+        {"backend_type": "llama_cpp", "backend_options": {"model": "/m.gguf", "ngl": 16}},
+    )
+    instance = Instance.objects.get()
+    assert response.status_code == 201, response.content
+    assert response.json() == {
+        "id": instance.pk,
+        "name": "x",
+        "status": "stopped",
+        "created": int(instance.created_at.timestamp()),
+        "options": {
+            "backend_type": "llama_cpp",
+            "backend_options": {"model": "/m.gguf", "gpu_layers": 16, "port": instance.port},
+            "nodes": ["main"],
+            "auto_restart": True,
+            "max_restarts": 3,
+            "restart_delay": 5,
+            "on_demand_start": True,
+            "idle_timeout": 0,
+        },
+        "desired_state": "stopped",
+        "pid": None,
+        "restarts": 0,
+        "failure": None,
+    }
+    assert send(api, "GET", "x").json() == response.json()
+    assert api.get(INSTANCES).json() == [response.json()]
+
+
+@pytest.mark.parametrize("raw", [b"", b" ", b"{}", b"null"])
+def test_a_body_is_not_needed(api: Client, raw: bytes) -> None:
+    response = api.generic("POST", f"{INSTANCES}/x", raw, content_type="")
+    assert response.status_code == 201, response.content
+    assert response.json()["options"]["backend_type"] == "llama_cpp"
+
+
+def test_every_option_comes_back(api: Client) -> None:
+    options = {
+        "backend_type": "vllm",
+        "backend_options": {"model": "org/m", "tensor_parallel_size": 2},
+        "nodes": ["main"],
+        "auto_restart": False,
+        "max_restarts": 0,
+        "restart_delay": 1,
+        "on_demand_start": False,
+        "idle_timeout": 30,
+        "environment": {"HF_TOKEN": "ü"},
+        "docker_enabled": False,
+        "command_override": "/opt/vllm",
+        "group": "gpu",
+    }
+    shown = send(api, "POST", "x", options).json()["options"]
+    del shown["backend_options"]["port"]
+    assert shown == options
+
+
+def test_names_are_listed_in_order(api: Client) -> None:
+    assert api.get(INSTANCES).json() == []
+    for name in ("b", "C", "a", "a.1"):
+        send(api, "POST", name)
+    assert [instance["name"] for instance in api.get(INSTANCES).json()] == ["C", "a", "a.1", "b"]
+
+
+def test_a_name_is_given_once(api: Client) -> None:
+    send(api, "POST", "x")
+    response = send(api, "POST", "x")
+    assert refusal(response) == (409, "create_failed")
+    assert response.json()["details"].startswith("instance with name x already exists")
+
+
+def test_there_are_no_more_than_allowed(api: Client, override: Any) -> None:
+    override(instances={"max_instances": 1})
+    send(api, "POST", "x")
+    response = send(api, "POST", "y")
+    assert refusal(response) == (409, "max_instances_reached")
+    assert "maximum number of instances (1) reached" in response.json()["details"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "named"),
+    [
+        ({"backend_type": "ollama"}, 400, "invalid_request", "backend_type"),
+        ({"backend_type": 5}, 400, "invalid_request", "backend_type"),
+        ({"backend_options": []}, 400, "invalid_request", "backend_options"),
+        ({"backend_options": {"ctx_size": "many"}}, 400, "invalid_request", "ctx_size"),
+        ({"backend_options": {"ctx_size": 10**30}}, 400, "invalid_request", "ctx_size"),
+        ({"backend_options": {"port": 80}}, 400, "create_failed", "port 80"),
+        ({"backend_options": {"port": 10**30}}, 400, "invalid_request", "port"),
+        ({"backend_options": {"model": "\x01"}}, 400, "invalid_request", "model"),
+        ({"auto_restart": "yes"}, 400, "invalid_request", "auto_restart"),
+        ({"max_restarts": 1.5}, 400, "invalid_request", "max_restarts"),
+        ({"max_restarts": 10**30}, 400, "invalid_instance", "max_restarts"),
+        ({"nodes": "main"}, 400, "invalid_request", "nodes"),
+        ({"nodes": ["nowhere"]}, 400, "invalid_instance", "nowhere"),
+        ({"environment": {"A=B": "x"}}, 400, "invalid_instance", "environment"),
+        ({"environment": {"A": 1}}, 400, "invalid_request", "environment.A"),
+        ({"command_override": ["sh"]}, 400, "invalid_request", "command_override"),
+    ],
+)
+def test_a_wrong_option_is_named_and_nothing_is_made(
+    api: Client, body: Any, status: int, code: str, named: str
+) -> None:
+    response = send(api, "POST", "x", body)
+    assert refusal(response) == (status, code), response.content
+    assert named in response.json()["details"]
+    assert not Instance.objects.exists()
+
+
+HOSTILE_NAMES = [
+    "my instance",
+    "a" * 51,
+    "a" * 100_000,
+    ".hidden",
+    "..",
+    "a;b",
+    "a\x00b",
+    "a\n",
+    "instänce",
+    "😀",
+    "a\u202eb",
+    "\ufffd",
+    "%",
+    "{}",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES, ids=lambda name: ascii(name[:20]))
+def test_a_name_that_is_none_is_refused_everywhere(api: Client, name: str) -> None:
+    path = quote(name, safe="")
+    for method, suffix in [
+        ("GET", ""),
+        ("POST", ""),
+        ("PUT", ""),
+        ("DELETE", ""),
+        ("POST", "/start"),
+        ("POST", "/stop"),
+        ("POST", "/restart"),
+        ("GET", "/logs"),
+    ]:
+        response = send(api, method, path + suffix, {})
+        assert refusal(response) == (400, "invalid_instance_name"), (method, suffix)
+        assert len(response.content) < 1000
+
+
+def test_a_broken_spelling_of_a_name_is_refused(api: Client) -> None:
+    for path in ("%FF%FE", "%C3", "%ED%A0%80", "a%00", "%2e%2e"):
+        assert refusal(send(api, "GET", path)) == (400, "invalid_instance_name"), path
+    # It should not reach another path by an encoded slash.
+    assert send(api, "GET", "..%2Fnodes").status_code == 404
+
+
+def test_a_name_may_have_periods_and_any_case(api: Client) -> None:
+    for name in ("gemma-3.1", "A", "_x-", "a" * 50):
+        assert send(api, "POST", name).status_code == 201
+
+
+# -- what is not there ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "suffix"),
+    [
+        ("GET", ""),
+        ("PUT", ""),
+        ("DELETE", ""),
+        ("POST", "/start"),
+        ("POST", "/stop"),
+        ("POST", "/restart"),
+        ("POST", "/start?wait=5"),
+        ("GET", "/logs"),
+    ],
+)
+def test_an_unknown_instance_is_404(api: Client, method: str, suffix: str) -> None:
+    response = send(api, method, f"nobody{suffix}", {})
+    # It should keep the seed's code, though the status was 400 there.
+    assert refusal(response) == (404, "invalid_instance")
+    assert response.json()["details"].startswith("instance with name nobody not found")
+
+
+# -- update ---------------------------------------------------------------------------------------
+
+
+def test_an_update_replaces_all_options_and_keeps_the_port(api: Client) -> None:
+    before = send(api, "POST", "x", {"idle_timeout": 5, "backend_options": {"model": "a"}}).json()
+    after = send(api, "PUT", "x", {"backend_options": {"model": "b"}}).json()
+    assert after["options"]["idle_timeout"] == 0
+    assert after["options"]["backend_options"] == {
+        "model": "b",
+        "port": before["options"]["backend_options"]["port"],
+    }
+    assert after["id"] == before["id"]
+
+
+def test_what_was_got_can_be_put_back(api: Client) -> None:
+    shown = send(api, "POST", "x", {"backend_options": {"model": "a"}}).json()
+    assert send(api, "PUT", "x", shown["options"]).json() == shown
+
+
+def test_an_empty_update_is_refused_rather_than_a_reset(api: Client) -> None:
+    send(api, "POST", "x", {"idle_timeout": 5})
+    assert refusal(send(api, "PUT", "x")) == (400, "invalid_request")
+    assert send(api, "GET", "x").json()["options"]["idle_timeout"] == 5
+
+
+def test_a_refused_update_changes_nothing(api: Client) -> None:
+    before = send(api, "POST", "x", {"idle_timeout": 5}).json()
+    assert send(api, "PUT", "x", {"backend_options": {"port": 1}}).status_code == 400
+    assert send(api, "PUT", "x", {"max_restarts": []}).status_code == 400
+    assert send(api, "GET", "x").json() == before
+
+
+# -- start, stop, restart, delete -----------------------------------------------------------------
+
+
+def test_start_answers_at_once_with_what_is_about_to_be(api: Client) -> None:
+    send(api, "POST", "x")
+    response = send(api, "POST", "x/start")
+    assert response.status_code == 200
+    assert response.json()["status"] == "starting"
+    assert response.json()["desired_state"] == "running"
+
+
+def test_start_and_stop_can_be_said_twice(api: Client) -> None:
+    send(api, "POST", "x")
+    for _ in range(2):
+        assert send(api, "POST", "x/start").status_code == 200
+    assert Instance.objects.get().generation == 1
+    for _ in range(2):
+        assert send(api, "POST", "x/stop").json()["status"] == "stopped"
+
+
+def test_restart_asks_for_a_new_process(api: Client) -> None:
+    send(api, "POST", "x")
+    send(api, "POST", "x/start")
+    observe("x", Status.RUNNING, pid=4242)
+    response = send(api, "POST", "x/restart")
+    assert (response.status_code, response.json()["pid"]) == (200, 4242)
+    assert Instance.objects.get().generation == 2
+
+
+def test_waiting_for_what_runs_answers_at_once(api: Client) -> None:
+    send(api, "POST", "x")
+    send(api, "POST", "x/start")
+    observe("x", Status.RUNNING)
+    assert send(api, "POST", "x/start?wait=60").json()["status"] == "running"
+
+
+def test_waiting_is_bounded_by_what_is_asked_and_by_the_config(api: Client, override: Any) -> None:
+    send(api, "POST", "x")
+    override(instances={"on_demand_start_timeout": 0.3})
+    for wait in ("0", "0.1", "1000"):
+        response = send(api, "POST", f"x/start?wait={wait}")
+        assert refusal(response) == (503, "backend_start_failed")
+        assert response.json()["reason"] == "timeout"
+        assert int(response["Retry-After"]) > 0
+
+
+def test_waiting_for_what_failed_says_why(api: Client, monkeypatch: Any) -> None:
+    send(api, "POST", "x")
+
+    def fail(seconds: float) -> None:
+        observe("x", Status.FAILED, failure=FAILURE)
+
+    monkeypatch.setitem(wait_until_ready.__kwdefaults__, "sleep", fail)
+    response = send(api, "POST", "x/start?wait=60")
+    assert refusal(response) == (502, "backend_start_failed")
+    assert response.json()["exit_code"] == 3
+    assert response.json()["log_tail"] == FAILURE["log_tail"]
+
+
+@pytest.mark.parametrize(
+    "wait", ["", "x", "-1", "nan", "inf", "1e3", "+1", "1_0", "%00", "9" * 400, "%D9%A3", "true"]
+)
+@pytest.mark.parametrize("operation", ["start", "restart"])
+def test_a_wait_that_is_no_number_is_refused_and_nothing_starts(
+    api: Client, operation: str, wait: str
+) -> None:
+    send(api, "POST", "x")
+    response = send(api, "POST", f"x/{operation}?wait={wait}")
+    assert refusal(response) == (400, "invalid_parameter")
+    assert Instance.objects.get().generation == 0
+
+
+def test_a_failed_instance_shows_its_failure_until_it_is_started_again(api: Client) -> None:
+    send(api, "POST", "x")
+    send(api, "POST", "x/start")
+    observe("x", Status.FAILED, failure=FAILURE)
+    shown = send(api, "GET", "x").json()
+    assert (shown["status"], shown["failure"]) == ("failed", FAILURE)
+    shown = send(api, "POST", "x/start").json()
+    assert (shown["status"], shown["failure"]) == ("starting", None)
+
+
+def test_delete_takes_a_stopped_instance_and_no_other(api: Client) -> None:
+    send(api, "POST", "x")
+    send(api, "POST", "x/start")
+    observe("x", Status.RUNNING, pid=4242)
+    assert refusal(send(api, "DELETE", "x")) == (409, "delete_failed")
+    send(api, "POST", "x/stop")
+    assert send(api, "GET", "x").json()["status"] == "shutting_down"
+    observe("x", Status.STOPPED, pid=None)
+    response = send(api, "DELETE", "x")
+    assert (response.status_code, response.content) == (204, b"")
+    assert send(api, "GET", "x").status_code == 404
+
+
+def test_a_list_is_one_query(api: Client, django_assert_num_queries: Any) -> None:
+    for number in range(5):
+        lifecycle.create(f"x{number}", {}, cause="test")
+    with django_assert_num_queries(1):
+        api.get(INSTANCES)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.asgi import get_asgi_application
+from django.test import Client
+
+from instances import lifecycle
+from instances.api.logs import LogStream
+from instances.supervisor.logfiles import log_path
+from llamactl.config import AppConfig
+from tests.asgi import Answer, Exchange
+
+pytestmark = pytest.mark.django_db
+LOGS = "/api/v1/instances/x/logs"
+
+
+@pytest.fixture
+def log(config: AppConfig) -> Any:
+    lifecycle.create("x", {}, cause="test")
+    path = log_path(config, "x")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def test_before_the_first_start_a_log_is_empty(api: Client, log: Path) -> None:
+    for query in ("", "?lines=5"):
+        response = api.get(LOGS + query)
+        assert (response.status_code, response.content) == (200, b"")
+        assert response["Content-Type"] == "text/plain; charset=utf-8"
+
+
+def test_the_last_lines_are_given(api: Client, log: Path) -> None:
+    log.write_bytes(b"one\ntwo\nthree \xff\n")
+    assert api.get(f"{LOGS}?lines=2").content == "two\nthree �\n".encode()
+    assert api.get(f"{LOGS}?lines=999999999999").content.startswith(b"one\n")
+
+
+@pytest.mark.parametrize(
+    "lines", ["x", "1.5", "1e3", "%00", "1_0", "%D9%A3", "9" * 30, "-9" * 20, "5;id", "0x10"]
+)
+def test_lines_that_are_no_number_are_refused(api: Client, log: Path, lines: str) -> None:
+    response = api.get(f"{LOGS}?lines={lines}")
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_parameter")
+
+
+def test_a_log_that_cannot_be_read_is_500(api: Client, log: Path) -> None:
+    log.mkdir()
+    try:
+        for query in ("", "?lines=5"):
+            response = api.get(LOGS + query)
+            assert (response.status_code, response.json()["error"]) == (500, "logs_failed")
+    finally:
+        log.rmdir()
+
+
+async def whole(key: str, query: bytes = b"") -> Answer:
+    application = get_asgi_application()
+    return await Exchange(application, LOGS, method="GET", key=key, query=query).finish()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("query", [b"", b"lines=", b"lines=0", b"lines=-1"])
+async def test_without_a_count_it_is_the_whole_file(
+    management_key: str, config: AppConfig, query: bytes
+) -> None:
+    await asyncio.to_thread(lifecycle.create, "x", {}, cause="test")
+    path = log_path(config, "x")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = os.urandom(300_000)
+    path.write_bytes(content)
+    answer = await whole(management_key, query)
+    assert (answer.status, answer.body) == (200, content)
+    # It should come in parts: a log may be larger than memory.
+    assert len(answer.chunks) > 2
+    path.unlink()
+
+
+async def test_a_log_that_grows_while_it_is_read_has_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    path.write_bytes(b"x" * 100_000)
+    with path.open("rb") as file:
+        stream = LogStream(file)
+        received = 0
+        async for block in stream:
+            received += len(block)
+            with path.open("ab") as more:
+                more.write(b"y" * 100_000)
+    assert received == 100_000
+
+
+def test_a_stream_that_is_given_up_closes_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    path.write_bytes(b"x")
+    file = path.open("rb")
+    LogStream(file).close()
+    assert file.closed
