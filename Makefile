@@ -41,7 +41,7 @@ REQUIREMENTS = $(firstword $(filter %.txt,$^))
 
 .venv/.run .venv/.demo .venv/.dev: $(BIN)/python
 	@echo "Installing $(REQUIREMENTS) into .venv (the first time about a minute) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(REQUIREMENTS)
+	@$(BIN)/python -m pip install --disable-pip-version-check --requirement $(REQUIREMENTS)
 	@touch $@
 
 $(BIN)/python:
