@@ -20,7 +20,7 @@ from instances.errors import InstanceBusy, InstanceExists, InstanceNotFound, Too
 from instances.models import Instance
 from instances.options import InstanceOptions, parse_options, validate_name
 from instances.ports import choose_port
-from instances.states import DesiredState
+from instances.states import HAS_PROCESS, DesiredState
 from instances.tasks import wake_node
 from llamactl.config import AppConfig, current
 from llamactl.events import announce
@@ -80,6 +80,8 @@ def update(name: str, document: Mapping[str, object], *, cause: str) -> Instance
     """
     config = current()
     with transaction.atomic():
+        # The node first, as everywhere: its lock is what makes choosing a port one at a time.
+        Node.objects.select_for_update().get(pk=get(name).node_id)
         instance = _locked(name)
         document = {**document, "nodes": instance.options["nodes"]}
         options, wanted_port = _without_port(parse_options(document, config))
@@ -102,7 +104,7 @@ def delete(name: str, *, cause: str) -> None:
     """Forget a stopped instance; its log file stays. Raises InstanceBusy where it may run."""
     with transaction.atomic():
         instance = _locked(name)
-        if instance.is_wanted or instance.pid is not None:
+        if instance.is_wanted or instance.pid is not None or instance.status in HAS_PROCESS:
             raise InstanceBusy(
                 f"instance with name {name} is still {instance.reported_status.value}, stop it"
                 " before deleting"

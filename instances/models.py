@@ -8,6 +8,7 @@ from django.core.validators import RegexValidator
 from django.db import models, transaction
 from django.utils import timezone
 
+from instances import wishes
 from instances.backends import backend_for
 from instances.options import MAX_NAME_LENGTH, InstanceOptions, stored_options
 from instances.states import TRANSITIONS, DesiredState, Status
@@ -19,9 +20,9 @@ from nodes.models import Node
 class Instance(models.Model):
     """A named backend.
 
-    Two writers share a row without ever writing the same column. Requests write the wish:
-    ``options``, ``port``, ``desired_state`` and ``generation``. The node's supervisor writes what
-    it observes, everything below that comment. Both write their own columns by ``update()``.
+    Two writers share a row. Requests write the wish: ``options``, ``port``, ``desired_state`` and
+    ``generation``. The node's supervisor writes what it observes, everything below that comment,
+    and ``port`` where a stranger has taken it. Each writes its own columns, by ``update()``.
     """
 
     name = models.CharField(
@@ -83,18 +84,11 @@ class Instance(models.Model):
 
     @property
     def has_unseen_wish(self) -> bool:
-        """Whether the node has yet to act on the last start or restart that was asked for."""
-        return self.observed_generation < self.generation
+        return wishes.is_unseen(self)
 
     @property
     def is_wanted(self) -> bool:
-        """Whether it runs, or is on its way to, without anybody asking again.
-
-        A failure and an exit of the backend's own accord settle the wish they came of.
-        """
-        if self.desired_state != DesiredState.RUNNING:
-            return False
-        return self.has_unseen_wish or self.status not in (Status.FAILED, Status.STOPPED)
+        return wishes.is_wanted(self)
 
     @property
     def reported_status(self) -> Status:
@@ -150,7 +144,7 @@ class Instance(models.Model):
 
 
 class StatusChange(models.Model):
-    """The history of an instance: each status it had, when, why and through whom."""
+    """The history of an instance: each status it had, since when, why and by whose doing."""
 
     instance = models.ForeignKey(Instance, on_delete=models.CASCADE, related_name="history")
     at = models.DateTimeField(default=timezone.now)

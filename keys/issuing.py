@@ -37,9 +37,14 @@ def issue(
     InvalidInstanceId, checked in the seed's order.
     """
     wanted = set(instance_ids)
-    check(name=name, permission_mode=permission_mode, instance_ids=wanted, expires_at=expires_at)
     plain = new_inference_key()
     with transaction.atomic():
+        check(
+            name=name,
+            permission_mode=permission_mode,
+            instance_ids=wanted,
+            expires_at=expires_at,
+        )
         key = InferenceKey.objects.create(
             name=name,
             digest=digest(plain),

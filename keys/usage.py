@@ -11,7 +11,7 @@ from keys.models import InferenceKey
 
 
 class KeyUsage:
-    """Remembers the last use of each key until ``flush`` writes it."""
+    """Remembers the last use of each key until somebody takes and writes it."""
 
     def __init__(self) -> None:
         self._last_used: dict[int, float] = {}
@@ -32,6 +32,7 @@ class KeyUsage:
 def write_last_used(last_used: dict[int, float]) -> None:
     """Store the batch in one short transaction; keys deleted meanwhile are passed over."""
     with transaction.atomic():
-        for key_id, seconds in last_used.items():
+        # In one order everywhere: two web processes would otherwise lock each other's rows.
+        for key_id, seconds in sorted(last_used.items()):
             used_at = datetime.fromtimestamp(seconds, tz=UTC)
             InferenceKey.objects.filter(pk=key_id).update(last_used_at=used_at)

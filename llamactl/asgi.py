@@ -13,8 +13,12 @@ from django.core.asgi import get_asgi_application
 django_application = get_asgi_application()
 
 # These need the app registry, which the line above fills.
+from llamactl.config import current  # noqa: E402
+from llamactl.cors import CrossOrigin  # noqa: E402
 from llamactl.request_size import BoundedBody  # noqa: E402
 from proxy.application import ProxyApplication  # noqa: E402
+
+server = current().server
 
 application: Callable[
     [
@@ -23,4 +27,8 @@ application: Callable[
         Callable[[MutableMapping[str, Any]], Awaitable[None]],
     ],
     Awaitable[None],
-] = ProxyApplication(BoundedBody(django_application))
+] = CrossOrigin(
+    ProxyApplication(BoundedBody(django_application)),
+    allowed_origins=server.allowed_origins,
+    allowed_headers=server.allowed_headers,
+)

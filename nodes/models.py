@@ -17,7 +17,7 @@ class Node(models.Model):
         WORKER = "worker", "worker"
         PEER = "peer", "peer"
 
-    name = models.CharField(max_length=50, unique=True)
+    name = models.CharField(max_length=100, unique=True)
     kind = models.CharField(max_length=10, choices=Kind.choices, default=Kind.WORKER)
     address = models.CharField(
         max_length=255,

@@ -22,7 +22,7 @@ from proxy.models_list import models
 from proxy.routing import Route, Side
 from proxy.stream import HangUpWatch, Send, relay
 from proxy.table import ANYONE, KeyRule, Target
-from proxy.upstream import BackendAway
+from proxy.upstream import BackendError, Refused, Unanswered
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             await _answer_error(scope, send, errors.DatabaseAway())
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "OPTIONS" and self.route.side is not Side.INSTANCE:
+            await _answer(send, 204, b"", (b"allow", b"GET, POST, OPTIONS"))
+            return
         rule = await self._authorise(scope)
         if self.route.side is Side.MODELS:
             _check_method(scope, "GET", "HEAD")
@@ -68,12 +71,12 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         if self.route.side is Side.INFERENCE:
             _check_method(scope, "POST")
         body = await read_body(receive, scope["headers"], self.gateway.max_body_bytes)
-        try:
-            target, body = self._find_target(rule, body)
-        except (errors.ModelNotFound, InstanceNotFound):
-            await self.gateway.look_again()
-            target, body = self._find_target(rule, body)
         async with HangUpWatch(receive):
+            try:
+                target, body = self._find_target(rule, body)
+            except (errors.ModelNotFound, InstanceNotFound):
+                await self.gateway.look_again()
+                target, body = self._find_target(rule, body)
             await self._forward(scope, send, target, body)
 
     async def _authorise(self, scope: Scope) -> KeyRule:
@@ -101,8 +104,6 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             target = table.targets.get(name)
             if target is None:
                 raise InstanceNotFound(name)
-            if not target.is_ready:
-                raise InstanceNotRunning(f"instance {name} is not running; start it first")
             return target, body
         model = model_in(body)
         found = table.route(model)
@@ -114,13 +115,20 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         return target, body if served_model is None else with_model(body, served_model)
 
     async def _forward(self, scope: Scope, send: Send, target: Target, body: bytes) -> None:
-        """Send the request to the target, once more if its backend just died, and relay."""
+        """Send the request to the target and relay the answer.
+
+        1. Make sure that it runs.
+        2. Send it, once more on a fresh connection if a kept one was closed under it unanswered.
+        3. Where nothing listens any more, the backend has just died: wait for what its supervisor
+           makes of that, and begin again, once. A request that kills its backend is thus sent
+           twice at most.
+        """
         gateway = self.gateway
         headers = to_backend(scope["headers"], target.authorization)
         path = _path_and_query(self.route.rest, scope["query_string"])
-        for attempt in (1, 2):
-            if self.route.side is not Side.INSTANCE:
-                target = await gateway.waiting.ready(target)
+        was_sent = was_refused = False
+        while True:
+            target = await self._ready(target)
             # No await between the look at the table and this count; see InFlight.carrying.
             with gateway.in_flight.carrying(target.name):
                 try:
@@ -130,11 +138,15 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                         path_and_query=path,
                         headers=headers,
                         body=body,
+                        fresh=was_sent,
                     )
-                except BackendAway as error:
-                    logger.warning(
-                        "no answer from the backend: %s", error, extra={"instance": target.name}
-                    )
+                except BackendError as error:
+                    logger.info("no answer: %s", error, extra={"instance": target.name})
+                    is_final = was_sent if isinstance(error, Unanswered) else was_refused
+                    if is_final or not isinstance(error, Refused | Unanswered):
+                        raise _unreachable(target) from error
+                    was_sent |= isinstance(error, Unanswered)
+                    was_refused |= isinstance(error, Refused)
                 else:
                     async with response:
                         await relay(
@@ -144,14 +156,24 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                             added_headers=target.response_headers,
                         )
                     return
-            if attempt == 1:
+            if was_refused:
                 target = await gateway.waiting.replaced(
                     target, within_seconds=REPLACED_WITHIN_SECONDS
                 )
-        raise errors.BackendUnreachable(
-            f"the backend of {target.name} does not answer; see GET"
-            f" /api/v1/instances/{target.name}/logs"
-        )
+
+    async def _ready(self, target: Target) -> Target:
+        if self.route.side is not Side.INSTANCE:
+            return await self.gateway.waiting.ready(target)
+        if not target.is_ready:
+            raise InstanceNotRunning(f"instance {target.name} is not running; start it first")
+        return target
+
+
+def _unreachable(target: Target) -> errors.BackendUnreachable:
+    return errors.BackendUnreachable(
+        f"the backend of {target.name} does not answer; see GET"
+        f" /api/v1/instances/{target.name}/logs"
+    )
 
 
 def _check_method(scope: Scope, *allowed: str) -> None:
@@ -173,7 +195,10 @@ async def _answer_error(scope: Scope, send: Send, error: LlamactlError) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _answer(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+async def _answer(send: Send, status: int, body: bytes, *further: tuple[bytes, bytes]) -> None:
+    headers = list(further)
+    if body:
+        headers.append((b"content-type", b"application/json"))
+        headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -98,6 +98,8 @@ class Gateway:
             )
         except (redis.exceptions.RedisError, OSError) as error:
             logger.debug("traffic report not sent: %s", error)
+        except Exception:
+            logger.exception("traffic report not sent")
 
     async def _report_regularly(self) -> None:
         while True:
@@ -118,3 +120,5 @@ class Gateway:
         except DatabaseError as error:
             self.usage.give_back(taken)
             logger.warning("last use of %d keys not written yet: %s", len(taken), error)
+        except Exception:
+            logger.exception("last use of %d keys not written", len(taken))

@@ -10,7 +10,7 @@ import orjson
 from multidict import CIMultiDict
 
 from proxy.table import KeyRule, RoutingTable, Target
-from proxy.upstream import BackendAway, Upstream
+from proxy.upstream import BackendError, Upstream
 
 ROUTER_TIMEOUT_SECONDS = 2.0
 
@@ -49,7 +49,7 @@ async def _models_of(target: Target, upstream: Upstream) -> list[str]:
             )
             async with response:
                 document: Any = orjson.loads(await response.read())
-    except (BackendAway, TimeoutError, aiohttp.ClientError, orjson.JSONDecodeError):
+    except (BackendError, TimeoutError, aiohttp.ClientError, orjson.JSONDecodeError):
         return []
     data = document.get("data") if isinstance(document, dict) else None
     entries = data if isinstance(data, list) else []

@@ -26,6 +26,7 @@ from instances.states import DesiredState, Status
 from keys.models import InferenceKey
 from keys.secrets import backend_key, digest, management_keys
 from llamactl.config import AppConfig, current
+from llamactl.errors import LlamactlError
 from llamactl.events import CHANNEL
 from llamactl.models import Revision, Topic
 from nodes.models import Node
@@ -196,7 +197,11 @@ def read_targets() -> dict[str, Target]:
     config = current()
     targets = {}
     for instance in Instance.objects.select_related("node"):
-        targets[instance.name] = to_target(instance, config)
+        try:
+            targets[instance.name] = to_target(instance, config)
+        except (LlamactlError, LookupError, TypeError, ValueError):
+            # One row that can't be read must not keep all the others, and the keys, from being.
+            logger.exception("its options can't be read", extra={"instance": instance.name})
     return targets
 
 

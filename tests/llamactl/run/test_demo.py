@@ -113,7 +113,7 @@ def test_a_failure_is_told_with_its_last_lines() -> None:
                 "reason": "exited",
                 "details": "the backend ended with code 1",
                 "exit_code": 1,
-                "log_tail": "loading\nno such file",
+                "log_tail": ["loading", "no such file"],
             },
         )
 

@@ -1,0 +1,82 @@
+"""What has become of a wish? Rules for whoever looks at a row, or at a copy of one.
+
+The API looks at the row, the proxy at its routing table; both ask here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from instances.errors import BackendStartFailed, InstanceNotFound, InstanceNotRunning
+from instances.states import DesiredState, Status
+
+
+class Wished(Protocol):
+    """The wish for an instance and what its node has observed."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def desired_state(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def observed_generation(self) -> int: ...
+    @property
+    def failure(self) -> Mapping[str, Any] | None: ...
+
+
+def is_unseen(wished: Wished) -> bool:
+    """Whether the node has yet to act on the last start or restart that was asked for."""
+    return wished.observed_generation < wished.generation
+
+
+def is_wanted(wished: Wished) -> bool:
+    """Whether it runs, or is on its way to, without anybody asking again.
+
+    A failure and an exit of the backend's own accord settle the wish they came of.
+    """
+    if wished.desired_state != DesiredState.RUNNING:
+        return False
+    return is_unseen(wished) or wished.status not in (Status.FAILED, Status.STOPPED)
+
+
+def is_ready(wished: Wished, generation: int) -> bool:
+    """Whether the process of ``generation``, or a later one, is ready; raises if none will be.
+
+    A crash that is being retried (``restarting``) is neither. Raises BackendStartFailed (with the
+    reason), InstanceNotRunning (it was stopped meanwhile) or InstanceNotFound (it was deleted,
+    and another one of that name has been made since).
+    """
+    if wished.generation < generation:
+        raise InstanceNotFound(wished.name)
+    if wished.desired_state == DesiredState.STOPPED:
+        raise InstanceNotRunning(f"instance {wished.name} was stopped before it was ready")
+    if is_unseen(wished):
+        return False
+    if wished.status == Status.FAILED:
+        raise start_failure(wished.name, wished.failure)
+    if wished.status == Status.STOPPED:
+        raise start_failure(wished.name, _ENDED)
+    return wished.status == Status.RUNNING
+
+
+_ENDED: dict[str, object] = {
+    "reason": "crashed",
+    "details": "the backend ended by itself, exit code 0",
+    "exit_code": 0,
+}
+
+
+def start_failure(name: str, failure: Mapping[str, Any] | None) -> BackendStartFailed:
+    """The error for ``Instance.failure``: reason, details, exit_code, log_tail."""
+    failure = failure or {}
+    return BackendStartFailed(
+        failure.get("details") or f"instance {name} failed to start; its log may say why",
+        reason=failure.get("reason", "unknown"),
+        exit_code=failure.get("exit_code"),
+        log_tail=failure.get("log_tail", []),
+    )
