@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from instances.backends import backend_for
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 MAX_NAME_LENGTH = 50
 _NAME = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9._-]*", re.ASCII)
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_HOST_NAME = re.compile(r"(?=.{1,253}$)[a-zA-Z0-9-]{1,63}(\.[a-zA-Z0-9-]{1,63})*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_COUNT = 2**31 - 1
 
@@ -108,7 +110,7 @@ def parse_options(raw: object, config: AppConfig) -> InstanceOptions:
     defaults = config.instances
     return InstanceOptions(
         backend_type=backend.type,
-        backend_options=backend.normalise(backend_options),
+        backend_options=_with_usable_host(backend.normalise(backend_options)),
         nodes=_nodes(raw, config),
         auto_restart=_or(_boolean(raw, "auto_restart"), defaults.default_auto_restart),
         max_restarts=_or(_count(raw, "max_restarts"), defaults.default_max_restarts),
@@ -176,6 +178,20 @@ def _count(raw: Mapping[str, object], name: str) -> int | None:
     if value > _MAX_COUNT:
         raise InvalidInstance(f"{name} must be at most {_MAX_COUNT}, got {str(value)[:80]}")
     return max(value, 0)
+
+
+def _with_usable_host(backend_options: dict[str, object]) -> dict[str, object]:
+    """The options, unless they name a host that can be no address: it ends up in URLs."""
+    host = backend_options.get("host")
+    if isinstance(host, str) and not _HOST_NAME.fullmatch(host):
+        try:
+            ip_address(host)
+        except ValueError:
+            raise InvalidInstance(
+                f"backend_options.host must be an IP address or a host name, got {host[:80]!r};"
+                " leave it out to listen on this machine alone"
+            ) from None
+    return backend_options
 
 
 def _nodes(raw: Mapping[str, object], config: AppConfig) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ def is_bindable(port: int, host: str = "127.0.0.1") -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
+        except (OSError, TypeError, ValueError):
+            # The last two: a host that is no address, such as one with a blank in it.
             return False
     return True

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from django.contrib import messages
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html
@@ -54,6 +54,10 @@ class _RefusedRequest(HttpRequest):
     refusal: LlamactlError
 
 
+MAX_SEARCH_WORDS = 20
+"""Each becomes a condition of its own, and SQLite takes no more than 1,000 of them."""
+
+
 class DomainAdmin(ThemedAdmin[M]):
     """Pages of a model whose rules live in a domain module that raises LlamactlError.
 
@@ -61,6 +65,12 @@ class DomainAdmin(ThemedAdmin[M]):
     the same submission is shown again as a form that is wrong. So no rule is written down here a
     second time, and nothing half-made stays behind.
     """
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[M], search_term: str
+    ) -> tuple[QuerySet[M], bool]:
+        words = " ".join(search_term[:1000].split()[:MAX_SEARCH_WORDS])
+        return super().get_search_results(request, queryset, words)
 
     def changeform_view(
         self,

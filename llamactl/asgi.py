@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llamactl.settings")
 
@@ -15,20 +14,28 @@ django_application = get_asgi_application()
 # These need the app registry, which the line above fills.
 from llamactl.config import current  # noqa: E402
 from llamactl.cors import CrossOrigin  # noqa: E402
+from llamactl.open_access import OpenAccessGuard  # noqa: E402
 from llamactl.request_size import BoundedBody  # noqa: E402
 from proxy.application import ProxyApplication  # noqa: E402
+from proxy.consumers import answer_error  # noqa: E402
 
-server = current().server
 
-application: Callable[
-    [
-        MutableMapping[str, Any],
-        Callable[[], Awaitable[MutableMapping[str, Any]]],
-        Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ],
-    Awaitable[None],
-] = CrossOrigin(
-    ProxyApplication(BoundedBody(django_application)),
-    allowed_origins=server.allowed_origins,
-    allowed_headers=server.allowed_headers,
-)
+def build() -> Callable[..., Awaitable[None]]:
+    """The layers, outermost last: CORS, the guard where keys are switched off, the proxy."""
+    config = current()
+    layers: Callable[..., Awaitable[None]] = ProxyApplication(BoundedBody(django_application))
+    if not (config.auth.require_management_auth and config.auth.require_inference_auth):
+        layers = OpenAccessGuard(
+            layers,
+            answer_error,
+            host=config.server.host,
+            allowed_origins=config.server.allowed_origins,
+        )
+    return CrossOrigin(
+        layers,
+        allowed_origins=config.server.allowed_origins,
+        allowed_headers=config.server.allowed_headers,
+    )
+
+
+application = build()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from pathlib import Path
@@ -15,6 +16,10 @@ from llamactl.secret_files import read_or_create_secret
 from llamactl.unfold import UNFOLD as UNFOLD
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+
+# What any process of ours creates is for its owner alone, the database's files included, also
+# where the data directory was made by somebody with other ideas.
+os.umask(0o077)
 
 try:
     LLAMACTL = load()

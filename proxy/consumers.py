@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 Scope = Mapping[str, Any]
 
+MAX_TARGET_BYTES = 8000
+"""cpp-httplib refuses longer request lines by closing the connection, as a dead backend would."""
+
 REPLACED_WITHIN_SECONDS = 2.0
 """How long a supervisor may take to notice that a backend is gone."""
 
@@ -53,10 +56,10 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         except ClientGone:
             return
         except LlamactlError as error:
-            await _answer_error(scope, send, error)
+            await answer_error(scope, send, error)
         except DatabaseError as error:
             logger.warning("a start could not be asked for: %s", error)
-            await _answer_error(scope, send, errors.DatabaseAway())
+            await answer_error(scope, send, errors.DatabaseAway())
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "OPTIONS" and self.route.side is not Side.INSTANCE:
@@ -70,6 +73,8 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             return
         if self.route.side is Side.INFERENCE:
             _check_method(scope, "POST")
+        if len(scope["query_string"]) + len(self.route.rest) > MAX_TARGET_BYTES:
+            raise errors.UriTooLong(MAX_TARGET_BYTES)
         body = await read_body(receive, scope["headers"], self.gateway.max_body_bytes)
         async with HangUpWatch(receive):
             try:
@@ -189,7 +194,7 @@ def _path_and_query(path: str, query: bytes) -> str:
     return f"{path}?{kept.decode('latin-1')}" if kept else path
 
 
-async def _answer_error(scope: Scope, send: Send, error: LlamactlError) -> None:
+async def answer_error(scope: Scope, send: Send, error: LlamactlError) -> None:
     status, headers, body = errors.render(scope["path"], error)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -64,6 +64,14 @@ class MethodNotAllowed(LlamactlError):
     status = 405
 
 
+class UriTooLong(LlamactlError):
+    code = "uri_too_long"
+    status = 414
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The path and query are longer than {limit} bytes; use the body")
+
+
 class BackendUnreachable(LlamactlError):
     """The backend runs, but did not answer, or not with HTTP."""
 

@@ -314,7 +314,7 @@ class SupervisedInstance:
         if row is None:
             return
 
-        log_tail = launching.close_log(self.name, self._world.config)
+        log_tail = self._close_log(row)
         was_ready = self._seen.status is Status.RUNNING
         if self._must_end() or (stop is not None and not has_timed_out):
             self._seen.stopped(row, self._stop_cause(), exit_text(exit_code), is_outcome=False)
@@ -326,6 +326,12 @@ class SupervisedInstance:
             self._seen.stopped(row, "supervisor:exit", "ended by itself", is_outcome=True)
         else:
             self._crashed(row, exit_failure(exit_code, log_tail))
+
+    def _close_log(self, row: Row) -> list[str]:
+        """The launch's last lines, without the key: they go to everybody who waited for it."""
+        key = self._world.key_for(row.id)
+        lines = launching.close_log(self.name, self._world.config)
+        return [line.replace(key, "***") for line in lines]
 
     def _crashed(self, row: Row, failure: Failure) -> None:
         """It ended by itself, or could not be started: it is tried again, or that was it."""

@@ -33,7 +33,12 @@ def make_directories(config: AppConfig) -> None:
     """The data directory, for its owner alone, and that of the database. Raises OSError."""
     config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if config.database.url is None:
-        config.database.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = config.database.path
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite gives its sidecars the mode of the database, and both hold secrets.
+        for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+            if file.exists():
+                file.chmod(0o600)
 
 
 def migrate(say: Callable[[str], None]) -> None:

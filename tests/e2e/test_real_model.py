@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -195,5 +194,6 @@ def test_backends_key_is_neither_in_its_arguments_nor_in_its_log(stack: Stack, d
 
 
 def test_demo_files_are_private(stack: Stack, demo: str) -> None:
-    for name in ("management_key", "secret_key", "admin_password"):
-        assert Path(stack.data_dir / name).stat().st_mode & 0o077 == 0
+    private = ["management_key", "secret_key", "admin_password", "llamactl.db", "llamactl.db-wal"]
+    for path in [*(stack.data_dir / name for name in private), *stack.data_dir.glob("logs/*")]:
+        assert path.stat().st_mode & 0o077 == 0, path

@@ -301,3 +301,16 @@ def test_group_is_kept() -> None:
     with pytest.raises(LlamactlError):
         create("b", group=3)
     assert InvalidInstance.status == 400
+
+
+@pytest.mark.parametrize(
+    "host", ["\u2028", "evil.com/x?", "[::1", "user@evil", "127.0.0.1:99", "a b", "é", "a" * 300]
+)
+def test_host_that_can_be_no_address_is_refused(host: str) -> None:
+    with pytest.raises(LlamactlError, match="host"):
+        create("a", backend_options={"model": "/m.gguf", "host": host})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::1", "localhost", "gpu-1.lan"])
+def test_host_that_is_an_address_or_a_name_is_taken(host: str) -> None:
+    create("a", backend_options={"model": "/m.gguf", "host": host})

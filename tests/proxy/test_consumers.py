@@ -99,6 +99,14 @@ async def test_wrong_method_is_405_after_the_key_was_checked(app: ProxyApplicati
     assert (await ask(app, method="GET").finish()).status == 405
 
 
+async def test_query_that_no_backend_takes_is_refused_here(
+    app: ProxyApplication, backend: Backend
+) -> None:
+    answer = await ask(app, query=b"a=1&" * 3000).finish()
+    assert (answer.status, answer.json()["error"]["code"]) == (414, "uri_too_long")
+    assert not backend.requests
+
+
 async def test_options_needs_no_key(app: ProxyApplication) -> None:
     answer = await ask(app, key=None, method="OPTIONS").finish()
     assert (answer.status, answer.header("allow")) == (204, "GET, POST, OPTIONS")

@@ -171,7 +171,7 @@ def test_options_that_contradict_each_other_are_refused() -> None:
 
 
 def test_what_is_said_explicitly_reaches_the_command_line() -> None:
-    # The seed left out zeros and false (SEED.md: a defect).
+    # The seed left out zeros and false, which is a defect of it.
     assert LLAMA.build_args({"gpu_layers": 0, "temp": 0.0, "main_gpu": 0}) == [
         *("--gpu-layers", "0"),
         *("--main-gpu", "0"),

@@ -27,7 +27,7 @@ BETTER = {
         *("--ubatch-size", "64"),
         *("--fim-qwen-1.5b-default", "--embd-bge-small-en-default"),
     ],
-    # SEED.md: "ours sends what was set".
+    # Unlike in the seed, what was set is sent.
     "zero-valued settings cannot be expressed": [
         *("--gpu-layers", "0", "--main-gpu", "0", "--temp", "0"),
     ],

@@ -95,7 +95,7 @@ def test_a_model_that_begins_with_a_dash_can_not_be_taken_for_a_flag() -> None:
 @pytest.mark.parametrize(
     ("options", "args"),
     [
-        # SEED.md repeats these flags; of a repeated nargs="+" flag argparse keeps the last only.
+        # The seed repeats these flags; of a repeated nargs="+" flag argparse keeps the last only.
         ({"served_model_name": ["a", "b"]}, ["--served-model-name", "a", "b"]),
         ({"lora_modules": ["a=/x", "b=/y"]}, ["--lora-modules", "a=/x", "b=/y"]),
         ({"lora_modules": {"name": "a"}}, ["--lora-modules", '{"name":"a"}']),

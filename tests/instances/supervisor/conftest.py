@@ -35,13 +35,20 @@ def eventually(what: Callable[[], Any], *, seconds: float = 5.0, message: str = 
 
 
 def children() -> set[int]:
-    """The processes of which this one is the parent, zombies included."""
+    """The processes of which this one is the parent, zombies included, but for the broker."""
     found = set()
     for thread in os.listdir("/proc/self/task"):
         with suppress(FileNotFoundError):  # the thread has just ended
             text = Path(f"/proc/self/task/{thread}/children").read_text()
             found |= {int(pid) for pid in text.split()}
-    return found
+    return {pid for pid in found if not _is_broker(pid)}
+
+
+def _is_broker(pid: int) -> bool:
+    """Whether it is the Valkey that the tests of this process share."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "valkey-server"
+    return False
 
 
 def is_alive(pid: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +120,17 @@ def test_staying_up_gives_the_restarts_back(node: NodeUnderTest) -> None:
     node.wake()
     eventually(lambda: node.see().restarts == 0)
     assert node.see().status == Status.RUNNING
+
+
+def test_key_that_a_backend_prints_is_not_in_the_failure(
+    supervised: NodeUnderTest, tmp_path: Path
+) -> None:
+    program = tmp_path / "prints-its-environment"
+    program.write_text("#!/bin/sh\nenv\nexit 3\n")
+    program.chmod(0o755)
+    instance = supervised.create(command_override=str(program))
+    supervised.ask_start()
+    failure = supervised.reaches(Status.FAILED).failure
+    assert failure is not None
+    assert "LLAMA_API_KEY=***" in failure["log_tail"]
+    assert f"key-{instance.pk}" not in str(failure)
