@@ -35,7 +35,8 @@ class Target:
 
     @property
     def is_ready(self) -> bool:
-        return self.status is Status.RUNNING
+        """Whether it takes requests; one that is asked to stop takes no more."""
+        return self.status is Status.RUNNING and self.desired_state is DesiredState.RUNNING
 
 
 @dataclass(frozen=True, slots=True)

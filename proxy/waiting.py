@@ -82,7 +82,7 @@ class Waiting:
             await self._live.changed()
 
     def _check_startable(self, target: Target) -> None:
-        if target.status is Status.SHUTTING_DOWN:
+        if target.status in (Status.SHUTTING_DOWN, Status.RUNNING):
             raise InstanceShuttingDown(
                 f"instance {target.name} is shutting down; try again in a few seconds",
                 retry_after=5,

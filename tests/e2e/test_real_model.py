@@ -151,10 +151,14 @@ def test_stop_lets_the_running_stream_finish_and_refuses_new_requests(
     stream = stream_of(stack, demo, max_tokens=200)
     chunks = [next(iter(stream))]
     assert stack.call("POST", "/api/v1/instances/demo/stop").status_code == 200
-    stack.until_status("demo", "shutting_down", 5)
-    refused = stack.chat("demo", demo)
-    assert refused.status_code == 503
-    assert refused.json()["error"]["code"] == "instance_shutting_down"
+
+    def refusal() -> dict[str, Any] | None:
+        answer = stack.chat("demo", demo, max_tokens=1)
+        return answer.json()["error"] if answer.status_code == 503 else None
+
+    refused = until(refusal, 2, "new requests refused")
+    assert refused is not None
+    assert refused["code"] == "instance_shutting_down"
     chunks += list(stream)
     assert chunks[-1].choices[0].finish_reason == "length"
     stack.until_status("demo", "stopped", 30)

@@ -311,10 +311,11 @@ async def test_instance_without_on_demand_start_is_not_started(
     assert not gateway.starts
 
 
-async def test_stopping_instance_takes_no_new_request(
-    app: ProxyApplication, backend: Backend, gateway: TableGateway
+@pytest.mark.parametrize("status", [Status.RUNNING, Status.SHUTTING_DOWN])
+async def test_instance_that_is_asked_to_stop_takes_no_new_request(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway, status: Status
 ) -> None:
-    gateway.lay(stopped(backend, status=Status.SHUTTING_DOWN))
+    gateway.lay(stopped(backend, status=status))
     answer = await ask(app).finish()
     assert (answer.status, answer.json()["error"]["code"]) == (503, "instance_shutting_down")
 
