@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from instances import wishes
 from instances.backends import backend_for
-from instances.options import MAX_NAME_LENGTH, InstanceOptions, stored_options
+from instances.options import MAX_NAME_LENGTH, NAME_PATTERN, InstanceOptions, stored_options
 from instances.states import TRANSITIONS, DesiredState, Status
 from llamactl.events import announce
 from llamactl.models import Topic
@@ -28,7 +28,7 @@ class Instance(models.Model):
     name = models.CharField(
         max_length=MAX_NAME_LENGTH,
         unique=True,
-        validators=[RegexValidator(r"^[a-zA-Z0-9_-][a-zA-Z0-9._-]*$")],
+        validators=[RegexValidator(f"^{NAME_PATTERN}$")],
     )
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="instances")
     options = models.JSONField()

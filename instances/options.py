@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from llamactl.config import AppConfig
 
 MAX_NAME_LENGTH = 50
-_NAME = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9._-]*", re.ASCII)
+NAME_PATTERN = r"[a-zA-Z0-9_-][a-zA-Z0-9._-]*"
+_NAME = re.compile(NAME_PATTERN, re.ASCII)
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[a-zA-Z0-9-]{1,63}(\.[a-zA-Z0-9-]{1,63})*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

@@ -21,7 +21,7 @@ from keys.errors import (
     InvalidPermissionMode,
     MissingPermissions,
 )
-from keys.models import InferenceKey
+from keys.models import MAX_NAME_LENGTH, InferenceKey
 from llamactl.admin_pages import RefusableForm
 from llamactl.errors import LlamactlError
 
@@ -45,7 +45,7 @@ class KeyForm(RefusableForm, _ModelForm):
     name = forms.CharField(
         required=False,
         strip=False,
-        widget=UnfoldAdminTextInputWidget({"maxlength": issuing.MAX_NAME_LENGTH}),
+        widget=UnfoldAdminTextInputWidget({"maxlength": MAX_NAME_LENGTH}),
         help_text="Who or what uses it, so that you know which one to revoke.",
     )
     permission_mode = forms.ChoiceField(

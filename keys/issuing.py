@@ -16,12 +16,10 @@ from keys.errors import (
     InvalidPermissionMode,
     MissingPermissions,
 )
-from keys.models import InferenceKey
+from keys.models import MAX_NAME_LENGTH, InferenceKey
 from keys.secrets import digest, new_inference_key
 from llamactl.events import announce
 from llamactl.models import Topic
-
-MAX_NAME_LENGTH = 100
 
 
 def issue(

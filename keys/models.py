@@ -8,6 +8,8 @@ from django.db import models
 
 from instances.models import Instance
 
+MAX_NAME_LENGTH = 100
+
 
 class InferenceKey(models.Model):
     """A key of an application. Its plain text is shown once and never stored."""
@@ -16,7 +18,7 @@ class InferenceKey(models.Model):
         ALLOW_ALL = "allow_all", "all instances"
         PER_INSTANCE = "per_instance", "only the chosen instances"
 
-    name = models.CharField(max_length=100)
+    name = models.CharField(max_length=MAX_NAME_LENGTH)
     # The unique index is what makes finding a key O(1), however many there are.
     digest = models.BinaryField(max_length=32, unique=True, editable=False)
     hint = models.CharField(

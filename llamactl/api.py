@@ -19,7 +19,12 @@ from rest_framework.renderers import JSONRenderer as CompactJSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from llamactl.errors import InvalidRequest, LlamactlError
+from llamactl.errors import (
+    DatabaseUnavailable,
+    InvalidRequest,
+    LlamactlError,
+    MethodNotAllowed,
+)
 from llamactl.json_body import BodyTooLarge, StrictJSONParser
 
 __all__ = [
@@ -36,21 +41,9 @@ class PathNotFound(LlamactlError):
     status = 404
 
 
-class MethodNotAllowed(LlamactlError):
-    code = "method_not_allowed"
-    status = 405
-
-
 class NotPermitted(LlamactlError):
     code = "permission_denied"
     status = 403
-
-
-class DatabaseUnavailable(LlamactlError):
-    """The database is away, or was locked for longer than we wait."""
-
-    code = "database_unavailable"
-    status = 503
 
 
 class JSONRenderer(CompactJSONRenderer):

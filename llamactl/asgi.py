@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llamactl.settings")
 
@@ -12,6 +11,7 @@ from django.core.asgi import get_asgi_application
 django_application = get_asgi_application()
 
 # These need the app registry, which the line above fills.
+from llamactl.asgi_types import Application  # noqa: E402
 from llamactl.config import current  # noqa: E402
 from llamactl.cors import CrossOrigin  # noqa: E402
 from llamactl.open_access import OpenAccessGuard  # noqa: E402
@@ -20,10 +20,10 @@ from proxy.application import ProxyApplication  # noqa: E402
 from proxy.consumers import answer_error  # noqa: E402
 
 
-def build() -> Callable[..., Awaitable[None]]:
+def build() -> Application:
     """The layers, outermost last: CORS, the guard where keys are switched off, the proxy."""
     config = current()
-    layers: Callable[..., Awaitable[None]] = ProxyApplication(BoundedBody(django_application))
+    layers: Application = ProxyApplication(BoundedBody(django_application))
     if not (config.auth.require_management_auth and config.auth.require_inference_auth):
         layers = OpenAccessGuard(
             layers,

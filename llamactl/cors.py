@@ -6,14 +6,7 @@ headers as a view's. Where a request has no ``Origin`` it costs one look through
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[..., Awaitable[None]]
+from llamactl.asgi_types import Application, Message, Receive, Scope, Send
 
 METHODS = b"GET, POST, PUT, DELETE, OPTIONS"
 MAX_AGE_SECONDS = 300

@@ -41,3 +41,15 @@ class InvalidParameter(LlamactlError):
 
     code = "invalid_parameter"
     status = 400
+
+
+class MethodNotAllowed(LlamactlError):
+    code = "method_not_allowed"
+    status = 405
+
+
+class DatabaseUnavailable(LlamactlError):
+    """The database is away, or was locked for longer than we wait."""
+
+    code = "database_unavailable"
+    status = 503

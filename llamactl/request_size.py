@@ -7,14 +7,8 @@ at: without a bound outside of it, anyone could fill the disk. The proxy has a b
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[..., Awaitable[None]]  # typed differently by everyone
+from llamactl.asgi_types import Application, Message, Receive, Scope, Send
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """More than JSON bodies (``json_body``) and the admin's forms may have, so that those bounds,

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
-from proxy.body import Receive
+from llamactl.asgi_types import Application, Receive, Scope, Send
 from proxy.consumers import ProxyConsumer
 from proxy.gateway import Gateway
 from proxy.routing import route
-from proxy.stream import Send
 
 logger = logging.getLogger(__name__)
-
-Scope = MutableMapping[str, Any]
-ASGIApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class ProxyApplication:
     """Requests that the proxy routes go to its consumer, the others to ``rest``."""
 
-    def __init__(self, rest: ASGIApplication, gateway: Gateway | None = None) -> None:
+    def __init__(self, rest: Application, gateway: Gateway | None = None) -> None:
         self._rest = rest
         self.gateway = gateway or Gateway()
 

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from channels.consumer import AsyncConsumer
 from django.db import DatabaseError
 
 from instances.errors import InstanceNotFound, InstanceNotRunning
 from instances.options import validate_name
-from llamactl.errors import LlamactlError
+from llamactl.asgi_types import Receive, Scope, Send
+from llamactl.errors import LlamactlError, MethodNotAllowed
 from proxy import errors
-from proxy.body import ClientGone, Receive, model_in, read_body, with_model
+from proxy.body import ClientGone, model_in, read_body, with_model
 from proxy.credentials import rule_for, without_key
 from proxy.gateway import Gateway
 from proxy.headers import to_backend
 from proxy.models_list import models
 from proxy.routing import Route, Side
-from proxy.stream import HangUpWatch, Send, relay
+from proxy.stream import HangUpWatch, relay
 from proxy.table import ANYONE, KeyRule, Target
 from proxy.upstream import BackendError, Refused, Unanswered
 
 logger = logging.getLogger(__name__)
-
-Scope = Mapping[str, Any]
 
 MAX_TARGET_BYTES = 8000
 """cpp-httplib refuses longer request lines by closing the connection, as a dead backend would."""
@@ -59,7 +56,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             await answer_error(scope, send, error)
         except DatabaseError as error:
             logger.warning("a start could not be asked for: %s", error)
-            await answer_error(scope, send, errors.DatabaseAway())
+            await answer_error(scope, send, errors.StartNotAsked())
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "OPTIONS" and self.route.side is not Side.INSTANCE:
@@ -183,7 +180,7 @@ def _unreachable(target: Target) -> errors.BackendUnreachable:
 
 def _check_method(scope: Scope, *allowed: str) -> None:
     if scope["method"] not in allowed:
-        raise errors.MethodNotAllowed(
+        raise MethodNotAllowed(
             f"{scope['method']} is not possible on {scope['path'][:200]};"
             f" use {' or '.join(allowed)}"
         )

@@ -6,7 +6,7 @@ import math
 
 import orjson
 
-from llamactl.errors import LlamactlError
+from llamactl.errors import DatabaseUnavailable, LlamactlError
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -59,11 +59,6 @@ class BodyTooLarge(LlamactlError):
         )
 
 
-class MethodNotAllowed(LlamactlError):
-    code = "method_not_allowed"
-    status = 405
-
-
 class UriTooLong(LlamactlError):
     code = "uri_too_long"
     status = 414
@@ -79,11 +74,8 @@ class BackendUnreachable(LlamactlError):
     status = 502
 
 
-class DatabaseAway(LlamactlError):
+class StartNotAsked(DatabaseUnavailable):
     """A start could not be asked for because the database does not answer."""
-
-    code = "database_unavailable"
-    status = 503
 
     def __init__(self) -> None:
         super().__init__(

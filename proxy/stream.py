@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
 
 import aiohttp
 import orjson
 
-from proxy.body import ClientGone, Receive
+from llamactl.asgi_types import Receive, Send
+from proxy.body import ClientGone
 from proxy.headers import to_client
 
 logger = logging.getLogger(__name__)
-
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class HangUpWatch:

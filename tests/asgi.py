@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-Message = MutableMapping[str, Any]
-Application = Callable[..., Awaitable[None]]
+from llamactl.asgi_types import Application, Message
 
 
 @dataclass

@@ -18,7 +18,7 @@ from keys.errors import (
     InvalidKeyName,
     InvalidPermissionMode,
 )
-from keys.models import InferenceKey
+from keys.models import MAX_NAME_LENGTH, InferenceKey
 from llamactl.json_body import StrictJSONParser
 from llamactl.unix_time import UnixSecondsField, from_unix
 
@@ -145,7 +145,7 @@ class CreatedKeySerializer(KeySerializer):
 class CreateKeySerializer(serializers.Serializer[Any]):
     """The body of POST /api/v1/auth/keys, for the schema; ``KeyRequest`` reads it."""
 
-    name = serializers.CharField(max_length=100)
+    name = serializers.CharField(max_length=MAX_NAME_LENGTH)
     permission_mode = serializers.ChoiceField(InferenceKey.PermissionMode.choices)
     instance_ids = serializers.ListField(
         child=serializers.IntegerField(min_value=1), required=False, max_length=MAX_INSTANCE_IDS

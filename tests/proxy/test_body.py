@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamactl.asgi_types import Receive
 from llamactl.errors import InvalidRequest
-from proxy.body import ClientGone, Receive, model_in, read_body, with_model
+from proxy.body import ClientGone, model_in, read_body, with_model
 from proxy.errors import BodyTooLarge
 
 
