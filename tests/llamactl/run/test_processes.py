@@ -283,8 +283,9 @@ def test_a_second_ctrl_c_kills_but_its_echo_does_not(stage: Stage) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         group.watch()
 
-    stubborn = stage.spec("b", "stubborn", grace_seconds=DEADLINE_SECONDS)
-    group = stage.group([stage.spec("a")], [stubborn])
+    # Both: one that heeds SIGTERM may be gone before it can be killed.
+    stubborn = [stage.spec(name, "stubborn", grace_seconds=DEADLINE_SECONDS) for name in ("a", "b")]
+    group = stage.group([stubborn[0]], [stubborn[1]])
     began = time.monotonic()
     expect_stopped(group, send_signals)
     for timer in timers:
