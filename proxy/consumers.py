@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from channels.consumer import AsyncConsumer
 from django.db import DatabaseError
 
 from instances.errors import InstanceNotFound, InstanceNotRunning
-from instances.options import validate_name
 from llamactl.asgi_types import Receive, Scope, Send
 from llamactl.errors import LlamactlError, MethodNotAllowed
 from proxy import errors
+from proxy.admission import authorise, target_named
 from proxy.body import ClientGone, model_in, read_body, with_model
-from proxy.credentials import rule_for, without_key
+from proxy.credentials import without_key
 from proxy.gateway import Gateway
 from proxy.headers import to_backend
 from proxy.models_list import models
 from proxy.routing import Route, Side
 from proxy.stream import HangUpWatch, relay
-from proxy.table import ANYONE, KeyRule, Target
+from proxy.table import KeyRule, Target
 from proxy.upstream import BackendError, Refused, Unanswered
 
 logger = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         if scope["method"] == "OPTIONS" and self.route.side is not Side.INSTANCE:
             await _answer(send, 204, b"", (b"allow", b"GET, POST, OPTIONS"))
             return
-        rule = await self._authorise(scope)
+        rule = await authorise(self.gateway, scope, is_management=self.route.side is Side.INSTANCE)
         if self.route.side is Side.MODELS:
             _check_method(scope, "GET", "HEAD")
             body = await models(self.gateway.live.table, rule, self.gateway.upstream)
@@ -81,32 +80,11 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                 target, body = self._find_target(rule, body)
             await self._forward(scope, send, target, body)
 
-    async def _authorise(self, scope: Scope) -> KeyRule:
-        gateway, auth = self.gateway, self.gateway.config.auth
-        is_management = self.route.side is Side.INSTANCE
-        if not (auth.require_management_auth if is_management else auth.require_inference_auth):
-            return ANYONE
-        headers, query = scope["headers"], scope["query_string"]
-        try:
-            rule = rule_for(headers, query, gateway.live.table, time.time())
-        except errors.InvalidKey:
-            await gateway.look_again()
-            rule = rule_for(headers, query, gateway.live.table, time.time())
-        if is_management and not rule.is_management:
-            raise errors.InvalidKey
-        if rule.id is not None:
-            gateway.usage.note(rule.id)
-        return rule
-
     def _find_target(self, rule: KeyRule, body: bytes) -> tuple[Target, bytes]:
         """The target, and the body as its backend is to get it."""
         table = self.gateway.live.table
         if self.route.side is Side.INSTANCE:
-            name = validate_name(self.route.instance)
-            target = table.targets.get(name)
-            if target is None:
-                raise InstanceNotFound(name)
-            return target, body
+            return target_named(table, self.route.instance), body
         model = model_in(body)
         found = table.route(model)
         if found is None:

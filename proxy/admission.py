@@ -1,0 +1,42 @@
+"""May this request come in, and with what rights?"""
+
+from __future__ import annotations
+
+import time
+
+from instances.errors import InstanceNotFound
+from instances.options import validate_name
+from llamactl.asgi_types import Scope
+from proxy import errors
+from proxy.credentials import rule_for
+from proxy.gateway import Gateway
+from proxy.table import ANYONE, KeyRule, RoutingTable, Target
+
+
+async def authorise(gateway: Gateway, scope: Scope, *, is_management: bool) -> KeyRule:
+    """The rule of the request's key, of an HTTP request or a WebSocket's alike.
+
+    ``is_management``: only a management key will do. Raises MissingKey or InvalidKey (401).
+    """
+    auth = gateway.config.auth
+    if not (auth.require_management_auth if is_management else auth.require_inference_auth):
+        return ANYONE
+    headers, query = scope["headers"], scope["query_string"]
+    try:
+        rule = rule_for(headers, query, gateway.live.table, time.time())
+    except errors.InvalidKey:
+        await gateway.look_again()
+        rule = rule_for(headers, query, gateway.live.table, time.time())
+    if is_management and not rule.is_management:
+        raise errors.InvalidKey
+    if rule.id is not None:
+        gateway.usage.note(rule.id)
+    return rule
+
+
+def target_named(table: RoutingTable, name: str) -> Target:
+    """The instance that a path names. Raises InvalidInstanceName or InstanceNotFound."""
+    target = table.targets.get(validate_name(name))
+    if target is None:
+        raise InstanceNotFound(name)
+    return target
