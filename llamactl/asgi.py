@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any, cast
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llamactl.settings")
 
@@ -11,6 +12,8 @@ from django.core.asgi import get_asgi_application
 django_application = get_asgi_application()
 
 # These need the app registry, which the line above fills.
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: E402
+
 from llamactl.asgi_types import Application  # noqa: E402
 from llamactl.config import current  # noqa: E402
 from llamactl.cors import CrossOrigin  # noqa: E402
@@ -20,10 +23,19 @@ from proxy.application import ProxyApplication  # noqa: E402
 from proxy.consumers import answer_error  # noqa: E402
 
 
+def forwarded(application: Application) -> Application:
+    """``application``, told what a proxy on this machine says of the client and its scheme."""
+    return cast("Application", ProxyHeadersMiddleware(cast("Any", application)))
+
+
 def build() -> Application:
-    """The layers, outermost last: CORS, the guard where keys are switched off, the proxy."""
+    """The layers, outermost last: CORS, the guard where keys are switched off, the proxy.
+
+    Only Django asks who a request comes from, and whether by HTTPS; so it alone gets what a proxy
+    in front of us says of that.
+    """
     config = current()
-    layers: Application = ProxyApplication(BoundedBody(django_application))
+    layers: Application = ProxyApplication(forwarded(BoundedBody(django_application)))
     if not (config.auth.require_management_auth and config.auth.require_inference_auth):
         layers = OpenAccessGuard(
             layers,

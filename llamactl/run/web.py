@@ -13,6 +13,8 @@ import sys
 
 import uvicorn
 
+from llamactl.run.http_protocol import HttpProtocol
+
 GRACE_SECONDS = 10
 """How long requests in flight may go on once we are told to stop."""
 
@@ -29,7 +31,7 @@ def main(descriptors: list[str]) -> None:
     config = uvicorn.Config(
         "llamactl.asgi:application",
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol,
         ws="websockets-sansio",
         lifespan="auto",
         # Django's settings set up logging; uvicorn's own lines would only repeat ours.
@@ -37,6 +39,8 @@ def main(descriptors: list[str]) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        # The ASGI application looks at X-Forwarded-* where it is needed.
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
