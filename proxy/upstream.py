@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from functools import lru_cache
 
 import aiohttp
@@ -12,6 +13,10 @@ from proxy.table import Target
 
 KEEP_ALIVE_SECONDS = 4.0
 """cpp-httplib closes an idle connection after 5 s; one that we drop first can't be cut under us."""
+
+LARGE_BODY_BYTES = 2**20
+"""A larger body is written in pieces, so that other requests get their turn between them.
+Nothing is copied for it, and it is not chunked: its length is known."""
 
 _SKIPPED_BY_US = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
@@ -77,7 +82,7 @@ class Upstream:
                 method,
                 _url(target.origin, path_and_query),
                 headers=headers,
-                data=body or None,
+                data=io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body or None,
                 allow_redirects=False,
             )
         except aiohttp.ClientConnectorError as error:
