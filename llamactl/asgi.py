@@ -19,6 +19,7 @@ from llamactl.config import current  # noqa: E402
 from llamactl.cors import CrossOrigin  # noqa: E402
 from llamactl.open_access import OpenAccessGuard  # noqa: E402
 from llamactl.request_size import BoundedBody  # noqa: E402
+from llamactl.response_headers import ResponseHeaders  # noqa: E402
 from proxy.application import ProxyApplication  # noqa: E402
 from proxy.consumers import answer_error  # noqa: E402
 
@@ -29,7 +30,8 @@ def forwarded(application: Application) -> Application:
 
 
 def build() -> Application:
-    """The layers, outermost last: CORS, the guard where keys are switched off, the proxy.
+    """The layers, innermost first: the proxy, the guard where keys are switched off, CORS, and
+    the operator's own headers where there are any.
 
     Only Django asks who a request comes from, and whether by HTTPS; so it alone gets what a proxy
     in front of us says of that.
@@ -43,11 +45,14 @@ def build() -> Application:
             host=config.server.host,
             allowed_origins=config.server.allowed_origins,
         )
-    return CrossOrigin(
+    layers = CrossOrigin(
         layers,
         allowed_origins=config.server.allowed_origins,
         allowed_headers=config.server.allowed_headers,
     )
+    if config.server.response_headers:
+        layers = ResponseHeaders(layers, config.server.response_headers)
+    return layers
 
 
 application = build()

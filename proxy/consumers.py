@@ -10,6 +10,7 @@ from django.db import DatabaseError
 from instances.errors import InstanceNotFound, InstanceNotRunning
 from llamactl.asgi_types import Receive, Scope, Send
 from llamactl.errors import LlamactlError, MethodNotAllowed
+from llamactl.response_headers import keep
 from proxy import errors
 from proxy.admission import authorise, target_named
 from proxy.body import ClientGone, model_in, read_body, with_model
@@ -129,6 +130,8 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                     was_refused |= isinstance(error, Refused)
                 else:
                     async with response:
+                        if target.response_headers:
+                            keep(scope, target.response_headers)
                         await relay(
                             response,
                             send,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from types import TracebackType
 
 import aiohttp
@@ -80,7 +80,7 @@ async def relay(
     send: Send,
     *,
     instance: str,
-    added_headers: Iterable[tuple[bytes, bytes]] = (),
+    added_headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """Send the backend's response on: status, headers, then each chunk as it comes.
 

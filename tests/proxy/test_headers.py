@@ -55,3 +55,9 @@ def test_client_gets_the_backends_headers_without_its_cors_and_the_configured_on
         (b"set-cookie", b"b=2"),
         (b"x-added", b"yes"),
     ]
+
+
+def test_configured_header_takes_the_place_of_the_backends_own() -> None:
+    raw = [(b"Cache-Control", b"no-cache"), (b"X-A", b"1")]
+    added = [(b"cache-control", b"max-age=60")]
+    assert to_client(raw, added) == [(b"x-a", b"1"), (b"cache-control", b"max-age=60")]
