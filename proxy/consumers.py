@@ -15,6 +15,7 @@ from proxy import errors
 from proxy.admission import authorise, target_named
 from proxy.body import ClientGone, model_in, read_body, with_model
 from proxy.credentials import without_key
+from proxy.form import boundary_in, model_field
 from proxy.gateway import Gateway
 from proxy.headers import to_backend
 from proxy.models_list import models
@@ -75,25 +76,32 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         body = await read_body(receive, scope["headers"], self.gateway.max_body_bytes)
         async with HangUpWatch(receive):
             try:
-                target, body = self._find_target(rule, body)
+                target, body = self._find_target(rule, scope, body)
             except (errors.ModelNotFound, InstanceNotFound):
                 await self.gateway.look_again()
-                target, body = self._find_target(rule, body)
+                target, body = self._find_target(rule, scope, body)
             await self._forward(scope, send, target, body)
 
-    def _find_target(self, rule: KeyRule, body: bytes) -> tuple[Target, bytes]:
+    def _find_target(self, rule: KeyRule, scope: Scope, body: bytes) -> tuple[Target, bytes]:
         """The target, and the body as its backend is to get it."""
         table = self.gateway.live.table
         if self.route.side is Side.INSTANCE:
             return target_named(table, self.route.instance), body
-        model = model_in(body)
+        # What begins so is JSON whatever Content-Type says, as in the seed.
+        boundary = None if body.startswith(b"{") else boundary_in(scope["headers"])
+        field = None if boundary is None else model_field(body, boundary)
+        model = model_in(body) if field is None else field.model
         found = table.route(model)
         if found is None:
             raise errors.ModelNotFound(model)
         target, served_model = found
         if not rule.allows(target):
             raise errors.PermissionDenied
-        return target, body if served_model is None else with_model(body, served_model)
+        if served_model is None:
+            return target, body
+        if field is None:
+            return target, with_model(body, served_model)
+        return target, field.replaced(body, served_model)
 
     async def _forward(self, scope: Scope, send: Send, target: Target, body: bytes) -> None:
         """Send the request to the target and relay the answer.
