@@ -62,5 +62,16 @@ def to_client(raw: Iterable[tuple[bytes, bytes]], added: Sequence[tuple[bytes, b
     return pairs
 
 
+def accepts_gzip(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a client says that it takes gzip (RFC 9110, section 12.5.3)."""
+    said: dict[bytes, bool] = {}
+    for name, value in headers:
+        if name == b"accept-encoding":
+            for item in value.lower().split(b","):
+                coding, _, weight = item.replace(b" ", b"").partition(b";q=")
+                said[coding] = weight.strip(b"0.") != b"" or weight == b""
+    return said.get(b"gzip", said.get(b"x-gzip", said.get(b"*", False)))
+
+
 def _tokens(value: bytes) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for token in value.split(b","))

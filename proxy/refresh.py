@@ -227,6 +227,7 @@ def to_target(instance: Instance, config: AppConfig) -> Target:
         observed_generation=instance.observed_generation,
         failure=instance.failure,
         response_headers=encoded(backend_config.response_headers),
+        is_llama_server=backend.is_llama_server,
     )
 
 

@@ -54,6 +54,8 @@ class Backend(ABC):
     """What to install if the program is missing."""
     has_embedded_server: ClassVar[bool] = False
     """Whether a server of its kind comes with llamactl, for when its own is not installed."""
+    is_llama_server: ClassVar[bool] = False
+    """Whether it has llama-server's own endpoints and web UI beside OpenAI's."""
     health_paths: ClassVar[tuple[str, ...]] = ("/health", "/v1/models")
     """Tried in order; the first that does not answer 404 says whether it is ready."""
     table: ClassVar[FlagTable]

@@ -28,6 +28,7 @@ class LlamaCpp(Backend):
     default_command = "llama-server"
     install_hint = "install llama.cpp"
     has_embedded_server = True
+    is_llama_server = True
     table = FlagTable(LLAMA_CPP_FLAGS, equals=False)
     programs = Programs(
         commands=(

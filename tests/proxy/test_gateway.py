@@ -171,3 +171,12 @@ async def test_last_use_of_a_key_is_written_in_a_batch(broker: None, gateway: Ga
     await gateway._write_usage()
     await key.arefresh_from_db()
     assert key.last_used_at is not None
+
+
+async def test_only_llama_cpp_instances_are_taken_for_llama_servers(gateway: Gateway) -> None:
+    for name, backend_type in (("llama", "llama_cpp"), ("v", "vllm"), ("m", "mlx_lm")):
+        document = {"backend_type": backend_type, "backend_options": {"model": "org/m"}}
+        await sync_to_async(lifecycle.create)(name, document, cause="test")
+    await gateway.look_again()
+    targets = gateway.live.table.targets
+    assert [name for name, target in targets.items() if target.is_llama_server] == ["llama"]

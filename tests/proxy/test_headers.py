@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.headers import to_backend, to_client
+from proxy.headers import accepts_gzip, to_backend, to_client
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,22 @@ def test_configured_header_takes_the_place_of_the_backends_own() -> None:
     raw = [(b"Cache-Control", b"no-cache"), (b"X-A", b"1")]
     added = [(b"cache-control", b"max-age=60")]
     assert to_client(raw, added) == [(b"x-a", b"1"), (b"cache-control", b"max-age=60")]
+
+
+@pytest.mark.parametrize(
+    ("said", "takes_it"),
+    [
+        (None, False),
+        (b"", False),
+        (b"identity", False),
+        (b"gzip", True),
+        (b"br, GZIP ;q=0.5", True),
+        (b"gzip;q=0, br", False),
+        (b"gzip; q=0.000, *", False),
+        (b"*", True),
+        (b"*;q=0", False),
+        (b"x-gzip", True),
+    ],
+)
+def test_gzip_is_taken_by_who_says_so(said: bytes | None, takes_it: bool) -> None:
+    assert accepts_gzip([] if said is None else [(b"accept-encoding", said)]) is takes_it
