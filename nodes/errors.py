@@ -11,3 +11,13 @@ class NodeNotFound(LlamactlError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"node {name[:80]!r} not found; GET /api/v1/nodes lists the known ones")
+
+
+class InvalidNodeName(LlamactlError):
+    code = "invalid_request"
+    status = 400
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Invalid node name {name[:80]!r}: 1 to 100 characters without blanks and slashes"
+        )
