@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from instances.backends import ExecutableNotFound, backend_for, build_launch
 from instances.backends.base import LOOPBACK
 from instances.options import parse_options
-from instances.supervisor.environment import clean_environment
+from instances.supervisor.environment import backend_environment
 from llamactl.config import AppConfig
 from llamactl.errors import LlamactlError
 
@@ -48,7 +48,7 @@ def inquire(backend_type: str, flag: str, config: AppConfig) -> str:
         )
     except ExecutableNotFound as error:
         raise CommandFailed(error.details) from error
-    environment = {**clean_environment(os.environ), **launch.environment}
+    environment = backend_environment(launch.environment)
     return output_of((*launch.argv, flag), environment=environment)
 
 
