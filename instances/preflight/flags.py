@@ -129,6 +129,7 @@ def _suggestion(given: _Given, listed: Help) -> str:
         for alias in given.flag.aliases:
             if alias in listed:
                 return f"it lists {alias}, which means the same in other versions"
+        return "other versions have it"
     names = [name for name in listed if name.startswith("--") == given.spelling.startswith("--")]
     near = difflib.get_close_matches(given.spelling, names, n=1, cutoff=_SIMILAR)
     return f"did you mean {near[0]}?" if near else ""

@@ -18,7 +18,7 @@ from instances.backends.failures import FailureReason
 from instances.options import InstanceOptions, stored_options
 from instances.supervisor import logfiles
 from instances.supervisor.command_shown import shown_command
-from instances.supervisor.environment import backend_environment
+from instances.supervisor.environment import clean_environment
 from instances.supervisor.failures import TAIL_BYTES, TAIL_LINES, Failure, refusal, spawn_failure
 from instances.supervisor.ledger import Row
 from instances.supervisor.process import Marker, Process, spawn
@@ -137,7 +137,7 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
         logfiles.write_started(log, plan.instance, timezone.localtime())
         process = spawn(
             argv,
-            environment=backend_environment(launch.environment),
+            environment=clean_environment(os.environ) | launch.environment,
             marker=marker,
             directory=working_directory(config),
             log=log,

@@ -65,8 +65,9 @@ def test_flag_that_is_not_in_the_help_is_a_warning(
 
 
 def test_flag_of_our_table_that_this_version_dropped_is_a_warning() -> None:
-    (finding,) = check("llama_cpp", {"mlock": True})
-    assert (finding.field, finding.severity) == ("backend_options.mlock", Severity.WARNING)
+    (finding,) = check("llama_cpp", {"no_mmap": True})
+    assert (finding.field, finding.severity) == ("backend_options.no_mmap", Severity.WARNING)
+    assert finding.suggestion == "other versions have it"  # and not --no-mmproj
 
 
 def test_flag_that_the_program_says_was_removed_is_an_error() -> None:
