@@ -263,6 +263,9 @@ def _option(arguments: list[str], name: str, default: str) -> str:
 
 def main() -> None:
     arguments = sys.argv[1:]
+    if "--help" in arguments:
+        print(__doc__)
+        return
     model = _option(arguments, "--model", "fake")
     knobs = Knobs(model)
     for number, knob in ((signal.SIGINT, "ignore_sigint"), (signal.SIGTERM, "ignore_sigterm")):

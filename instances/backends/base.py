@@ -20,6 +20,7 @@ from instances.backends.extra_args import (
     normal_value,
 )
 from instances.backends.flags import Flag, FlagTable, Kind, Setting
+from instances.backends.paths import PathOption
 from instances.backends.values import InvalidBackendOptions, shown
 from llamactl.errors import LlamactlError
 
@@ -60,6 +61,10 @@ class Backend(ABC):
     """Tried in order; the first that does not answer 404 says whether it is ready."""
     table: ClassVar[FlagTable]
     programs: ClassVar[Programs]
+    paths: ClassVar[Mapping[str, PathOption]] = {}
+    """Options that name what is already on disk; not those that say where to write."""
+    help_flags: ClassVar[tuple[str, ...]] = ("--help",)
+    """How the program is asked for all its flags; tried in order."""
     secret_variables: ClassVar[Mapping[str, str]] = {}
     """Options that a process is given by environment: the command line is open to all users."""
 

@@ -27,6 +27,16 @@ def is_worth_a_line(record: logging.LogRecord) -> bool:
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
+class Server(uvicorn.Server):
+    """uvicorn's, which leaves no program behind that it was asking something when it stops."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        from instances.supervisor.inquiry import end_inquiries  # needs Django, which is up now
+
+        end_inquiries()
+        await super().shutdown(sockets)
+
+
 def main(descriptors: list[str]) -> None:
     config = uvicorn.Config(
         "llamactl.asgi:application",
@@ -45,7 +55,7 @@ def main(descriptors: list[str]) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     logging.getLogger("uvicorn.error").addFilter(is_worth_a_line)
-    uvicorn.Server(config).run([socket.socket(fileno=int(fd)) for fd in descriptors])
+    Server(config).run([socket.socket(fileno=int(fd)) for fd in descriptors])
 
 
 if __name__ == "__main__":
