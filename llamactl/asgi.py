@@ -20,8 +20,7 @@ from llamactl.cors import CrossOrigin  # noqa: E402
 from llamactl.open_access import OpenAccessGuard  # noqa: E402
 from llamactl.request_size import BoundedBody  # noqa: E402
 from llamactl.response_headers import ResponseHeaders  # noqa: E402
-from proxy.application import ProxyApplication  # noqa: E402
-from proxy.consumers import answer_error  # noqa: E402
+from proxy.application import ProxyApplication, refuse  # noqa: E402
 
 
 def forwarded(application: Application) -> Application:
@@ -41,7 +40,7 @@ def build() -> Application:
     if not (config.auth.require_management_auth and config.auth.require_inference_auth):
         layers = OpenAccessGuard(
             layers,
-            answer_error,
+            refuse,
             host=config.server.host,
             allowed_origins=config.server.allowed_origins,
         )

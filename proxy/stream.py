@@ -20,13 +20,16 @@ LISTEN_AFTER_SECONDS = 0.02
 """Answers that come sooner need nobody who listens; a task for each is a tenth of their cost."""
 
 
+_DISCONNECTS = ("http.disconnect", "websocket.disconnect")
+
+
 class HangUpWatch:
     """Ends the block with ClientGone as soon as the client disconnects.
 
-    ``async with HangUpWatch(receive): …`` listens for ``http.disconnect`` all the time, whatever
+    ``async with HangUpWatch(receive): …`` listens for the disconnect message all the time, whatever
     the block is waiting for (a start, the first token, the next chunk): a client that leaves
     during prefill would otherwise be noticed by the next send, which is too late for the backend.
-    Enter it once the request body has been read.
+    Enter it once the request body has been read, or before a WebSocket is accepted.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -46,7 +49,7 @@ class HangUpWatch:
         self._listener = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+        while (await self._receive())["type"] not in _DISCONNECTS:
             pass
         self._is_gone = True
         self._task.cancel()

@@ -4,7 +4,8 @@
 It takes llama-server's ``--host``, ``--port``, ``--model`` and ``--alias`` and ignores every other
 flag. It imports the standard library alone, and little of it, so that it is up within 50 ms. It
 answers ``GET /health``, ``GET /v1/models``, ``GET /fake/stats`` and ``POST /v1/chat/completions``
-(and, alike, any other POST), whose JSON body may say
+(and, alike, any other POST), echoes WebSocket messages at ``/ws`` until it is told ``close CODE``,
+and takes a JSON body that may say
 
 ``stream``  true: server-sent events; else one JSON document
 ``tokens``  how many tokens the answer has (default 3)
@@ -115,11 +116,13 @@ class Server:
     def _answer_one(self, connection: socket.socket, reader: object) -> bool:
         """One request; ``False`` once the client has closed the connection."""
         readline, read = reader.readline, reader.read  # type: ignore[attr-defined]
-        first = readline().decode("latin-1").split()
+        head = [readline()]
+        first = head[0].decode("latin-1").split()
         if len(first) < 2:
             return False
         headers = {}
         while (line := readline().strip()) != b"":
+            head.append(line + b"\r\n")
             name, _, value = line.partition(b":")
             headers[name.lower()] = value.strip()
         body = read(int(headers.get(b"content-length", b"0")))
@@ -134,6 +137,9 @@ class Server:
             and headers.get(b"authorization") != (f"Bearer {self._key}".encode())
         ):
             _send(connection, 401, b'{"error":{"message":"Invalid API Key","code":401}}')
+        elif path == "/ws" and b"sec-websocket-key" in headers:
+            _echo(connection, b"".join((*head, b"\r\n")))
+            return False
         elif method == "GET":
             self._get(connection, path)
         else:
@@ -205,6 +211,35 @@ class Server:
             pass
         finally:
             connection.settimeout(None)
+
+
+def _echo(connection: socket.socket, head: bytes) -> None:
+    """Speak WebSocket on the connection until either side closes it."""
+    # Only here: it takes longer to import than everything else.
+    from websockets.frames import Frame, Opcode
+    from websockets.http11 import Request
+    from websockets.server import ServerProtocol
+
+    protocol = ServerProtocol()
+    data = head
+    while True:
+        protocol.receive_data(data) if data else protocol.receive_eof()
+        for event in protocol.events_received():
+            if isinstance(event, Request):
+                protocol.send_response(protocol.accept(event))
+            elif isinstance(event, Frame):
+                content = bytes(event.data)
+                if event.opcode is Opcode.TEXT and content.startswith(b"close "):
+                    protocol.send_close(int(content[6:]), "as you like it")
+                elif event.opcode is Opcode.TEXT:
+                    protocol.send_text(content)
+                elif event.opcode is Opcode.BINARY:
+                    protocol.send_binary(content)
+        for piece in protocol.data_to_send():
+            if not piece:
+                return
+            connection.sendall(piece)
+        data = connection.recv(65536)
 
 
 def _send(connection: socket.socket, status: int, body: bytes) -> None:
