@@ -54,7 +54,7 @@ def test_transcription_reaches_the_model_that_the_form_names(
 
 
 def test_translation_is_routed_alike(client: openai.OpenAI) -> None:
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="deprecated"):
         answer = client.audio.translations.create(model="whisper", file=("a.wav", RECORDING))
     assert parts_of(answer)["model"]["value"] == "org/whisper"
 
