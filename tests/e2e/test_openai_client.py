@@ -520,6 +520,26 @@ def test_key_may_stand_where_the_program_puts_it(
     assert answer.status_code == 200, answer.text
 
 
+def test_key_in_the_query_is_in_no_log(stack: Stack, key: str) -> None:
+    for method, path, secret in (
+        ("POST", "/v1/chat/completions", key),
+        ("GET", "/v1/chat/completions", key),
+        ("POST", "/v1/nothing", key),
+        ("GET", "/api/v1/instances", stack.management_key),
+        ("GET", "/api/v1/nothing", stack.management_key),
+        ("GET", "/api/v1/instances/demo/proxy/props", stack.management_key),
+    ):
+        requests.request(
+            method, f"{stack.url}{path}?api_key={secret}", json=chat_body(), timeout=60
+        )
+    logs = [stack.output, *stack.data_dir.rglob("*.log")]
+    assert len(logs) > 1
+    for log in logs:
+        text = log.read_text(errors="replace")
+        assert "api_key=" not in text, log
+        assert key not in text, log
+
+
 def test_lower_case_bearer_opens_the_management_api_too(stack: Stack) -> None:
     headers = {"authorization": f"bearer {stack.management_key}"}
     assert httpx2.get(f"{stack.url}/api/v1/version", headers=headers).status_code == 200
