@@ -19,7 +19,7 @@ from proxy.credentials import without_key
 from proxy.form import boundary_in, model_field
 from proxy.gateway import Gateway
 from proxy.headers import to_backend
-from proxy.models_list import models
+from proxy.models_list import model, models
 from proxy.routing import Route, Side, may_start
 from proxy.stream import HangUpWatch, relay
 from proxy.table import ANYONE, KeyRule, Target
@@ -79,8 +79,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         if possible is not None and method not in possible:
             raise errors.MethodNotPossible(method, scope["path"], possible)
         if route.side is Side.MODELS:
-            body = await models(self.gateway.live.table, rule, self.gateway.upstream)
-            await _answer(send, 200, body)
+            await _answer(send, 200, await self._models(rule))
             return
         if len(scope["query_string"]) + len(route.rest) > MAX_TARGET_BYTES:
             raise errors.UriTooLong(MAX_TARGET_BYTES)
@@ -97,6 +96,16 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                 await self.gateway.look_again()
                 target, body = self._find_target(rule, scope, body)
             await self._forward(scope, send, target, body)
+
+    async def _models(self, rule: KeyRule) -> bytes:
+        gateway = self.gateway
+        if not self.route.rest:
+            return await models(gateway.live.table, rule, gateway.upstream)
+        try:
+            return await model(gateway.live.table, rule, gateway.upstream, self.route.rest)
+        except errors.ModelNotFound:
+            await gateway.look_again()
+            return await model(gateway.live.table, rule, gateway.upstream, self.route.rest)
 
     def _find_target(self, rule: KeyRule, scope: Scope, body: bytes) -> tuple[Target, bytes]:
         """The target, and the body as its backend is to get it."""

@@ -37,15 +37,15 @@ class PermissionDenied(LlamactlError):
 
 
 class ModelNotFound(LlamactlError):
-    """No instance is called that; the code is OpenAI's."""
+    """There is none under that name; the code is OpenAI's."""
 
     code = "model_not_found"
     status = 404
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, why: str = "no instance has that name") -> None:
         super().__init__(
-            f"The model '{model[:100]}' does not exist: no instance has that name. GET /v1/models"
-            " lists the ones this key may use."
+            f"The model '{model[:100]}' does not exist: {why}. GET /v1/models lists the ones this"
+            " key may use."
         )
 
 

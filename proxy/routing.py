@@ -19,7 +19,7 @@ class Side(Enum):
     INFERENCE = "inference"
     """``/v1/…``: routed by the body's model."""
     MODELS = "models"
-    """``/v1/models``."""
+    """``/v1/models``, and one of them by its id, which is ``rest`` (as text)."""
     INSTANCE = "instance"
     """``/api/v1/instances/{name}/proxy/…``: any method, with a management key."""
     LLAMA_CPP = "llama-cpp"
@@ -73,6 +73,8 @@ def route(raw_path: str) -> Route | None:
     if raw_path.startswith("/v1/"):
         if raw_path in ("/v1/models", "/v1/models/"):
             return _MODELS
+        if raw_path.startswith("/v1/models/"):
+            return Route(Side.MODELS, "", unquote(raw_path[len("/v1/models/") :].rstrip("/")))
         return Route(Side.INFERENCE, "", raw_path)
     if raw_path == "/v1":
         return Route(Side.INFERENCE, "", raw_path)

@@ -12,6 +12,8 @@ and takes a JSON body that may say
 ``delay``   seconds before each token (default 0)
 ``status``  answer with this HTTP status instead
 
+A POST of a form (``multipart/form-data``) is answered with what its parts were, see ``_form``.
+
 With LLAMA_API_KEY or VLLM_API_KEY set, everything but ``/health`` and ``/v1/models`` asks for it.
 
 The knobs are environment variables, or parts of the model's name in lower case without ``FAKE_``
@@ -35,8 +37,10 @@ FAKE_PRINT              prints this text
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -44,6 +48,7 @@ import threading
 import time
 
 PIECE = " token"
+_PARAMETER = re.compile(r'\b(name|filename)="([^"]*)"')
 
 
 class Knobs:
@@ -142,6 +147,8 @@ class Server:
             return False
         elif method == "GET":
             self._get(connection, path)
+        elif headers.get(b"content-type", b"").startswith(b"multipart/form-data"):
+            _send(connection, 200, _form(headers[b"content-type"], body))
         else:
             self._chat(connection, body)
         is_last = headers.get(b"connection", b"").lower() == b"close"
@@ -240,6 +247,21 @@ def _echo(connection: socket.socket, head: bytes) -> None:
                 return
             connection.sendall(piece)
         data = connection.recv(65536)
+
+
+def _form(content_type: bytes, body: bytes) -> bytes:
+    """A transcription whose ``text`` names the fields, with each part of the form beside it."""
+    boundary = content_type.partition(b"boundary=")[2].strip(b'"')
+    parts = []
+    # The first piece is what stands before the first boundary, the last what is after the end.
+    for piece in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:-1]:
+        head, _, content = piece.partition(b"\r\n\r\n")
+        names = dict(_PARAMETER.findall(head.decode()))
+        is_file = "filename" in names
+        names["value"] = hashlib.sha256(content).hexdigest() if is_file else content.decode()
+        parts.append(names)
+    text = " ".join(part["name"] for part in parts)
+    return json.dumps({"text": text, "parts": parts}).encode()
 
 
 def _send(connection: socket.socket, status: int, body: bytes) -> None:

@@ -88,6 +88,19 @@ async def test_what_was_made_a_moment_ago_is_known_to_whoever_looks_again(
         assert name in gateway.live.table.targets
 
 
+async def test_changed_port_is_where_requests_go_from_then_on(
+    broker: None, gateway: Gateway
+) -> None:
+    # The Go program works the address out once, and asks the old port until it is restarted.
+    instance = await create("a")
+    await until(lambda: "a" in gateway.live.table.targets, 1.0)
+    assert gateway.live.table.targets["a"].origin.endswith(f":{instance.port}")
+    options = {"backend_options": {"model": "/m.gguf", "port": instance.port + 7}}
+    await sync_to_async(lifecycle.update)("a", options, cause="test")
+    moved = f":{instance.port + 7}"
+    await until(lambda: gateway.live.table.targets["a"].origin.endswith(moved), 1.0)
+
+
 async def test_revoked_key_is_gone_and_a_narrowed_one_narrowed(
     broker: None, gateway: Gateway
 ) -> None:

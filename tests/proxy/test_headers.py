@@ -39,6 +39,26 @@ def test_repeated_and_odd_headers_reach_the_backend_in_order() -> None:
     assert list(headers.items()) == [("x-a", "1"), ("x-b", "caf\xe9"), ("x-a", "2")]
 
 
+def test_what_a_client_says_of_its_api_reaches_the_backend() -> None:
+    said = {
+        "anthropic-version": "2023-06-01",
+        "anthropic-beta": "tools-2024-04-04",
+        "openai-organization": "org-1",
+        "x-stainless-retry-count": "0",
+    }
+    headers = [(name.encode(), text.encode()) for name, text in said.items()]
+    assert dict(to_backend(headers, None)) == said
+
+
+@pytest.mark.parametrize(
+    "header", [(b"retry-after", b"7"), (b"x-should-retry", b"true"), (b"request-id", b"req_1")]
+)
+def test_what_a_backend_says_of_trying_again_reaches_the_client(
+    header: tuple[bytes, bytes],
+) -> None:
+    assert to_client([header], []) == [header]
+
+
 def test_client_gets_the_backends_headers_without_its_cors_and_the_configured_ones() -> None:
     raw = [
         (b"Content-Type", b"text/event-stream"),

@@ -9,6 +9,12 @@ from proxy.routing import Route, Side, counts_as_use, may_start, route
     ("path", "found"),
     [
         ("/v1/models", Route(Side.MODELS)),
+        ("/v1/models/", Route(Side.MODELS)),
+        ("/v1/models/demo", Route(Side.MODELS, rest="demo")),
+        ("/v1/models/demo/", Route(Side.MODELS, rest="demo")),
+        # It should read a name with a slash either way; the clients encode it.
+        ("/v1/models/demo/org/m.gguf", Route(Side.MODELS, rest="demo/org/m.gguf")),
+        ("/v1/models/demo%2Forg%2Fm.gguf", Route(Side.MODELS, rest="demo/org/m.gguf")),
         ("/v1/chat/completions", Route(Side.INFERENCE, rest="/v1/chat/completions")),
         ("/api/v1/instances/a/proxy", Route(Side.INSTANCE, "a", "/")),
         ("/api/v1/instances/a.b/proxy/x%2Fy/z", Route(Side.INSTANCE, "a.b", "/x%2Fy/z")),
