@@ -13,6 +13,8 @@ import sys
 
 import uvicorn
 
+from llamactl.leaving import leave
+
 GRACE_SECONDS = 10
 """How long requests in flight may go on once we are told to stop."""
 
@@ -23,6 +25,14 @@ KEEP_ALIVE_SECONDS = 75
 def is_worth_a_line(record: logging.LogRecord) -> bool:
     """uvicorn shows a traceback for each request that it cancels itself at the end of the grace."""
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
+
+
+class Server(uvicorn.Server):
+    """Tells what never ends by itself that it is time to."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        leave()
+        await super().shutdown(sockets)
 
 
 def main(descriptors: list[str]) -> None:
@@ -41,7 +51,7 @@ def main(descriptors: list[str]) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     logging.getLogger("uvicorn.error").addFilter(is_worth_a_line)
-    uvicorn.Server(config).run([socket.socket(fileno=int(fd)) for fd in descriptors])
+    Server(config).run([socket.socket(fileno=int(fd)) for fd in descriptors])
 
 
 if __name__ == "__main__":
