@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from weakref import WeakSet
 
+from asgiref.sync import SyncToAsync
+
 from instances.errors import TooManyFollowers
 from instances.supervisor.logreader import LogReader, Position
 from llamactl.leaving import is_leaving
@@ -125,6 +127,7 @@ class LogFollower:
     async def __anext__(self) -> bytes:
         if not self._has_begun:
             self._has_begun = True
+            _release_thread()
             return OPENING
         loop = asyncio.get_running_loop()
         silent_until = self._clock() + HEARTBEAT_SECONDS
@@ -147,6 +150,19 @@ class LogFollower:
         self._is_closed = True
         _dismiss(self)
         self._reader.close()
+
+
+def _release_thread() -> None:
+    """End the thread that is kept for the synchronous parts of this request: they are over.
+
+    It would be there until the response ends. Should one be needed again (to close the response),
+    asgiref makes another.
+    """
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    if context is not None:
+        executor = SyncToAsync.context_to_thread_executor.pop(context, None)
+        if isinstance(executor, ThreadPoolExecutor):
+            executor.shutdown(wait=False)
 
 
 _lock = threading.Lock()

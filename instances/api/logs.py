@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from django.core.handlers.asgi import ASGIRequest
+from django.db import close_old_connections
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
@@ -73,6 +74,8 @@ def _followed(request: Request, name: str, path: Path) -> HttpResponseBase:
         raise FollowingNotServed(
             "follow needs llamactl to be served by ASGI (manage.py run); under WSGI, ask for lines"
         )
+    # Else it would be held as long as the client listens: Django closes it after the response.
+    close_old_connections()
     reader = LogReader(path, _beginning(request, path))
     return StreamingHttpResponse(LogFollower(reader, name), headers=headers)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -260,6 +262,25 @@ async def test_a_client_that_goes_is_noticed_while_nothing_happens(
     exchange.hang_up()
     await exchange.finish(within_seconds=5)
     assert len(log_events._followers) == 0
+
+
+async def test_followers_hold_neither_threads_nor_connections(log: Path, follow: Follow) -> None:
+    def connections() -> int:
+        names = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+        return sum("sqlite3" in os.path.realpath(name) for name in names)
+
+    await follow().first_chunk()
+    await asyncio.sleep(0.3)  # it has its threads by now
+    before = (threading.active_count(), connections())
+    exchanges = [follow() for _ in range(5)]
+    for exchange in exchanges:
+        await exchange.first_chunk()
+    async with asyncio.timeout(10):
+        while (threading.active_count(), connections()) > before:
+            await asyncio.sleep(0.01)
+    for exchange in exchanges:
+        exchange.hang_up()
+        await exchange.finish()
 
 
 async def test_a_slow_client_is_not_read_ahead_of(
