@@ -52,8 +52,13 @@ class LogRotation:
         if now < self.due:
             return
         self.due = NEVER
-        # A process of the supervisor's may be buried, and its descriptor given again, meanwhile.
-        backends = [(name, process.duplicate()) for name, process in running]
+        backends: list[tuple[str, Process]] = []
+        try:
+            for name, process in running:
+                # The supervisor may bury it, and its descriptor be given again, meanwhile.
+                backends.append((name, process.duplicate()))
+        except OSError as error:  # no descriptor left; those that were had are looked after
+            logger.warning("not all logs are looked at: %s", error)
         self._off_thread(partial(self._check, backends), self._has_checked, on_error=None)
 
     def close(self) -> None:

@@ -138,6 +138,27 @@ def test_a_process_that_is_buried_meanwhile_is_not_mistaken_for_another(
     assert len(parts_of(path)) == 1
 
 
+def test_a_worker_without_descriptors_looks_at_what_it_can(
+    limits: Callable[..., AppConfig], path: Path, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(path, 2 * MIB)
+    duplicate = Process.duplicate
+    handles: list[Process] = []
+
+    def scarce(self: Process) -> Process:
+        if handles:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        handles.append(duplicate(self))
+        return handles[0]
+
+    monkeypatch.setattr(Process, "duplicate", scarce)
+    rotation = LogRotation(limits(), at_once, Clock())
+    rotation.step(rotation.due, [("one", process), ("two", process)])
+    assert len(parts_of(path)) == 1
+    assert rotation.due < 2000
+    monkeypatch.undo()
+
+
 def test_so_many_are_kept_and_the_older_ones_compressed(
     limits: Callable[..., AppConfig], path: Path, process: Process
 ) -> None:
