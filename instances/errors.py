@@ -92,6 +92,18 @@ class LogsUnreadable(LlamactlError):
     status = 500
 
 
+class FollowingNotServed(LlamactlError):
+    """A WSGI server would collect an answer that has no end."""
+
+    code = "logs_failed"
+    status = 501
+
+
+class TooManyFollowers(LlamactlError):
+    code = "too_many_followers"
+    status = 503
+
+
 class BackendStartFailed(LlamactlError):
     """The backend did not become ready.
 

@@ -15,6 +15,7 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 
 PLAIN_TEXT = "text/plain"
+EVENT_STREAM = "text/event-stream"
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 
@@ -42,6 +43,7 @@ ERROR_MEANINGS = {
     404: "There is no such thing.",
     409: "Not in the state that things are in now.",
     500: "A program that was asked failed, or llamactl has a fault (see its log).",
+    501: "Not under the server that llamactl runs under.",
     502: "The backend failed to start; reason, exit_code and log_tail say why.",
     503: "Not ready yet, or not reachable now; Retry-After says when to try again.",
 }
@@ -54,6 +56,7 @@ def operation(
     status: int = 200,
     answer: object = None,
     media_type: str = "application/json",
+    other_media_types: Iterable[str] = (),
     errors: Iterable[int] = (),
     description: str = "",
     request: object = None,
@@ -66,7 +69,9 @@ def operation(
     ``answer`` is a serializer, a type, a schema, or None for an empty answer; ``others`` are the
     answers of further good statuses.
     """
-    refusals = {error: OpenApiResponse(ErrorSerializer, ERROR_MEANINGS[error]) for error in errors}
+    refusals: dict[object, object] = {
+        error: OpenApiResponse(ErrorSerializer, ERROR_MEANINGS[error]) for error in errors
+    }
     refusals[401] = OpenApiResponse(AuthenticationErrorSerializer, "The key is missing or wrong.")
     decorate: Callable[[_View], _View] = extend_schema(
         tags=[tag],
@@ -74,7 +79,11 @@ def operation(
         description=description,
         request=request,
         parameters=list(parameters),
-        responses={(status, media_type): answer, **(others or {}), **refusals},
+        responses={
+            **{(status, each): answer for each in (media_type, *other_media_types)},
+            **(others or {}),
+            **refusals,
+        },
         examples=list(examples),
     )
     return decorate

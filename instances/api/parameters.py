@@ -9,6 +9,7 @@ from django.http import QueryDict
 from llamactl.errors import InvalidParameter
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_SWITCHES = {"": False, "false": False, "0": False, "true": True, "1": True}
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -26,6 +27,14 @@ def lines_of(query: QueryDict) -> int | None:
         raise InvalidParameter(f"Invalid lines parameter: {text[:80]!r} is no whole number")
     lines = int(text)
     return lines if lines > 0 else None
+
+
+def follow_of(query: QueryDict) -> bool:
+    """``follow``: whether the log is told line by line as it grows. Raises InvalidParameter."""
+    text = query.get("follow", "")
+    if text.lower() not in _SWITCHES:
+        raise InvalidParameter(f"Invalid follow parameter: {text[:80]!r} is neither true nor false")
+    return _SWITCHES[text.lower()]
 
 
 def wait_of(query: QueryDict) -> float | None:

@@ -12,7 +12,7 @@ from instances.api.serializers import (
     RehearsalSerializer,
     SavedInstanceSerializer,
 )
-from llamactl.openapi import PLAIN_TEXT, operation
+from llamactl.openapi import EVENT_STREAM, PLAIN_TEXT, operation
 
 _INSTANCES = "Instances"
 _BACKENDS = "Backends"
@@ -22,7 +22,18 @@ _WAIT = OpenApiParameter(
     description="Answer only when it is ready to be used, or failed, or after this many seconds"
     " (at most instances.on_demand_start_timeout). Without it the answer comes at once.",
 )
-_LINES = OpenApiParameter("lines", int, description="Only the last so many lines; 0 for all.")
+_LINES = OpenApiParameter(
+    "lines",
+    int,
+    description="Only the last so many lines, over rotated files too; 0 for all of the current"
+    " file. With follow the default is 100.",
+)
+_FOLLOW = OpenApiParameter(
+    "follow",
+    bool,
+    description="Server-sent events instead: one for each line, the last ones first, then each as"
+    " it is written, until the client goes.",
+)
 _DRY_RUN = OpenApiParameter(
     "dry_run",
     bool,
@@ -150,11 +161,13 @@ restart_instance = operation(
 read_log = operation(
     _INSTANCES,
     "Read the log of an instance",
-    description="Empty before the first start.",
-    parameters=[_LINES],
+    description="Empty before the first start. With Last-Event-ID, a log that is followed goes on"
+    " after that event.",
+    parameters=[_LINES, _FOLLOW],
     answer=str,
     media_type=PLAIN_TEXT,
-    errors=[400, 404, 500],
+    other_media_types=[EVENT_STREAM],
+    errors=[400, 404, 500, 501, 503],
 )
 
 show_help = operation(

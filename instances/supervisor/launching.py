@@ -134,7 +134,7 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
     except OSError as error:
         raise LaunchFailed(spawn_failure("its log can't be opened", error)) from error
     try:
-        logfiles.write_started(log, plan.instance, timezone.localtime())
+        _write_started(log, plan.instance)
         process = spawn(
             argv,
             environment=clean_environment(os.environ) | launch.environment,
@@ -150,6 +150,14 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
         "process %d: %s", process.pid, shown_command(launch.argv), extra={"instance": plan.instance}
     )
     return process
+
+
+def _write_started(log: int, name: str) -> None:
+    """Mark where the launch begins; a disk that is full of logs must not keep it from running."""
+    try:
+        logfiles.write_started(log, name, timezone.localtime())
+    except OSError as error:
+        logger.warning("its log can't be written to: %s", error, extra={"instance": name})
 
 
 def close_log(name: str, config: AppConfig) -> list[str]:

@@ -1,7 +1,7 @@
 """Where does a backend's output go, and how does it end?
 
-One file an instance, to which every launch appends. The child writes to it directly, so there is
-no reader whose death could end a backend.
+One file an instance, to which every launch appends; ``rotation`` cuts the older lines off. The
+child writes to it directly, so there is no reader whose death could end a backend.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from instances.supervisor.logparts import HeldLog, held_still
 from llamactl.config import AppConfig
 
 BLOCK_BYTES = 64 * 1024
@@ -25,8 +26,8 @@ def log_path(config: AppConfig, name: str) -> Path:
 def open_log(path: Path, *, create_directory: bool) -> int:
     """A descriptor to append to, for our headers and for the child. Raises OSError.
 
-    O_APPEND, because a log that is truncated under a writer without it becomes a sparse file of
-    NULs. Mode 0600: prompts may be in it.
+    O_APPEND, because a log that is cut under a writer without it becomes a sparse file of NULs.
+    Mode 0600: prompts may be in it.
     """
     if create_directory:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -58,34 +59,54 @@ def tail_of_launch(path: Path, name: str, lines: int, *, max_bytes: int) -> list
 
 
 def tail(path: Path, lines: int, *, max_bytes: int = LONGEST_TAIL_BYTES) -> list[str]:
-    """The last ``lines`` lines of the file, without line ends; ``[]`` where there is no file.
+    """The last ``lines`` lines of the log, without line ends; ``[]`` where there is no file.
 
-    Reads blocks from the end, and never more than ``max_bytes``: a line that reaches further back
-    is cut at its front. What is no UTF-8, and NUL, which PostgreSQL can't store, becomes U+FFFD.
+    Reads blocks from the end, over the rotated files too, and never more than ``max_bytes``: a
+    line that reaches further back is cut at its front. What is no UTF-8, and NUL, which PostgreSQL
+    can't store, becomes U+FFFD.
 
     Raises OSError where the file can't be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with held_still(path) as log:
+            found = _ending((block for _, _, block in blocks_backwards(log, max_bytes)), lines)
     except FileNotFoundError:
         return []
-    try:
-        size = os.fstat(descriptor).st_size
-        found = _ending(_blocks_backwards(descriptor, max(0, size - max_bytes), size), lines)
-    finally:
-        os.close(descriptor)
     return [_readable(line) for line in found]
+
+
+def blocks_backwards(log: HeldLog, max_bytes: int) -> Iterator[tuple[int, int, bytes]]:
+    """What the log ends with, from its end: (number of the file, offset in it, what is there).
+
+    Raises OSError.
+    """
+    for offset, length in _ranges_backwards(log.begin(), log.size(), max_bytes):
+        yield log.number, offset, log.read(offset, length)
+    left = max_bytes - log.size()
+    for part in reversed(log.parts):
+        if left <= 0:
+            return
+        begin, size = part.begin(), part.size()
+        # A compressed one can only be read forwards, so its end is read once.
+        block_bytes = size if part.is_compressed else BLOCK_BYTES
+        for offset, length in _ranges_backwards(begin, size, left, block_bytes=block_bytes):
+            yield part.number, offset, part.read(offset, length)
+        left -= size
 
 
 def _started(name: str) -> str:
     return f"=== Instance {name} started at "
 
 
-def _blocks_backwards(descriptor: int, first: int, end: int) -> Iterator[bytes]:
+def _ranges_backwards(
+    begin: int, end: int, max_bytes: int, *, block_bytes: int = BLOCK_BYTES
+) -> Iterator[tuple[int, int]]:
+    """(Offset, length) of the blocks from ``begin`` to ``end``, the last one first."""
+    first = max(begin, end - max_bytes)
     while end > first:
-        begin = max(first, end - BLOCK_BYTES)
-        yield os.pread(descriptor, end - begin, begin)
-        end = begin
+        offset = max(first, end - block_bytes)
+        yield offset, end - offset
+        end = offset
 
 
 def _ending(blocks_backwards: Iterator[bytes], lines: int) -> list[bytes]:

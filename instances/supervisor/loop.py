@@ -16,7 +16,7 @@ import queue
 import select
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -26,6 +26,7 @@ from instances.supervisor.adoption import Sighting
 from instances.supervisor.bell import Bell
 from instances.supervisor.ledger import Ledger, Row
 from instances.supervisor.process import Marker, Process
+from instances.supervisor.rotation import LogRotation
 from instances.supervisor.starting import instance_marker
 from instances.supervisor.supervised import SupervisedInstance
 from instances.supervisor.surroundings import NEVER, Surroundings
@@ -85,6 +86,7 @@ class Supervisor:
             clock=clock,
             is_ready=is_ready,
         )
+        self._rotation = LogRotation(config, self._off_thread, clock)
 
     # -- from other threads -----------------------------------------------------------------------
 
@@ -145,8 +147,9 @@ class Supervisor:
                 self._ledger.look()
                 next_look = now + LOOK_SECONDS
             self._step_all(now)
+            self._rotation.step(now, self._steady_processes())
             if not self._is_done():
-                self._sleep(min(next_look, next_beat, self._next_due()))
+                self._sleep(min(next_look, next_beat, self._rotation.due, self._next_due()))
 
     def _step_all(self, now: float) -> None:
         for instance in self._everybody():
@@ -188,6 +191,11 @@ class Supervisor:
 
     def _everybody(self) -> Iterable[SupervisedInstance]:
         return (*self._instances.values(), *self._orphans)
+
+    def _steady_processes(self) -> Iterator[tuple[str, Process]]:
+        for instance in self._instances.values():
+            if instance.steady_process is not None:
+                yield instance.name, instance.steady_process
 
     # -- the surroundings of an instance ----------------------------------------------------------
 
@@ -285,6 +293,7 @@ class Supervisor:
         return not any(instance.has_process for instance in self._everybody())
 
     def _close(self, lock: int | None) -> None:
+        self._rotation.close()
         self._off_threads.shutdown()
         self._ledger.close(LEDGER_PATIENCE_SECONDS)
         for instance in self._everybody():

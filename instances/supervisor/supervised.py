@@ -85,6 +85,11 @@ class SupervisedInstance:
         return self._process.pid if self._process else None
 
     @property
+    def steady_process(self) -> Process | None:
+        """The process, unless it is on its way out."""
+        return None if self._stop is not None else self._process
+
+    @property
     def is_busy(self) -> bool:
         """Whether something is under way that should not be left to the next worker."""
         return self._stop is not None or self._docker_calls > 0
@@ -105,6 +110,8 @@ class SupervisedInstance:
         now = self._world.clock()
         self._process = process
         self._world.watch(process, self._on_exit)
+        # A worker that was killed while it rotated a log may have left it stopped.
+        process.signal_group(signal.SIGCONT)
         logger.info("adopted process %d", process.pid, extra={"instance": self.name})
         if self._row is None or self._seen.status is Status.SHUTTING_DOWN:
             self._begin_stop(now)

@@ -343,6 +343,8 @@ class InstancesConfig(Section):
     log_rotation_max_size: PositiveInt = 100
     """MB."""
     log_rotation_compress: Switch = False
+    log_rotation_backups: PositiveInt = 3
+    """How many rotated files are kept of a log."""
     start_timeout: Seconds = 1800.0
     drain_timeout: SecondsOrZero = 30.0
     stop_timeout: Seconds = 10.0

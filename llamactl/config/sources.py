@@ -75,6 +75,7 @@ VARIABLES: dict[str, str] = {
     "LLAMACTL_LOG_ROTATION_ENABLED": "instances.log_rotation_enabled",
     "LLAMACTL_LOG_ROTATION_MAX_SIZE": "instances.log_rotation_max_size",
     "LLAMACTL_LOG_ROTATION_COMPRESS": "instances.log_rotation_compress",
+    "LLAMACTL_LOG_ROTATION_BACKUPS": "instances.log_rotation_backups",
     "LLAMACTL_START_TIMEOUT": "instances.start_timeout",
     "LLAMACTL_DRAIN_TIMEOUT": "instances.drain_timeout",
     "LLAMACTL_STOP_TIMEOUT": "instances.stop_timeout",

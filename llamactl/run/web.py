@@ -14,6 +14,7 @@ import sys
 import uvicorn
 
 from llamactl.asgi_types import Application
+from llamactl.leaving import leave
 from llamactl.run.http_protocol import HttpProtocol
 from llamactl.websocket_limits import MAX_MESSAGE_BYTES
 
@@ -39,11 +40,12 @@ def is_worth_a_line(record: logging.LogRecord) -> bool:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which leaves no program behind that it was asking something when it stops."""
+    """uvicorn's, which tells what never ends by itself that it is time to."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         from instances.supervisor.inquiry import end_inquiries  # needs Django, which is up now
 
+        leave()
         end_inquiries()
         await super().shutdown(sockets)
 

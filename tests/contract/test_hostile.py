@@ -31,7 +31,14 @@ BODIES = {
     "no UTF-8": '{"name": "ü"}'.encode("latin-1"),
     "a form": b"name=x&command=y",
 }
-PARAMETERS = ["?lines=%00", "?lines=%F0%9F%98%80", "?wait=%00", "?" + "a=1&" * 3000, "?%FF=%FF"]
+PARAMETERS = [
+    "?lines=%00",
+    "?lines=%F0%9F%98%80",
+    "?wait=%00",
+    "?follow=%00",
+    "?" + "a=1&" * 3000,
+    "?%FF=%FF",
+]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.test import Client
 
 from instances import lifecycle
 from instances.api.logs import LogStream
+from instances.supervisor.cutting import cut
 from instances.supervisor.logfiles import log_path
 from llamactl.config import AppConfig
 from tests.asgi import Answer, Exchange
@@ -84,19 +86,44 @@ async def test_without_a_count_it_is_the_whole_file(
 async def test_a_log_that_grows_while_it_is_read_has_an_end(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
     path.write_bytes(b"x" * 100_000)
-    with path.open("rb") as file:
-        stream = LogStream(file)
-        received = 0
-        async for block in stream:
-            received += len(block)
-            with path.open("ab") as more:
-                more.write(b"y" * 100_000)
+    received = 0
+    async for block in LogStream(path):
+        received += len(block)
+        with path.open("ab") as more:
+            more.write(b"y" * 100_000)
     assert received == 100_000
 
 
-def test_a_stream_that_is_given_up_closes_its_file(tmp_path: Path) -> None:
+async def test_a_log_that_is_rotated_while_it_is_read_stays_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
-    path.write_bytes(b"x")
-    file = path.open("rb")
-    LogStream(file).close()
-    assert file.closed
+    content = b"".join(b"line %09d\n" % number for number in range(30_000))
+    path.write_bytes(content)
+    received = []
+    async for block in LogStream(path):
+        received.append(block)
+        if len(received) == 2:
+            await asyncio.to_thread(cut, path, nullcontext)
+    assert b"".join(received) == content
+
+
+def test_the_last_lines_reach_back_over_a_rotation(api: Client, log: Path) -> None:
+    lines = [b"line %09d\n" % number for number in range(30_000)]
+    log.write_bytes(b"".join(lines))
+    part = cut(log, nullcontext)
+    assert part is not None
+    try:
+        assert api.get(f"{LOGS}?lines=1000").content == b"".join(lines[-1000:])
+    finally:
+        part.path.unlink()
+
+
+def test_a_stream_that_is_given_up_closes_its_part(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    path.write_bytes(b"line\n" * 10_000)
+    stream = LogStream(path)
+    cut(path, nullcontext)
+    stream._reader.read(10)
+    part = stream._reader._part
+    assert part is not None
+    stream.close()
+    assert part.closed

@@ -101,6 +101,7 @@ OUR_VARIABLES = {
     "LLAMACTL_WEB_PROCESSES": ("server.web_processes", "4", 4),
     "LLAMACTL_MAX_BODY_MIB": ("server.max_body_mib", "1", 1),
     "LLAMACTL_GROUP_LIMITS": ("instances.group_limits", "big=1,small=-1", {"big": 1, "small": -1}),
+    "LLAMACTL_LOG_ROTATION_BACKUPS": ("instances.log_rotation_backups", "7", 7),
     "LLAMACTL_START_TIMEOUT": ("instances.start_timeout", "10m", 600.0),
     "LLAMACTL_DRAIN_TIMEOUT": ("instances.drain_timeout", "0", 0.0),
     "LLAMACTL_STOP_TIMEOUT": ("instances.stop_timeout", "2.5", 2.5),
