@@ -24,6 +24,7 @@ from typing import TypeVar
 from instances.supervisor import adoption, health
 from instances.supervisor.adoption import Sighting
 from instances.supervisor.bell import Bell
+from instances.supervisor.guarding import OrphanGuard
 from instances.supervisor.ledger import Ledger, Row
 from instances.supervisor.process import Marker, Process
 from instances.supervisor.starting import instance_marker
@@ -72,6 +73,7 @@ class Supervisor:
         self._exits: dict[int, Callable[[], None]] = {}
         self._instances: dict[int, SupervisedInstance] = {}
         self._orphans: list[SupervisedInstance] = []
+        self._orphan_guard = OrphanGuard(config, self._lock_path, watch=self._watch, clock=clock)
         self._has_adopted = False
         self._is_leaving = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
@@ -145,8 +147,10 @@ class Supervisor:
                 self._ledger.look()
                 next_look = now + LOOK_SECONDS
             self._step_all(now)
+            if self._has_adopted:  # until then the guard of the worker before knows more
+                self._orphan_guard.step(now, (each.identity for each in self._everybody()))
             if not self._is_done():
-                self._sleep(min(next_look, next_beat, self._next_due()))
+                self._sleep(min(next_look, next_beat, self._next_due(), self._orphan_guard.due))
 
     def _step_all(self, now: float) -> None:
         for instance in self._everybody():
@@ -287,6 +291,7 @@ class Supervisor:
     def _close(self, lock: int | None) -> None:
         self._off_threads.shutdown()
         self._ledger.close(LEDGER_PATIENCE_SECONDS)
+        self._orphan_guard.close(each.identity for each in self._everybody())
         for instance in self._everybody():
             instance.let_go()
         self._bell.close()

@@ -85,6 +85,11 @@ class SupervisedInstance:
         return self._process.pid if self._process else None
 
     @property
+    def identity(self) -> tuple[int, int] | None:
+        """Its process's pid and start time."""
+        return (self._process.pid, self._process.started_ticks) if self._process else None
+
+    @property
     def is_busy(self) -> bool:
         """Whether something is under way that should not be left to the next worker."""
         return self._stop is not None or self._docker_calls > 0
