@@ -42,6 +42,8 @@ LOCK_POLL_SECONDS = 0.2
 LEDGER_PATIENCE_SECONDS = 5.0
 """How long the end of the worker waits for a database that does not answer."""
 PAUSE_AFTER_ERROR_SECONDS = 1.0
+MOST_FAULTS = 5
+"""Mistakes in a row in one instance's supervision, after which it fails."""
 OFF_THREADS = 8
 
 T = TypeVar("T")
@@ -165,9 +167,14 @@ class Supervisor:
         """A mistake in one instance's supervision must not end everybody else's."""
         try:
             call()
-        except Exception:
+        except Exception as error:
             logger.exception("its supervision failed", extra={"instance": instance.name})
             instance.held_until = self._clock() + PAUSE_AFTER_ERROR_SECONDS
+            instance.faults += 1
+            if instance.faults >= MOST_FAULTS:
+                self._call(partial(instance.give_up, error))
+        else:
+            instance.faults = 0
 
     def _next_due(self) -> float:
         return min((max(each.due, each.held_until) for each in self._everybody()), default=NEVER)
