@@ -320,6 +320,7 @@ class InstanceAdmin(DomainAdmin[Instance]):
                 {
                     **collapsed,
                     "fields": ["port", "environment", "command_override", "docker_enabled"]
+                    + ["working_directory", "limits"]
                     + ([] if obj is None else ["seen"]),
                 },
             ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from django.utils import timezone
@@ -13,9 +13,11 @@ from django.utils import timezone
 from instances.backends import Launch, backend_for, build_launch, effective_api_key
 from instances.backends.base import LOOPBACK
 from instances.backends.failures import FailureReason
+from instances.limits import Limits
 from instances.options import InstanceOptions, stored_options
 from instances.supervisor import logfiles
 from instances.supervisor.command_shown import shown_command
+from instances.supervisor.confinement import CannotConfine, start_confined
 from instances.supervisor.environment import clean_environment
 from instances.supervisor.failures import TAIL_BYTES, TAIL_LINES, Failure, refusal, spawn_failure
 from instances.supervisor.ledger import Row
@@ -44,6 +46,9 @@ class Plan:
     log: Path
     bind_host: str
     """The address its port must be free at."""
+    directory: str = ""
+    """Where it runs; empty is the data directory."""
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,24 @@ def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:
     except LlamactlError as error:
         raise LaunchFailed(refusal(error)) from error
     bind_host = str(options.backend_options.get("host") or LOOPBACK)
-    return Plan(row.name, launch, logfiles.log_path(config, row.name), bind_host)
+    directory, limits = options.working_directory, options.limits
+    if launch.container_name and (directory or limits.to_document()):
+        # They would be docker's client's, and not those of what runs in the container.
+        logger.warning(
+            "limits and working_directory do nothing for a container; see docker's arguments",
+            extra={"instance": row.name},
+        )
+        directory, limits = "", Limits()
+    log = logfiles.log_path(config, row.name)
+    return Plan(row.name, launch, log, bind_host, directory, limits)
 
 
 def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Process:
     """Start the process, marked as ``instance`` of ``node``. Raises LaunchFailed."""
     launch = plan.launch
+    if plan.directory and not os.path.isdir(plan.directory):
+        details = f"working_directory {plan.directory} is no directory on this node"
+        raise LaunchFailed(Failure(FailureReason.BAD_FLAG, details))
     # The directory is ours; a program that was named relative to the worker's is meant there.
     program = os.path.abspath(launch.argv[0])
     marker = Marker(node, instance, uuid.uuid4().hex, launch.container_name or "")
@@ -105,13 +122,18 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
         raise LaunchFailed(spawn_failure("its log can't be opened", error)) from error
     try:
         logfiles.write_started(log, plan.instance, timezone.localtime())
-        process = spawn(
-            (program, *launch.argv[1:]),
-            environment=clean_environment(os.environ) | launch.environment,
-            marker=marker,
-            directory=config.data_dir,
-            log=log,
+        process = start_confined(
+            plan.limits,
+            lambda: spawn(
+                (program, *launch.argv[1:]),
+                environment=clean_environment(os.environ) | launch.environment,
+                marker=marker,
+                directory=Path(plan.directory) if plan.directory else config.data_dir,
+                log=log,
+            ),
         )
+    except CannotConfine as error:
+        raise LaunchFailed(Failure(FailureReason.BAD_FLAG, str(error))) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
         raise LaunchFailed(spawn_failure(f"{program} can't be started", error)) from error
     finally:
