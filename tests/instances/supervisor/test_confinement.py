@@ -6,6 +6,7 @@ import os
 import resource
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def limits_of(pid: int) -> dict[str, str]:
     return {line[:26].strip(): " ".join(line[26:].split()[:2]) for line in lines}
 
 
-def failed(node: NodeUnderTest, **options: object) -> Instance:
+def failed(node: NodeUnderTest, **options: Any) -> Instance:
     node.create(**options)
     node.ask_start()
     return node.reaches(Status.FAILED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -66,7 +67,10 @@ def test_a_model_that_is_not_there_fails_with_its_reason(
 def test_its_memory_can_be_limited_and_a_mapped_model_does_not_count(
     llama_cpp: NodeUnderTest, gemma_model: Path
 ) -> None:
-    options = {"model": str(gemma_model), "backend_options": {"ctx_size": 512, "threads": 1}}
+    options: dict[str, Any] = {
+        "model": str(gemma_model),
+        "backend_options": {"ctx_size": 512, "threads": 1},
+    }
     llama_cpp.create("modest", **options, limits={"memory_mb": 1000, "nice": 5})
     llama_cpp.ask_start("modest")
     instance = llama_cpp.reaches(Status.RUNNING, "modest", seconds=40)

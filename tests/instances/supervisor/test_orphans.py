@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -118,7 +119,7 @@ def marked() -> list[int]:
     return found
 
 
-def running(node: NodeUnderTest, name: str = "one", **options: object) -> int:
+def running(node: NodeUnderTest, name: str = "one", **options: Any) -> int:
     node.create(name, **options)
     node.ask_start(name)
     pid = node.reaches(Status.RUNNING, name, seconds=SECONDS).pid
