@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from instances import lifecycle
 from instances.models import Instance
 from instances.states import DesiredState, Status
 from instances.supervisor import orphan_guard
-from instances.supervisor.process import Marker
+from instances.supervisor.process import Marker, read_stat
 from llamactl.config import AppConfig, current
 from tests.instances.supervisor.conftest import (
     PROGRAM,
@@ -282,6 +283,48 @@ def test_the_real_llama_cpp_is_ended_too(
     assert not any(map(is_alive, family))
     assert "SIGTERM" not in guard_log().read_text()
     eventually(lambda: not guards(), seconds=SECONDS)
+
+
+def test_one_that_overwrote_its_markers_is_ended_by_its_number(tmp_path: Path) -> None:
+    lock, orders = tmp_path / "node-x.lock", tmp_path / "node-x.guard"
+    lock.touch()
+    sleep = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    backend, stranger = (subprocess.Popen(sleep, env={}, start_new_session=True) for _ in "ab")
+    try:
+        stats = [read_stat(each.pid) for each in (backend, stranger)]
+        assert stats[0] is not None
+        assert stats[1] is not None
+        # The stranger has a number that was a backend's once.
+        orders.write_text(
+            f"token\n{backend.pid} {stats[0].started_ticks}\n"
+            f"{stranger.pid} {stats[1].started_ticks - 1}\n"
+        )
+        arguments = [str(lock), str(orders), "token", "0.1", "5", ""]
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(orphan_guard.__file__), *arguments], timeout=SECONDS
+        )
+        assert done.returncode == 0
+        assert backend.wait(SECONDS) == -signal.SIGINT
+        assert stranger.poll() is None
+    finally:
+        for process in (backend, stranger):
+            process.kill()
+            process.wait()
+
+
+def test_a_guard_that_is_not_wanted_any_more_leaves(tmp_path: Path) -> None:
+    lock, orders = tmp_path / "node-x.lock", tmp_path / "node-x.guard"
+    lock.touch()
+    orders.write_text("another\n")
+    arguments = [str(lock), str(orders), "token", "600", "5", ""]
+    command = [sys.executable, "-I", "-S", str(orphan_guard.__file__), *arguments]
+    assert subprocess.run(command, timeout=SECONDS).returncode == 0
+    held = os.open(lock, os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)  # also while a worker is there
+    try:
+        assert subprocess.run(command, timeout=SECONDS).returncode == 0
+    finally:
+        os.close(held)
 
 
 def test_a_container_is_stopped_and_removed(tmp_path: Path) -> None:

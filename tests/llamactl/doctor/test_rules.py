@@ -28,7 +28,7 @@ def worst(findings: Iterable[Finding]) -> Finding:
 
 
 def directory(**facts: object) -> storage.DirectoryFacts:
-    return storage.DirectoryFacts(**{**vars(WELL), **facts})  # type: ignore[arg-type]
+    return storage.DirectoryFacts(**{**vars(WELL), **facts})
 
 
 @pytest.mark.parametrize(
