@@ -41,10 +41,14 @@ CONTAINER_MARKER = b"LLAMACTL_CONTAINER="
 class Backend:
     """A process of the node, held by its pidfd: that is this process and no later one."""
 
-    def __init__(self, pid: int, ticks: int, pidfd: int, container: str, *, leads: bool) -> None:
+    def __init__(
+        self, pid: int, ticks: int, pidfd: int, container: str, *, leads: bool, is_led: bool
+    ) -> None:
         self.pid = pid
         self.ticks = ticks
         self.container = container
+        self.is_led = is_led
+        """Whether a signal reaches it by the leader of its group, and it is only waited for."""
         self._leads = leads
         self._pidfd = pidfd
 
@@ -149,7 +153,8 @@ class Watch:
 def find(node: str, recorded: set[tuple[int, int]]) -> list[Backend]:
     """The living processes of the node: by marker, or by pid and start time (adoption's proofs).
 
-    Of a process group that one of them leads, only the leader: a signal reaches the others by it.
+    Also those whom a signal to their leader reaches: they are to be waited for, and one that is
+    exiting could not be found again, for it has no environment any more.
     """
     wanted = NODE_MARKER + os.fsencode(node)
     seen = {}
@@ -162,9 +167,8 @@ def find(node: str, recorded: set[tuple[int, int]]) -> list[Backend]:
                     seen[int(name)] = (stat, container)
     found = []
     for pid, ((group, _, ticks), container) in seen.items():
-        if group != pid and group in seen:
-            continue
-        backend = take(pid, ticks, container, leads=group == pid)
+        is_led = group != pid and group in seen
+        backend = take(pid, ticks, container, leads=group == pid, is_led=is_led)
         if backend is not None:
             found.append(backend)
     return found
@@ -200,7 +204,7 @@ def read_stat(pid: int) -> tuple[int, int, int] | None:
     return int(fields[2]), int(fields[3]), int(fields[19])
 
 
-def take(pid: int, ticks: int, container: str, *, leads: bool) -> Backend | None:
+def take(pid: int, ticks: int, container: str, *, leads: bool, is_led: bool) -> Backend | None:
     """Hold it by a pidfd, if it is still the one that was looked at."""
     try:
         pidfd = os.pidfd_open(pid)
@@ -210,7 +214,7 @@ def take(pid: int, ticks: int, container: str, *, leads: bool) -> Backend | None
     if stat is None or stat[2] != ticks:
         os.close(pidfd)
         return None
-    return Backend(pid, ticks, pidfd, container, leads=leads)
+    return Backend(pid, ticks, pidfd, container, leads=leads, is_led=is_led)
 
 
 # -- the end --------------------------------------------------------------------------------------
@@ -224,6 +228,8 @@ def end_all(node: str, recorded: set[tuple[int, int]], patience: float, docker: 
     for number in signals:
         found = find(node, recorded)
         for backend in found:
+            if backend.is_led:
+                continue
             say(f"{number.name} to process {backend.pid}")
             backend.signal(number)
             if docker and backend.container and backend.container not in containers:
@@ -233,7 +239,7 @@ def end_all(node: str, recorded: set[tuple[int, int]], patience: float, docker: 
                 stops += run([docker, "stop", "-t", seconds, backend.container])
         wait_for(found, patience)
         for backend in found:
-            if backend.has_exited():
+            if backend.has_exited() and not backend.is_led:
                 backend.signal(signal.SIGKILL)  # what is left of its group
             backend.close()
         if not found:
@@ -308,7 +314,8 @@ def guard(watch: Watch, node: str, grace: float, patience: float, docker: str) -
                 if not found:
                     return 0
                 if not said:
-                    say(f"no worker; {len(found)} backends will be ended in {grace:g} s")
+                    count = sum(not backend.is_led for backend in found)
+                    say(f"no worker; {count} backends will be ended in {grace:g} s")
                     said = True
             time.sleep(min(POLL_SECONDS, began + grace - now))
         if not watch.take():
