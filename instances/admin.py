@@ -30,15 +30,17 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from instances import lifecycle
+from instances.admin_preflight import PreflightAdmin, check_document
 from instances.backends import BACKENDS, backend_for
 from instances.forms import SHORT_ROWS, InstanceForm, suggested_name, to_fields, to_lines
 from instances.models import Instance, StatusChange
 from instances.overview import curl_line, overview
 from instances.readable import readable, readable_json
+from instances.rehearsal import command_line_of
 from instances.reported import reported
 from instances.states import Status
 from keys.models import InferenceKey
-from llamactl.admin_pages import DomainAdmin, moment
+from llamactl.admin_pages import moment
 from llamactl.config import current
 from llamactl.errors import LlamactlError
 
@@ -122,7 +124,7 @@ class BackendFilter(admin.SimpleListFilter):
 
 
 @admin.register(Instance)
-class InstanceAdmin(DomainAdmin[Instance]):
+class InstanceAdmin(PreflightAdmin):
     form = InstanceForm
     list_display = (
         "name",
@@ -304,6 +306,7 @@ class InstanceAdmin(DomainAdmin[Instance]):
             first = ["name", "start_now", *(["node"] if elsewhere else []), *first]
         collapsed = {"classes": ["collapse"]}
         return [
+            *self.extra_fieldsets(request),
             ("What to serve", {"fields": first}),
             (
                 "Starting and stopping",
@@ -341,6 +344,7 @@ class InstanceAdmin(DomainAdmin[Instance]):
                 lifecycle.request_start(saved.name, cause=cause_of(request))
         elif form.changes_options():
             lifecycle.update(obj.name, form.to_document(), cause=cause_of(request))
+        self.tell_findings(request)
 
     def response_add(
         self, request: HttpRequest, obj: Instance, post_url_continue: str | None = None
@@ -361,6 +365,8 @@ class InstanceAdmin(DomainAdmin[Instance]):
             context |= self._detail(request, instance)
             context["curl"] = curl_line(instance.name, request.build_absolute_uri("/").rstrip("/"))
             context["title"] = instance.name
+            if self.has_change_permission(request, instance):
+                context["command_line"] = readable(command_line_of(instance))
         else:
             context["parse_url"] = self.page_url("parse_command")
         return super().render_change_form(request, context, *args, **kwargs)
@@ -453,7 +459,7 @@ class InstanceAdmin(DomainAdmin[Instance]):
         return HttpResponseRedirect(self.page_url("change", instance.pk))
 
     def parse_command_view(self, request: HttpRequest) -> HttpResponse:
-        """POST ``backend_type`` and ``command``: the fields they fill, or an error document."""
+        """POST ``backend_type`` and ``command``: fields and findings, or an error document."""
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         if not self.has_add_permission(request):
@@ -465,7 +471,16 @@ class InstanceAdmin(DomainAdmin[Instance]):
             return JsonResponse(error.to_document(), status=error.status)
         fields = to_fields(backend.type, parsed.backend_options)
         fields |= {"environment": to_lines(parsed.environment), "name": suggested_name(fields)}
-        return JsonResponse({"fields": fields})
+        document = {
+            "backend_type": backend.type,
+            "backend_options": parsed.backend_options,
+            "environment": parsed.environment,
+        }
+        findings = [
+            {"severity": finding.severity.value, "text": readable(finding.text)}
+            for finding in check_document(document)
+        ]
+        return JsonResponse({"fields": fields, "findings": findings})
 
     def _detail(self, request: HttpRequest, instance: Instance) -> dict[str, Any]:
         return {

@@ -27,6 +27,16 @@ class InvalidInstance(LlamactlError):
     status = 400
 
 
+class PreflightFailed(LlamactlError):
+    """The options are in order, but do not fit what is really there; nothing was saved.
+
+    ``extra`` holds ``errors`` and ``warnings``, as a dry run has them.
+    """
+
+    code = "invalid_instance"
+    status = 400
+
+
 class InstanceExists(LlamactlError):
     code = "create_failed"
     status = 409

@@ -18,6 +18,7 @@ from unfold.widgets import (
 )
 
 from instances.backends import BACKENDS
+from instances.checked_form import SAVE_ANYWAY, CheckedForm
 from instances.errors import (
     InstanceExists,
     InvalidInstanceName,
@@ -28,7 +29,6 @@ from instances.errors import (
 from instances.models import Instance
 from instances.options import MAX_NAME_LENGTH
 from instances.readable import is_plain, readable, readable_json
-from llamactl.admin_pages import RefusableForm
 from llamactl.config import current
 from llamactl.errors import LlamactlError
 
@@ -90,7 +90,7 @@ _DOCKER_CHOICES = (("", "as configured"), ("true", "yes"), ("false", "no"))
 _DOCKER_VALUES: dict[str, bool | None] = {"": None, "true": True, "false": False}
 
 
-class InstanceForm(RefusableForm, _ModelForm):
+class InstanceForm(CheckedForm, _ModelForm):
     """Builds an options document; ``lifecycle`` judges it.
 
     On editing, the document starts from the stored one and takes over only what was changed in
@@ -275,6 +275,7 @@ class InstanceForm(RefusableForm, _ModelForm):
             )
         if self.refusal is not None:
             self.add_refusal(self.refusal)
+        self.add_findings()
         return cleaned
 
     def _post_clean(self) -> None:
@@ -282,7 +283,7 @@ class InstanceForm(RefusableForm, _ModelForm):
 
     def changes_options(self) -> bool:
         """Whether an edit changes anything; if not, a running instance needs no restart."""
-        return bool(set(self.changed_data) - {"seen"})
+        return bool(set(self.changed_data) - {"seen", SAVE_ANYWAY})
 
     def to_document(self) -> dict[str, object]:
         """The options document that was asked for; call it on a valid form."""

@@ -84,8 +84,7 @@ def update(name: str, document: Mapping[str, object], *, cause: str) -> Instance
         # The node first, as everywhere: its lock is what makes choosing a port one at a time.
         Node.objects.select_for_update().get(pk=get(name).node_id)
         instance = _locked(name)
-        document = {**document, "nodes": instance.options["nodes"]}
-        options, wanted_port = _without_port(parse_options(document, config))
+        options, wanted_port = _without_port(replaced_options(instance, document, config))
         if wanted_port == instance.port and _fixed_port(instance) is None:
             # What GET shows comes back in PUT; that alone does not pin the port.
             wanted_port = None
@@ -99,6 +98,16 @@ def update(name: str, document: Mapping[str, object], *, cause: str) -> Instance
             _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
         announce(Topic.INSTANCES, name)
     return instance
+
+
+def replaced_options(
+    instance: Instance, document: Mapping[str, object], config: AppConfig
+) -> InstanceOptions:
+    """The options that ``instance`` gets by an update: the document's, on the node it has.
+
+    Raises InvalidRequest or InvalidInstance.
+    """
+    return parse_options({**document, "nodes": instance.options["nodes"]}, config)
 
 
 def delete(name: str, *, cause: str) -> None:

@@ -8,10 +8,9 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
+from keys.credentials import key_in
 from keys.secrets import is_management_key
 from llamactl.config import current
-
-_BEARER = "Bearer "
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,7 @@ class ManagementKeyAuthentication(BaseAuthentication):
         config = current()
         if request.method == "OPTIONS" or not config.auth.require_management_auth:
             return None
-        key = key_of(
-            authorization=_header(request, "Authorization"),
-            x_api_key=_header(request, "X-API-Key"),
-            # The first one, as in Go; Django's own get() takes the last.
-            query=next(iter(request.query_params.getlist("api_key")), ""),
-        )
+        key = key_in(*_places(request))
         if not key:
             return None
         if not is_management_key(key, config):
@@ -49,21 +43,12 @@ class ManagementKeyAuthentication(BaseAuthentication):
         return "Bearer"
 
 
-def key_of(*, authorization: str, x_api_key: str, query: str) -> str:
-    """The key that counts among the three places; "" where there is none.
-
-    The prefix is ``Bearer `` to the letter. A bearer token that is empty is no key, and the other
-    places are not looked at then; another scheme (``Basic …``) leaves them their turn.
-    """
-    if authorization.startswith(_BEARER):
-        return authorization.removeprefix(_BEARER)
-    return x_api_key or query
-
-
-def _header(request: Request, name: str) -> str:
-    """The header as the client's bytes mean it: servers hand out Latin-1, people write UTF-8."""
-    return (
-        request.headers.get(name, "")
-        .encode("latin-1", "replace")
-        .decode("utf-8", "surrogateescape")
-    )
+def _places(request: Request) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The headers and the query string that may hold the key, as the client's own bytes."""
+    headers = [
+        # Servers hand headers out as Latin-1, whatever they are.
+        (name.lower().encode(), request.headers[name].encode("latin-1", "replace"))
+        for name in ("Authorization", "X-API-Key")
+        if name in request.headers
+    ]
+    return headers, request.META.get("QUERY_STRING", "").encode("utf-8", "replace")

@@ -45,7 +45,7 @@ class OpenAccessGuard:
         self._names = _LOOPBACK_NAMES | {host} if host in _LOOPBACK_NAMES else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             try:
                 self.check(dict(scope["headers"]))
             except ForeignPage as error:

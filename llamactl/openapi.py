@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+)
 from rest_framework import serializers
 
 PLAIN_TEXT = "text/plain"
@@ -53,10 +58,13 @@ def operation(
     description: str = "",
     request: object = None,
     parameters: Iterable[OpenApiParameter] = (),
+    others: Mapping[int, object] | None = None,
+    examples: Iterable[OpenApiExample] = (),
 ) -> Callable[[_View], _View]:
     """The decorator of one operation; 401 is said of each, as each can answer it.
 
-    ``answer`` is a serializer, a type, a schema, or None for an empty answer.
+    ``answer`` is a serializer, a type, a schema, or None for an empty answer; ``others`` are the
+    answers of further good statuses.
     """
     refusals = {error: OpenApiResponse(ErrorSerializer, ERROR_MEANINGS[error]) for error in errors}
     refusals[401] = OpenApiResponse(AuthenticationErrorSerializer, "The key is missing or wrong.")
@@ -66,7 +74,8 @@ def operation(
         description=description,
         request=request,
         parameters=list(parameters),
-        responses={(status, media_type): answer, **refusals},
+        responses={(status, media_type): answer, **(others or {}), **refusals},
+        examples=list(examples),
     )
     return decorate
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from llamactl.config import AppConfig
-from nodes.errors import NodeNotFound
+from llamactl.config.schema import NAME_PATTERN
+from nodes.errors import InvalidNodeName, NodeNotFound
 from nodes.models import Node
 
 
@@ -19,7 +22,9 @@ def known_nodes(config: AppConfig) -> dict[str, str]:
 
 
 def node_address(name: str, config: AppConfig) -> str:
-    """The address of one node. Raises NodeNotFound."""
+    """The address of one node. Raises InvalidNodeName or NodeNotFound."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise InvalidNodeName(name)
     # Looked up here and not in the database, which needn't see whatever text a path holds.
     addresses = known_nodes(config)
     if name not in addresses:

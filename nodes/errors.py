@@ -24,3 +24,13 @@ class NodeDrained(LlamactlError):
             f"node {name} is drained for maintenance and starts nothing; put it back to work with"
             f" 'manage.py drain --node {name} --resume' or in the admin"
         )
+
+
+class InvalidNodeName(LlamactlError):
+    code = "invalid_request"
+    status = 400
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Invalid node name {name[:80]!r}: 1 to 100 characters without blanks and slashes"
+        )

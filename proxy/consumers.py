@@ -8,18 +8,21 @@ from channels.consumer import AsyncConsumer
 from django.db import DatabaseError
 
 from instances.errors import InstanceNotFound, InstanceNotRunning
+from instances.options import validate_name
 from llamactl.asgi_types import Receive, Scope, Send
-from llamactl.errors import LlamactlError, MethodNotAllowed
-from proxy import errors
+from llamactl.errors import LlamactlError
+from llamactl.response_headers import keep
+from proxy import errors, web_ui
 from proxy.admission import authorise, target_named
 from proxy.body import ClientGone, model_in, read_body, with_model
 from proxy.credentials import without_key
+from proxy.form import boundary_in, model_field
 from proxy.gateway import Gateway
 from proxy.headers import to_backend
-from proxy.models_list import models
-from proxy.routing import Route, Side
+from proxy.models_list import model, models
+from proxy.routing import Route, Side, may_start
 from proxy.stream import HangUpWatch, relay
-from proxy.table import KeyRule, Target
+from proxy.table import ANYONE, KeyRule, Target
 from proxy.upstream import BackendError, Refused, Unanswered
 
 logger = logging.getLogger(__name__)
@@ -29,6 +32,9 @@ MAX_TARGET_BYTES = 8000
 
 REPLACED_WITHIN_SECONDS = 2.0
 """How long a supervisor may take to notice that a backend is gone."""
+
+_OPEN_SIDES = (Side.WEB_UI, Side.TO_WEB_UI)
+"""These ask for no key, and take no body."""
 
 
 class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no types
@@ -58,41 +64,74 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             await answer_error(scope, send, errors.StartNotAsked())
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "OPTIONS" and self.route.side is not Side.INSTANCE:
-            await _answer(send, 204, b"", (b"allow", b"GET, POST, OPTIONS"))
+        route, method = self.route, scope["method"]
+        possible = route.methods
+        if method == "OPTIONS" and possible is not None:
+            allowed = ", ".join((*possible, "OPTIONS")).encode()
+            await _answer(send, 204, b"", (b"allow", allowed))
             return
-        rule = await authorise(self.gateway, scope, is_management=self.route.side is Side.INSTANCE)
-        if self.route.side is Side.MODELS:
-            _check_method(scope, "GET", "HEAD")
-            body = await models(self.gateway.live.table, rule, self.gateway.upstream)
-            await _answer(send, 200, body)
+        rule, max_body_bytes = ANYONE, 0
+        if route.side not in _OPEN_SIDES:
+            rule = await authorise(self.gateway, scope, is_management=route.side is Side.INSTANCE)
+            max_body_bytes = self.gateway.max_body_bytes
+        if route.side is Side.NOWHERE:
+            raise errors.NothingThere(scope["path"])
+        if possible is not None and method not in possible:
+            raise errors.MethodNotPossible(method, scope["path"], possible)
+        if route.side is Side.MODELS:
+            await _answer(send, 200, await self._models(rule))
             return
-        if self.route.side is Side.INFERENCE:
-            _check_method(scope, "POST")
-        if len(scope["query_string"]) + len(self.route.rest) > MAX_TARGET_BYTES:
+        if len(scope["query_string"]) + len(route.rest) > MAX_TARGET_BYTES:
             raise errors.UriTooLong(MAX_TARGET_BYTES)
-        body = await read_body(receive, scope["headers"], self.gateway.max_body_bytes)
+        if route.side is Side.TO_WEB_UI:
+            # Relative, so that it is also right behind a proxy that serves us below a prefix.
+            there = _path_and_query(f"{validate_name(route.instance)}/", scope["query_string"])
+            await _answer(send, 307, b"", (b"location", there.encode("latin-1")))
+            return
+        body = await read_body(receive, scope["headers"], max_body_bytes)
         async with HangUpWatch(receive):
             try:
-                target, body = self._find_target(rule, body)
+                target, body = self._find_target(rule, scope, body)
             except (errors.ModelNotFound, InstanceNotFound):
                 await self.gateway.look_again()
-                target, body = self._find_target(rule, body)
+                target, body = self._find_target(rule, scope, body)
             await self._forward(scope, send, target, body)
 
-    def _find_target(self, rule: KeyRule, body: bytes) -> tuple[Target, bytes]:
+    async def _models(self, rule: KeyRule) -> bytes:
+        gateway = self.gateway
+        if not self.route.rest:
+            return await models(gateway.live.table, rule, gateway.upstream)
+        try:
+            return await model(gateway.live.table, rule, gateway.upstream, self.route.rest)
+        except errors.ModelNotFound:
+            await gateway.look_again()
+            return await model(gateway.live.table, rule, gateway.upstream, self.route.rest)
+
+    def _find_target(self, rule: KeyRule, scope: Scope, body: bytes) -> tuple[Target, bytes]:
         """The target, and the body as its backend is to get it."""
         table = self.gateway.live.table
-        if self.route.side is Side.INSTANCE:
-            return target_named(table, self.route.instance), body
-        model = model_in(body)
+        if self.route.side is not Side.INFERENCE:
+            target = target_named(table, self.route.instance)
+            if not rule.allows(target):
+                raise errors.PermissionDenied
+            if self.route.side is not Side.INSTANCE and not target.is_llama_server:
+                raise errors.NotLlamaCpp(target.name)
+            return target, body
+        # What begins so is JSON whatever Content-Type says, as in the seed.
+        boundary = None if body.startswith(b"{") else boundary_in(scope["headers"])
+        field = None if boundary is None else model_field(body, boundary)
+        model = model_in(body) if field is None else field.model
         found = table.route(model)
         if found is None:
             raise errors.ModelNotFound(model)
         target, served_model = found
         if not rule.allows(target):
             raise errors.PermissionDenied
-        return target, body if served_model is None else with_model(body, served_model)
+        if served_model is None:
+            return target, body
+        if field is None:
+            return target, with_model(body, served_model)
+        return target, field.replaced(body, served_model)
 
     async def _forward(self, scope: Scope, send: Send, target: Target, body: bytes) -> None:
         """Send the request to the target and relay the answer.
@@ -103,18 +142,26 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
            makes of that, and begin again, once. A request that kills its backend is thus sent
            twice at most.
         """
-        gateway = self.gateway
-        headers = to_backend(scope["headers"], target.authorization)
+        gateway, is_web_ui = self.gateway, self.route.side is Side.WEB_UI
+        if is_web_ui:
+            headers = web_ui.request_headers(scope["headers"])
+            send = web_ui.as_accepted(scope["headers"], send)
+        else:
+            headers = to_backend(scope["headers"], target.authorization)
+        method = scope["method"]
+        if self.route.endpoint is not None:
+            method = self.route.endpoint[method].sent_as
+            body = body if method != "GET" else b""
         path = _path_and_query(self.route.rest, scope["query_string"])
         was_sent = was_refused = False
         while True:
-            target = await self._ready(target)
+            target = await self._ready(target, scope["method"])
             # No await between the look at the table and this count; see InFlight.carrying.
             with gateway.in_flight.carrying(target.name):
                 try:
                     response = await gateway.upstream.open(
                         target,
-                        method=scope["method"],
+                        method=method,
                         path_and_query=path,
                         headers=headers,
                         body=body,
@@ -129,6 +176,10 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                     was_refused |= isinstance(error, Refused)
                 else:
                     async with response:
+                        if is_web_ui and response.status in (401, 404):
+                            raise errors.NoWebUI(target.name, self.route.rest)
+                        if target.response_headers:
+                            keep(scope, target.response_headers)
                         await relay(
                             response,
                             send,
@@ -141,8 +192,8 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                     target, within_seconds=REPLACED_WITHIN_SECONDS
                 )
 
-    async def _ready(self, target: Target) -> Target:
-        if self.route.side is not Side.INSTANCE:
+    async def _ready(self, target: Target, method: str) -> Target:
+        if may_start(self.route, method):
             return await self.gateway.waiting.ready(target)
         if not target.is_ready:
             raise InstanceNotRunning(f"instance {target.name} is not running; start it first")
@@ -154,14 +205,6 @@ def _unreachable(target: Target) -> errors.BackendUnreachable:
         f"the backend of {target.name} does not answer; see GET"
         f" /api/v1/instances/{target.name}/logs"
     )
-
-
-def _check_method(scope: Scope, *allowed: str) -> None:
-    if scope["method"] not in allowed:
-        raise MethodNotAllowed(
-            f"{scope['method']} is not possible on {scope['path'][:200]};"
-            f" use {' or '.join(allowed)}"
-        )
 
 
 def _path_and_query(path: str, query: bytes) -> str:

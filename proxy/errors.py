@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 
 import orjson
 
-from llamactl.errors import DatabaseUnavailable, LlamactlError
+from llamactl.errors import DatabaseUnavailable, InvalidRequest, LlamactlError, MethodNotAllowed
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -36,15 +37,15 @@ class PermissionDenied(LlamactlError):
 
 
 class ModelNotFound(LlamactlError):
-    """No instance is called that; the code is OpenAI's."""
+    """There is none under that name; the code is OpenAI's."""
 
     code = "model_not_found"
     status = 404
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, why: str = "no instance has that name") -> None:
         super().__init__(
-            f"The model '{model[:100]}' does not exist: no instance has that name. GET /v1/models"
-            " lists the ones this key may use."
+            f"The model '{model[:100]}' does not exist: {why}. GET /v1/models lists the ones this"
+            " key may use."
         )
 
 
@@ -65,6 +66,48 @@ class UriTooLong(LlamactlError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The path and query are longer than {limit} bytes; use the body")
+
+
+class MethodNotPossible(MethodNotAllowed):
+    """The path exists, and takes other methods."""
+
+    def __init__(self, method: str, path: str, possible: tuple[str, ...]) -> None:
+        super().__init__(f"{method} is not possible on {path[:200]}; use {' or '.join(possible)}")
+        self.possible = possible
+
+
+class NothingThere(LlamactlError):
+    """No endpoint below ``/llama-cpp/{name}/`` that is let through."""
+
+    code = "not_found"
+    status = 404
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"there is nothing at {path[:200]} that an inference key opens; with a management key"
+            " /api/v1/instances/{name}/proxy/… reaches every path of the backend"
+        )
+
+
+class NotLlamaCpp(InvalidRequest):
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"instance {name} is no llama.cpp server, and /llama-cpp/ leads to those only; use"
+            f" /v1/… with the model {name}"
+        )
+
+
+class NoWebUI(LlamactlError):
+    """llama-server runs, but has no web UI, or no such file in it."""
+
+    code = "not_found"
+    status = 404
+
+    def __init__(self, name: str, path: str) -> None:
+        super().__init__(
+            f"the llama.cpp server of {name} has no file {path[:200]} for browsers: it was started"
+            " with no_webui, or built without its web UI, if that path is /"
+        )
 
 
 class BackendUnreachable(LlamactlError):
@@ -131,8 +174,13 @@ def seed_document(error: LlamactlError) -> dict[str, object]:
     return error.to_document()
 
 
+_LLAMA_CPP = re.compile(r"/llama-cpp/[^/]*(?=/v1/)")
+
+
 def document_for(path: str, error: LlamactlError) -> dict[str, object]:
     """The error's JSON in the shape that clients of ``path`` expect."""
+    # Below /llama-cpp/{name} stands the same API, for the same clients.
+    path = _LLAMA_CPP.sub("", path, count=1) if path.startswith("/llama-cpp/") else path
     if path.startswith("/v1/messages"):
         return anthropic_document(error)
     if path.startswith("/v1"):
@@ -147,6 +195,8 @@ def render(path: str, error: LlamactlError) -> tuple[int, Headers, bytes]:
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
     ]
+    if isinstance(error, MethodNotPossible):
+        headers.append((b"allow", ", ".join(error.possible).encode()))
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     elif error.status >= 500:

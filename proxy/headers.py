@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from multidict import CIMultiDict
 
@@ -44,8 +44,8 @@ def to_backend(
     return pairs
 
 
-def to_client(raw: Iterable[tuple[bytes, bytes]], added: Iterable[tuple[bytes, bytes]]) -> Pairs:
-    """The backend's headers as the client gets them, and the configured ones after them."""
+def to_client(raw: Iterable[tuple[bytes, bytes]], added: Sequence[tuple[bytes, bytes]]) -> Pairs:
+    """The backend's headers as the client gets them; configured ones take the place of its own."""
     pairs: Pairs = []
     named: frozenset[bytes] = frozenset()
     for name, value in raw:
@@ -54,10 +54,23 @@ def to_client(raw: Iterable[tuple[bytes, bytes]], added: Iterable[tuple[bytes, b
             named |= _tokens(value)
         elif lower not in _NOT_FOR_CLIENTS:
             pairs.append((lower, value))
+    if added:
+        named |= {name for name, _ in added}
     if named:
         pairs = [pair for pair in pairs if pair[0] not in named]
     pairs.extend(added)
     return pairs
+
+
+def accepts_gzip(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a client says that it takes gzip (RFC 9110, section 12.5.3)."""
+    said: dict[bytes, bool] = {}
+    for name, value in headers:
+        if name == b"accept-encoding":
+            for item in value.lower().split(b","):
+                coding, _, weight = item.replace(b" ", b"").partition(b";q=")
+                said[coding] = weight.strip(b"0.") != b"" or weight == b""
+    return said.get(b"gzip", said.get(b"x-gzip", said.get(b"*", False)))
 
 
 def _tokens(value: bytes) -> frozenset[bytes]:

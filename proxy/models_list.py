@@ -1,4 +1,4 @@
-"""GET /v1/models: the instances this key may use, in OpenAI's list."""
+"""GET /v1/models: which models there are for this key, in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import aiohttp
 import orjson
 from multidict import CIMultiDict
 
+from proxy.errors import ModelNotFound, PermissionDenied
 from proxy.table import KeyRule, RoutingTable, Target
 from proxy.upstream import BackendError, Upstream
 
@@ -24,21 +25,37 @@ async def models(table: RoutingTable, rule: KeyRule, upstream: Upstream) -> byte
     allowed = [target for name, target in sorted(table.targets.items()) if rule.allows(target)]
     entries = [_entry(target.name, target, "llamactl") for target in allowed]
     routers = [target for target in allowed if target.is_ready and target.served_model is None]
-    for target, names in zip(
-        routers,
-        await asyncio.gather(*(_models_of(target, upstream) for target in routers)),
-        strict=True,
-    ):
-        entries += [_entry(f"{target.name}/{name}", target, target.name) for name in names]
+    for further in await asyncio.gather(*(_models_of(target, upstream) for target in routers)):
+        entries += further
     return orjson.dumps({"object": "list", "data": entries})
+
+
+async def model(table: RoutingTable, rule: KeyRule, upstream: Upstream, wanted: str) -> bytes:
+    """The JSON of the entry that the list has under this id.
+
+    Raises ModelNotFound where it has none, PermissionDenied where the key may not use it.
+    """
+    found = table.route(wanted)
+    if found is None:
+        raise ModelNotFound(wanted)
+    target, _ = found
+    if not rule.allows(target):
+        raise PermissionDenied
+    entries = [_entry(target.name, target, "llamactl")]
+    if wanted != target.name and target.is_ready and target.served_model is None:
+        entries = await _models_of(target, upstream)
+    for entry in entries:
+        if entry["id"] == wanted:
+            return orjson.dumps(entry)
+    raise ModelNotFound(wanted, f"instance {target.name} lists no such model at present")
 
 
 def _entry(name: str, target: Target, owner: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": target.created, "owned_by": owner}
 
 
-async def _models_of(target: Target, upstream: Upstream) -> list[str]:
-    """The backend's own models; none where it doesn't answer sensibly in time."""
+async def _models_of(target: Target, upstream: Upstream) -> list[dict[str, object]]:
+    """The entries of a router's models; none where it doesn't answer sensibly in time."""
     headers: CIMultiDict[str] = CIMultiDict()
     if target.authorization is not None:
         headers["Authorization"] = target.authorization
@@ -54,4 +71,7 @@ async def _models_of(target: Target, upstream: Upstream) -> list[str]:
     data = document.get("data") if isinstance(document, dict) else None
     entries = data if isinstance(data, list) else []
     names = [entry.get("id") for entry in entries if isinstance(entry, dict)]
-    return sorted(name for name in names if isinstance(name, str))
+    return [
+        _entry(f"{target.name}/{name}", target, target.name)
+        for name in sorted(name for name in names if isinstance(name, str))
+    ]

@@ -29,6 +29,7 @@ from llamactl.config import AppConfig, current
 from llamactl.errors import LlamactlError
 from llamactl.events import CHANNEL
 from llamactl.models import Revision, Topic
+from llamactl.response_headers import encoded
 from nodes.models import Node
 from proxy import background
 from proxy.table import KeyRule, RoutingTable, Target
@@ -225,10 +226,8 @@ def to_target(instance: Instance, config: AppConfig) -> Target:
         generation=instance.generation,
         observed_generation=instance.observed_generation,
         failure=instance.failure,
-        response_headers=tuple(
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in backend_config.response_headers.items()
-        ),
+        response_headers=encoded(backend_config.response_headers),
+        is_llama_server=backend.is_llama_server,
     )
 
 

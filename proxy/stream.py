@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from types import TracebackType
 
 import aiohttp
@@ -16,14 +16,20 @@ from proxy.headers import to_client
 
 logger = logging.getLogger(__name__)
 
+LISTEN_AFTER_SECONDS = 0.02
+"""Answers that come sooner need nobody who listens; a task for each is a tenth of their cost."""
+
+
+_DISCONNECTS = ("http.disconnect", "websocket.disconnect")
+
 
 class HangUpWatch:
     """Ends the block with ClientGone as soon as the client disconnects.
 
-    ``async with HangUpWatch(receive): …`` listens for ``http.disconnect`` all the time, whatever
+    ``async with HangUpWatch(receive): …`` listens for the disconnect message all the time, whatever
     the block is waiting for (a start, the first token, the next chunk): a client that leaves
     during prefill would otherwise be noticed by the next send, which is too late for the backend.
-    Enter it once the request body has been read.
+    Enter it once the request body has been read, or before a WebSocket is accepted.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -31,14 +37,19 @@ class HangUpWatch:
         self._is_gone = False
 
     async def __aenter__(self) -> None:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None  # noqa: S101 - a coroutine always runs in a task here
         self._task = task
         self._cancellations_before = task.cancelling()
+        self._listener: asyncio.Task[None] | None = None
+        self._timer = loop.call_later(LISTEN_AFTER_SECONDS, self._begin)
+
+    def _begin(self) -> None:
         self._listener = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+        while (await self._receive())["type"] not in _DISCONNECTS:
             pass
         self._is_gone = True
         self._task.cancel()
@@ -49,6 +60,9 @@ class HangUpWatch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._timer.cancel()
+        if self._listener is None:
+            return
         self._listener.cancel()
         try:
             await asyncio.wait((self._listener,))
@@ -69,7 +83,7 @@ async def relay(
     send: Send,
     *,
     instance: str,
-    added_headers: Iterable[tuple[bytes, bytes]] = (),
+    added_headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """Send the backend's response on: status, headers, then each chunk as it comes.
 

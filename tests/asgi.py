@@ -102,3 +102,85 @@ class Exchange:
             self.answer.chunks.append(message["body"])
             self.chunk_came.set()
         self.answer.is_complete = not message.get("more_body", False)
+
+
+class Socket:
+    """One WebSocket in progress, as a server would hand it to the application."""
+
+    def __init__(
+        self,
+        application: Application,
+        path: str,
+        *,
+        key: str | None = None,
+        headers: list[tuple[bytes, bytes]] | None = None,
+        query: bytes = b"",
+        subprotocols: list[str] | None = None,
+        can_refuse_with_a_status: bool = True,
+    ) -> None:
+        sent = list(headers or [])
+        if key is not None:
+            sent.append((b"authorization", b"Bearer " + key.encode()))
+        self.scope: dict[str, Any] = {
+            "type": "websocket",
+            "path": path,
+            "raw_path": path.encode("latin-1"),
+            "query_string": query,
+            "headers": sent,
+            "subprotocols": subprotocols or [],
+            "extensions": {"websocket.http.response": {}} if can_refuse_with_a_status else {},
+        }
+        self.refusal = Answer()
+        self.sent: asyncio.Queue[Message] = asyncio.Queue()
+        self.is_reading = asyncio.Event()
+        """Cleared, it is a client that does not read."""
+        self.is_reading.set()
+        self.is_gone = False
+        self._application = application
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._inbox.put_nowait({"type": "websocket.connect"})
+        self.received = 0
+        """How many messages the application has taken."""
+        self.task = asyncio.ensure_future(application(self.scope, self._receive, self._send))
+
+    def put(self, content: str | bytes) -> None:
+        kind = "text" if isinstance(content, str) else "bytes"
+        self._inbox.put_nowait({"type": "websocket.receive", kind: content})
+
+    def hang_up(self, **closing: object) -> None:
+        self.is_gone = True
+        self.is_reading.set()
+        self._inbox.put_nowait({"type": "websocket.disconnect", **closing})
+
+    async def next(self, within_seconds: float = 10.0) -> Message:
+        """The application's next message; fails where the application ends instead."""
+        async with asyncio.timeout(within_seconds):
+            getting = asyncio.ensure_future(self.sent.get())
+            await asyncio.wait((getting, self.task), return_when=asyncio.FIRST_COMPLETED)
+            if not getting.done():
+                getting.cancel()
+                await self.task
+                raise AssertionError("the application ended without a message")
+            return getting.result()
+
+    async def finish(self, within_seconds: float = 10.0) -> None:
+        async with asyncio.timeout(within_seconds):
+            await self.task
+
+    async def _receive(self) -> Message:
+        message = await self._inbox.get()
+        self.received += 1
+        return message
+
+    async def _send(self, message: Message) -> None:
+        await self.is_reading.wait()
+        if self.is_gone:
+            raise OSError("the client is gone")
+        if message["type"] == "websocket.http.response.start":
+            self.refusal.status = message["status"]
+            self.refusal.headers = list(message["headers"])
+        elif message["type"] == "websocket.http.response.body":
+            self.refusal.chunks.append(message["body"])
+            self.refusal.is_complete = True
+        else:
+            self.sent.put_nowait(message)

@@ -4,12 +4,15 @@
 It takes llama-server's ``--host``, ``--port``, ``--model`` and ``--alias`` and ignores every other
 flag. It imports the standard library alone, and little of it, so that it is up within 50 ms. It
 answers ``GET /health``, ``GET /v1/models``, ``GET /fake/stats`` and ``POST /v1/chat/completions``
-(and, alike, any other POST), whose JSON body may say
+(and, alike, any other POST), echoes WebSocket messages at ``/ws`` until it is told ``close CODE``,
+and takes a JSON body that may say
 
 ``stream``  true: server-sent events; else one JSON document
 ``tokens``  how many tokens the answer has (default 3)
 ``delay``   seconds before each token (default 0)
 ``status``  answer with this HTTP status instead
+
+A POST of a form (``multipart/form-data``) is answered with what its parts were, see ``_form``.
 
 With LLAMA_API_KEY or VLLM_API_KEY set, everything but ``/health`` and ``/v1/models`` asks for it.
 
@@ -34,8 +37,10 @@ FAKE_PRINT              prints this text
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -43,6 +48,7 @@ import threading
 import time
 
 PIECE = " token"
+_PARAMETER = re.compile(r'\b(name|filename)="([^"]*)"')
 
 
 class Knobs:
@@ -115,11 +121,13 @@ class Server:
     def _answer_one(self, connection: socket.socket, reader: object) -> bool:
         """One request; ``False`` once the client has closed the connection."""
         readline, read = reader.readline, reader.read  # type: ignore[attr-defined]
-        first = readline().decode("latin-1").split()
+        head = [readline()]
+        first = head[0].decode("latin-1").split()
         if len(first) < 2:
             return False
         headers = {}
         while (line := readline().strip()) != b"":
+            head.append(line + b"\r\n")
             name, _, value = line.partition(b":")
             headers[name.lower()] = value.strip()
         body = read(int(headers.get(b"content-length", b"0")))
@@ -134,8 +142,13 @@ class Server:
             and headers.get(b"authorization") != (f"Bearer {self._key}".encode())
         ):
             _send(connection, 401, b'{"error":{"message":"Invalid API Key","code":401}}')
+        elif path == "/ws" and b"sec-websocket-key" in headers:
+            _echo(connection, b"".join((*head, b"\r\n")))
+            return False
         elif method == "GET":
             self._get(connection, path)
+        elif headers.get(b"content-type", b"").startswith(b"multipart/form-data"):
+            _send(connection, 200, _form(headers[b"content-type"], body))
         else:
             self._chat(connection, body)
         is_last = headers.get(b"connection", b"").lower() == b"close"
@@ -207,6 +220,50 @@ class Server:
             connection.settimeout(None)
 
 
+def _echo(connection: socket.socket, head: bytes) -> None:
+    """Speak WebSocket on the connection until either side closes it."""
+    # Only here: it takes longer to import than everything else.
+    from websockets.frames import Frame, Opcode
+    from websockets.http11 import Request
+    from websockets.server import ServerProtocol
+
+    protocol = ServerProtocol()
+    data = head
+    while True:
+        protocol.receive_data(data) if data else protocol.receive_eof()
+        for event in protocol.events_received():
+            if isinstance(event, Request):
+                protocol.send_response(protocol.accept(event))
+            elif isinstance(event, Frame):
+                content = bytes(event.data)
+                if event.opcode is Opcode.TEXT and content.startswith(b"close "):
+                    protocol.send_close(int(content[6:]), "as you like it")
+                elif event.opcode is Opcode.TEXT:
+                    protocol.send_text(content)
+                elif event.opcode is Opcode.BINARY:
+                    protocol.send_binary(content)
+        for piece in protocol.data_to_send():
+            if not piece:
+                return
+            connection.sendall(piece)
+        data = connection.recv(65536)
+
+
+def _form(content_type: bytes, body: bytes) -> bytes:
+    """A transcription whose ``text`` names the fields, with each part of the form beside it."""
+    boundary = content_type.partition(b"boundary=")[2].strip(b'"')
+    parts = []
+    # The first piece is what stands before the first boundary, the last what is after the end.
+    for piece in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:-1]:
+        head, _, content = piece.partition(b"\r\n\r\n")
+        names = dict(_PARAMETER.findall(head.decode()))
+        is_file = "filename" in names
+        names["value"] = hashlib.sha256(content).hexdigest() if is_file else content.decode()
+        parts.append(names)
+    text = " ".join(part["name"] for part in parts)
+    return json.dumps({"text": text, "parts": parts}).encode()
+
+
 def _send(connection: socket.socket, status: int, body: bytes) -> None:
     head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     connection.sendall(head.encode() + b"\r\n\r\n" + body)
@@ -263,6 +320,9 @@ def _option(arguments: list[str], name: str, default: str) -> str:
 
 def main() -> None:
     arguments = sys.argv[1:]
+    if "--help" in arguments:
+        print(__doc__)
+        return
     model = _option(arguments, "--model", "fake")
     knobs = Knobs(model)
     for number, knob in ((signal.SIGINT, "ignore_sigint"), (signal.SIGTERM, "ignore_sigterm")):

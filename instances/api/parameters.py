@@ -11,6 +11,8 @@ from llamactl.errors import InvalidParameter
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
 
 def lines_of(query: QueryDict) -> int | None:
     """``lines``: how many of the last lines of a log; None for all (as any number below 1 is).
@@ -39,3 +41,14 @@ def wait_of(query: QueryDict) -> float | None:
             f"Invalid wait parameter: {text[:80]!r} is no number of seconds from 0"
         )
     return float(text)
+
+
+def flag_of(query: QueryDict, name: str) -> bool:
+    """A parameter that is ``true`` or ``false`` (or 1 or 0); false unless given.
+
+    Raises InvalidParameter.
+    """
+    text = query.get(name, "false").lower()
+    if text not in _BOOLEANS:
+        raise InvalidParameter(f"Invalid {name} parameter: {text[:80]!r} is neither true nor false")
+    return _BOOLEANS[text]

@@ -86,7 +86,7 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
 
     class Meta:
         model = Instance
-        fields = (
+        fields: tuple[str, ...] = (
             "id",
             "name",
             "status",
@@ -115,6 +115,52 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
             return None
         failure: dict[str, Any] | None = instance.failure
         return failure
+
+
+class FindingSerializer(serializers.Serializer[Any]):
+    """Where the options don't fit what is really there: the program, or a file."""
+
+    field = serializers.CharField(help_text="Such as backend_options.model.")
+    severity = serializers.ChoiceField(
+        ["error", "warning"],
+        help_text="With an error it can't start; a warning may be nothing.",
+    )
+    message = serializers.CharField()
+    suggestion = serializers.CharField(help_text="What to do instead; may be empty.")
+
+
+class SavedInstanceSerializer(InstanceSerializer):
+    """An instance that was just saved, with what a check of its options found."""
+
+    warnings = FindingSerializer(
+        many=True, required=False, help_text="Left out where there is nothing to say."
+    )
+
+    class Meta(InstanceSerializer.Meta):
+        fields = (*InstanceSerializer.Meta.fields, "warnings")
+        read_only_fields = fields
+
+
+class RehearsalSerializer(serializers.Serializer[Any]):
+    """What would be started; nothing was saved."""
+
+    command = serializers.ListField(
+        child=serializers.CharField(), help_text="The arguments, secrets masked."
+    )
+    command_line = serializers.CharField(
+        help_text="The same to paste into a shell, with the instance's own variables but for"
+        " secret ones."
+    )
+    environment = serializers.DictField(
+        child=serializers.CharField(),
+        help_text="What is added to the environment; secret values are masked.",
+    )
+    working_directory = serializers.CharField(
+        help_text="Relative paths in the options are relative to it."
+    )
+    options = OptionsSerializer(help_text="The options as they would be saved.")
+    errors = FindingSerializer(many=True)  # type: ignore[assignment]  # a field is no attribute
+    warnings = FindingSerializer(many=True)
 
 
 class CommandSerializer(serializers.Serializer[Any]):

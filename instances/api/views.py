@@ -5,9 +5,9 @@ from __future__ import annotations
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from instances import lifecycle
+from instances import lifecycle, rehearsal
 from instances.api import schema
-from instances.api.parameters import wait_of
+from instances.api.parameters import flag_of, wait_of
 from instances.api.serializers import InstanceSerializer, whole_options
 from instances.models import Instance
 from instances.readiness import wait_until_ready
@@ -26,8 +26,12 @@ class InstanceViewSet(ApiViewSet):
 
     @schema.create_instance
     def create(self, request: Request, name: str) -> Response:
-        instance = lifecycle.create(name, body_of(request) or {}, cause=CAUSE)
-        return Response(InstanceSerializer(instance).data, status=201)
+        document = body_of(request) or {}
+        if flag_of(request.query_params, "dry_run"):
+            return Response(rehearsal.rehearse_create(name, document).to_document())
+        if flag_of(request.query_params, "strict"):
+            rehearsal.refuse_faulty_create(name, document)
+        return _saved(lifecycle.create(name, document, cause=CAUSE), status=201)
 
     @schema.show_instance
     def retrieve(self, request: Request, name: str) -> Response:
@@ -35,8 +39,12 @@ class InstanceViewSet(ApiViewSet):
 
     @schema.replace_options
     def update(self, request: Request, name: str) -> Response:
-        instance = lifecycle.update(name, whole_options(body_of(request)), cause=CAUSE)
-        return Response(InstanceSerializer(instance).data)
+        document = whole_options(body_of(request))
+        if flag_of(request.query_params, "dry_run"):
+            return Response(rehearsal.rehearse_update(name, document).to_document())
+        if flag_of(request.query_params, "strict"):
+            rehearsal.refuse_faulty_update(name, document)
+        return _saved(lifecycle.update(name, document, cause=CAUSE), status=200)
 
     @schema.delete_instance
     def destroy(self, request: Request, name: str) -> Response:
@@ -57,6 +65,14 @@ class InstanceViewSet(ApiViewSet):
     def restart(self, request: Request, name: str) -> Response:
         wait_seconds = wait_of(request.query_params)
         return _started(lifecycle.request_restart(name, cause=CAUSE), wait_seconds)
+
+
+def _saved(instance: Instance, *, status: int) -> Response:
+    """The instance, and what was found about it if anything: clients of the seed see no change."""
+    document = InstanceSerializer(instance).data
+    if findings := rehearsal.findings_of(instance):
+        document["warnings"] = [finding.to_document() for finding in findings]
+    return Response(document, status=status)
 
 
 def _started(instance: Instance, wait_seconds: float | None) -> Response:

@@ -13,6 +13,9 @@ from instances.backends.launch import (
     Launch,
     build_launch,
     effective_api_key,
+    find_docker,
+    find_program,
+    runs_in_docker,
 )
 from instances.backends.registry import BACKEND_TYPES, BACKENDS, backend_for
 from instances.backends.values import InvalidBackendOptions
@@ -31,6 +34,9 @@ __all__ = [
     "backend_for",
     "build_launch",
     "effective_api_key",
+    "find_docker",
+    "find_program",
     "remove_command",
+    "runs_in_docker",
     "stop_command",
 ]

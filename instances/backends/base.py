@@ -20,6 +20,7 @@ from instances.backends.extra_args import (
     normal_value,
 )
 from instances.backends.flags import Flag, FlagTable, Kind, Setting
+from instances.backends.paths import PathOption
 from instances.backends.values import InvalidBackendOptions, shown
 from llamactl.errors import LlamactlError
 
@@ -54,10 +55,16 @@ class Backend(ABC):
     """What to install if the program is missing."""
     has_embedded_server: ClassVar[bool] = False
     """Whether a server of its kind comes with llamactl, for when its own is not installed."""
+    is_llama_server: ClassVar[bool] = False
+    """Whether it has llama-server's own endpoints and web UI beside OpenAI's."""
     health_paths: ClassVar[tuple[str, ...]] = ("/health", "/v1/models")
     """Tried in order; the first that does not answer 404 says whether it is ready."""
     table: ClassVar[FlagTable]
     programs: ClassVar[Programs]
+    paths: ClassVar[Mapping[str, PathOption]] = {}
+    """Options that name what is already on disk; not those that say where to write."""
+    help_flags: ClassVar[tuple[str, ...]] = ("--help",)
+    """How the program is asked for all its flags; tried in order."""
     secret_variables: ClassVar[Mapping[str, str]] = {}
     """Options that a process is given by environment: the command line is open to all users."""
 

@@ -87,11 +87,10 @@ def build_launch(
     launched = backend.launch_options(
         options.backend_options, instance_name=instance_name, host=host, port=port
     )
-    find = _Finder(which, environment.get("PATH"))
     if docker is not None:
         name = container_name(instance_name, port)
         command = run_command(
-            find.docker(backend),
+            find_docker(backend, which),
             docker_args=docker.args,
             variables=environment,
             name=name,
@@ -99,11 +98,42 @@ def build_launch(
             args=backend.build_args(launched, docker=True),
         )
         return Launch(tuple(command), environment, name)
-    if options.command_override:
-        command = [find.override(options.command_override)]
-    else:
-        command = find.configured(backend, config.command, embedded_command)
+    command = find_program(options, config, which=which, embedded_command=embedded_command)
     return Launch((*command, *config.args, *backend.build_args(launched)), environment)
+
+
+def find_program(
+    options: InstanceOptions,
+    config: BackendConfig,
+    *,
+    which: Callable[..., str | None] = shutil.which,
+    embedded_command: Sequence[str] | None = EMBEDDED_COMMAND,
+) -> list[str]:
+    """The program that is started for an instance outside docker, without any argument of ours.
+
+    It is looked for on the PATH that the process will have. Raises ExecutableNotFound.
+    """
+    backend = backend_for(options.backend_type)
+    find = _Finder(which, (config.environment | options.environment).get("PATH"))
+    if options.command_override:
+        return [find.override(options.command_override)]
+    return find.configured(backend, config.command, embedded_command)
+
+
+def find_docker(backend: Backend, which: Callable[..., str | None] = shutil.which) -> str:
+    """Docker's client. Raises ExecutableNotFound."""
+    # Found on our own PATH: the instance's is meant for inside the container.
+    if found := which("docker"):
+        return found
+    raise ExecutableNotFound(
+        f"docker was not found; install it, or set docker_enabled of the instance or"
+        f" backends.{backend.config_name}.docker.enabled to false"
+    )
+
+
+def runs_in_docker(options: InstanceOptions, config: BackendConfig) -> bool:
+    """Whether an instance with these options is started in a container."""
+    return _docker(options, config) is not None
 
 
 def _docker(options: InstanceOptions, config: BackendConfig) -> DockerConfig | None:
@@ -127,15 +157,6 @@ class _Finder:
         if self._path is None:
             return self._which(expanded)
         return self._which(expanded, path=self._path)
-
-    def docker(self, backend: Backend) -> str:
-        # Found on our own PATH: the instance's is meant for inside the container.
-        if found := self._which("docker"):
-            return found
-        raise ExecutableNotFound(
-            f"docker was not found; install it, or set docker_enabled of the instance or"
-            f" backends.{backend.config_name}.docker.enabled to false"
-        )
 
     def override(self, command: str) -> str:
         if found := self._find(command):

@@ -8,6 +8,7 @@ from instances.backends.base import Backend, last_part, text_option
 from instances.backends.command_line import Programs
 from instances.backends.flags import FlagTable
 from instances.backends.llama_cpp_flags import LLAMA_CPP_FLAGS
+from instances.backends.paths import DIRECTORY, FILE, gguf
 
 _MODEL_SOURCES = ("model", "hf_repo", "model_url", "docker_repo")
 _MODEL_PRESETS = tuple(
@@ -16,6 +17,29 @@ _MODEL_PRESETS = tuple(
     if flag.name.endswith(("_default", "_spec")) and flag.name != "spec_default"
 )
 """``gpt_oss_20b_default`` and its like: one flag that names a model and its settings."""
+
+_PATHS = {
+    # With another source, --model is where the download goes.
+    "model": gguf(unless=(*_MODEL_SOURCES[1:], *_MODEL_PRESETS)),
+    "model_draft": gguf(unless=("hf_repo_draft",)),
+    "model_vocoder": gguf(unless=("hf_repo_v",)),
+    "mmproj": gguf(unless=("mmproj_url",)),
+    "lora": gguf(commas=True),
+    "lora_scaled": gguf(commas=True, scaled=True),
+    "control_vector": gguf(commas=True),
+    "control_vector_scaled": gguf(commas=True, scaled=True),
+    **dict.fromkeys(
+        (
+            *("chat_template_file", "grammar_file", "json_schema_file", "lookup_cache_static"),
+            *("api_key_file", "ssl_key_file", "ssl_cert_file"),
+            *("models_preset", "mcp_servers_config", "webui_config_file"),
+        ),
+        FILE,
+    ),
+    **dict.fromkeys(
+        ("models_dir", "media_path", "path", "slot_save_path", "video_ffmpeg_dir"), DIRECTORY
+    ),
+}
 
 
 class LlamaCpp(Backend):
@@ -28,6 +52,7 @@ class LlamaCpp(Backend):
     default_command = "llama-server"
     install_hint = "install llama.cpp"
     has_embedded_server = True
+    is_llama_server = True
     table = FlagTable(LLAMA_CPP_FLAGS, equals=False)
     programs = Programs(
         commands=(
@@ -37,6 +62,7 @@ class LlamaCpp(Backend):
             ("server",),  # its name until June 2024
         )
     )
+    paths = _PATHS
     secret_variables = {"hf_token": "HF_TOKEN"}
 
     def launch_options(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from instances.backends.base import Backend, last_part, looks_like_path, text_option
 from instances.backends.command_line import Programs
 from instances.backends.flags import FlagTable, boolean, integer, json_text, number, text
+from instances.backends.paths import DIRECTORY, DIRECTORY_OR_NAME
 
 MLX_FLAGS = (
     text("model"),
@@ -49,6 +50,11 @@ class Mlx(Backend):
     default_command = "mlx_lm.server"
     install_hint = "install mlx-lm (pip install mlx-lm)"
     table = FlagTable(MLX_FLAGS, equals=True)
+    paths = {
+        "model": DIRECTORY_OR_NAME,
+        "draft_model": DIRECTORY_OR_NAME,
+        "adapter_path": DIRECTORY,
+    }
     programs = Programs(
         commands=(("mlx_lm.server",), ("mlx_lm", "server")),
         modules=(("mlx_lm.server",), ("mlx_lm", "server")),

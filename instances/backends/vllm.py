@@ -7,6 +7,13 @@ from collections.abc import Mapping
 from instances.backends.base import Backend, last_part, looks_like_path, text_option
 from instances.backends.command_line import Programs
 from instances.backends.flags import FlagTable, Setting
+from instances.backends.paths import (
+    DIRECTORY,
+    DIRECTORY_OR_NAME,
+    FILE,
+    FILE_OR_NAME,
+    MODEL_OR_NAME,
+)
 from instances.backends.vllm_flags import VLLM_FLAGS
 
 
@@ -28,6 +35,18 @@ class Vllm(Backend):
         ),
         need_flags=frozenset({("vllm",)}),
     )
+    paths = {
+        "model": MODEL_OR_NAME,
+        "tokenizer": DIRECTORY_OR_NAME,
+        "chat_template": FILE_OR_NAME,
+        "generation_config": DIRECTORY_OR_NAME,
+        "config": FILE,
+        "ssl_keyfile": FILE,
+        "ssl_certfile": FILE,
+        "ssl_ca_certs": FILE,
+        "allowed_local_media_path": DIRECTORY,
+    }
+    help_flags = ("--help=all", "--help")  # alone the second prints the names of groups
     secret_variables = {"hf_token": "HF_TOKEN"}
 
     def _flag_args(self, options: dict[str, Setting], *, docker: bool) -> list[str]:

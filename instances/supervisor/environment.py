@@ -7,6 +7,7 @@ it in its own process; backends use the host's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 PASSED = frozenset(
@@ -47,3 +48,8 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
         if name in PASSED or name.startswith(PASSED_PREFIXES)
     }
     return ADDED | passed
+
+
+def backend_environment(added: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a backend's program, with what its configuration adds."""
+    return {**clean_environment(os.environ), **added}

@@ -5,22 +5,27 @@ The program is asked in the web process, and may neither take long nor print muc
 
 from __future__ import annotations
 
+import atexit
 import os
 import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 from instances.backends import ExecutableNotFound, backend_for, build_launch
 from instances.backends.base import LOOPBACK
 from instances.options import parse_options
-from instances.supervisor.environment import clean_environment
+from instances.supervisor.environment import backend_environment
 from llamactl.config import AppConfig
 from llamactl.errors import LlamactlError
 
 _BLOCK_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 500
+
+_asked: set[subprocess.Popen[bytes]] = set()
+"""Those that run now."""
 
 
 class CommandFailed(LlamactlError):
@@ -48,7 +53,7 @@ def inquire(backend_type: str, flag: str, config: AppConfig) -> str:
         )
     except ExecutableNotFound as error:
         raise CommandFailed(error.details) from error
-    environment = {**clean_environment(os.environ), **launch.environment}
+    environment = backend_environment(launch.environment)
     return output_of((*launch.argv, flag), environment=environment)
 
 
@@ -75,7 +80,7 @@ def output_of(
         )
     except OSError as error:
         raise CommandFailed(f"{argv[0]} can't be started: {error.strerror}") from error
-    with process:
+    with process, _ended_with_us(process):
         try:
             output = _read(process, time.monotonic() + timeout_seconds, max_bytes)
         except (CommandFailed, TimeoutError, subprocess.TimeoutExpired) as error:
@@ -93,6 +98,28 @@ def output_of(
             f" {text.strip()[-_SHOWN_CHARACTERS:]}"
         )
     return text
+
+
+@contextmanager
+def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Programs may be asked on threads that our end doesn't wait for; theirs has to come too."""
+    _asked.add(process)
+    try:
+        yield
+    finally:
+        _asked.discard(process)
+
+
+@atexit.register
+def end_inquiries() -> None:
+    """Kill the programs that are being asked now.
+
+    Also for servers to call when they stop: a process that a signal ends runs no exit handlers.
+    """
+    for process in tuple(_asked):
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _read(process: subprocess.Popen[bytes], deadline: float, max_bytes: int) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,16 +84,8 @@ def endpoint(row: Row, derived_key: str) -> Endpoint:
 def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:
     """What to start for ``row``. Raises LaunchFailed."""
     options = parse(row)
-    backend = backend_for(options.backend_type)
     try:
-        launch = build_launch(
-            instance_name=row.name,
-            options=options,
-            config=getattr(config.backends, backend.config_key),
-            host=LOOPBACK,
-            port=row.port,
-            api_key=derived_key,
-        )
+        launch = launch_for(row.name, options, row.port, config, derived_key)
     except LlamactlError as error:
         raise LaunchFailed(refusal(error)) from error
     bind_host = str(options.backend_options.get("host") or LOOPBACK)
@@ -107,14 +101,50 @@ def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:
     return Plan(row.name, launch, log, bind_host, directory, limits)
 
 
+def launch_for(
+    name: str,
+    options: InstanceOptions,
+    port: int,
+    config: AppConfig,
+    derived_key: str,
+    *,
+    which: Callable[..., str | None] = shutil.which,
+) -> Launch:
+    """What is started for an instance of this node with these options.
+
+    Raises ExecutableNotFound, InvalidBackendOptions.
+    """
+    return build_launch(
+        instance_name=name,
+        options=options,
+        config=getattr(config.backends, backend_for(options.backend_type).config_key),
+        host=LOOPBACK,
+        port=port,
+        api_key=derived_key,
+        which=which,
+    )
+
+
+def executed(launch: Launch) -> tuple[str, ...]:
+    """The arguments as the system gets them.
+
+    The working directory is ours; a program that was named relative to the worker's is meant there.
+    """
+    return (os.path.abspath(launch.argv[0]), *launch.argv[1:])
+
+
+def working_directory(options: InstanceOptions, config: AppConfig) -> Path:
+    """Where it is started, and what relative paths in its options are relative to."""
+    return Path(options.working_directory or config.data_dir)
+
+
 def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Process:
     """Start the process, marked as ``instance`` of ``node``. Raises LaunchFailed."""
     launch = plan.launch
     if plan.directory and not os.path.isdir(plan.directory):
         details = f"working_directory {plan.directory} is no directory on this node"
         raise LaunchFailed(Failure(FailureReason.BAD_FLAG, details))
-    # The directory is ours; a program that was named relative to the worker's is meant there.
-    program = os.path.abspath(launch.argv[0])
+    argv = executed(launch)
     marker = Marker(node, instance, uuid.uuid4().hex, launch.container_name or "")
     try:
         log = logfiles.open_log(plan.log, create_directory=config.instances.auto_create_dirs)
@@ -125,17 +155,17 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
         process = start_confined(
             plan.limits,
             lambda: spawn(
-                (program, *launch.argv[1:]),
+                argv,
                 environment=clean_environment(os.environ) | launch.environment,
                 marker=marker,
-                directory=Path(plan.directory) if plan.directory else config.data_dir,
+                directory=Path(plan.directory or config.data_dir),
                 log=log,
             ),
         )
     except CannotConfine as error:
         raise LaunchFailed(Failure(FailureReason.BAD_FLAG, str(error))) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
-        raise LaunchFailed(spawn_failure(f"{program} can't be started", error)) from error
+        raise LaunchFailed(spawn_failure(f"{argv[0]} can't be started", error)) from error
     finally:
         os.close(log)
     logger.info(

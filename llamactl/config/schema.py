@@ -196,9 +196,10 @@ def _check_port_range(ports: tuple[int, int]) -> tuple[int, int]:
 # -- types ----------------------------------------------------------------------------------------
 
 Text = Annotated[str, Field(min_length=1), allowed("a text that is not empty")]
+NAME_PATTERN = r"^[^\s/\x00-\x1f\x7f]{1,100}$"
 Name = Annotated[
     str,
-    Field(pattern=r"^[^\s/\x00-\x1f\x7f]{1,100}$"),
+    Field(pattern=NAME_PATTERN),
     allowed("1 to 100 characters without blanks and slashes"),
 ]
 Switch = Annotated[bool, allowed("true or false")]

@@ -13,35 +13,75 @@ import sys
 
 import uvicorn
 
+from llamactl.asgi_types import Application
+from llamactl.run.http_protocol import HttpProtocol
+from llamactl.websocket_limits import MAX_MESSAGE_BYTES
+
 GRACE_SECONDS = 10
 """How long requests in flight may go on once we are told to stop."""
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than the 60 s after which load balancers in front usually close idle connections."""
 
+PING_SECONDS = 20
+"""Often enough that a quiet WebSocket is no idle connection to whatever is in between."""
+
 
 def is_worth_a_line(record: logging.LogRecord) -> bool:
-    """uvicorn shows a traceback for each request that it cancels itself at the end of the grace."""
+    """uvicorn calls two things errors that are none.
+
+    A request that it cancels itself at the end of the grace, with a traceback, and a WebSocket
+    that was refused with a status instead of being closed.
+    """
+    if record.msg == "ASGI callable returned without completing handshake.":
+        return False
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
-def main(descriptors: list[str]) -> None:
-    config = uvicorn.Config(
-        "llamactl.asgi:application",
+class Server(uvicorn.Server):
+    """uvicorn's, which leaves no program behind that it was asking something when it stops."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        from instances.supervisor.inquiry import end_inquiries  # needs Django, which is up now
+
+        end_inquiries()
+        await super().shutdown(sockets)
+
+
+def configuration(application: Application | str) -> uvicorn.Config:
+    """How uvicorn is to serve the application, and what it is to log."""
+    logging.getLogger("uvicorn.error").addFilter(is_worth_a_line)
+    return uvicorn.Config(
+        application,
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol,
+        # The one that stops reading while the application does not take the last message, and
+        # that is not deprecated; ``ws_max_queue`` is for the others.
         ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_ping_interval=PING_SECONDS,
+        # A pong waits behind the messages that we don't read as long as a backend does not, and a
+        # ping behind those that a slow client does not: nobody is to be dropped for that. A peer
+        # that is really gone is noticed by TCP, which never gets the ping acknowledged.
+        ws_ping_timeout=None,
+        # Tokens are too short to gain from it, and a compressed message may hide hundreds.
+        ws_per_message_deflate=False,
         lifespan="auto",
         # Django's settings set up logging; uvicorn's own lines would only repeat ours.
         log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
+        # The ASGI application looks at X-Forwarded-* where it is needed.
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    logging.getLogger("uvicorn.error").addFilter(is_worth_a_line)
-    uvicorn.Server(config).run([socket.socket(fileno=int(fd)) for fd in descriptors])
+
+
+def main(descriptors: list[str]) -> None:
+    config = configuration("llamactl.asgi:application")
+    Server(config).run([socket.socket(fileno=int(fd)) for fd in descriptors])
 
 
 if __name__ == "__main__":

@@ -28,6 +28,6 @@ class NodeViewSet(ApiViewSet):
         nodes = known_nodes(current())
         return Response({name: {"address": address} for name, address in nodes.items()})
 
-    @operation(_TAG, "Show a node", answer=NodeSerializer, errors=[404])
+    @operation(_TAG, "Show a node", answer=NodeSerializer, errors=[400, 404])
     def retrieve(self, request: Request, name: str) -> Response:
         return Response({"address": node_address(name, current())})

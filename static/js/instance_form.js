@@ -37,6 +37,16 @@ function fill(fields) {
     return filled;
 }
 
+function showFindings(findings) {
+    const items = findings.map((finding) => {
+        const item = document.createElement("li");
+        item.dataset.severity = finding.severity;
+        item.textContent = finding.text;
+        return item;
+    });
+    document.getElementById("paste-findings").replaceChildren(...items);
+}
+
 async function parse() {
     const outcome = document.getElementById("paste-outcome");
     const body = new URLSearchParams({
@@ -45,12 +55,14 @@ async function parse() {
         csrfmiddlewaretoken: document.querySelector("[name=csrfmiddlewaretoken]").value,
     });
     outcome.textContent = "";
+    showFindings([]);
     delete outcome.dataset.wrong;
     try {
         const response = await fetch(paste.dataset.parseUrl, {method: "POST", body, redirect: "error"});
         const answer = await response.json();
         if (!response.ok) throw new Error(answer.details);
         outcome.textContent = `Filled in ${fill(answer.fields)} fields; look them over, then save.`;
+        showFindings(answer.findings);
     } catch (error) {
         outcome.dataset.wrong = "";
         outcome.textContent = error instanceof TypeError || error instanceof SyntaxError

@@ -7,6 +7,8 @@ import pytest
 
 from tests.e2e.stack import Stack, running_stack
 
+DATA = Path(__file__).parents[1] / "data"
+
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
@@ -29,3 +31,9 @@ def model(gemma_model: Path) -> dict[str, object]:
         "threads": 1,
         "slots": True,
     }
+
+
+@pytest.fixture(scope="module")
+def tool_model(model: dict[str, object]) -> dict[str, object]:
+    """The same with a chat template that knows tools: the file of the model has none at all."""
+    return {**model, "chat_template_file": str(DATA / "tools.jinja")}

@@ -48,6 +48,25 @@ def test_twenty_concurrent_first_requests_make_one_process(stack: Stack, demo: s
     assert log.count("started at") == 1
 
 
+def test_websocket_that_llama_cpp_does_not_have_is_refused_with_its_own_status(
+    stack: Stack, demo: str
+) -> None:
+    stack.call("POST", "/api/v1/instances/demo/start")
+    stack.until_status("demo", "running")
+    answer = requests.get(
+        f"{stack.url}/api/v1/instances/demo/proxy/nowhere",
+        headers={
+            "Authorization": f"Bearer {stack.management_key}",
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        },
+        timeout=20,
+    )
+    assert (answer.status_code, answer.json()["error"]) == (404, "backend_refused")
+
+
 def test_chat(stack: Stack, demo: str) -> None:
     answer = client(stack, demo).chat.completions.create(
         model="demo", messages=MESSAGES, max_tokens=8

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from instances.supervisor.inquiry import CommandFailed, output_of
@@ -57,3 +60,25 @@ def test_output_is_bounded() -> None:
 
 def test_output_up_to_the_bound_is_fine() -> None:
     assert len(python("print('y' * 999)", max_bytes=1000)) == 1000
+
+
+def test_program_that_is_asked_on_another_thread_ends_with_us(tmp_path: Path) -> None:
+    """It should not be left behind when the web process stops while it hangs."""
+    told = tmp_path / "pid"
+    asked = f"open({str(told)!r}, 'w').write(str(__import__('os').getpid())); import time; "
+    asked += "time.sleep(600)"
+    code = (
+        "import os, sys, threading, time, django\n"
+        "django.setup()\n"
+        "from instances.supervisor.inquiry import output_of\n"
+        f"argv = [sys.executable, '-c', {asked!r}]\n"
+        "ask = lambda: output_of(argv, environment=os.environ, timeout_seconds=60)\n"
+        "threading.Thread(target=ask, daemon=True).start()\n"
+        f"while not os.path.exists({str(told)!r}) or not open({str(told)!r}).read():\n"
+        "    time.sleep(0.01)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(int(told.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from llamactl.asgi_types import Receive, Scope, Send
+from llamactl.errors import LlamactlError
 from llamactl.open_access import ForeignPage, OpenAccessGuard
 
 
@@ -51,3 +55,28 @@ def test_bound_to_everywhere_any_name_of_ours_will_do() -> None:
     guard("0.0.0.0").check({b"host": b"gpu-box.lan:8080"})
     with pytest.raises(ForeignPage):
         guard("0.0.0.0").check({b"host": b"gpu-box.lan", b"origin": b"http://evil.example"})
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_handshakes_are_looked_at_as_requests_are(kind: str) -> None:
+    passed: list[str] = []
+    refused: list[LlamactlError] = []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        passed.append(scope["type"])
+
+    async def refuse(scope: Scope, send: Send, error: LlamactlError) -> None:
+        refused.append(error)
+
+    layer = OpenAccessGuard(application, refuse, host="127.0.0.1", allowed_origins=["*"])
+    host = (b"host", b"127.0.0.1:8080")
+    foreign = [host, (b"origin", b"http://evil.example")]
+    await layer({"type": kind, "headers": foreign}, unused, unused)
+    assert [error.status for error in refused] == [403]
+    assert not passed
+    await layer({"type": kind, "headers": [host]}, unused, unused)
+    assert passed == [kind]
+
+
+async def unused(*_: object) -> Any:
+    raise AssertionError

@@ -39,7 +39,14 @@ def test_configured_nodes_and_workers_are_listed_by_name(api: Client, settings: 
     assert "secret" not in response.content.decode()
 
 
-@pytest.mark.parametrize("name", ["other", "%00", "%F0%9F%98%80", "x" * 5000, "MAIN", "main%0A"])
+@pytest.mark.parametrize("name", ["%00", "x" * 5000, "main%0A", "a%20node"])
+def test_a_name_that_no_node_can_have_is_400(api: Client, name: str) -> None:
+    response = api.get(f"{NODES}/{name}")
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
+    assert len(response.content) < 1000
+
+
+@pytest.mark.parametrize("name", ["other", "%F0%9F%98%80", "x" * 100, "MAIN"])
 def test_an_unknown_node_is_404(api: Client, name: str) -> None:
     response = api.get(f"{NODES}/{name}")
     assert (response.status_code, response.json()["error"]) == (404, "not_found")

@@ -20,6 +20,7 @@ from proxy.gateway import Gateway
 from proxy.table import KeyRule, RoutingTable, Target
 from proxy.upstream import Upstream
 from proxy.waiting import Waiting
+from tests.proxy.socket_backend import SocketBackend
 
 ALICE = "llamactl-alice"
 """May use every instance."""
@@ -78,6 +79,13 @@ async def backend() -> AsyncIterator[Backend]:
     backend.origin = str(server.make_url("")).rstrip("/")
     yield backend
     await server.close()
+
+
+@pytest.fixture
+def sockets(backend: Backend) -> SocketBackend:
+    sockets = SocketBackend()
+    backend.handler = sockets.handle
+    return sockets
 
 
 def make_target(origin: str, **changes: Any) -> Target:

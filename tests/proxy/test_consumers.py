@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from instances.states import DesiredState, Status
+from llamactl.response_headers import ResponseHeaders
 from proxy.application import ProxyApplication
 from proxy.table import Target
 from tests.asgi import Exchange
@@ -109,7 +110,7 @@ async def test_query_that_no_backend_takes_is_refused_here(
 
 async def test_options_needs_no_key(app: ProxyApplication) -> None:
     answer = await ask(app, key=None, method="OPTIONS").finish()
-    assert (answer.status, answer.header("allow")) == (204, "GET, POST, OPTIONS")
+    assert (answer.status, answer.header("allow")) == (204, "POST, OPTIONS")
 
 
 async def test_models_lists_what_the_key_may_use(
@@ -474,3 +475,24 @@ async def test_management_proxy_takes_any_method_and_path_and_starts_nothing(
     answer = await Exchange(app, path, key=MANAGER).finish()
     assert (answer.status, answer.json()["error"]) == (503, "instance_not_running")
     assert not gateway.starts
+
+
+async def test_servers_headers_are_on_answers_and_refusals_and_the_backends_come_first(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    layer = ResponseHeaders(app, {"X-A": "server", "X-B": "server", "X-Of-Backend": "server"})
+    gateway.lay(make_target(backend.origin, response_headers=((b"x-a", b"configured"),)))
+
+    async def ok(request: web.Request) -> web.StreamResponse:
+        headers = {"X-A": "backend", "X-Of-Backend": "backend", "Access-Control-Max-Age": "1"}
+        return web.json_response({}, headers=headers)
+
+    backend.handler = ok
+    answer = await Exchange(layer, CHAT, key=ALICE, json={"model": "demo"}).finish()
+    assert [pair for pair in answer.headers if pair[0].startswith((b"x-", b"access"))] == [
+        (b"x-a", b"configured"),
+        (b"x-b", b"server"),
+        (b"x-of-backend", b"server"),
+    ]
+    refusal = await Exchange(layer, CHAT, json={"model": "demo"}).finish()
+    assert (refusal.status, refusal.header("x-a")) == (401, "server")

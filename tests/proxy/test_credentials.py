@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from keys.secrets import digest
-from proxy.credentials import rule_for, token_from, without_key
+from proxy.credentials import rule_for, without_key
 from proxy.errors import InvalidKey, MissingKey
 from proxy.table import KeyRule, RoutingTable
 
@@ -17,29 +17,14 @@ TABLE = RoutingTable(
 )
 
 
-@pytest.mark.parametrize(
-    ("headers", "query", "token"),
-    [
-        ([(b"authorization", b"Bearer one")], b"", "one"),
-        ([(b"x-api-key", b"two")], b"", "two"),
-        ([], b"a=1&api_key=three&b=2", "three"),
-        ([(b"x-api-key", b"two"), (b"authorization", b"Bearer one")], b"api_key=three", "one"),
-        ([(b"x-api-key", b"two")], b"api_key=three", "two"),
-        ([(b"authorization", b"Basic xyz"), (b"x-api-key", b"two")], b"", "two"),
-        ([(b"authorization", b"bearer one")], b"", None),
-        # As in the seed, an empty Bearer token settles it.
-        ([(b"authorization", b"Bearer "), (b"x-api-key", b"two")], b"", ""),
-        ([], b"", None),
-    ],
-)
-def test_key_is_taken_from_bearer_then_header_then_query(
-    headers: list, query: bytes, token: str | None
-) -> None:
-    assert token_from(headers, query) == token
-
-
 def test_known_key_has_its_rule() -> None:
-    assert rule_for([(b"x-api-key", KEY.encode())], b"", TABLE, 0.0).id == 1
+    for headers in (
+        [(b"authorization", b"Bearer " + KEY.encode())],
+        [(b"authorization", b"bearer " + KEY.encode())],
+        [(b"x-api-key", KEY.encode())],
+    ):
+        assert rule_for(headers, b"", TABLE, 0.0).id == 1
+    assert rule_for([], b"api_key=" + KEY.encode(), TABLE, 0.0).id == 1
 
 
 def test_missing_key_is_told_from_a_wrong_one() -> None:

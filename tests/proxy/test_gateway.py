@@ -89,6 +89,19 @@ async def test_what_was_made_a_moment_ago_is_known_to_whoever_looks_again(
         assert name in gateway.live.table.targets
 
 
+async def test_changed_port_is_where_requests_go_from_then_on(
+    broker: None, gateway: Gateway
+) -> None:
+    # The Go program works the address out once, and asks the old port until it is restarted.
+    instance = await create("a")
+    await until(lambda: "a" in gateway.live.table.targets, 1.0)
+    assert gateway.live.table.targets["a"].origin.endswith(f":{instance.port}")
+    options = {"backend_options": {"model": "/m.gguf", "port": instance.port + 7}}
+    await sync_to_async(lifecycle.update)("a", options, cause="test")
+    moved = f":{instance.port + 7}"
+    await until(lambda: gateway.live.table.targets["a"].origin.endswith(moved), 1.0)
+
+
 async def test_revoked_key_is_gone_and_a_narrowed_one_narrowed(
     broker: None, gateway: Gateway
 ) -> None:
@@ -183,3 +196,12 @@ async def test_request_for_an_instance_of_a_drained_node_starts_nothing(
     with pytest.raises(NodeDrained):
         await gateway.waiting.ready(gateway.live.table.targets["gemma"])
     assert await Instance.objects.filter(desired_state="stopped", generation=0).aexists()
+
+
+async def test_only_llama_cpp_instances_are_taken_for_llama_servers(gateway: Gateway) -> None:
+    for name, backend_type in (("llama", "llama_cpp"), ("v", "vllm"), ("m", "mlx_lm")):
+        document = {"backend_type": backend_type, "backend_options": {"model": "org/m"}}
+        await sync_to_async(lifecycle.create)(name, document, cause="test")
+    await gateway.look_again()
+    targets = gateway.live.table.targets
+    assert [name for name, target in targets.items() if target.is_llama_server] == ["llama"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.headers import to_backend, to_client
+from proxy.headers import accepts_gzip, to_backend, to_client
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,26 @@ def test_repeated_and_odd_headers_reach_the_backend_in_order() -> None:
     assert list(headers.items()) == [("x-a", "1"), ("x-b", "caf\xe9"), ("x-a", "2")]
 
 
+def test_what_a_client_says_of_its_api_reaches_the_backend() -> None:
+    said = {
+        "anthropic-version": "2023-06-01",
+        "anthropic-beta": "tools-2024-04-04",
+        "openai-organization": "org-1",
+        "x-stainless-retry-count": "0",
+    }
+    headers = [(name.encode(), text.encode()) for name, text in said.items()]
+    assert dict(to_backend(headers, None)) == said
+
+
+@pytest.mark.parametrize(
+    "header", [(b"retry-after", b"7"), (b"x-should-retry", b"true"), (b"request-id", b"req_1")]
+)
+def test_what_a_backend_says_of_trying_again_reaches_the_client(
+    header: tuple[bytes, bytes],
+) -> None:
+    assert to_client([header], []) == [header]
+
+
 def test_client_gets_the_backends_headers_without_its_cors_and_the_configured_ones() -> None:
     raw = [
         (b"Content-Type", b"text/event-stream"),
@@ -55,3 +75,28 @@ def test_client_gets_the_backends_headers_without_its_cors_and_the_configured_on
         (b"set-cookie", b"b=2"),
         (b"x-added", b"yes"),
     ]
+
+
+def test_configured_header_takes_the_place_of_the_backends_own() -> None:
+    raw = [(b"Cache-Control", b"no-cache"), (b"X-A", b"1")]
+    added = [(b"cache-control", b"max-age=60")]
+    assert to_client(raw, added) == [(b"x-a", b"1"), (b"cache-control", b"max-age=60")]
+
+
+@pytest.mark.parametrize(
+    ("said", "takes_it"),
+    [
+        (None, False),
+        (b"", False),
+        (b"identity", False),
+        (b"gzip", True),
+        (b"br, GZIP ;q=0.5", True),
+        (b"gzip;q=0, br", False),
+        (b"gzip; q=0.000, *", False),
+        (b"*", True),
+        (b"*;q=0", False),
+        (b"x-gzip", True),
+    ],
+)
+def test_gzip_is_taken_by_who_says_so(said: bytes | None, takes_it: bool) -> None:
+    assert accepts_gzip([] if said is None else [(b"accept-encoding", said)]) is takes_it

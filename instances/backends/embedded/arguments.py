@@ -500,6 +500,13 @@ def _unknown(name: str) -> str:
 
 
 def help_text() -> str:
-    """The flags, for ``--help``: a line a flag."""
-    lines = [f"{', '.join((*flag.names, *flag.off)):<72} {flag.kind.rule}" for flag in FLAGS]
+    """The flags, for ``--help``: a line a flag, laid out as llama-server does."""
+    lines = []
+    for flag in FLAGS:
+        names = ", ".join((*flag.names, *flag.off))
+        if flag.kind is SWITCH:
+            lines.append(names)
+        else:
+            value = "[on|off|auto]" if flag.kind is FLASH else "VALUE"
+            lines.append(f"{f'{names} {value}':<72}   {flag.kind.rule}")
     return "\n".join(lines)

@@ -1,0 +1,204 @@
+"""Is there, on disk, what an instance's options name?
+
+Nothing is opened but regular files, and of those nothing is read but the first bytes. What a path
+leads to may still hang (a network disk that is away), so callers don't wait for this in person.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+
+from instances.backends.base import Backend, looks_like_path
+from instances.backends.paths import Expected, PathOption
+from instances.preflight.findings import Finding, error
+from instances.preflight.gguf import HEADER_BYTES, fault_of_header
+
+MOST_PATHS = 20
+"""That are looked at for one option; a list may have any number."""
+_MOST_NEIGHBOURS = 1000
+_SHOWN = 200
+_SPLIT = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\.gguf", re.ASCII | re.DOTALL)
+_MOST_PARTS = 1000
+_SCALE = re.compile(r":[0-9.+-]{1,20}", re.ASCII)
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFREG: "a file",
+}
+
+
+class _Fault(Exception):
+    """What is wrong with a path, and what to do."""
+
+    def __init__(self, message: str, suggestion: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.suggestion = suggestion
+
+
+def check_files(backend: Backend, options: Mapping[str, object], directory: Path) -> list[Finding]:
+    """What of the paths in ``options`` (in normal form) is not there or not fit.
+
+    Relative ones are below ``directory``, where the process is started.
+    """
+    findings = []
+    for name, path, option in _paths(backend, options):
+        try:
+            _check(directory, path, option.expected)
+        except _Fault as fault:
+            findings.append(error(f"backend_options.{name}", fault.message, fault.suggestion))
+    return findings
+
+
+def _paths(
+    backend: Backend, options: Mapping[str, object]
+) -> Iterator[tuple[str, str, PathOption]]:
+    for name, option in backend.paths.items():
+        value = options.get(name)
+        if any(options.get(other) for other in option.unless):
+            continue
+        texts = value if isinstance(value, list) else [value]
+        named = (path for text in texts if isinstance(text, str) for path in _named(text, option))
+        for path in islice(dict.fromkeys(named), MOST_PATHS):
+            yield name, path, option
+
+
+def _named(text: str, option: PathOption) -> Iterator[str]:
+    """The paths in a text that an operator gave for ``option``."""
+    if option.may_be_name and not _is_path(text):
+        return
+    for path in text.split(",") if option.commas else [text]:
+        if path:
+            yield _without_scale(path) if option.scaled else path
+
+
+def _is_path(text: str) -> bool:
+    """Not a repository's name, and no template that is written out."""
+    return looks_like_path(text) and "\n" not in text and "{{" not in text
+
+
+def _without_scale(path: str) -> str:
+    stem, colon, scale = path.rpartition(":")
+    return stem if colon and _SCALE.fullmatch(colon + scale) else path
+
+
+def _check(directory: Path, path: str, expected: Expected) -> None:
+    """Raises _Fault."""
+    where = os.path.join(directory, path)
+    mode = _mode(directory, path, where, expected)
+    kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+    match expected:
+        case Expected.DIRECTORY:
+            fits = stat.S_ISDIR(mode)
+        case Expected.MODEL:
+            fits = stat.S_ISDIR(mode) or stat.S_ISREG(mode)
+        case _:
+            fits = stat.S_ISREG(mode)
+    if not fits:
+        raise _Fault(f"must be {expected.value}, but {shown(path)} is {kind}")
+    if stat.S_ISDIR(mode):
+        if not os.access(where, os.R_OK | os.X_OK):
+            raise _Fault(f"{shown(path)} can't be read by user {os.getuid()}")
+        return
+    header = _first_bytes(where, path, 0 if expected is Expected.FILE else HEADER_BYTES)
+    if expected is Expected.FILE:
+        return
+    if fault := fault_of_header(header):
+        raise _Fault(f"must be {expected.value}, but {shown(path)} {fault}")
+    _check_split(where, path)
+
+
+def _mode(directory: Path, path: str, where: str, expected: Expected) -> int:
+    try:
+        return os.stat(where).st_mode
+    except FileNotFoundError:
+        raise _Fault(
+            f"{shown(path)} does not exist{_meant_below(directory, path)}",
+            _neighbour(path, where, expected),
+        ) from None
+    except (OSError, ValueError) as problem:
+        raise _Fault(f"{shown(path)} can't be looked at: {_reason(problem)}") from None
+
+
+def _first_bytes(where: str, path: str, count: int) -> bytes:
+    """Of what was a regular file a moment ago. Should it be a FIFO now, this does not block."""
+    try:
+        descriptor = os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _Fault(f"{shown(path)} is no longer a file")
+            return os.read(descriptor, count)
+        finally:
+            os.close(descriptor)
+    except OSError as problem:
+        raise _Fault(f"{shown(path)} can't be read: {_reason(problem)}") from None
+
+
+def _check_split(where: str, path: str) -> None:
+    """A model in several files is named by its first, and all of them must be there."""
+    match = _SPLIT.fullmatch(where)
+    if match is None:
+        return
+    stem, number, count = match[1], int(match[2]), int(match[3])
+    if not 1 <= number <= count <= _MOST_PARTS:
+        return
+    if number != 1:
+        raise _Fault(
+            f"{shown(path)} is part {number} of a model in {count} files",
+            f"give the first: …-00001-of-{match[3]}.gguf",
+        )
+    missing = [
+        part
+        for part in range(2, count + 1)
+        if not os.path.exists(f"{stem}-{part:05}-of-{match[3]}.gguf")
+    ]
+    if missing:
+        raise _Fault(
+            f"{shown(path)} is a model in {count} files, of which {len(missing)} are missing, part"
+            f" {missing[0]} for one"
+        )
+
+
+def _meant_below(directory: Path, path: str) -> str:
+    return "" if os.path.isabs(path) else f" below {directory}, where backends are started"
+
+
+def _neighbour(path: str, where: str, expected: Expected) -> str:
+    """What the path may have been meant to be."""
+    if path.startswith("~"):
+        return "~ is not expanded, as no shell is in between; write the whole path"
+    try:
+        with os.scandir(os.path.dirname(where)) as entries:
+            names = [entry.name for entry in islice(entries, _MOST_NEIGHBOURS)]
+    except OSError:
+        return ""
+    if expected is Expected.GGUF:
+        names = [name for name in names if name.endswith(".gguf")]
+    near = difflib.get_close_matches(os.path.basename(where)[:255], names, n=1)
+    if not near:
+        return ""
+    return f"did you mean {shown(os.path.join(os.path.dirname(path), near[0]))}?"
+
+
+def _reason(problem: Exception) -> str:
+    if not isinstance(problem, OSError):
+        return "it holds a NUL character, or is no valid text"
+    if problem.errno == errno.ELOOP:
+        return "its symbolic links go round in a circle"
+    return (problem.strerror or str(problem)).lower()
+
+
+def shown(path: str) -> str:
+    """A path for a message: on one line, and not longer than it is useful."""
+    described = repr(path)
+    return described if len(described) <= _SHOWN else f"{described[: _SHOWN - 1]}…"

@@ -1,0 +1,66 @@
+"""What is said about an option that does not fit what is really there?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypedDict
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    """It can't start like this."""
+    WARNING = "warning"
+    """It may not start like this, or could not be checked."""
+
+
+class FindingDocument(TypedDict):
+    """A finding as the API shows it."""
+
+    field: str
+    severity: str
+    message: str
+    suggestion: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found."""
+
+    field: str
+    """As the options document names it: ``backend_options.model``, ``command_override``."""
+    severity: Severity
+    message: str
+    """A sentence without the field's name; no value of a secret is in it."""
+    suggestion: str = ""
+    """What to do instead, or an empty text."""
+
+    @property
+    def is_error(self) -> bool:
+        return self.severity is Severity.ERROR
+
+    @property
+    def sentence(self) -> str:
+        """Message and suggestion as one text for people."""
+        return f"{self.message}; {self.suggestion}" if self.suggestion else self.message
+
+    @property
+    def text(self) -> str:
+        """The same, with the name of the field."""
+        return f"{self.field}: {self.sentence}"
+
+    def to_document(self) -> FindingDocument:
+        return {
+            "field": self.field,
+            "severity": self.severity.value,
+            "message": self.message,
+            "suggestion": self.suggestion,
+        }
+
+
+def error(field: str, message: str, suggestion: str = "") -> Finding:
+    return Finding(field, Severity.ERROR, message, suggestion)
+
+
+def warning(field: str, message: str, suggestion: str = "") -> Finding:
+    return Finding(field, Severity.WARNING, message, suggestion)

@@ -1,0 +1,135 @@
+"""Do the flags of an instance's options fit those that its program lists?
+
+What the help doesn't list may exist all the same, so that is a warning. A value for a flag that
+takes none, or none for one that needs it, is an error: no program gets past that.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import cast
+
+from instances.backends.base import LOOPBACK, Backend
+from instances.backends.extra_args import ExtraValue, extra_spelling
+from instances.backends.flags import Flag, Setting
+from instances.preflight.findings import Finding, error, warning
+from instances.preflight.help_text import Help, ListedFlag
+
+MOST_FLAGS = 1000
+"""That are looked at; extra_args may hold any number."""
+MOST_SUGGESTIONS = 20
+"""Looking for a similar name takes milliseconds each."""
+_SIMILAR = 0.7
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A flag as the program is given it."""
+
+    field: str
+    spelling: str
+    has_value: bool
+    is_bare: bool
+    """Some flags are given several times, so both may be true."""
+    flag: Flag | None = None
+
+
+def check_flags(
+    backend: Backend, options: Mapping[str, object], listed: Help, program: str
+) -> list[Finding]:
+    """What of ``options`` (in normal form) does not fit the program's own list.
+
+    ``program`` is what it is called in messages.
+    """
+    findings = []
+    suggestions = 0
+    for given in islice(_given(backend, options), MOST_FLAGS):
+        entry = _entry(given, listed, is_argparse=backend.table.equals)
+        if entry is not None:
+            if wrong := _judged(given, entry, program):
+                findings.append(wrong)
+            continue
+        suggestion = ""
+        if suggestions < MOST_SUGGESTIONS:
+            suggestions += 1
+            suggestion = _suggestion(given, listed)
+        findings.append(
+            warning(given.field, f"{given.spelling} is not in the help of {program}", suggestion)
+        )
+    return findings
+
+
+def _given(backend: Backend, options: Mapping[str, object]) -> Iterator[_Given]:
+    """The flags that the program would be started with because of ``options``."""
+    launched = backend.launch_options(options, instance_name="preflight", host=LOOPBACK, port=1)
+    words = {word.partition("=")[0] for word in backend.build_args(launched)}
+    for name, value in options.items():
+        # Secrets are taken out before a launch; the port is ours to say.
+        if name in ("extra_args", "port") or name not in launched:
+            continue
+        flag = backend.table.flags[name]
+        if value is False:
+            yield _Given(f"backend_options.{name}", flag.negation, False, True, flag)
+            continue
+        times = flag.words_of(cast("Setting", value))
+        if flag.spelling in words:  # not a model that is said without its flag
+            yield _Given(f"backend_options.{name}", flag.spelling, any(times), not all(times), flag)
+    extra = cast("Mapping[str, ExtraValue]", options.get("extra_args") or {})
+    for key, given in extra.items():
+        each = given if isinstance(given, list) else [True if given == "true" else given]
+        is_bare = True in each
+        has_value = any(time is not True for time in each)
+        yield _Given(f"backend_options.extra_args.{key}", extra_spelling(key), has_value, is_bare)
+
+
+def _entry(given: _Given, listed: Help, *, is_argparse: bool) -> ListedFlag | None:
+    """What the help says about a flag, however it is spelled."""
+    name = given.spelling
+    if found := listed.get(name):
+        return found
+    if given.flag is not None and name == given.flag.negation:
+        # vLLM takes --no-enable-x, too, but lists --enable-x and --disable-x.
+        own = listed.get(given.flag.spelling)
+        return own if own is not None and not own.takes_value else None
+    if not is_argparse:
+        return None
+    # vLLM's --option.key value and --option+ value
+    if (base := listed.get(name.partition(".")[0].rstrip("+"))) and base.takes_value:
+        return base
+    # argparse takes the beginning of a name, if it is that of one alone.
+    longer = [other for other in listed if name.startswith("--") and other.startswith(name)]
+    return listed[longer[0]] if len(longer) == 1 else None
+
+
+def _judged(given: _Given, entry: ListedFlag, program: str) -> Finding | None:
+    if entry.removed:
+        return error(given.field, f"{program} says of {given.spelling}: {entry.removed}")
+    if given.has_value and not entry.takes_value:
+        return error(
+            given.field,
+            f"{given.spelling} takes no value in {program}, but it is given one",
+            "set it to true for the flag alone"
+            if given.flag is None
+            else "leave it out, or install a version of the program that takes one",
+        )
+    if given.is_bare and entry.needs_value:
+        return error(
+            given.field,
+            f"{given.spelling} needs a value in {program}",
+            f"its help says {given.spelling} {entry.value[:80]}",
+        )
+    return None
+
+
+def _suggestion(given: _Given, listed: Help) -> str:
+    if given.flag is not None:
+        for alias in given.flag.aliases:
+            if alias in listed:
+                return f"it lists {alias}, which means the same in other versions"
+        return "other versions have it"
+    names = [name for name in listed if name.startswith("--") == given.spelling.startswith("--")]
+    near = difflib.get_close_matches(given.spelling, names, n=1, cutoff=_SIMILAR)
+    return f"did you mean {near[0]}?" if near else ""

@@ -1,0 +1,170 @@
+"""How does a web process speak HTTP/1.1 with its clients? uvicorn's protocol, with limits of ours.
+
+uvicorn waits for the rest of a request for as long as the client likes, lets its head grow without
+end, and loses the body of a request that offers an upgrade it doesn't know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from llamactl.run.coalescing import Coalescing
+
+logger = logging.getLogger(__name__)
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Request line and headers; llama.cpp itself takes 8 KiB of each header."""
+
+_OTHER_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:(?![ \t]*websocket[ \t]*\r\n)[^\r\n]*", re.I)
+
+
+class Phase(Enum):
+    """What of a request has been received."""
+
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One client's connection."""
+
+    head_seconds = 30.0
+    """From the first byte of a request (or from connecting) until its last header."""
+    body_seconds = 30.0
+    """Between two pieces of a request's body; while it is we who don't read, the clock stands."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast(asyncio.Transport, Coalescing(transport, self.loop)))
+        self._phase = Phase.HEAD
+        self._head_bytes = 0
+        self._read_at = self.loop.time()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._arm(self.head_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase is not Phase.BODY:
+            if len(data) > MAX_HEAD_BYTES and data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES) < 0:
+                self._refuse_large_head()
+                return
+            if b"pgrade" in data:
+                data = _without_other_upgrades(data)
+        was_in_head = self._phase is Phase.HEAD
+        super().data_received(data)
+        if self._phase is Phase.IDLE:
+            if self._deadline is not None:
+                self._disarm()
+        elif not self.transport.is_closing():
+            # Of a chunk with the end of one request and the beginning of the next nothing counts.
+            self._count_incomplete(len(data) if was_in_head else 0)
+
+    def _count_incomplete(self, size: int) -> None:
+        """A request is there in part: bound how long it may take, and how large its head grows."""
+        self._read_at = self.loop.time()
+        if self._phase is Phase.HEAD:
+            self._head_bytes += size
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse_large_head()
+                return
+        if self._deadline is None:
+            self._arm(self.head_seconds if self._phase is Phase.HEAD else self.body_seconds)
+
+    def handle_websocket_upgrade(self) -> None:
+        self._phase = Phase.IDLE
+        self._disarm()
+        super().handle_websocket_upgrade()
+
+    # -- the parser's callbacks -------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._phase = Phase.HEAD
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._phase = Phase.BODY
+        # The body has time of its own.
+        self._disarm()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._phase = Phase.IDLE
+        super().on_message_complete()
+
+    # -- what takes too long, or is too large ----------------------------------------------------
+
+    def _arm(self, seconds: float) -> None:
+        self._deadline = self.loop.call_later(seconds, self._on_deadline)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _on_deadline(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if self._phase is Phase.HEAD and is_answering:
+            # The head of a pipelined request may take as long as the answer before it.
+            self._arm(self.head_seconds)
+        elif self._phase is Phase.BODY and (left := self._body_seconds_left()) > 0:
+            self._arm(left)
+        elif self._head_bytes or self._phase is Phase.BODY:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the rest of the request did not come in time")
+        else:
+            self.transport.close()  # connected, and never said a word
+
+    def _body_seconds_left(self) -> float:
+        if self.flow.read_paused:
+            return self.body_seconds
+        return self._read_at + self.body_seconds - self.loop.time()
+
+    def _refuse_large_head(self) -> None:
+        self._refuse(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+            f"the request line and the headers must have at most {MAX_HEAD_BYTES} bytes",
+        )
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls when the parser refuses a request."""
+        self._refuse(HTTPStatus.BAD_REQUEST, "this is no valid HTTP/1.1 request")
+
+    def _refuse(self, status: HTTPStatus, details: str) -> None:
+        """Answer, unless an answer has begun, and close."""
+        logger.info("%d to %s: %s", status, self.client and self.client[0], details)
+        self._disarm()
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            body = json.dumps({"error": "invalid_request", "details": details}).encode()
+            head = (
+                f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+def _without_other_upgrades(data: bytes) -> bytes:
+    """The request without an ``Upgrade`` to anything but WebSocket, which a server may ignore.
+
+    The parser takes what follows such a head for another protocol, so that the request would lose
+    its body; Java's client and ``curl --http2`` offer ``h2c`` with each request.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return data
+    head: Any = data[: end + 2]
+    return _OTHER_UPGRADE.sub(b"", head) + data[end + 2 :]

@@ -1,0 +1,578 @@
+"""What programs written with the openai client meet: each endpoint that llama.cpp has, and errors.
+
+``test_real_model.py`` has the simplest calls; here is what an application does beyond them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import httpx2
+import openai
+import pydantic
+import pytest
+import requests
+
+from tests.e2e.stack import Stack, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
+
+GREETING: list[Any] = [{"role": "user", "content": "Say hello to Zoë 👋"}]
+SAYING = "Grüße, Zoë 👋 你好"
+
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}},
+            "required": ["city"],
+        },
+    },
+}
+# A model this small calls nothing by itself; it does what was done before.
+WEATHER_TALK: list[Any] = [
+    {"role": "user", "content": "Weather in Rome?"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {
+                "id": "call-1",
+                "type": "function",
+                "function": {"name": "get_weather", "arguments": '{"city": "Rome"}'},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": "call-1", "content": "sunny"},
+    {"role": "user", "content": "Weather in Paris?"},
+]
+WEATHER_CALL: dict[str, Any] = {
+    "model": "demo",
+    "messages": WEATHER_TALK,
+    "tools": [WEATHER],
+    "tool_choice": "required",
+    "temperature": 0,
+    "max_tokens": 80,
+    "stop": ["</tool_call>"],
+}
+
+
+@pytest.fixture(scope="module")
+def key(stack: Stack, model: dict[str, object], tool_model: dict[str, object]) -> str:
+    stack.create("demo", tool_model)
+    stack.create("embedder", {**model, "embeddings": True, "pooling": "mean"})
+    stack.create("reranker", {**model, "reranking": True, "pooling": "rank"})
+    stack.create("broken", {**model, "model": "/nowhere/model.gguf"})
+    stack.create("by-hand", model, on_demand_start=False)
+    return stack.new_key()
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack, key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key=key, max_retries=0) as client:
+        yield client
+
+
+def schema(name: str, document: dict[str, object]) -> Any:
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": document}}
+
+
+# Chat
+
+
+def test_streamed_text_is_the_text_that_comes_in_one_piece(client: openai.OpenAI) -> None:
+    call: dict[str, Any] = {
+        "model": "demo",
+        "messages": GREETING,
+        "max_tokens": 12,
+        "temperature": 0,
+    }
+    # The first fills the cache, which changes the arithmetic a little.
+    client.chat.completions.create(**call)
+    whole = client.chat.completions.create(**call).choices[0].message.content
+    pieces = [
+        chunk.choices[0].delta.content or ""
+        for chunk in client.chat.completions.create(**call, stream=True)
+    ]
+    assert "".join(pieces) == whole
+    assert len(pieces) > 3
+
+
+def test_usage_comes_with_the_last_event_where_it_is_asked_for(client: openai.OpenAI) -> None:
+    *chunks, last = client.chat.completions.create(
+        model="demo",
+        messages=GREETING,
+        max_tokens=4,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body={"ignore_eos": True},
+    )
+    assert last.choices == []
+    assert last.usage is not None
+    assert last.usage.completion_tokens == 4
+    assert {chunk.usage for chunk in chunks} == {None}
+    assert {chunk.model for chunk in chunks} == {"demo"}
+
+
+def test_other_peoples_letters_survive_both_ways(client: openai.OpenAI) -> None:
+    # The schema leaves one answer, so the letters have to get to the model and back.
+    call: dict[str, Any] = {
+        "model": "demo",
+        "messages": GREETING,
+        # Letter by letter and byte by byte, if it likes to.
+        "max_tokens": 200,
+        "temperature": 0,
+        "response_format": schema("saying", {"const": SAYING}),
+    }
+    whole = client.chat.completions.create(**call).choices[0].message.content
+    assert whole is not None
+    assert json.loads(whole) == SAYING
+    pieces = [
+        chunk.choices[0].delta.content or ""
+        for chunk in client.chat.completions.create(**call, stream=True)
+    ]
+    assert json.loads("".join(pieces)) == SAYING
+
+
+def test_logprobs_choices_and_seed_reach_the_model(client: openai.OpenAI) -> None:
+    call: dict[str, Any] = {
+        "model": "demo",
+        "messages": GREETING,
+        "max_tokens": 3,
+        "temperature": 1.5,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "n": 2,
+        "seed": 7,
+        "extra_body": {"ignore_eos": True},
+    }
+    client.chat.completions.create(**call)
+    first, second = (client.chat.completions.create(**call) for _ in range(2))
+    assert [choice.index for choice in first.choices] == [0, 1]
+    logprobs = first.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert [len(token.top_logprobs) for token in logprobs.content] == [2, 2, 2]
+    texts = [[choice.message.content for choice in answer.choices] for answer in (first, second)]
+    assert texts[0] == texts[1]
+
+
+def test_many_at_once_by_the_async_client(stack: Stack, key: str) -> None:
+    async def ask_all() -> list[Any]:
+        async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key=key) as client:
+            return await asyncio.gather(
+                *(
+                    client.chat.completions.create(
+                        model="demo",
+                        messages=GREETING,
+                        max_tokens=20,
+                        temperature=0,
+                        response_format=schema("number", {"const": number}),
+                    )
+                    for number in range(8)
+                )
+            )
+
+    answers = asyncio.run(ask_all())
+    # It should mix up nobody's answer with another's.
+    assert [json.loads(answer.choices[0].message.content) for answer in answers] == [*range(8)]
+
+
+# Tools
+
+
+def test_tool_call_comes_back_parsed(client: openai.OpenAI) -> None:
+    answer: Any = client.chat.completions.create(**WEATHER_CALL)
+    choice = answer.choices[0]
+    assert choice.finish_reason == "tool_calls"
+    (call,) = choice.message.tool_calls
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    # It should have shown the tool to the model, beside the talk itself.
+    bare: Any = client.chat.completions.create(model="demo", messages=WEATHER_TALK, max_tokens=1)
+    assert answer.usage.prompt_tokens > bare.usage.prompt_tokens + 20
+
+
+def test_streamed_tool_call_is_put_together_by_the_client(client: openai.OpenAI) -> None:
+    with client.chat.completions.stream(**WEATHER_CALL) as stream:
+        events = list(stream)
+        final: Any = stream.get_final_completion().choices[0]
+    pieces = [
+        event.arguments_delta
+        for event in events
+        if event.type == "tool_calls.function.arguments.delta"
+    ]
+    assert len(pieces) > 3
+    assert json.loads("".join(pieces)) == {"city": "Paris"}
+    assert final.finish_reason == "tool_calls"
+    assert final.message.tool_calls[0].function.name == "get_weather"
+
+
+def test_tools_result_is_read_by_the_model(client: openai.OpenAI) -> None:
+    answered = [
+        *WEATHER_TALK,
+        {**WEATHER_TALK[1]},
+        {"role": "tool", "tool_call_id": "call-1", "content": "rain, " * 20},
+    ]
+    longer, shorter = (
+        client.chat.completions.create(
+            model="demo", messages=messages, tools=[WEATHER], max_tokens=1
+        ).usage
+        for messages in (answered, WEATHER_TALK)
+    )
+    assert longer is not None
+    assert shorter is not None
+    assert longer.prompt_tokens > shorter.prompt_tokens + 40
+
+
+# Structured output
+
+
+class Reply(pydantic.BaseModel):
+    mood: Literal["glad", "sad"]
+    is_short: bool
+
+
+def test_structured_output_is_of_the_type_that_was_asked_for(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.parse(
+        model="demo", messages=GREETING, max_tokens=60, temperature=0, response_format=Reply
+    )
+    assert isinstance(answer.choices[0].message.parsed, Reply)
+
+
+# The other endpoints
+
+
+def test_text_completion_streamed(client: openai.OpenAI) -> None:
+    chunks = list(
+        client.completions.create(
+            model="demo",
+            prompt="Once upon a time",
+            max_tokens=6,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+    )
+    assert "".join(chunk.choices[0].text for chunk in chunks)
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
+def test_embeddings_in_the_clients_own_encoding(client: openai.OpenAI) -> None:
+    # Unless told otherwise this client asks for base64.
+    answer = client.embeddings.create(model="embedder", input=["a cat", "a kitten", "tax law"])
+    cat, kitten, tax = (entry.embedding for entry in answer.data)
+    assert len(cat) == 640
+
+    def alike(one: list[float], other: list[float]) -> float:
+        return sum(a * b for a, b in zip(one, other, strict=True))
+
+    assert alike(cat, cat) == pytest.approx(1, abs=0.01)
+    assert alike(cat, kitten) > alike(cat, tax)
+
+
+def test_rerank(client: openai.OpenAI) -> None:
+    answer: Any = client.post(
+        "/rerank",
+        body={"model": "reranker", "query": "a cat", "documents": ["a kitten", "tax law"]},
+        cast_to=object,
+    )
+    assert sorted(result["index"] for result in answer["results"]) == [0, 1]
+    assert all(isinstance(result["relevance_score"], float) for result in answer["results"])
+
+
+def test_response(client: openai.OpenAI) -> None:
+    answer = client.responses.create(model="demo", input="Say hello.", max_output_tokens=6)
+    assert answer.output_text
+    assert answer.model == "demo"
+    assert answer.usage is not None
+    assert answer.usage.output_tokens > 0
+
+
+def test_response_streamed(client: openai.OpenAI) -> None:
+    # Not by responses.stream(): it wants an output_index, which llama.cpp leaves out.
+    events: list[Any] = list(
+        client.responses.create(
+            model="demo",
+            input="Say hello.",
+            max_output_tokens=6,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+    )
+    assert [events[0].type, events[-1].type] == ["response.created", "response.completed"]
+    pieces = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert len(pieces) > 3
+    assert "".join(pieces) == events[-1].response.output_text
+
+
+def test_response_that_calls_a_tool(client: openai.OpenAI) -> None:
+    talk: Any = [
+        {"role": "user", "content": "Weather in Rome?"},
+        {
+            "type": "function_call",
+            "call_id": "call-1",
+            "name": "get_weather",
+            "arguments": '{"city": "Rome"}',
+        },
+        {"type": "function_call_output", "call_id": "call-1", "output": "sunny"},
+        {"role": "user", "content": "Weather in Paris?"},
+    ]
+    tool: Any = {"type": "function", **WEATHER["function"]}
+    answer = client.responses.create(
+        model="demo",
+        input=talk,
+        tools=[tool],
+        tool_choice="required",
+        temperature=0,
+        max_output_tokens=30,
+    )
+    call: Any = answer.output[0]
+    assert (call.type, call.name) == ("function_call", "get_weather")
+    assert json.loads(call.arguments) == {"city": "Paris"}
+
+
+def test_model_is_retrieved_by_its_id(client: openai.OpenAI) -> None:
+    assert client.models.retrieve("demo") in list(client.models.list())
+    for unknown in ("nope", "demo/nope"):
+        with pytest.raises(openai.NotFoundError) as caught:
+            client.models.retrieve(unknown)
+        assert caught.value.code == "model_not_found"
+
+
+# Errors
+
+
+def counted(stack: Stack, key: str) -> tuple[openai.OpenAI, list[int]]:
+    """A client with its usual retries, and the statuses of all the answers that it got."""
+    statuses: list[int] = []
+    hooks = {"response": [lambda response: statuses.append(response.status_code)]}
+    http = openai.DefaultHttpxClient(event_hooks=hooks)
+    return openai.OpenAI(base_url=f"{stack.url}/v1", api_key=key, http_client=http), statuses
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_failed_start_is_not_tried_again_by_the_clients_retries(
+    stack: Stack, key: str, is_stream: bool
+) -> None:
+    def starts() -> int:
+        log: str = stack.call("GET", "/api/v1/instances/broken/logs").text
+        return log.count("started at")
+
+    before = starts()
+    client, statuses = counted(stack, key)
+    with client, pytest.raises(openai.InternalServerError) as caught:
+        client.chat.completions.create(model="broken", messages=GREETING, stream=is_stream)
+    assert statuses == [502]
+    assert starts() == before + 1
+    assert caught.value.code == "backend_start_failed"
+    assert "/nowhere/model.gguf" in caught.value.message
+    assert isinstance(caught.value.body, dict)
+    assert caught.value.body["reason"] == "model_not_found"
+
+
+def test_instance_that_may_not_start_is_asked_once(stack: Stack, key: str) -> None:
+    client, statuses = counted(stack, key)
+    with client, pytest.raises(openai.InternalServerError, match="on-demand start is not enabled"):
+        client.chat.completions.create(model="by-hand", messages=GREETING)
+    assert statuses == [503]
+
+
+def test_unknown_model_is_not_found(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(model="nope", messages=GREETING)
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+IMAGE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhg"
+    "GAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "document"),
+    [
+        (
+            "/v1/chat/completions",
+            "demo",
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "text", "text": "What is this?"},
+                            {"type": "image_url", "image_url": {"url": IMAGE}},
+                        ],
+                    }
+                ]
+            },
+        ),
+        (
+            "/v1/chat/completions",
+            "demo",
+            {"messages": [{"role": "user", "content": "long prompt " * 20_000}]},
+        ),
+        ("/v1/chat/completions", "demo", {"messages": "none"}),
+        ("/v1/embeddings", "demo", {"input": "of a model that was not started for them"}),
+        ("/v1/rerank", "demo", {"query": "a", "documents": ["b"]}),
+        ("/v1/audio/speech", "demo", {"input": "an endpoint that llama.cpp doesn't have"}),
+    ],
+    ids=["image", "too-long", "no-messages", "no-embeddings", "no-rerank", "no-endpoint"],
+)
+def test_backends_error_is_passed_on_unchanged(
+    stack: Stack, key: str, path: str, name: str, document: dict[str, object]
+) -> None:
+    stack.call("POST", f"/api/v1/instances/{name}/start")
+    stack.until_status(name, "running")
+    body = json.dumps({"model": name, **document})
+    answer = requests.post(
+        stack.url + path, data=body, headers={"Authorization": f"Bearer {key}"}, timeout=60
+    )
+    port = stack.instance(name)["options"]["backend_options"]["port"]
+    backend_key = stack.backends(name)[0].environ()["LLAMA_API_KEY"]
+    direct = requests.post(
+        f"http://127.0.0.1:{port}{path}",
+        data=body,
+        headers={"Authorization": f"Bearer {backend_key}"},
+        timeout=60,
+    )
+    assert answer.status_code == direct.status_code >= 400
+    assert answer.content == direct.content
+    assert answer.headers["Content-Type"] == direct.headers["Content-Type"]
+
+
+def test_prompt_over_the_context_is_a_bad_request(client: openai.OpenAI) -> None:
+    long: list[Any] = [{"role": "user", "content": "long prompt " * 20_000}]
+    with pytest.raises(openai.BadRequestError, match="exceeds the available context size"):
+        client.chat.completions.create(model="demo", messages=long)
+
+
+# Clients that leave
+
+
+def cancellations(stack: Stack) -> int:
+    """How often llama.cpp gave a request up; one that is not streamed takes it some seconds."""
+    log: str = stack.call("GET", "/api/v1/instances/demo/logs").text
+    return log.count("cancel task")
+
+
+ENDLESS: dict[str, Any] = {
+    "model": "demo",
+    "messages": GREETING,
+    "max_tokens": 900,
+    "extra_body": {"ignore_eos": True},
+}
+
+
+def test_request_that_timed_out_is_given_up_by_the_backend(
+    stack: Stack, client: openai.OpenAI
+) -> None:
+    client.chat.completions.create(model="demo", messages=GREETING, max_tokens=1)
+    before = cancellations(stack)
+    with pytest.raises(openai.APITimeoutError):
+        client.with_options(timeout=0.5).chat.completions.create(**ENDLESS)
+    until(lambda: cancellations(stack) == before + 1, 30, "the request given up")
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_cancelled_task_is_given_up_by_the_backend(stack: Stack, key: str, is_stream: bool) -> None:
+    async def ask(client: openai.AsyncOpenAI) -> None:
+        answer: Any = await client.chat.completions.create(**ENDLESS, stream=is_stream)
+        async for _ in answer:
+            pass
+
+    async def cancel() -> None:
+        async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key=key) as client:
+            task = asyncio.create_task(ask(client))
+            await asyncio.to_thread(until, lambda: stack.busy_slots("demo"), 10, "a busy slot")
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    before = cancellations(stack)
+    asyncio.run(cancel())
+    until(lambda: cancellations(stack) == before + 1, 30, "the request given up")
+
+
+# Programs that speak HTTP themselves
+
+
+def chat_body(**fields: object) -> dict[str, object]:
+    return {"model": "demo", "messages": GREETING, "max_tokens": 2, **fields}
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        lambda key: {"headers": {"Authorization": f"bearer {key}"}},
+        lambda key: {"headers": {"Authorization": f"BEARER {key}"}},
+        lambda key: {"headers": {"X-API-Key": key}},
+        lambda key: {"params": {"api_key": key}},
+    ],
+    ids=["bearer", "BEARER", "X-API-Key", "query"],
+)
+def test_key_may_stand_where_the_program_puts_it(
+    stack: Stack, key: str, credentials: Callable[[str], dict[str, Any]]
+) -> None:
+    answer = httpx2.post(
+        f"{stack.url}/v1/chat/completions", json=chat_body(), timeout=60, **credentials(key)
+    )
+    assert answer.status_code == 200, answer.text
+
+
+def test_key_in_the_query_is_in_no_log(stack: Stack, key: str) -> None:
+    for method, path, secret in (
+        ("POST", "/v1/chat/completions", key),
+        ("GET", "/v1/chat/completions", key),
+        ("POST", "/v1/nothing", key),
+        ("GET", "/api/v1/instances", stack.management_key),
+        ("GET", "/api/v1/nothing", stack.management_key),
+        ("GET", "/api/v1/instances/demo/proxy/props", stack.management_key),
+    ):
+        requests.request(
+            method, f"{stack.url}{path}?api_key={secret}", json=chat_body(), timeout=60
+        )
+    logs = [stack.output, *stack.data_dir.rglob("*.log")]
+    assert len(logs) > 1
+    for log in logs:
+        text = log.read_text(errors="replace")
+        assert "api_key=" not in text, log
+        assert key not in text, log
+
+
+def test_lower_case_bearer_opens_the_management_api_too(stack: Stack) -> None:
+    headers = {"authorization": f"bearer {stack.management_key}"}
+    assert httpx2.get(f"{stack.url}/api/v1/version", headers=headers).status_code == 200
+
+
+def test_body_in_chunks_without_a_length_or_a_type(stack: Stack, key: str) -> None:
+    whole = json.dumps(chat_body()).encode()
+    answer = requests.post(
+        f"{stack.url}/v1/chat/completions",
+        data=(whole[at : at + 10] for at in range(0, len(whole), 10)),
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=60,
+    )
+    assert answer.status_code == 200, answer.text
+
+
+def test_events_are_read_line_by_line_over_one_connection(stack: Stack, key: str) -> None:
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {key}"
+        for _ in range(3):
+            answer = session.post(
+                f"{stack.url}/v1/chat/completions",
+                json=chat_body(stream=True),
+                stream=True,
+                timeout=60,
+            )
+            assert answer.headers["Content-Type"].startswith("text/event-stream")
+            lines = [line for line in answer.iter_lines() if line]
+            assert all(line.startswith(b"data: ") for line in lines)
+            assert lines[-1] == b"data: [DONE]"

@@ -1,0 +1,124 @@
+"""The whole check: program and files together, and what is left unchecked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instances import preflight
+from instances.options import parse_options
+from instances.preflight import Finding, check
+from instances.preflight.programs import HelpShelf
+from llamactl.config import AppConfig
+
+
+def found(config: AppConfig, /, **document: Any) -> list[Finding]:
+    shelf = HelpShelf()
+    return check(parse_options(document, config), config, patience_seconds=60, shelf=shelf)
+
+
+def fields(findings: list[Finding]) -> list[tuple[str, str]]:
+    return [(finding.field, finding.severity.value) for finding in findings]
+
+
+def with_node(override: Any) -> AppConfig:
+    from llamactl.config.schema import NodeConfig
+
+    config: AppConfig = override(instances={})
+    return config.model_copy(update={"nodes": {"far": NodeConfig(address="http://far:8080")}})
+
+
+def test_bundled_server_is_asked_for_real(config: AppConfig, gemma_model: Path) -> None:
+    options = {"model": str(gemma_model), "ctx_size": 512, "flash_attn": "on", "mmap": False}
+    assert found(config, backend_options=options) == []
+    (finding,) = found(config, backend_options={**options, "ctx_sise": 512})
+    assert fields([finding]) == [("backend_options.extra_args.ctx_sise", "warning")]
+    assert finding.message == "--ctx-sise is not in the help of the bundled llama.cpp server"
+    assert finding.suggestion == "did you mean --ctx-size?"
+
+
+def test_flag_that_the_bundled_server_refuses_by_name_is_a_warning(
+    config: AppConfig, gemma_model: Path
+) -> None:
+    findings = found(config, backend_options={"model": str(gemma_model), "device": "CUDA0"})
+    assert fields(findings) == [("backend_options.device", "warning")]
+
+
+def test_text_file_as_a_model_is_an_error(config: AppConfig, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_text("hello")
+    (finding,) = found(config, backend_options={"model": str(tmp_path / "m.gguf")})
+    assert fields([finding]) == [("backend_options.model", "error")]
+    assert "is a text file" in finding.message
+
+
+def test_errors_come_before_warnings(config: AppConfig) -> None:
+    options = {"model": "/nonexistent.gguf", "lora": ["/nonexistent"], "unheard_of_flag": 1}
+    severities = [severity for _, severity in fields(found(config, backend_options=options))]
+    assert severities == ["error", "error", "warning"]
+
+
+def test_relative_path_is_meant_where_backends_are_started(config: AppConfig) -> None:
+    (finding,) = found(config, backend_options={"model": "m"})
+    assert str(config.data_dir) in finding.message
+
+
+def test_program_that_was_typed_wrong_is_an_error(config: AppConfig) -> None:
+    findings = found(config, command_override="/nonexistent/llama-server")
+    assert fields(findings) == [("command_override", "error")]
+
+
+def test_program_that_is_not_installed_yet_is_a_warning(config: AppConfig) -> None:
+    findings = found(config, backend_type="vllm", backend_options={"model": "a/b"})
+    assert fields(findings) == [("backend_type", "warning")]
+
+
+def test_program_without_help_is_one_warning(config: AppConfig) -> None:
+    findings = found(config, command_override="/bin/true", backend_options={"unheard_of": 1})
+    assert fields(findings) == [("command_override", "warning")]
+    assert "the flags were not checked" in findings[0].message
+
+
+def test_program_is_looked_for_where_the_process_will_look(
+    config: AppConfig, tmp_path: Path
+) -> None:
+    flags = "\\n".join(f"--flag-{number}" for number in range(30))
+    (tmp_path / "mine").write_text(f"#!{sys.executable}\nprint('''{flags}''')\n")
+    (tmp_path / "mine").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    findings = found(
+        config,
+        command_override="mine",
+        environment={"PATH": path},
+        backend_options={"extra_args": {"flag_3": "true", "flagg-4": "true"}},
+    )
+    assert [finding.suggestion for finding in findings] == ["did you mean --flag-4?"]
+
+
+def test_instances_of_other_nodes_are_left_alone(override: Any) -> None:
+    options = {"model": "/nonexistent.gguf", "unheard_of": 1}
+    assert found(with_node(override), nodes=["far"], backend_options=options) == []
+
+
+def test_paths_in_containers_are_left_alone(config: AppConfig, tmp_path: Path) -> None:
+    options = {"model": "/models/in-the-container.gguf", "unheard_of": 1}
+    findings = found(config, docker_enabled=True, backend_options=options)
+    assert set(fields(findings)) <= {("docker_enabled", "warning")}
+
+
+def test_disk_that_does_not_answer_is_not_waited_for(
+    config: AppConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(preflight, "check_files", lambda *_: answers.wait(60) and [])
+    options = parse_options({"backend_options": {"model": "/away/m.gguf"}}, config)
+    try:
+        findings = check(options, config, patience_seconds=0.2, shelf=HelpShelf())
+    finally:
+        answers.set()
+    assert ("backend_options", "warning") in fields(findings)
+    assert "does not answer" in findings[-1].message or "does not answer" in findings[0].message

@@ -1,0 +1,218 @@
+"""Programs that are asked for their help: well-behaved, changed, hanging, and chatty ones."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from instances.preflight import programs
+from instances.preflight.help_text import Help
+from instances.preflight.programs import HelpShelf, NoHelp, Program, program
+
+PATIENCE = 30.0
+
+
+class Script:
+    """A program whose text can be changed, and which notes each time that it runs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "program"
+        self.runs = directory / "runs"
+
+    def write(self, code: str) -> None:
+        self.path.write_text(
+            f"#!{sys.executable} -S\nimport sys, os, time\n"
+            f"open({str(self.runs)!r}, 'a').write(repr(sys.argv[1:]) + '\\n')\n{code}\n"
+        )
+        self.path.chmod(0o755)
+
+    def lists(self, *names: str) -> None:
+        flags = [*names, *(f"--flag-{number}" for number in range(30))]
+        self.write(f"print('\\n'.join({flags!r}))")
+
+    @property
+    def times(self) -> int:
+        return len(self.runs.read_text().splitlines()) if self.runs.exists() else 0
+
+    def asked(self, *args: str, help_flags: tuple[str, ...] = ("--help",)) -> Program:
+        return program(
+            [str(self.path)],
+            args,
+            help_flags=help_flags,
+            configured={},
+            own={"PATH": os.environ["PATH"], "SECRET": "s3cret"},
+        )
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    return Script(tmp_path)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    return tmp_path / "help"
+
+
+@pytest.fixture
+def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that hang are killed soon, and are gone when the test ends."""
+    monkeypatch.setattr(programs, "HELP_SECONDS", 2.0)
+
+
+def ask(shelf: HelpShelf, asked: Program, kept: Path, patience: float = PATIENCE) -> Help:
+    return shelf.help_of(asked, kept, patience)
+
+
+def test_program_is_asked_once(script: Script, kept: Path) -> None:
+    script.lists("--one")
+    shelf = HelpShelf()
+    assert "--one" in ask(shelf, script.asked("serve"), kept)
+    assert "--one" in ask(shelf, script.asked("serve"), kept)
+    assert script.runs.read_text() == "['serve', '--help']\n"
+    assert not kept.exists()
+
+
+def test_changed_program_is_asked_again(script: Script, kept: Path) -> None:
+    shelf = HelpShelf()
+    script.lists("--one")
+    ask(shelf, script.asked(), kept)
+    script.lists("--other")
+    flags = ask(shelf, script.asked(), kept)
+    assert "--other" in flags
+    assert "--one" not in flags
+
+
+def test_touched_program_is_asked_again(script: Script, kept: Path) -> None:
+    shelf = HelpShelf()
+    script.lists("--one")
+    ask(shelf, script.asked(), kept)
+    os.utime(script.path, ns=(1, 1))
+    ask(shelf, script.asked(), kept)
+    assert script.times == 2
+
+
+def test_slow_help_survives_a_restart(
+    script: Script, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "SLOW_SECONDS", -1.0)
+    script.lists("--one")
+    ask(HelpShelf(), script.asked(), kept)
+    assert "--one" in ask(HelpShelf(), script.asked(), kept)
+    assert script.times == 1
+    # But not a change of the program.
+    script.lists("--other")
+    assert "--other" in ask(HelpShelf(), script.asked(), kept)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"stamp": 1}', "[" * 100_000, "\x00\xff"])
+def test_damaged_file_of_kept_help_is_not_believed(
+    script: Script, kept: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "SLOW_SECONDS", -1.0)
+    script.lists("--one")
+    ask(HelpShelf(), script.asked(), kept)
+    (file,) = kept.iterdir()
+    file.write_text(text, encoding="latin-1")
+    assert "--one" in ask(HelpShelf(), script.asked(), kept)
+
+
+def test_help_is_given_where_nothing_can_be_kept(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "SLOW_SECONDS", -1.0)
+    script.lists("--one")
+    assert "--one" in ask(HelpShelf(), script.asked(), Path("/proc/nowhere"))
+
+
+def test_second_way_of_asking_is_tried(script: Script, kept: Path) -> None:
+    """It should serve versions of vLLM that don't know ``--help=all``."""
+    flags = "".join(f"--flag-{number}\\n" for number in range(30))
+    script.write(f"sys.exit(2) if '--help=all' in sys.argv else print('{flags}')")
+    assert ask(HelpShelf(), script.asked(help_flags=("--help=all", "--help")), kept)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("sys.exit('no such option')", "no such option"),
+        ("print('hello')", "is not understood"),
+        ("", "is not understood"),
+        ("while True: print('--flag N   ' + 'y' * 1000)", "printed more than"),
+        ("os.kill(os.getpid(), 9)", "exit code -9"),
+    ],
+)
+def test_program_without_help_says_why_and_is_not_asked_at_once_again(
+    script: Script, kept: Path, code: str, said: str
+) -> None:
+    now = 0.0
+    shelf = HelpShelf(clock=lambda: now)
+    script.write(code)
+    for _ in range(2):
+        with pytest.raises(NoHelp, match=said):
+            ask(shelf, script.asked(), kept)
+    assert script.times == 1
+    now = 61.0
+    with pytest.raises(NoHelp, match=said):
+        ask(shelf, script.asked(), kept)
+    assert script.times == 2
+
+
+@pytest.mark.usefixtures("bounded")
+def test_program_that_hangs_is_neither_waited_for_nor_left_behind(
+    script: Script, kept: Path
+) -> None:
+    script.write(
+        f"open({str(kept.parent / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
+    )
+    shelf = HelpShelf()
+    with pytest.raises(NoHelp, match=r"took longer than 0\.1 s"):
+        ask(shelf, script.asked(), kept, patience=0.1)
+    with pytest.raises(NoHelp, match="did not end within"):
+        ask(shelf, script.asked(), kept)
+    assert script.times == 1
+    pid = int((kept.parent / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.usefixtures("bounded")
+def test_answer_of_a_slow_program_is_there_for_the_next(script: Script, kept: Path) -> None:
+    flags = "".join(f"--flag-{number}\\n" for number in range(30))
+    script.write(f"time.sleep(0.3)\nprint('{flags}')")
+    shelf = HelpShelf()
+    with pytest.raises(NoHelp, match="may say more"):
+        ask(shelf, script.asked(), kept, patience=0.01)
+    assert "--flag-1" in ask(shelf, script.asked(), kept)
+    assert script.times == 1
+
+
+@pytest.mark.usefixtures("bounded")
+def test_only_so_many_programs_are_asked_at_once(tmp_path: Path, kept: Path) -> None:
+    shelf = HelpShelf()
+    said = []
+    for number in range(programs.MOST_PROGRAMS_AT_ONCE + 1):
+        (tmp_path / str(number)).mkdir()
+        script = Script(tmp_path / str(number))
+        script.write("time.sleep(600)")
+        with pytest.raises(NoHelp) as caught:
+            ask(shelf, script.asked(), kept, patience=0.01)
+        said.append(str(caught.value))
+    assert "too many programs" in said.pop()
+    assert not any("too many programs" in text for text in said)
+    deadline = time.monotonic() + 30
+    while shelf._asking:  # the killed ones must be gone before the test is
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_instance_tells_the_help_no_secret(script: Script, kept: Path) -> None:
+    script.write("sys.exit(repr(dict(os.environ)))")
+    with pytest.raises(NoHelp) as caught:
+        ask(HelpShelf(), script.asked(), kept)
+    assert "s3cret" not in str(caught.value)
+    assert "SECRET" not in dict(script.asked().environment)
