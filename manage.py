@@ -14,6 +14,11 @@ def main() -> None:
         from llamactl.config.explain import main as check_config
 
         sys.exit(check_config(sys.argv[2:]))
+    if sys.argv[1:2] == ["doctor"]:
+        # As above; and before the first run it must not make what it is to look at.
+        from llamactl.doctor.command import main as doctor
+
+        sys.exit(doctor(sys.argv[2:]))
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

@@ -323,6 +323,7 @@ class InstanceAdmin(PreflightAdmin):
                 {
                     **collapsed,
                     "fields": ["port", "environment", "command_override", "docker_enabled"]
+                    + ["working_directory", "limits"]
                     + ([] if obj is None else ["seen"]),
                 },
             ),

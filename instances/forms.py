@@ -165,6 +165,18 @@ class InstanceForm(CheckedForm, _ModelForm):
         widget=UnfoldAdminTextInputWidget(),
         help_text="Instances of a group share the limit that group_limits sets for it.",
     )
+    working_directory = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget({"spellcheck": "false"}),
+        help_text="An absolute path on the node; empty: the data directory. Not for Docker.",
+    )
+    limits = forms.CharField(
+        required=False,
+        strip=False,
+        widget=UnfoldAdminTextareaWidget({"rows": 2, "spellcheck": "false"}),
+        help_text='A JSON object, such as {"nice": 10, "cpus": "0-3", "memory_mb": 8000}; also'
+        " open_files, core_dumps and oom_score_adj. Not for Docker.",
+    )
     seen = forms.CharField(required=False, widget=forms.HiddenInput())
 
     class Meta:
@@ -230,6 +242,8 @@ class InstanceForm(CheckedForm, _ModelForm):
             "docker_enabled": "" if docker is None else str(docker).lower(),
             "command_override": readable(document.get("command_override", "")),
             "group": readable(document.get("group", "")),
+            "working_directory": readable(document.get("working_directory", "")),
+            "limits": readable_json(limits) if (limits := document.get("limits")) else "",
             "seen": fingerprint(document),
             **to_fields(document["backend_type"], document["backend_options"]),
         }
@@ -238,6 +252,9 @@ class InstanceForm(CheckedForm, _ModelForm):
 
     def clean_further_options(self) -> dict[str, object]:
         return parse_object(self.cleaned_data["further_options"])
+
+    def clean_limits(self) -> dict[str, object]:
+        return parse_object(self.cleaned_data["limits"])
 
     def clean_environment(self) -> dict[str, str]:
         return parse_lines(self.cleaned_data["environment"])
@@ -283,6 +300,8 @@ class InstanceForm(CheckedForm, _ModelForm):
             "environment",
             "command_override",
             "group",
+            "working_directory",
+            "limits",
         ):
             if name in changed:
                 document[name] = cleaned[name]

@@ -25,6 +25,7 @@ from instances.tasks import wake_node
 from llamactl.config import AppConfig, current
 from llamactl.events import announce
 from llamactl.models import Topic
+from nodes.errors import NodeDrained
 from nodes.models import Node
 
 logger = logging.getLogger(__name__)
@@ -124,10 +125,14 @@ def delete(name: str, *, cause: str) -> None:
 
 
 def request_start(name: str, *, cause: str) -> Instance:
-    """Ask for a running instance; one that runs, or is about to, is left alone."""
+    """Ask for a running instance; one that runs, or is about to, is left alone.
+
+    Raises NodeDrained.
+    """
     with transaction.atomic():
         instance = _locked(name)
         if not instance.is_wanted:
+            _refuse_if_drained(instance)
             _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
     return instance
 
@@ -142,9 +147,10 @@ def request_stop(name: str, *, cause: str) -> Instance:
 
 
 def request_restart(name: str, *, cause: str) -> Instance:
-    """Ask for a new process, whether or not one runs now."""
+    """Ask for a new process, whether or not one runs now. Raises NodeDrained."""
     with transaction.atomic():
         instance = _locked(name)
+        _refuse_if_drained(instance)
         _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
     return instance
 
@@ -169,6 +175,12 @@ def _locked_node(options: InstanceOptions, config: AppConfig) -> Node:
     name = config.local_node if config.local_node in options.nodes else options.nodes[0]
     Node.objects.get_or_create(name=name)
     return Node.objects.select_for_update().get(name=name)
+
+
+def _refuse_if_drained(instance: Instance) -> None:
+    """Raises NodeDrained. Asked anew, for the drain may have held the lock of the row."""
+    if Node.objects.filter(pk=instance.node_id, drained_at__isnull=False).exists():
+        raise NodeDrained(instance.node.name)
 
 
 def _wish(instance: Instance, desired: DesiredState, *, new_process: bool, cause: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from instances.backends import backend_for
 from instances.errors import InvalidInstance, InvalidInstanceName
+from instances.limits import Limits, parse_limits
 from llamactl.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[a-zA-Z0-9-]{1,63}(\.[a-zA-Z0-9-]{1,63})*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_COUNT = 2**31 - 1
+_LONGEST_PATH = 4095
 
 T = TypeVar("T")
 
@@ -44,6 +46,9 @@ class InstanceOptions:
     docker_enabled: bool | None = None
     command_override: str = ""
     group: str = ""
+    working_directory: str = ""
+    """An absolute path; empty is the data directory."""
+    limits: Limits = field(default_factory=Limits)
 
     def to_document(self) -> dict[str, object]:
         """The JSON shape of the seed; fields that were never said are left out."""
@@ -65,6 +70,10 @@ class InstanceOptions:
             document["command_override"] = self.command_override
         if self.group:
             document["group"] = self.group
+        if self.working_directory:
+            document["working_directory"] = self.working_directory
+        if limits := self.limits.to_document():
+            document["limits"] = limits
         return document
 
 
@@ -122,6 +131,8 @@ def parse_options(raw: object, config: AppConfig) -> InstanceOptions:
         docker_enabled=docker_enabled,
         command_override="" if docker_enabled else _text(raw, "command_override"),
         group=_text(raw, "group"),
+        working_directory=_working_directory(raw),
+        limits=parse_limits(raw.get("limits")),
     )
 
 
@@ -140,6 +151,8 @@ def stored_options(document: Mapping[str, Any]) -> InstanceOptions:
         docker_enabled=document.get("docker_enabled"),
         command_override=document.get("command_override", ""),
         group=document.get("group", ""),
+        working_directory=document.get("working_directory", ""),
+        limits=parse_limits(document.get("limits")),
     )
 
 
@@ -160,6 +173,21 @@ def _text(raw: Mapping[str, object], name: str) -> str:
         raise InvalidRequest(f"{name} must be a string, got {_kind(value)}")
     if _CONTROL.search(value):
         raise InvalidInstance(f"{name} must not contain control characters: {value[:80]!r}")
+    return value
+
+
+def _working_directory(raw: Mapping[str, object]) -> str:
+    value = _text(raw, "working_directory")
+    if value and not value.startswith("/"):
+        raise InvalidInstance(
+            f"working_directory must be an absolute path on the node, got {value[:80]!r}"
+        )
+    try:
+        is_too_long = len(value.encode()) > _LONGEST_PATH
+    except UnicodeEncodeError:
+        raise InvalidInstance("working_directory must be valid Unicode") from None
+    if is_too_long:
+        raise InvalidInstance(f"working_directory must be at most {_LONGEST_PATH} bytes long")
     return value
 
 

@@ -148,7 +148,7 @@ def _rehearse(name: str, options: InstanceOptions, port: int, config: AppConfig)
         command=argv,
         command_line=line,
         environment=environment,
-        working_directory=str(working_directory(config)),
+        working_directory=str(working_directory(options, config)),
         options=shown.to_document(),
         findings=tuple(findings),
     )

@@ -1,27 +1,36 @@
-"""The admin's list of nodes, to be looked at: workers and the config make them."""
+"""The admin's list of nodes: workers and the config make them, people drain and resume them."""
 
 from __future__ import annotations
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from instances import maintenance
 from llamactl.admin_pages import DomainAdmin, moment
 from nodes.models import Node
 
 
 @admin.register(Node)
 class NodeAdmin(DomainAdmin[Node]):
-    list_display = ("name", "alive", "kind", "shown_address", "instance_counts", "heartbeat")
+    list_display = (
+        "name",
+        "alive",
+        "work",
+        "kind",
+        "shown_address",
+        "instance_counts",
+        "heartbeat",
+    )
     list_filter = ("kind",)
     search_fields = ("name", "address")
     search_help_text = "Name or address"
-    fields = ("name", "alive", "kind", "shown_address", "heartbeat")
+    fields = ("name", "alive", "work", "kind", "shown_address", "heartbeat")
     readonly_fields = fields
-    actions = None
+    actions = ("drain_selected", "resume_selected")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
         return (
@@ -39,6 +48,26 @@ class NodeAdmin(DomainAdmin[Node]):
     def has_change_permission(self, request: HttpRequest, obj: Node | None = None) -> bool:
         return False
 
+    def has_maintain_permission(self, request: HttpRequest) -> bool:
+        """Draining changes no column by hand, which nobody may, but what the node does."""
+        return request.user.has_perm("nodes.change_node")
+
+    @admin.action(description="Drain: stop everything, start nothing", permissions=["maintain"])
+    def drain_selected(self, request: HttpRequest, queryset: QuerySet[Node]) -> None:
+        for node in queryset:
+            names = maintenance.drain(node.name, cause=f"drain:{request.user}"[:60])
+            text = f"{node.name} is being drained; asked to stop: {', '.join(names) or 'nothing'}"
+            self.log_change(request, node, "Drained.")
+            self.message_user(request, text, messages.SUCCESS)
+
+    @admin.action(description="Resume: back to work", permissions=["maintain"])
+    def resume_selected(self, request: HttpRequest, queryset: QuerySet[Node]) -> None:
+        for node in queryset:
+            names = maintenance.resume(node.name, cause=f"resume:{request.user}"[:60])
+            text = f"{node.name} is back; asked to start: {', '.join(names) or 'nothing'}"
+            self.log_change(request, node, "Resumed.")
+            self.message_user(request, text, messages.SUCCESS)
+
     def has_delete_permission(self, request: HttpRequest, obj: Node | None = None) -> bool:
         """A node that is gone may be forgotten; one that is alive would come back at once."""
         if obj is not None and obj.is_alive(timezone.now()):
@@ -48,6 +77,17 @@ class NodeAdmin(DomainAdmin[Node]):
     @admin.display(description="alive", ordering="heartbeat_at")
     def alive(self, node: Node) -> SafeString:
         return alive_badge(node)
+
+    @admin.display(description="work", ordering="drained_at")
+    def work(self, node: Node) -> SafeString:
+        if node.drained_at is None:
+            return format_html("{}", "takes starts")
+        return format_html(
+            '<span class="badge" data-status="{}">{}</span> {}',
+            "shutting_down",
+            "drained",
+            moment(node.drained_at, timezone.now()),
+        )
 
     @admin.display(description="address", ordering="address")
     def shown_address(self, node: Node) -> str:

@@ -13,6 +13,19 @@ class NodeNotFound(LlamactlError):
         super().__init__(f"node {name[:80]!r} not found; GET /api/v1/nodes lists the known ones")
 
 
+class NodeDrained(LlamactlError):
+    """A start on a node that is in maintenance."""
+
+    code = "node_drained"
+    status = 503
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"node {name} is drained for maintenance and starts nothing; put it back to work with"
+            f" 'manage.py drain --node {name} --resume' or in the admin"
+        )
+
+
 class InvalidNodeName(LlamactlError):
     code = "invalid_request"
     status = 400

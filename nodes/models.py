@@ -26,6 +26,15 @@ class Node(models.Model):
     )
     heartbeat_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
+    drained_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Since then it starts nothing."
+    )
+    resumes = models.JSONField(
+        default=list,
+        blank=True,
+        editable=False,
+        help_text="Ids of the instances that the drain stopped, to be started after it.",
+    )
 
     class Meta:
         ordering = ["name"]
@@ -37,6 +46,11 @@ class Node(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether it is in maintenance, and must not start anything."""
+        return self.drained_at is not None
 
     def is_alive(self, now: datetime) -> bool:
         """Whether the node's worker wrote its heartbeat lately."""

@@ -15,6 +15,28 @@ from llamactl.errors import InvalidRequest
 from llamactl.unix_time import UnixSecondsField
 
 
+class LimitsSerializer(serializers.Serializer[Any]):
+    """What the process may have of its host, for the schema; ``instances.limits`` reads it."""
+
+    nice = serializers.IntegerField(required=False, min_value=0, max_value=19)
+    cpus = serializers.CharField(
+        required=False, help_text="The CPUs it may run on, such as 0-3,8; or a list of numbers."
+    )
+    open_files = serializers.IntegerField(required=False, min_value=64)
+    memory_mb = serializers.IntegerField(
+        required=False,
+        min_value=16,
+        help_text="Memory of its own. A mapped model file does not count, nor does a GPU's memory.",
+    )
+    core_dumps = serializers.BooleanField(required=False)
+    oom_score_adj = serializers.IntegerField(
+        required=False,
+        min_value=0,
+        max_value=1000,
+        help_text="How soon the kernel picks it when memory runs out; 1000 first.",
+    )
+
+
 class OptionsSerializer(serializers.Serializer[Any]):
     """The options document, for the schema; ``instances.options`` reads it."""
 
@@ -36,6 +58,11 @@ class OptionsSerializer(serializers.Serializer[Any]):
     docker_enabled = serializers.BooleanField(required=False)
     command_override = serializers.CharField(required=False)
     group = serializers.CharField(required=False)
+    working_directory = serializers.CharField(
+        required=False,
+        help_text="An absolute path on the node; the data directory, if left out. Not for docker.",
+    )
+    limits = LimitsSerializer(required=False, help_text="Not for docker.")
 
 
 class FailureSerializer(serializers.Serializer[Any]):

@@ -25,6 +25,8 @@ class FailureReason(StrEnum):
     EXECUTABLE_NOT_FOUND = "executable_not_found"
     CRASHED = "crashed"
     TIMEOUT = "timeout"
+    SUPERVISION = "supervision_failed"
+    """A mistake of llamactl's own."""
 
 
 class Sign(NamedTuple):

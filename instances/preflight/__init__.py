@@ -64,7 +64,9 @@ def check(
     jobs: list[tuple[str, Callable[[], list[Finding]]]] = [
         (
             "backend_options",
-            lambda: check_files(backend, options.backend_options, working_directory(config)),
+            lambda: check_files(
+                backend, options.backend_options, working_directory(options, config)
+            ),
         ),
         (
             "command_override" if options.command_override else "backend_type",

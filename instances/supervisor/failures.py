@@ -89,6 +89,19 @@ def exit_text(exit_code: int | None) -> str:
         return f"Killed by signal {-exit_code}"
 
 
+def fault(error: Exception) -> Failure:
+    """The failure of an instance whose supervision raises again and again.
+
+    The exception's type alone: its text may be of anything, keys included, and goes to everybody
+    who waited for the instance.
+    """
+    return Failure(
+        FailureReason.SUPERVISION,
+        f"llamactl made a mistake in supervising it ({type(error).__name__}) and gave up; the"
+        " worker's log says where. Start it again to try again",
+    )
+
+
 def refusal(error: LlamactlError) -> Failure:
     """The failure of a launch that was refused before there was a process."""
     try:

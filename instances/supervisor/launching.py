@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from django.utils import timezone
@@ -15,9 +15,11 @@ from django.utils import timezone
 from instances.backends import Launch, backend_for, build_launch, effective_api_key
 from instances.backends.base import LOOPBACK
 from instances.backends.failures import FailureReason
+from instances.limits import Limits
 from instances.options import InstanceOptions, stored_options
 from instances.supervisor import logfiles
 from instances.supervisor.command_shown import shown_command
+from instances.supervisor.confinement import CannotConfine, start_confined
 from instances.supervisor.environment import clean_environment
 from instances.supervisor.failures import TAIL_BYTES, TAIL_LINES, Failure, refusal, spawn_failure
 from instances.supervisor.ledger import Row
@@ -46,6 +48,9 @@ class Plan:
     log: Path
     bind_host: str
     """The address its port must be free at."""
+    directory: str = ""
+    """Where it runs; empty is the data directory."""
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,16 @@ def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:
     except LlamactlError as error:
         raise LaunchFailed(refusal(error)) from error
     bind_host = str(options.backend_options.get("host") or LOOPBACK)
-    return Plan(row.name, launch, logfiles.log_path(config, row.name), bind_host)
+    directory, limits = options.working_directory, options.limits
+    if launch.container_name and (directory or limits.to_document()):
+        # They would be docker's client's, and not those of what runs in the container.
+        logger.warning(
+            "limits and working_directory do nothing for a container; see docker's arguments",
+            extra={"instance": row.name},
+        )
+        directory, limits = "", Limits()
+    log = logfiles.log_path(config, row.name)
+    return Plan(row.name, launch, log, bind_host, directory, limits)
 
 
 def launch_for(
@@ -119,14 +133,17 @@ def executed(launch: Launch) -> tuple[str, ...]:
     return (os.path.abspath(launch.argv[0]), *launch.argv[1:])
 
 
-def working_directory(config: AppConfig) -> Path:
-    """Where backends are started, and what relative paths in their options are relative to."""
-    return config.data_dir
+def working_directory(options: InstanceOptions, config: AppConfig) -> Path:
+    """Where it is started, and what relative paths in its options are relative to."""
+    return Path(options.working_directory or config.data_dir)
 
 
 def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Process:
     """Start the process, marked as ``instance`` of ``node``. Raises LaunchFailed."""
     launch = plan.launch
+    if plan.directory and not os.path.isdir(plan.directory):
+        details = f"working_directory {plan.directory} is no directory on this node"
+        raise LaunchFailed(Failure(FailureReason.BAD_FLAG, details))
     argv = executed(launch)
     marker = Marker(node, instance, uuid.uuid4().hex, launch.container_name or "")
     try:
@@ -135,13 +152,18 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
         raise LaunchFailed(spawn_failure("its log can't be opened", error)) from error
     try:
         _write_started(log, plan.instance)
-        process = spawn(
-            argv,
-            environment=clean_environment(os.environ) | launch.environment,
-            marker=marker,
-            directory=working_directory(config),
-            log=log,
+        process = start_confined(
+            plan.limits,
+            lambda: spawn(
+                argv,
+                environment=clean_environment(os.environ) | launch.environment,
+                marker=marker,
+                directory=Path(plan.directory or config.data_dir),
+                log=log,
+            ),
         )
+    except CannotConfine as error:
+        raise LaunchFailed(Failure(FailureReason.BAD_FLAG, str(error))) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
         raise LaunchFailed(spawn_failure(f"{argv[0]} can't be started", error)) from error
     finally:

@@ -24,6 +24,7 @@ from typing import TypeVar
 from instances.supervisor import adoption, health
 from instances.supervisor.adoption import Sighting
 from instances.supervisor.bell import Bell
+from instances.supervisor.guarding import OrphanGuard
 from instances.supervisor.ledger import Ledger, Row
 from instances.supervisor.process import Marker, Process
 from instances.supervisor.rotation import LogRotation
@@ -42,6 +43,8 @@ LOCK_POLL_SECONDS = 0.2
 LEDGER_PATIENCE_SECONDS = 5.0
 """How long the end of the worker waits for a database that does not answer."""
 PAUSE_AFTER_ERROR_SECONDS = 1.0
+MOST_FAULTS = 5
+"""Mistakes in a row in one instance's supervision, after which it fails."""
 OFF_THREADS = 8
 
 T = TypeVar("T")
@@ -73,6 +76,7 @@ class Supervisor:
         self._exits: dict[int, Callable[[], None]] = {}
         self._instances: dict[int, SupervisedInstance] = {}
         self._orphans: list[SupervisedInstance] = []
+        self._orphan_guard = OrphanGuard(config, self._lock_path, watch=self._watch, clock=clock)
         self._has_adopted = False
         self._is_leaving = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
@@ -148,8 +152,18 @@ class Supervisor:
                 next_look = now + LOOK_SECONDS
             self._step_all(now)
             self._rotation.step(now, self._steady_processes())
+            if self._has_adopted:  # until then the guard of the worker before knows more
+                self._orphan_guard.step(now, (each.identity for each in self._everybody()))
             if not self._is_done():
-                self._sleep(min(next_look, next_beat, self._rotation.due, self._next_due()))
+                self._sleep(
+                    min(
+                        next_look,
+                        next_beat,
+                        self._rotation.due,
+                        self._orphan_guard.due,
+                        self._next_due(),
+                    )
+                )
 
     def _step_all(self, now: float) -> None:
         for instance in self._everybody():
@@ -164,9 +178,14 @@ class Supervisor:
         """A mistake in one instance's supervision must not end everybody else's."""
         try:
             call()
-        except Exception:
+        except Exception as error:
             logger.exception("its supervision failed", extra={"instance": instance.name})
             instance.held_until = self._clock() + PAUSE_AFTER_ERROR_SECONDS
+            instance.faults += 1
+            if instance.faults >= MOST_FAULTS:
+                self._call(partial(instance.give_up, error))
+        else:
+            instance.faults = 0
 
     def _next_due(self) -> float:
         return min((max(each.due, each.held_until) for each in self._everybody()), default=NEVER)
@@ -296,6 +315,7 @@ class Supervisor:
         self._rotation.close()
         self._off_threads.shutdown()
         self._ledger.close(LEDGER_PATIENCE_SECONDS)
+        self._orphan_guard.close(each.identity for each in self._everybody())
         for instance in self._everybody():
             instance.let_go()
         self._bell.close()

@@ -131,15 +131,24 @@ class Record:
         else:
             self._write(row, Status.RESTARTING, cause=cause, reason=reason, **_NO_PROCESS)
 
-    def failed(self, row: Row, failure: Failure) -> None:
+    def failed(self, row: Row, failure: Failure, *, cause: str = "supervisor:crash") -> None:
         self._write(
             row,
             Status.FAILED,
-            cause="supervisor:crash",
+            cause=cause,
             reason=failure.details,
             failure=failure.to_document(),
             **_NO_PROCESS,
         )
+
+    def given_up(self, row: Row, failure: Failure) -> None:
+        """There is no process, and the wish for one is settled by this failure."""
+        cause = "supervisor:fault"
+        if self.status is Status.SHUTTING_DOWN:
+            self.stopped(row, cause, failure.details, is_outcome=True)
+        if self.status in (Status.STOPPED, Status.FAILED):
+            self.starting(row, then=lambda: None)  # so that the failure is this wish's
+        self.failed(row, failure, cause=cause)
 
     def _write(
         self,

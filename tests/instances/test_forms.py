@@ -130,6 +130,8 @@ def test_document_of_an_untouched_edit_is_the_stored_one() -> None:
         "docker_enabled": False,
         "command_override": "/opt/llama-server",
         "group": "big",
+        "working_directory": "/srv/models",
+        "limits": {"nice": 5, "cpus": "0-1", "core_dumps": False},
         "max_restarts": 7,
     }
     stored = lifecycle.create("a", document, cause="test").options

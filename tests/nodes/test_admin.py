@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from instances import lifecycle
+from instances import lifecycle, maintenance
 from nodes.models import Node
 
 pytestmark = pytest.mark.django_db
@@ -49,3 +49,27 @@ def test_node_that_is_gone_may_be_forgotten_unless_it_has_instances(operator: Cl
     kept = lifecycle.create("a", {"backend_type": "llama_cpp"}, cause="test").node
     operator.post(f"{LIST}{kept.pk}/delete/", {"post": "yes"})
     assert Node.objects.get() == kept
+
+
+def test_node_is_drained_and_resumed_by_its_actions(operator: Client) -> None:
+    lifecycle.create("a", {"backend_type": "llama_cpp"}, cause="test")
+    node = lifecycle.request_start("a", cause="test").node
+    for action, said, wish in (
+        ("drain_selected", "asked to stop: a", "stopped"),
+        ("resume_selected", "asked to start: a", "running"),
+    ):
+        chosen = {"action": action, "_selected_action": [node.pk]}
+        text = operator.post(LIST, chosen, follow=True).content.decode()
+        assert said in text
+        assert lifecycle.get("a").desired_state == wish
+    maintenance.drain("main")
+    assert "drained" in operator.get(LIST).content.decode()
+
+
+def test_who_may_only_look_can_not_drain(client: Client) -> None:
+    user = User.objects.create_user("vera", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_node"))
+    client.force_login(user)
+    node = Node.objects.create(name="main")
+    client.post(LIST, {"action": "drain_selected", "_selected_action": [node.pk]})
+    assert not Node.objects.get().is_drained

@@ -13,7 +13,7 @@ from asgiref.sync import sync_to_async
 from blockbuster import BlockBuster
 from django.utils import timezone
 
-from instances import lifecycle
+from instances import lifecycle, maintenance
 from instances.models import Instance
 from instances.states import Status
 from instances.traffic import read_reports
@@ -21,6 +21,7 @@ from keys import issuing
 from keys.models import InferenceKey
 from keys.secrets import digest
 from llamactl import events
+from nodes.errors import NodeDrained
 from proxy.gateway import Gateway
 from tests.environment import MANAGEMENT_KEY
 
@@ -184,6 +185,17 @@ async def test_last_use_of_a_key_is_written_in_a_batch(broker: None, gateway: Ga
     await gateway._write_usage()
     await key.arefresh_from_db()
     assert key.last_used_at is not None
+
+
+async def test_request_for_an_instance_of_a_drained_node_starts_nothing(
+    broker: None, gateway: Gateway
+) -> None:
+    await create("gemma")
+    await sync_to_async(maintenance.drain)("main")
+    await gateway.look_again()
+    with pytest.raises(NodeDrained):
+        await gateway.waiting.ready(gateway.live.table.targets["gemma"])
+    assert await Instance.objects.filter(desired_state="stopped", generation=0).aexists()
 
 
 async def test_only_llama_cpp_instances_are_taken_for_llama_servers(gateway: Gateway) -> None:

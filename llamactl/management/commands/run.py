@@ -29,8 +29,9 @@ from llamactl.run.demo import (
 )
 from llamactl.run.listening import AddressUnusable, close_all, listen
 from llamactl.run.preparation import AdminAccount, ensure_admin, make_directories, migrate
-from llamactl.run.processes import ForegroundGroup, Stopped
+from llamactl.run.processes import CannotStart, ForegroundGroup, Stopped
 from llamactl.run.services import MARGIN_SECONDS, stages, worker_grace_seconds
+from llamactl.run.single import SERVICES, run_single
 
 
 class Command(BaseCommand):
@@ -48,11 +49,20 @@ class Command(BaseCommand):
             action="store_true",
             help="leave backends running at the end; the next start takes them over",
         )
+        parser.add_argument(
+            "--only",
+            choices=SERVICES,
+            help="be this one service, for a service manager (see docs/deploy); backends are left"
+            " running as instances.keep_backends says",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         config = current()
         began = time.monotonic()
         try:
+            if options["only"]:
+                run_single(options["only"], config, say=self._say)
+                return
             with ExitStack() as resources:
                 make_directories(config)
                 children_lock = self._claim(config, resources)
@@ -73,7 +83,7 @@ class Command(BaseCommand):
                     keep_backends=options["keep_backends"],
                     began=began,
                 )
-        except (AddressUnusable, BrokerError, DemoUnavailable) as error:
+        except (AddressUnusable, BrokerError, CannotStart, DemoUnavailable, Locked) as error:
             raise CommandError(str(error)) from error
         except DatabaseProblem as error:
             raise CommandError(f"the database can't be used: {error}".strip()) from error

@@ -143,7 +143,13 @@ def fake_backend(override: Callable[..., AppConfig]) -> Callable[..., AppConfig]
         )
         return override(
             backends={"llama_cpp": backend},
-            instances={"stop_timeout": 0.3, "drain_timeout": 1.0, "keep_backends": False} | limits,
+            instances={
+                "stop_timeout": 0.3,
+                "drain_timeout": 1.0,
+                "keep_backends": False,
+                "orphan_grace": 0.0,  # a guard outlives its worker; test_orphans has real workers
+            }
+            | limits,
         )
 
     return change

@@ -171,6 +171,69 @@ def test_a_mistake_in_one_supervision_does_not_end_the_others(
     assert len(tries) <= 3
 
 
+class Cursed:
+    """The supervision of ``cursed`` raises where it is told to, as long as it is on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+        self.is_on = True
+        self.tries = 0
+        original = getattr(SupervisedInstance, method)
+
+        def broken(this: SupervisedInstance, *args: object, **named: object) -> object:
+            if self.is_on and this.name == "cursed":
+                self.tries += 1
+                raise RuntimeError("the secret is sesame")
+            return original(this, *args, **named)
+
+        monkeypatch.setattr(SupervisedInstance, method, broken)
+        monkeypatch.setattr("instances.supervisor.loop.PAUSE_AFTER_ERROR_SECONDS", 0.02)
+
+
+@pytest.mark.parametrize("method", ["step", "_begin_start", "_step_start", "_step_readiness"])
+def test_mistakes_without_end_make_it_fail_until_a_new_wish(
+    supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    curse = Cursed(monkeypatch, method)
+    supervised.create("cursed")
+    supervised.ask_start("cursed")
+    failed = supervised.reaches(Status.FAILED, "cursed")
+    assert failed.failure is not None
+    assert failed.failure["reason"] == "supervision_failed"
+    assert "RuntimeError" in failed.failure["details"]
+    assert "sesame" not in failed.failure["details"]
+    assert supervised.history("cursed") == ["starting", "failed"]
+    assert not children()
+    # It should be left at that, with the others in good health, and try again when asked to.
+    supervised.running("one")
+    assert supervised.history("cursed") == ["starting", "failed"]
+    curse.is_on = False
+    supervised.ask_start("cursed")
+    supervised.reaches(Status.RUNNING, "cursed")
+
+
+def test_a_stop_that_raises_again_and_again_ends_the_process_all_the_same(
+    supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = supervised.running("cursed").pid
+    Cursed(monkeypatch, "_begin_stop")
+    supervised.ask_stop("cursed")
+    supervised.reaches(Status.STOPPED, "cursed")
+    assert not is_alive(pid or 0)
+
+
+def test_a_few_mistakes_are_forgiven(
+    supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curse = Cursed(monkeypatch, "_step_readiness")
+    monkeypatch.setattr("instances.supervisor.loop.PAUSE_AFTER_ERROR_SECONDS", 0.2)
+    supervised.create("cursed")
+    supervised.ask_start("cursed")
+    eventually(lambda: curse.tries >= 2)
+    curse.is_on = False
+    supervised.reaches(Status.RUNNING, "cursed")
+    assert supervised.history("cursed") == ["starting", "running"]
+
+
 def test_many_wishes_at_once_all_come_true(supervised: NodeUnderTest) -> None:
     names = [f"i{number}" for number in range(8)]
     for name in names:

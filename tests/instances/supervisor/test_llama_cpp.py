@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -61,3 +62,21 @@ def test_a_model_that_is_not_there_fails_with_its_reason(
     assert failure is not None
     assert failure["reason"] == "model_not_found"
     assert "missing.gguf" in "".join(failure["log_tail"])
+
+
+def test_its_memory_can_be_limited_and_a_mapped_model_does_not_count(
+    llama_cpp: NodeUnderTest, gemma_model: Path
+) -> None:
+    options: dict[str, Any] = {
+        "model": str(gemma_model),
+        "backend_options": {"ctx_size": 512, "threads": 1},
+    }
+    llama_cpp.create("modest", **options, limits={"memory_mb": 1000, "nice": 5})
+    llama_cpp.ask_start("modest")
+    instance = llama_cpp.reaches(Status.RUNNING, "modest", seconds=40)
+    limits = Path(f"/proc/{instance.pid}/limits").read_text()
+    assert str(1000 * 2**20) in limits
+    llama_cpp.create("starved", **options, limits={"memory_mb": 100})
+    llama_cpp.ask_start("starved")
+    failure = llama_cpp.reaches(Status.FAILED, "starved", seconds=40).failure
+    assert failure is not None

@@ -1,0 +1,111 @@
+"""Can the backends' programs be found, and what do they say of themselves?"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from instances.backends import BACKENDS, ExecutableNotFound, build_launch
+from instances.backends.base import LOOPBACK
+from instances.backends.launch import EMBEDDED_COMMAND
+from instances.options import parse_options
+from llamactl.config import AppConfig
+from llamactl.doctor.findings import Finding, note, ok, problem
+
+DOCKER_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ProgramFacts:
+    title: str
+    program: str = ""
+    """The path; empty where none is found."""
+    missing: str = ""
+    """Why not, and what to do."""
+    is_embedded: bool = False
+    is_configured: bool = False
+    """Whether the operator named it, so that its absence is no choice."""
+    is_used: bool = False
+    """Whether there are instances that need it."""
+    version: str = ""
+    failure: str = ""
+    """What it said instead of its version, or why docker can't be used."""
+
+
+def look(
+    config: AppConfig,
+    used: set[str],
+    version_of: Callable[[str], str] | None = None,
+) -> Iterator[ProgramFacts]:
+    """``used``: backend types that instances have. ``version_of``: raises what says why not."""
+    for kind, backend in BACKENDS.items():
+        section = getattr(config.backends, backend.config_key)
+        uses_docker = section.docker is not None and section.docker.enabled
+        named = uses_docker or section.command != backend.default_command
+        facts = ProgramFacts(backend.title, is_configured=named, is_used=kind in used)
+        try:
+            launch = build_launch(
+                instance_name="doctor",
+                options=parse_options({"backend_type": kind}, config),
+                config=section,
+                host=LOOPBACK,
+                port=config.instances.port_range[0],
+                api_key="",
+            )
+        except ExecutableNotFound as error:
+            yield replace(facts, missing=error.details)
+            continue
+        is_embedded = launch.argv[: len(EMBEDDED_COMMAND)] == EMBEDDED_COMMAND
+        facts = replace(facts, program=launch.argv[0], is_embedded=is_embedded)
+        if uses_docker:
+            yield replace(facts, failure=_docker_failure())
+        elif version_of is None:
+            yield facts
+        else:
+            try:
+                yield replace(facts, version=first_line(version_of(kind)))
+            except Exception as error:
+                yield replace(facts, failure=str(error)[:300])
+
+
+def judge(facts: ProgramFacts) -> Iterator[Finding]:
+    if facts.missing:
+        if facts.is_configured or facts.is_used:
+            yield problem(facts.title, "its program is missing", facts.missing)
+        else:
+            yield note(facts.title, "not installed, and no instance needs it")
+        return
+    where = "the server that comes with llamactl (CPU)" if facts.is_embedded else facts.program
+    if facts.failure:
+        yield problem(
+            facts.title,
+            f"{where} does not work: {facts.failure}",
+            "run it by hand, as the user that runs llamactl",
+        )
+    else:
+        yield ok(facts.title, where + (f", {facts.version}" if facts.version else ""))
+
+
+def first_line(text: str) -> str:
+    """The line that says the version; libraries may have printed others before it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [line for line in lines if "version" in line.lower()]
+    return (said or lines or [""])[0][:100]
+
+
+def _docker_failure() -> str:
+    """Empty where the daemon answers."""
+    docker = shutil.which("docker") or "docker"
+    try:
+        done = subprocess.run(
+            [docker, "version", "--format", "{{.Server.Version}}"],
+            capture_output=True,
+            text=True,
+            timeout=DOCKER_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"docker does not answer ({type(error).__name__})"
+    return "" if done.returncode == 0 else done.stderr.strip()[:200]

@@ -1,0 +1,59 @@
+"""``manage.py doctor`` as a program: arguments in, lines or JSON out, an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+
+from llamactl.config.problems import ConfigError
+from llamactl.config.sources import load
+from llamactl.doctor.examination import examine
+from llamactl.doctor.findings import (
+    Finding,
+    exit_code,
+    problem,
+    summary,
+    to_json,
+    to_lines,
+    warning,
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0: all is well, or merely doubtful. 1: something does not work."""
+    parser = argparse.ArgumentParser(
+        prog="manage.py doctor",
+        description="Looks at everything that llamactl needs, and says what is wrong and how to"
+        " mend it. Changes nothing. Exit code 1 where something does not work.",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    return run(as_json=parser.parse_args(arguments).json)
+
+
+def run(*, as_json: bool) -> int:
+    logging.disable(logging.WARNING)  # what a check runs into is its finding
+    findings: list[Finding] = []
+    try:
+        for finding in _findings():
+            findings.append(finding)
+            if not as_json:
+                sys.stdout.write("\n".join(to_lines(finding)) + "\n")
+                sys.stdout.flush()
+    finally:
+        logging.disable(logging.NOTSET)
+    sys.stdout.write((to_json(findings) if as_json else f"\n{summary(findings)}") + "\n")
+    return exit_code(findings)
+
+
+def _findings() -> Iterable[Finding]:
+    try:
+        config = load()
+    except ConfigError as error:
+        remedy = "manage.py check_config explains it"
+        return [
+            *(problem("config", line, remedy) for line in error.lines),
+            *(warning("config", line, remedy) for line in error.warnings),
+        ]
+    return examine(config)

@@ -1,0 +1,103 @@
+"""What has been found, how bad is it, and how is it told?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from llamactl.config.problems import printable
+
+
+class Severity(StrEnum):
+    OK = "ok"
+    NOTE = "note"
+    """Worth knowing, and nothing to do."""
+    WARNING = "warning"
+    """It works, and may not for long."""
+    PROBLEM = "problem"
+
+
+_MARKS = {
+    Severity.OK: "✓",
+    Severity.NOTE: "·",
+    Severity.WARNING: "!",
+    Severity.PROBLEM: "✗",
+}
+_SUBJECT_WIDTH = 16
+
+
+@dataclass(frozen=True)
+class Finding:
+    severity: Severity
+    subject: str
+    message: str
+    remedy: str = ""
+
+    def to_document(self) -> dict[str, str]:
+        document = {
+            "severity": self.severity.value,
+            "subject": self.subject,
+            "message": self.message,
+        }
+        return document | ({"remedy": self.remedy} if self.remedy else {})
+
+
+def ok(subject: str, message: str) -> Finding:
+    return Finding(Severity.OK, subject, message)
+
+
+def note(subject: str, message: str, remedy: str = "") -> Finding:
+    return Finding(Severity.NOTE, subject, message, remedy)
+
+
+def warning(subject: str, message: str, remedy: str) -> Finding:
+    return Finding(Severity.WARNING, subject, message, remedy)
+
+
+def problem(subject: str, message: str, remedy: str) -> Finding:
+    return Finding(Severity.PROBLEM, subject, message, remedy)
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """1 where something doesn't work; a warning is none of that."""
+    return int(any(finding.severity is Severity.PROBLEM for finding in findings))
+
+
+def to_lines(finding: Finding) -> list[str]:
+    """For a person. A name or a path from outside brings no line break or escape with it."""
+    head = f"{_MARKS[finding.severity]} {finding.subject:<{_SUBJECT_WIDTH}} "
+    lines = [head + printable(finding.message)]
+    if finding.remedy:
+        lines.append(f"{'':<{_SUBJECT_WIDTH + 3}}→ {printable(finding.remedy)}")
+    return lines
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    problems = sum(finding.severity is Severity.PROBLEM for finding in findings)
+    warnings = sum(finding.severity is Severity.WARNING for finding in findings)
+    if not problems and not warnings:
+        return "All is well."
+    return f"{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}."
+
+
+def to_json(findings: Sequence[Finding]) -> str:
+    document = {
+        "ok": not exit_code(findings),
+        "findings": [finding.to_document() for finding in findings],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count or 'no'} {what}{'' if count == 1 else 's'}"

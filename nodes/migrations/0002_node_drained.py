@@ -1,0 +1,21 @@
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+
+    dependencies = [
+        ('nodes', '0001_initial'),
+    ]
+
+    operations = [
+        migrations.AddField(
+            model_name='node',
+            name='drained_at',
+            field=models.DateTimeField(blank=True, editable=False, help_text='Since then it starts nothing.', null=True),
+        ),
+        migrations.AddField(
+            model_name='node',
+            name='resumes',
+            field=models.JSONField(blank=True, default=list, editable=False, help_text='Ids of the instances that the drain stopped, to be started after it.'),
+        ),
+    ]

@@ -1,0 +1,161 @@
+"""Broker, worker and web as services of their own, started as the systemd units start them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from configparser import ConfigParser
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.e2e.stack import ROOT, Stack, until
+
+pytestmark = pytest.mark.e2e
+
+UNITS = ROOT / "docs" / "deploy"
+PROGRAM = ROOT / "tests" / "backend_program.py"
+
+
+def unit(service: str) -> ConfigParser:
+    parser = ConfigParser(interpolation=None, strict=False)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNITS / f"llamactl-{service}.service")
+    return parser
+
+
+class Services(Stack):
+    """The three services; each may be ended and started again."""
+
+    def __init__(self, data_dir: Path, **environment: str) -> None:
+        super().__init__(data_dir, **environment)
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def launch(self, service: str) -> None:
+        command = shlex.split(unit(service)["Service"]["ExecStart"])
+        assert command[0] == "/opt/llamactl/.venv/bin/python"
+        with self.output.open("ab") as output:
+            self.running[service] = subprocess.Popen(
+                [sys.executable, *command[1:]],
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def end(self, service: str, number: signal.Signals = signal.SIGTERM) -> int:
+        process = self.running.pop(service)
+        process.send_signal(number)
+        return process.wait(60)
+
+    def is_answering(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/healthz", timeout=1).ok
+        except requests.RequestException:
+            return False
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    services = Services(
+        tmp_path / "data",
+        LLAMACTL_LLAMACPP_COMMAND=sys.executable,
+        LLAMACTL_LLAMACPP_ARGS=f"-S -E {PROGRAM}",
+    )
+    try:
+        for service in ("broker", "worker", "web"):
+            services.launch(service)
+        until(services.is_answering, 60, "web answers")
+        yield services
+    finally:
+        for service in list(services.running):
+            services.end(service)
+        for process in services.processes():
+            process.kill()
+
+
+def test_a_stream_goes_on_over_restarts_of_worker_and_broker(services: Services) -> None:
+    services.create("fake", {"model": "fake"})
+    services.call("POST", "/api/v1/instances/fake/start?wait=60")
+    pid = services.instance("fake")["pid"]
+    key = services.new_key()
+    answer = requests.post(
+        f"{services.url}/v1/chat/completions",
+        json={"model": "fake", "stream": True, "tokens": 300, "delay": 0.05},
+        headers={"Authorization": f"Bearer {key}"},
+        stream=True,
+        timeout=60,
+    )
+    events = (line for line in answer.iter_lines() if line.startswith(b"data: "))
+    next(events)
+    # It should end well when it is told to, so that Restart= alone decides about the next.
+    assert services.end("worker") == 0
+    services.launch("worker")
+    services.end("broker", signal.SIGKILL)
+    services.launch("broker")
+    services.end("worker", signal.SIGKILL)
+    services.launch("worker")
+    last = list(events)
+    assert last[-1] == b"data: [DONE]"
+    assert len(last) == 300
+    assert services.until_status("fake", "running")["pid"] == pid
+
+
+def test_services_end_cleanly_and_leave_the_backends_to_their_guard(services: Services) -> None:
+    services.create("fake", {"model": "fake"})
+    services.call("POST", "/api/v1/instances/fake/start?wait=60")
+    pid = services.instance("fake")["pid"]
+
+    def has_guard() -> bool:
+        return any("orphan_guard" in " ".join(each.cmdline()) for each in services.processes())
+
+    until(has_guard, 30, "a guard")
+    assert services.end("worker") == 0
+    assert services.end("web") in (0, -signal.SIGTERM)  # systemd takes both for a clean end
+    assert services.end("broker") == 0
+    assert psutil.pid_exists(pid)
+    assert has_guard()
+
+
+@pytest.mark.parametrize("service", ["broker", "worker", "web"])
+def test_units_agree_with_each_other(service: str) -> None:
+    section = unit(service)["Service"]
+    assert section["ExecStart"].endswith(f"manage.py run --only {service}")
+    for name in ("User", "WorkingDirectory", "Environment", "StateDirectory", "UMask"):
+        assert section[name] == unit("worker")["Service"][name]
+    assert section["Restart"] == "always"
+    assert section["UMask"] == "0077"
+
+
+def test_worker_unit_leaves_the_backends_alone() -> None:
+    section = unit("worker")["Service"]
+    assert section["KillMode"] == "process"
+    assert section["OOMPolicy"] == "continue"
+    for harmful in ("PrivateTmp", "PrivateUsers", "PrivateDevices", "ProcSubset", "PrivatePIDs"):
+        assert harmful not in section
+    assert "OOMScoreAdjust" not in section  # the backends would inherit it
+
+
+def test_broker_of_ones_own_leaves_none_to_start(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "LLAMACTL_DATA_DIRECTORY": str(tmp_path),
+        "LLAMACTL_REDIS_URL": "redis://127.0.0.1:6379",
+    }
+    done = subprocess.run(
+        [sys.executable, "manage.py", "run", "--only", "broker"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "redis.url names a broker" in done.stderr

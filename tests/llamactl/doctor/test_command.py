@@ -1,0 +1,110 @@
+"""``manage.py doctor`` as a program, in situations that it is asked in."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(240)  # several programs a test, each with all of Django
+
+ROOT = Path(__file__).resolve().parents[3]
+Doctor = Callable[..., tuple[int, dict[str, list[dict[str, str]]]]]
+
+
+@pytest.fixture
+def doctor(tmp_path: Path) -> Doctor:
+    """Runs it on ``tmp_path/data``; returns the exit code and the findings by subject."""
+    (tmp_path / "llamactl.yaml").write_text("{}\n")
+    environment = {
+        **{name: text for name, text in os.environ.items() if "LLAMACTL" not in name},
+        "LLAMACTL_DATA_DIRECTORY": str(tmp_path / "data"),
+        "LLAMACTL_CONFIG_PATH": str(tmp_path / "llamactl.yaml"),
+        "LLAMACTL_PORT": "1",  # which nobody listens on
+        "LLAMACTL_INSTANCE_PORT_RANGE": "18000-18010",
+    }
+
+    def run(*command: str, **more: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *(command or ("doctor", "--json"))],
+            cwd=ROOT,
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        if command:
+            return done.returncode, {}
+        found: dict[str, list[dict[str, str]]] = {}
+        for finding in json.loads(done.stdout)["findings"]:
+            found.setdefault(finding["subject"], []).append(finding)
+        return done.returncode, found
+
+    return run
+
+
+def test_before_the_first_run_all_is_well_and_nothing_is_made(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    code, found = doctor()
+    assert code == 0
+    assert found["data directory"][0]["severity"] == "note"
+    assert not (tmp_path / "data").exists()
+
+
+def test_broken_config_is_told_line_by_line(doctor: Doctor) -> None:
+    code, found = doctor(LLAMACTL_PORT="http")
+    assert code == 1
+    assert "server.port is 'http'" in found["config"][0]["message"]
+
+
+def test_everything_down_is_told_thing_by_thing(doctor: Doctor, tmp_path: Path) -> None:
+    assert doctor("migrate", "--verbosity", "0")[0] == 0
+    code, found = doctor()
+    assert code == 1
+    assert found["database"][0]["severity"] == "ok"
+    for subject in ("web", "broker", "worker"):
+        assert found[subject][0]["severity"] == "problem"
+    assert found["llama.cpp"][0]["severity"] == "ok"
+    # The broker's password should not be in what is shown.
+    password = (tmp_path / "data" / "broker" / "password").read_text().strip()
+    assert password not in json.dumps(found)
+
+
+def test_locked_database_is_told_and_hides_nothing_else(doctor: Doctor, tmp_path: Path) -> None:
+    assert doctor("migrate", "--verbosity", "0")[0] == 0
+    with closing(sqlite3.connect(tmp_path / "data" / "llamactl.db", isolation_level=None)) as held:
+        held.execute("BEGIN IMMEDIATE")
+        code, found = doctor()
+    assert code == 1
+    assert "can't be written" in found["database"][0]["message"]
+    assert found["clock"][0]["severity"] == "ok"
+
+
+def test_damaged_database_is_told_and_hides_nothing_else(doctor: Doctor, tmp_path: Path) -> None:
+    assert doctor("migrate", "--verbosity", "0")[0] == 0
+    (tmp_path / "data" / "llamactl.db").write_text("this is no database, whatever it was before")
+    code, found = doctor()
+    assert code == 1
+    assert "not a database" in found["database"][0]["message"]
+    assert found["ports"][0]["severity"] == "ok"
+
+
+def test_unmigrated_database_is_told(doctor: Doctor) -> None:
+    assert doctor("migrate", "nodes", "0001", "--verbosity", "0")[0] == 0
+    code, found = doctor()
+    assert code == 1
+    assert "not up to date" in found["database"][0]["message"]
+
+
+def test_people_get_lines_and_a_summary(doctor: Doctor) -> None:
+    assert doctor("doctor")[0] == 0
+    assert doctor("doctor", "--no-such-flag")[0] == 2

@@ -1,0 +1,277 @@
+"""Each rule of the doctor, with facts made up for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from llamactl.doctor import backends, broker, database, host, ports, processes, services, storage
+from llamactl.doctor.findings import Finding, Severity, exit_code, summary, to_json, to_lines
+from llamactl.doctor.services import WebFacts, WorkerFacts
+from llamactl.locks import acquire
+
+HERE = Path("/srv/llamactl")
+WELL = storage.DirectoryFacts(HERE, exists=True, free_bytes=2**40, free_files=10**6)
+OK, NOTE, WARNING, PROBLEM = Severity.OK, Severity.NOTE, Severity.WARNING, Severity.PROBLEM
+
+
+def worst(findings: Iterable[Finding]) -> Finding:
+    """The worst of them; whatever is wrong has to come with a remedy."""
+    order = list(Severity)
+    found = list(findings)
+    assert all(each.remedy for each in found if each.severity in (WARNING, PROBLEM))
+    return max(found, key=lambda each: order.index(each.severity))
+
+
+def directory(**facts: object) -> storage.DirectoryFacts:
+    return storage.DirectoryFacts(**{**vars(WELL), **facts})
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity", "text"),
+    [
+        ({}, OK, "1.0 TiB"),
+        ({"exists": False}, NOTE, "not there yet"),
+        ({"exists": False, "can_be_made": False}, PROBLEM, "may not make it"),
+        ({"is_directory": False}, PROBLEM, "no directory"),
+        ({"is_usable": False, "owner": 7, "user": 8}, PROBLEM, "uid 8; it belongs to 7"),
+        ({"owner": 0, "user": 8}, WARNING, "belongs to uid 0"),
+        ({"mode": 0o755}, WARNING, "mode 0755"),
+        ({"exposed_secrets": ["secret_key"]}, PROBLEM, "secret_key can be read"),
+        ({"free_bytes": 10**6}, PROBLEM, "disk is full"),
+        ({"free_bytes": 2**30}, WARNING, "only 1 GiB"),
+        ({"free_files": 3}, PROBLEM, "only 3 more files"),
+        ({"free_files": None}, OK, "free"),
+        ({"file_system": "nfs4"}, WARNING, "nfs4"),
+    ],
+)
+def test_data_directory(facts: dict[str, object], severity: Severity, text: str) -> None:
+    found = worst(storage.judge(directory(**facts)))
+    assert found.severity is severity
+    assert text in found.message
+
+
+def test_directory_is_looked_at_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "secret_key").write_text("x")
+    (tmp_path / "secret_key").chmod(0o644)
+    tmp_path.chmod(0o700)
+    facts = storage.look(tmp_path)
+    assert facts.is_usable
+    assert facts.mode == 0o700
+    assert facts.free_bytes > 0
+    assert facts.exposed_secrets == ["secret_key"]
+    (tmp_path / "file").touch()
+    assert not storage.look(tmp_path / "missing").exists
+    assert not storage.look(tmp_path / "file" / "below").can_be_made
+    assert not storage.look(tmp_path / "file").is_directory
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "severity"),
+    [
+        (2**20, 2**40, OK),
+        (11 * 2**30, 2**40, WARNING),
+        (3 * 2**30, 2**30, WARNING),
+        (2**20, 0, OK),
+    ],
+)
+def test_logs(total: int, free: int, severity: Severity) -> None:
+    facts = storage.LogFacts(HERE, total, free, ("big.log", total))
+    assert worst(storage.judge_logs(facts)).severity is severity
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity", "text"),
+    [
+        ({}, OK, "/x.db"),
+        ({"exists": False}, NOTE, "not there yet"),
+        ({"error": "database is locked"}, PROBLEM, "locked"),
+        ({"error": "file is not a database"}, PROBLEM, "not a database"),
+        ({"error": "connection refused", "is_sqlite": False}, PROBLEM, "refused"),
+        ({"damage": "page 3 is never used"}, PROBLEM, "page 3"),
+        ({"missing_migrations": list("abcde")}, PROBLEM, "a, b, c and 2 more"),
+        ({"unknown_migrations": ["keys.0999"]}, WARNING, "newer llamactl"),
+        ({"lock_error": "database is locked"}, PROBLEM, "can't be written"),
+        ({"seconds": 3.0}, WARNING, "3.0 s"),
+    ],
+)
+def test_database(facts: dict[str, object], severity: Severity, text: str) -> None:
+    found = worst(database.judge(database.DatabaseFacts("/x.db", **facts)))  # type: ignore[arg-type]
+    assert found.severity is severity
+    assert text in found.message
+
+
+WHOLE = {"valkey_version": "9.1.2", "aof_enabled": 1}
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity", "text"),
+    [
+        ({"info": WHOLE}, OK, "Valkey 9.1.2"),
+        ({"info": {"redis_version": "7.2", "aof_enabled": 1}}, OK, "Redis 7.2"),
+        ({"error": "Connection refused"}, PROBLEM, "does not answer"),
+        ({"error": "invalid password", "is_refused": True}, PROBLEM, "refuses our password"),
+        ({"info": WHOLE | {"aof_last_write_status": "err"}}, PROBLEM, "write to its disk"),
+        ({"info": {"redis_version": "7.2", "aof_enabled": 0}}, NOTE, "append-only"),
+        (
+            {"info": WHOLE | {"maxmemory": 9, "maxmemory_policy": "allkeys-lru"}},
+            WARNING,
+            "forgets",
+        ),
+        ({"info": WHOLE, "milliseconds": 80.0}, WARNING, "80.0 ms"),
+    ],
+)
+@pytest.mark.parametrize("is_embedded", [True, False])
+def test_broker(facts: dict[str, object], severity: Severity, text: str, is_embedded: bool) -> None:
+    found = worst(broker.judge(broker.BrokerFacts(is_embedded, **facts)))  # type: ignore[arg-type]
+    assert found.severity is severity
+    assert text in found.message
+
+
+@pytest.mark.parametrize(
+    ("facts", "has_run_before", "severity"),
+    [
+        (WebFacts("127.0.0.1", 8080, True, True, 200), True, OK),
+        (WebFacts("127.0.0.1", 8080, False), True, PROBLEM),
+        (WebFacts("127.0.0.1", 8080, False), False, OK),
+        (WebFacts("127.0.0.1", 8080, True, False, 404), True, PROBLEM),
+        (WebFacts("127.0.0.1", 8080, True, False, 200), False, PROBLEM),
+        (WebFacts("127.0.0.1", 8080, True, error="timed out"), True, PROBLEM),
+        (WebFacts("0.0.0.0", 8080, True, True, 200, open_sides=("auth.x",)), True, WARNING),
+        (WebFacts("127.0.0.1", 8080, True, True, 200, open_sides=("auth.x",)), True, OK),
+    ],
+)
+def test_web(facts: WebFacts, has_run_before: bool, severity: Severity) -> None:
+    assert worst(services.judge_web(facts, has_run_before=has_run_before)).severity is severity
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity", "text"),
+    [
+        (WorkerFacts("main", 1.0), OK, "alive"),
+        (WorkerFacts("main", 60.0), PROBLEM, "for 60 s: nothing is started"),
+        (WorkerFacts("main", None), PROBLEM, "no heartbeat ever"),
+        (WorkerFacts("main", 60.0, lock_holder=7), PROBLEM, "process 7 has the node"),
+        (WorkerFacts("gpu2", 60.0, is_local=False), WARNING, "gpu2"),
+        (WorkerFacts("main", 1.0, is_drained=True), NOTE, "drained"),
+        (WorkerFacts("main", None, is_known=False), PROBLEM, "no process has the node"),
+        (WorkerFacts("main", None, is_known=False, lock_holder=7), NOTE, "can't be read"),
+    ],
+)
+def test_worker(facts: WorkerFacts, severity: Severity, text: str) -> None:
+    found = worst(services.judge_worker(facts))
+    assert found.severity is severity
+    assert text in found.message
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity", "text"),
+    [
+        (ports.PortFacts(8000, 9000, 80, 1001), OK, "1001 of 1001"),
+        (ports.PortFacts(8000, 9000, 80, 0), PROBLEM, "0 of 1001"),
+        (ports.PortFacts(8000, 9000, 80, 5), WARNING, "5 of 1001"),
+        (ports.PortFacts(8000, 9000, 8080, 900), NOTE, "8080"),
+        (ports.PortFacts(8000, 9000, 80, 900, (32768, 60999)), OK, "900"),
+        (ports.PortFacts(32000, 33000, 80, 900, (32768, 60999)), WARNING, "233 of them"),
+        (
+            ports.PortFacts(32000, 33000, 80, 900, (32768, 60999), frozenset(range(32000, 33001))),
+            OK,
+            "900",
+        ),
+    ],
+)
+def test_ports(facts: ports.PortFacts, severity: Severity, text: str) -> None:
+    found = worst(ports.judge(facts))
+    assert found.severity is severity
+    assert text in found.message
+
+
+def test_stranger_on_an_instances_port_is_named_and_a_backend_is_none() -> None:
+    theirs, ours = ports.Listener(7, "nginx", False), ports.Listener(8, "llama-server", True)
+    facts = ports.InstancePorts({8000: "a", 8001: "b"}, {8000: theirs, 8001: ours})
+    (found,) = ports.judge_instances(facts)
+    assert found.message == "nginx (process 7) listens on port 8000, which is a's"
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity", "text"),
+    [
+        (backends.ProgramFacts("vLLM", missing="not found; install it"), NOTE, "no instance"),
+        (backends.ProgramFacts("vLLM", missing="no", is_used=True), PROBLEM, "missing"),
+        (backends.ProgramFacts("vLLM", missing="no", is_configured=True), PROBLEM, "missing"),
+        (backends.ProgramFacts("vLLM", "/bin/vllm", version="version 1"), OK, "version 1"),
+        (backends.ProgramFacts("vLLM", "/bin/vllm", failure="no GPU"), PROBLEM, "no GPU"),
+        (backends.ProgramFacts("llama.cpp", "/py", is_embedded=True), OK, "comes with llamactl"),
+    ],
+)
+def test_programs(facts: backends.ProgramFacts, severity: Severity, text: str) -> None:
+    found = worst(backends.judge(facts))
+    assert found.severity is severity
+    assert text in found.message
+
+
+def process_facts(known: dict[int, str] | None, **facts: object) -> processes.ProcessFacts:
+    return processes.ProcessFacts(known, **facts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity", "text"),
+    [
+        (process_facts({}), OK, "0 backends"),
+        (process_facts({7: "a"}, ours={7: "a"}), OK, "1 backend of"),
+        (process_facts({}, ours={7: "a"}), PROBLEM, "does not know a (process 7)"),
+        (process_facts(None, ours={7: "a"}), OK, "1 backend of"),
+        (process_facts({7: "a"}, ours={7: "a"}, has_worker=False), PROBLEM, "no worker"),
+        (
+            process_facts({7: "a"}, ours={7: "a"}, guard_grace_seconds=9.0, has_guard=False),
+            WARNING,
+            "no orphan guard",
+        ),
+        (process_facts({}, foreign={9: "llama-server"}), NOTE, "llama-server (process 9)"),
+        (process_facts({}, zombies=(4, 5)), WARNING, "2 dead backends"),
+    ],
+)
+def test_processes(facts: processes.ProcessFacts, severity: Severity, text: str) -> None:
+    found = worst(processes.judge(facts))
+    assert found.severity is severity
+    assert text in found.message
+
+
+def test_holder_of_a_lock_is_found_without_locking(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    descriptor = acquire(path)
+    assert processes.lock_holder(path) == os.getpid()
+    os.close(descriptor)
+    assert processes.lock_holder(path) is None
+
+
+def test_few_descriptors_are_a_warning() -> None:
+    facts = host.DescriptorFacts({"the worker": 1024})
+    assert worst(host.judge_descriptors(facts)).severity is WARNING
+    assert worst(host.judge_descriptors(host.DescriptorFacts({"x": 65536}))).severity is OK
+
+
+def test_clock() -> None:
+    now = time.time()
+    assert worst(host.judge_clock(now, {"the broker": now + 0.5, "b": None})).severity is OK
+    assert worst(host.judge_clock(now, {"the broker": now - 60})).severity is WARNING
+    assert worst(host.judge_clock(0.0, {})).severity is PROBLEM
+
+
+def test_a_problem_alone_makes_the_exit_code_1() -> None:
+    def of(severity: Severity) -> Finding:
+        return Finding(severity, "subject", "message", "remedy")
+
+    assert exit_code([of(OK), of(NOTE), of(WARNING)]) == 0
+    assert exit_code([of(OK), of(PROBLEM)]) == 1
+    assert summary([of(PROBLEM), of(WARNING), of(WARNING)]) == "1 problem, 2 warnings."
+    assert '"ok": false' in to_json([of(PROBLEM)])
+
+
+def test_a_name_from_outside_brings_no_escape_into_the_terminal() -> None:
+    evil = Finding(PROBLEM, "ports", "\x1b[2Jevil\nline", "\x07")
+    assert all(each.isprintable() for each in to_lines(evil))
