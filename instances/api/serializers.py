@@ -10,28 +10,95 @@ from rest_framework import serializers
 
 from instances.backends import BACKEND_TYPES
 from instances.models import Instance
+from instances.options import MAX_COUNT
 from instances.states import DesiredState, Status
 from llamactl.errors import InvalidRequest
 from llamactl.unix_time import UnixSecondsField
 
 
 class OptionsSerializer(serializers.Serializer[Any]):
-    """The options document, for the schema; ``instances.options`` reads it."""
+    """The options of an instance, as a request says them. null is the same as leaving it out.
 
-    backend_type = serializers.ChoiceField(BACKEND_TYPES, required=False)
+    Names that are not listed here are ignored.
+    """
+
+    # For the schema alone: ``instances.options`` reads the document.
+    backend_type = serializers.ChoiceField(
+        BACKEND_TYPES, required=False, allow_null=True, help_text="llama_cpp if it is left out."
+    )
     backend_options = serializers.DictField(
         required=False,
-        help_text="The backend's own options in snake_case; flags that llamactl does not know"
-        " go to extra_args.",
+        allow_null=True,
+        help_text="The backend's own options in snake_case, as its program's flags are called"
+        " (`ctx_size` for `--ctx-size`). Flags that llamactl does not know may be given, too, here"
+        " or in `extra_args`. `port` asks for a port.",
     )
-    nodes = serializers.ListField(child=serializers.CharField(), required=False)
-    auto_restart = serializers.BooleanField(required=False)
-    max_restarts = serializers.IntegerField(required=False, min_value=0)
-    restart_delay = serializers.IntegerField(required=False, min_value=0, help_text="Seconds.")
-    on_demand_start = serializers.BooleanField(required=False)
+    nodes = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        allow_null=True,
+        help_text="Where it may run; this node if it is left out. An update does not change it.",
+    )
+    auto_restart = serializers.BooleanField(
+        required=False, allow_null=True, help_text="Whether it is started again after a crash."
+    )
+    max_restarts = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        max_value=MAX_COUNT,
+        help_text="How often in a row; less than 0 is 0.",
+    )
+    restart_delay = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        max_value=MAX_COUNT,
+        help_text="Seconds; less than 0 is 0.",
+    )
+    on_demand_start = serializers.BooleanField(
+        required=False, allow_null=True, help_text="Whether a request for it starts it."
+    )
     idle_timeout = serializers.IntegerField(
-        required=False, min_value=0, help_text="Minutes; 0 never stops it for idleness."
+        required=False,
+        allow_null=True,
+        max_value=MAX_COUNT,
+        help_text="Minutes without a request after which it is stopped; 0, or less, for never.",
     )
+    environment = serializers.DictField(
+        child=serializers.CharField(),
+        required=False,
+        allow_null=True,
+        help_text="Variables for its process.",
+    )
+    docker_enabled = serializers.BooleanField(
+        required=False,
+        allow_null=True,
+        help_text="Whether it runs in a container; the configuration decides if it is left out.",
+    )
+    command_override = serializers.CharField(
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        help_text="The program to start instead of the configured one; not with docker.",
+    )
+    group = serializers.CharField(
+        required=False, allow_null=True, allow_blank=True, help_text="A label of your own."
+    )
+
+
+class SavedOptionsSerializer(serializers.Serializer[Any]):
+    """The options of an instance, with the defaults filled in."""
+
+    # For the schema alone, as above.
+    backend_type = serializers.ChoiceField(BACKEND_TYPES)
+    backend_options = serializers.DictField(
+        help_text="The backend's own options, with the port that it has."
+    )
+    nodes = serializers.ListField(child=serializers.CharField())
+    auto_restart = serializers.BooleanField()
+    max_restarts = serializers.IntegerField(min_value=0)
+    restart_delay = serializers.IntegerField(min_value=0, help_text="Seconds.")
+    on_demand_start = serializers.BooleanField()
+    idle_timeout = serializers.IntegerField(min_value=0, help_text="Minutes; 0 for never.")
     environment = serializers.DictField(child=serializers.CharField(), required=False)
     docker_enabled = serializers.BooleanField(required=False)
     command_override = serializers.CharField(required=False)
@@ -48,8 +115,9 @@ class FailureSerializer(serializers.Serializer[Any]):
 
 
 class InstanceSerializer(serializers.ModelSerializer[Instance]):
-    """An instance; ``desired_state``, ``pid``, ``restarts`` and ``failure`` are not the seed's."""
+    """An instance: what was asked for, and how it is."""
 
+    # desired_state, pid, restarts and failure are not the seed's.
     id = serializers.IntegerField(read_only=True)
     status = serializers.ChoiceField(Status.choices, source="reported_status", read_only=True)
     created = UnixSecondsField(source="created_at")
@@ -72,7 +140,7 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
         )
         read_only_fields = fields
 
-    @extend_schema_field(OptionsSerializer)
+    @extend_schema_field(SavedOptionsSerializer)
     def get_options(self, instance: Instance) -> dict[str, Any]:
         """The stored document with the instance's port in it, as the seed shows it."""
         options = instance.options
@@ -91,8 +159,9 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
 
 
 class CommandSerializer(serializers.Serializer[Any]):
-    """The body of a parse-command, for the schema; ``command_of`` reads it."""
+    """A command line."""
 
+    # For the schema alone: ``command_of`` reads the document.
     command = serializers.CharField(help_text="A command line as it would be typed in a shell.")
 
 
