@@ -173,6 +173,8 @@ SPECTACULAR_SETTINGS = {
     ],
     "ENUM_SUFFIX": "",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    # As the routes and the descriptions have them: in the order in which they are needed.
+    "SORT_OPERATIONS": False,
     "SORT_OPERATION_PARAMETERS": False,
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",

@@ -18,7 +18,6 @@ urlpatterns: list[URLPattern] = [
         {"get": "retrieve", "post": "create", "put": "update", "delete": "destroy"},
         name="instance",
     ),
-    *endpoint("instances/<str:name>/logs", LogViewSet, {"get": "logs"}, name="instance-logs"),
 ]
 for operation in ("start", "stop", "restart"):
     urlpatterns += endpoint(
@@ -27,6 +26,9 @@ for operation in ("start", "stop", "restart"):
         {"post": operation},
         name=f"instance-{operation}",
     )
+urlpatterns += endpoint(
+    "instances/<str:name>/logs", LogViewSet, {"get": "logs"}, name="instance-logs"
+)
 for operation in ("help", "version", "devices"):
     urlpatterns += endpoint(
         f"backends/llama-cpp/{operation}",
