@@ -30,6 +30,7 @@ from instances.errors import (
 )
 from instances.options import MAX_NAME_LENGTH, NAME_PATTERN
 from instances.supervisor.inquiry import CommandFailed
+from llamactl.api import PathNotFound
 from llamactl.errors import InvalidParameter, InvalidRequest
 from llamactl.openapi import PLAIN_TEXT, operation
 
@@ -99,7 +100,7 @@ create_instance = operation(
         InvalidInstanceName("name cannot be empty"),
         InstanceExists(examples.NAME),
         TooManyInstances(8),
-        404,
+        PathNotFound("there is no /api/v1/instances/a/b; /docs lists what there is"),
     ],
 )
 show_instance = operation(
