@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 MAX_NAME_LENGTH = 50
 NAME_PATTERN = r"[a-zA-Z0-9_-][a-zA-Z0-9._-]*"
 _NAME = re.compile(NAME_PATTERN, re.ASCII)
-_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+ENVIRONMENT_NAME_PATTERN = r"[A-Za-z_][A-Za-z0-9_]*"
+_ENVIRONMENT_NAME = re.compile(ENVIRONMENT_NAME_PATTERN, re.ASCII)
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[a-zA-Z0-9-]{1,63}(\.[a-zA-Z0-9-]{1,63})*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MAX_COUNT = 2**31 - 1

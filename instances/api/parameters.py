@@ -9,7 +9,9 @@ from django.http import QueryDict
 from llamactl.errors import InvalidParameter
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+# As JSON writes numbers, which is what clients made from the schema send.
+_SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+MAX_WAIT_SECONDS = 10**9
 
 
 def lines_of(query: QueryDict) -> int | None:
@@ -34,8 +36,9 @@ def wait_of(query: QueryDict) -> float | None:
     text = query.get("wait")
     if text is None:
         return None
-    if not _SECONDS.fullmatch(text):
+    if not _SECONDS.fullmatch(text) or float(text) > MAX_WAIT_SECONDS:
         raise InvalidParameter(
-            f"Invalid wait parameter: {text[:80]!r} is no number of seconds from 0"
+            f"Invalid wait parameter: {text[:80]!r} is no number of seconds from 0 to"
+            f" {MAX_WAIT_SECONDS}"
         )
     return float(text)

@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 
 from instances.api import examples
+from instances.api.parameters import MAX_WAIT_SECONDS
 from instances.api.serializers import (
     CommandSerializer,
     InstanceSerializer,
     OptionsSerializer,
     ParsedCommandSerializer,
+    ReplacedOptionsSerializer,
 )
 from instances.backends.base import Backend
 from instances.backends.command_line import CommandSyntaxError, EmptyCommand
@@ -48,7 +50,7 @@ _NAME = OpenApiParameter(
 )
 _WAIT = OpenApiParameter(
     "wait",
-    {"type": "number", "minimum": 0, "maximum": 999_999_999},
+    {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS},
     description="Answer only when it is ready to be used, or failed, or after this many seconds"
     " (at most instances.on_demand_start_timeout). Without it the answer comes at once.",
 )
@@ -70,7 +72,7 @@ _BAD_OPTIONS = [
     ),
 ]
 _START_FAILURES = [
-    InvalidParameter("Invalid wait parameter: 'soon' is no number of seconds from 0"),
+    InvalidParameter("Invalid wait parameter: 'soon' is no number of seconds from 0 to 1000000000"),
     examples.START_FAILED,
     examples.STILL_STARTING,
     InstanceNotRunning(f"instance {examples.NAME} was stopped meanwhile"),
@@ -119,7 +121,7 @@ replace_options = operation(
     description="Options that are left out get their defaults again; the node stays, and so does a"
     " port that is left out. A running instance is restarted.",
     parameters=[_NAME],
-    request=OptionsSerializer,
+    request=ReplacedOptionsSerializer,
     requests=examples.NEW_INSTANCES,
     answer=InstanceSerializer,
     answers=examples.STOPPED,

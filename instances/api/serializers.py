@@ -10,10 +10,21 @@ from rest_framework import serializers
 
 from instances.backends import BACKEND_TYPES
 from instances.models import Instance
-from instances.options import MAX_COUNT
+from instances.options import ENVIRONMENT_NAME_PATTERN, MAX_COUNT
 from instances.states import DesiredState, Status
 from llamactl.errors import InvalidRequest
 from llamactl.unix_time import UnixSecondsField
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{ENVIRONMENT_NAME_PATTERN}$"},
+        "additionalProperties": {"type": "string"},
+    }
+)
+class EnvironmentField(serializers.DictField):
+    """Variables of a process."""
 
 
 class OptionsSerializer(serializers.Serializer[Any]):
@@ -37,7 +48,7 @@ class OptionsSerializer(serializers.Serializer[Any]):
         child=serializers.CharField(),
         required=False,
         allow_null=True,
-        help_text="Where it may run; this node if it is left out. An update does not change it.",
+        help_text="Where it may run; this node if it is left out.",
     )
     auto_restart = serializers.BooleanField(
         required=False, allow_null=True, help_text="Whether it is started again after a crash."
@@ -63,11 +74,8 @@ class OptionsSerializer(serializers.Serializer[Any]):
         max_value=MAX_COUNT,
         help_text="Minutes without a request after which it is stopped; 0, or less, for never.",
     )
-    environment = serializers.DictField(
-        child=serializers.CharField(),
-        required=False,
-        allow_null=True,
-        help_text="Variables for its process.",
+    environment = EnvironmentField(
+        required=False, allow_null=True, help_text="Variables for its process."
     )
     docker_enabled = serializers.BooleanField(
         required=False,
@@ -85,6 +93,14 @@ class OptionsSerializer(serializers.Serializer[Any]):
     )
 
 
+class ReplacedOptionsSerializer(OptionsSerializer):
+    """The options of an instance that is there, all of them: as for a new one, but for the node."""
+
+    nodes = serializers.JSONField(
+        required=False, help_text="Not looked at: an instance stays on its node."
+    )
+
+
 class SavedOptionsSerializer(serializers.Serializer[Any]):
     """The options of an instance, with the defaults filled in."""
 
@@ -99,7 +115,7 @@ class SavedOptionsSerializer(serializers.Serializer[Any]):
     restart_delay = serializers.IntegerField(min_value=0, help_text="Seconds.")
     on_demand_start = serializers.BooleanField()
     idle_timeout = serializers.IntegerField(min_value=0, help_text="Minutes; 0 for never.")
-    environment = serializers.DictField(child=serializers.CharField(), required=False)
+    environment = EnvironmentField(required=False)
     docker_enabled = serializers.BooleanField(required=False)
     command_override = serializers.CharField(required=False)
     group = serializers.CharField(required=False)
@@ -170,10 +186,8 @@ class ParsedCommandSerializer(serializers.Serializer[Any]):
 
     backend_type = serializers.ChoiceField(BACKEND_TYPES)
     backend_options = serializers.DictField()
-    environment = serializers.DictField(
-        child=serializers.CharField(),
-        required=False,
-        help_text="Variables set before the command, if any.",
+    environment = EnvironmentField(
+        required=False, help_text="Variables set before the command, if any."
     )
 
 

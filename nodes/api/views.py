@@ -12,8 +12,9 @@ from nodes.directory import known_nodes, node_address
 
 
 class NodeViewSet(ApiViewSet):
+    # Not "list", which would be taken for an array in the schema: it is a map.
     @schema.list_nodes
-    def list(self, request: Request) -> Response:
+    def directory(self, request: Request) -> Response:
         nodes = known_nodes(current())
         return Response({name: {"address": address} for name, address in nodes.items()})
 
