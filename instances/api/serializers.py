@@ -96,7 +96,7 @@ class OptionsSerializer(serializers.Serializer[Any]):
 class ReplacedOptionsSerializer(OptionsSerializer):
     """The options of an instance that is there, all of them: as for a new one, but for the node."""
 
-    nodes = serializers.JSONField(
+    nodes = serializers.JSONField(  # type: ignore[assignment]  # anything at all
         required=False, help_text="Not looked at: an instance stays on its node."
     )
 

@@ -9,33 +9,54 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, path, re_path
+from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
 from drf_spectacular.generators import SchemaGenerator
-from drf_spectacular.views import (
-    SpectacularAPIView,
-    SpectacularJSONAPIView,
-    SpectacularSwaggerView,
-)
+from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
+from drf_spectacular.views import SpectacularSwaggerView
 
 from llamactl.config import current
+from llamactl.endpoints import IgnoreHeaders
 
 View = Callable[..., HttpResponseBase]
-
-
-class OnceGenerator(SchemaGenerator):  # type: ignore[no-untyped-call]
-    """Makes the document once a process: it takes a second, and anyone may ask for it."""
-
-    def get_schema(self, request: object = None, public: bool = False) -> dict[str, Any]:
-        return _document()
+_RENDERERS: dict[str, Any] = {"json": OpenApiJsonRenderer, "yaml": OpenApiYamlRenderer}
 
 
 @cache
-def _document() -> dict[str, Any]:
-    document: dict[str, Any] = SchemaGenerator().get_schema(request=None, public=True)
-    return document
+def document() -> dict[str, Any]:
+    """The OpenAPI document, made once a process: it takes a second, and anyone may ask for it."""
+    generator = SchemaGenerator()  # type: ignore[no-untyped-call]
+    made: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    return made
+
+
+@cache
+def _rendered(format: str) -> bytes:
+    rendered: bytes = _RENDERERS[format]().render(document())
+    return rendered
+
+
+def _answer(format: str) -> HttpResponse:
+    return HttpResponse(
+        _rendered(format),
+        content_type=_RENDERERS[format].media_type,
+        headers={"Content-Disposition": f'inline; filename="llamactl.{format}"'},
+    )
+
+
+@require_safe
+def _schema(request: HttpRequest) -> HttpResponse:
+    """JSON for those who say so, by ``format`` or by ``Accept``; else YAML."""
+    asked = request.GET.get("format", request.headers.get("Accept", ""))
+    return _answer("json" if "json" in asked else "yaml")
+
+
+@require_safe
+def _schema_json(request: HttpRequest) -> HttpResponse:
+    return _answer("json")
 
 
 def _if_enabled(view: View) -> View:
@@ -49,11 +70,14 @@ def _if_enabled(view: View) -> View:
     return guarded
 
 
-_OPEN: dict[str, Any] = {"authentication_classes": [], "permission_classes": []}
-_schema = _if_enabled(SpectacularAPIView.as_view(generator_class=OnceGenerator, **_OPEN))
-_schema_json = _if_enabled(SpectacularJSONAPIView.as_view(generator_class=OnceGenerator, **_OPEN))
 _page = _if_enabled(
-    SpectacularSwaggerView.as_view(url_name="schema", template_name="docs.html", **_OPEN)
+    SpectacularSwaggerView.as_view(
+        url_name="schema",
+        template_name="docs.html",
+        authentication_classes=[],
+        permission_classes=[],
+        content_negotiation_class=IgnoreHeaders,
+    )
 )
 _to_page = _if_enabled(RedirectView.as_view(pattern_name="docs"))
 
@@ -61,8 +85,8 @@ urlpatterns: list[URLPattern] = [
     path("docs", _page, name="docs"),
     path("docs/", _to_page),
     # Where the Go program has it: tools fetch the one, people open the other.
-    path("swagger/doc.json", _schema_json),
+    path("swagger/doc.json", _if_enabled(_schema_json)),
     re_path(r"^swagger(?:/|\Z)", _to_page),
-    path("api/schema", _schema, name="schema"),
-    path("api/schema/", _schema),
+    path("api/schema", _if_enabled(_schema), name="schema"),
+    path("api/schema/", _if_enabled(_schema)),
 ]

@@ -9,15 +9,14 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 from django.test import Client
-from drf_spectacular.generators import SchemaGenerator
 
 from instances.errors import BackendStartFailed, InstanceNotFound, InstanceShuttingDown
 from llamactl.errors import InvalidRequest, LlamactlError
-from llamactl.openapi.views import OnceGenerator
+from llamactl.openapi.views import document
 from proxy import errors
 from tests.contract.operations import OPERATIONS, SWAGGER
 
-DOCUMENT: dict[str, Any] = OnceGenerator().get_schema()
+DOCUMENT: dict[str, Any] = document()
 
 Operation = tuple[str, str, dict[str, Any]]
 
@@ -80,7 +79,7 @@ def test_an_operation_says_what_it_is_and_which_key_it_needs(
     else:
         kind = "Needs an **inference key** for the instance, or a management key."
     assert operation["description"].endswith(kind)
-    places = [{"Bearer": []}, {"ApiKeyAuth": []}, {"ApiKeyQuery": []}]
+    places: list[dict[str, list[str]]] = [{"Bearer": []}, {"ApiKeyAuth": []}, {"ApiKeyQuery": []}]
     assert operation["security"] == ([] if is_open else places)
     assert ("401" in operation["responses"]) is not is_open
 
@@ -143,8 +142,8 @@ def test_nothing_speaks_of_the_inside() -> None:
 
 
 def test_the_document_is_the_same_each_time() -> None:
-    again = SchemaGenerator().get_schema(request=None, public=True)
-    assert str(again) == str(DOCUMENT)
+    document.cache_clear()
+    assert str(document()) == str(DOCUMENT)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
@@ -224,6 +223,21 @@ def test_tools_get_json_without_a_key(path: str) -> None:
     document = response.json()
     assert document["openapi"].startswith("3.1")
     assert list(document["paths"]) == list(DOCUMENT["paths"])
+
+
+@pytest.mark.parametrize("accept", ["text/html", "image/png", "nonsense", "*/*", ""])
+@pytest.mark.parametrize("path", ["/docs", "/api/schema", "/api/schema?format=xml"])
+def test_an_odd_accept_header_does_no_harm(path: str, accept: str) -> None:
+    # It should not be 406, which browsers and tools can do nothing about.
+    assert Client().get(path, headers={"accept": accept}).status_code == 200
+
+
+def test_json_is_what_those_get_who_say_so() -> None:
+    def type_for(accept: str) -> str:
+        return Client().get("/api/schema", headers={"accept": accept})["Content-Type"]
+
+    assert type_for("application/json, */*") == "application/vnd.oai.openapi+json"
+    assert type_for("*/*") == "application/vnd.oai.openapi"
 
 
 @pytest.mark.parametrize("path", ["/swagger/doc.json", "/swagger", "/api/schema", "/docs"])

@@ -13,7 +13,7 @@ from schemathesis.config import SchemathesisConfig
 
 from instances import lifecycle
 from keys.issuing import issue
-from llamactl.openapi.views import OnceGenerator
+from llamactl.openapi.views import document
 from llamactl.wsgi import application
 from tests.environment import MANAGEMENT_KEY
 
@@ -45,7 +45,7 @@ CONFIG = SchemathesisConfig.from_dict(
     }
 )
 
-DOCUMENT = OnceGenerator().get_schema()
+DOCUMENT = document()
 MANAGEMENT = {
     path: operations
     for path, operations in DOCUMENT["paths"].items()

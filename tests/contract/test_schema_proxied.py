@@ -16,7 +16,7 @@ import schemathesis
 from schemathesis.checks import not_a_server_error
 from schemathesis.config import SchemathesisConfig
 
-from llamactl.openapi.views import OnceGenerator
+from llamactl.openapi.views import document
 from proxy.routing import route
 from tests.e2e.stack import ROOT, Stack, running_stack
 
@@ -30,7 +30,7 @@ CONFIG = SchemathesisConfig.from_dict(
         "checks": {"not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", 502, 503]}},
     }
 )
-DOCUMENT = OnceGenerator().get_schema()
+DOCUMENT = document()
 PROXIED = {
     path: operations
     for path, operations in DOCUMENT["paths"].items()
