@@ -104,6 +104,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 MEANINGS = {
+    200: "It was done.",
+    201: "It was made.",
+    204: "It was done, and there is nothing to tell of it.",
     400: "A field, a parameter or the body breaks a rule; the text names it.",
     401: "The key is missing or wrong.",
     403: "The key is not for this instance.",

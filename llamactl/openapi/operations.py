@@ -72,7 +72,9 @@ def operation(
         request=None if request is None else OpenApiRequest(request, examples=_shown(requests)),
         parameters=[*parameters, *([_RETRY_AFTER] if 503 in statuses else [])],
         responses={
-            (status, media_type): OpenApiResponse(answer, examples=_shown(answers)),
+            (status, media_type): OpenApiResponse(
+                answer, documented.MEANINGS[status], examples=_shown(answers)
+            ),
             **{it: _refusal(it, examples.get(it, [])) for it in statuses},
             401: _WITHOUT_A_KEY,
         },
