@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 MAX_NAME_LENGTH = 50
 NAME_PATTERN = r"[a-zA-Z0-9_-][a-zA-Z0-9._-]*"
 _NAME = re.compile(NAME_PATTERN, re.ASCII)
-_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+ENVIRONMENT_NAME_PATTERN = r"[A-Za-z_][A-Za-z0-9_]*"
+_ENVIRONMENT_NAME = re.compile(ENVIRONMENT_NAME_PATTERN, re.ASCII)
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[a-zA-Z0-9-]{1,63}(\.[a-zA-Z0-9-]{1,63})*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_MAX_COUNT = 2**31 - 1
+MAX_COUNT = 2**31 - 1
 _LONGEST_PATH = 4095
 
 T = TypeVar("T")
@@ -204,8 +205,8 @@ def _count(raw: Mapping[str, object], name: str) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidRequest(f"{name} must be a whole number, got {_kind(value)}")
-    if value > _MAX_COUNT:
-        raise InvalidInstance(f"{name} must be at most {_MAX_COUNT}, got {str(value)[:80]}")
+    if value > MAX_COUNT:
+        raise InvalidInstance(f"{name} must be at most {MAX_COUNT}, got {str(value)[:80]}")
     return max(value, 0)
 
 

@@ -17,14 +17,37 @@ _TAG = "System"
 COMMIT = BUILD_TIME = "unknown"
 """The Go program has them compiled in, and says this where they were not."""
 
+_VERSION = f"Version: {{}}\nCommit: {COMMIT}\nBuild Time: {BUILD_TIME}\n"
+_CONFIG = {
+    "server": {"host": "127.0.0.1", "port": 8080, "enable_swagger": True},
+    "instances": {"port_range": [8000, 9000], "max_instances": -1, "default_max_restarts": 3},
+    "auth": {"require_management_auth": True, "management_keys": []},
+    "local_node": "main",
+}
+
 
 class ServerViewSet(ApiViewSet):
-    @operation(_TAG, "The version of llamactl", answer=str, media_type=PLAIN_TEXT)
+    @operation(
+        _TAG,
+        "The version of llamactl",
+        name="show_version",
+        answer=str,
+        answers={"version": _VERSION.format(VERSION)},
+        media_type=PLAIN_TEXT,
+        uses_database=False,
+    )
     def version(self, request: Request) -> HttpResponse:
-        text = f"Version: {VERSION}\nCommit: {COMMIT}\nBuild Time: {BUILD_TIME}\n"
-        return HttpResponse(text, content_type=f"{PLAIN_TEXT}; charset=utf-8")
+        return HttpResponse(_VERSION.format(VERSION), content_type=f"{PLAIN_TEXT}; charset=utf-8")
 
-    @operation(_TAG, "The configuration in force, without its secrets", answer=OpenApiTypes.OBJECT)
+    @operation(
+        _TAG,
+        "The configuration in force, without its secrets",
+        name="show_config",
+        description="The keys are those of `llamactl.yaml`.",
+        answer=OpenApiTypes.OBJECT,
+        answers={"a part of it": _CONFIG},
+        uses_database=False,
+    )
     def config(self, request: Request) -> Response:
         document = redacted(current(), version=VERSION, commit_hash=COMMIT, build_time=BUILD_TIME)
         return Response(document)

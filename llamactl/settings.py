@@ -14,6 +14,7 @@ from llamactl.broker import BrokerError, broker_urls
 from llamactl.config import ConfigError, load
 from llamactl.secret_files import read_or_create_secret
 from llamactl.unfold import UNFOLD as UNFOLD
+from llamactl.version import VERSION
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -162,13 +163,32 @@ REST_FRAMEWORK = {
 }
 
 SPECTACULAR_SETTINGS = {
-    "TITLE": "llamactl API",
-    "DESCRIPTION": "A control server for LLM backend processes.",
-    "VERSION": "1.0",
+    "TITLE": "llamactl",
+    "VERSION": VERSION,
+    "LICENSE": {"name": "MIT License", "url": "https://opensource.org/license/mit/"},
     "OAS_VERSION": "3.1.0",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "llamactl.openapi.document.complete",
+    ],
+    "ENUM_SUFFIX": "",
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    # As the routes and the descriptions have them: in the order in which they are needed.
+    "SORT_OPERATIONS": False,
+    "SORT_OPERATION_PARAMETERS": False,
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {
+        "deepLinking": True,
+        "persistAuthorization": True,
+        "tryItOutEnabled": True,
+        "displayRequestDuration": True,
+        "filter": True,
+        "docExpansion": "list",
+        "defaultModelsExpandDepth": 0,
+        "defaultModelExpandDepth": 3,
+    },
 }
 
 

@@ -135,6 +135,7 @@ _OPENAI_TYPES = {
     404: "invalid_request_error",
     405: "invalid_request_error",
     413: "invalid_request_error",
+    414: "invalid_request_error",
     503: "service_unavailable_error",
 }
 _ANTHROPIC_TYPES = {
@@ -144,6 +145,7 @@ _ANTHROPIC_TYPES = {
     404: "not_found_error",
     405: "invalid_request_error",
     413: "request_too_large",
+    414: "invalid_request_error",
     503: "overloaded_error",
 }
 

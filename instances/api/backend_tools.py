@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from instances.api import schema
 from instances.api.serializers import command_of
-from instances.backends import backend_for
+from instances.backends import Backend, backend_for
 from instances.supervisor.inquiry import inquire
 from llamactl.config import current
 from llamactl.endpoints import ApiViewSet, body_of
@@ -36,7 +37,6 @@ class BackendProgramViewSet(ApiViewSet):
 class ParseCommandViewSet(ApiViewSet):
     backend_type: ClassVar[str] = ""
 
-    @schema.parse_command
     def create(self, request: Request) -> Response:
         parsed = backend_for(self.backend_type).parse_command(command_of(body_of(request)))
         document: dict[str, object] = {
@@ -46,6 +46,15 @@ class ParseCommandViewSet(ApiViewSet):
         if parsed.environment:
             document["environment"] = parsed.environment
         return Response(document)
+
+
+def parse_command_view(backend: Backend) -> type[ParseCommandViewSet]:
+    """The view for one backend, which the schema has examples of its own for."""
+    described = extend_schema_view(create=schema.parse_command(backend))
+    view: type[ParseCommandViewSet] = type(
+        "ParseCommandViewSet", (ParseCommandViewSet,), {"backend_type": backend.type}
+    )
+    return described(view)
 
 
 def _text(text: str) -> HttpResponse:

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from instances import lifecycle
 from instances.api import schema
 from instances.api.log_events import READERS, LogFollower
-from instances.api.parameters import follow_of, lines_of
+from instances.api.parameters import flag_of, lines_of
 from instances.errors import FollowingNotServed, LogsUnreadable
 from instances.supervisor.logfiles import log_path, tail
 from instances.supervisor.logreader import (
@@ -37,7 +37,7 @@ _BLOCK_BYTES = 64 * 1024
 class LogViewSet(ApiViewSet):
     @schema.read_log
     def logs(self, request: Request, name: str) -> HttpResponseBase:
-        is_followed = follow_of(request.query_params)
+        is_followed = flag_of(request.query_params, "follow")
         lines = lines_of(request.query_params)
         name = lifecycle.get(name).name
         path = log_path(current(), name)

@@ -9,9 +9,9 @@ from django.http import QueryDict
 from llamactl.errors import InvalidParameter
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
-_SWITCHES = {"": False, "false": False, "0": False, "true": True, "1": True}
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
-
+# As JSON writes numbers, which is what clients made from the schema send.
+_SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+MAX_WAIT_SECONDS = 10**9
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -29,14 +29,6 @@ def lines_of(query: QueryDict) -> int | None:
     return lines if lines > 0 else None
 
 
-def follow_of(query: QueryDict) -> bool:
-    """``follow``: whether the log is told line by line as it grows. Raises InvalidParameter."""
-    text = query.get("follow", "")
-    if text.lower() not in _SWITCHES:
-        raise InvalidParameter(f"Invalid follow parameter: {text[:80]!r} is neither true nor false")
-    return _SWITCHES[text.lower()]
-
-
 def wait_of(query: QueryDict) -> float | None:
     """``wait``: how many seconds to wait for a start; None for not at all.
 
@@ -45,15 +37,19 @@ def wait_of(query: QueryDict) -> float | None:
     text = query.get("wait")
     if text is None:
         return None
-    if not _SECONDS.fullmatch(text):
+    if not _SECONDS.fullmatch(text) or float(text) > MAX_WAIT_SECONDS:
         raise InvalidParameter(
-            f"Invalid wait parameter: {text[:80]!r} is no number of seconds from 0"
+            f"Invalid wait parameter: {text[:80]!r} is no number of seconds from 0 to"
+            f" {MAX_WAIT_SECONDS}"
         )
     return float(text)
 
 
 def flag_of(query: QueryDict, name: str) -> bool:
     """A parameter that is ``true`` or ``false`` (or 1 or 0); false unless given.
+
+    One without a value is refused: whoever writes ``?dry_run`` means true, and whoever sends an
+    empty field of a form does not.
 
     Raises InvalidParameter.
     """

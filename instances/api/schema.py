@@ -2,23 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, PolymorphicProxySerializer
 
+from instances.api import examples
+from instances.api.parameters import MAX_WAIT_SECONDS
 from instances.api.serializers import (
     CommandSerializer,
     InstanceSerializer,
     OptionsSerializer,
     ParsedCommandSerializer,
     RehearsalSerializer,
+    ReplacedOptionsSerializer,
     SavedInstanceSerializer,
 )
-from llamactl.openapi import EVENT_STREAM, PLAIN_TEXT, operation
+from instances.backends.base import Backend
+from instances.backends.command_line import CommandSyntaxError, EmptyCommand
+from instances.errors import (
+    FollowingNotServed,
+    InstanceBusy,
+    InstanceExists,
+    InstanceNotFound,
+    InstanceNotRunning,
+    InvalidInstance,
+    InvalidInstanceName,
+    LogsUnreadable,
+    PortOutOfRange,
+    PortUnavailable,
+    TooManyFollowers,
+    TooManyInstances,
+)
+from instances.options import MAX_NAME_LENGTH, NAME_PATTERN
+from instances.supervisor.inquiry import CommandFailed
+from llamactl.api import PathNotFound
+from llamactl.errors import InvalidParameter, InvalidRequest
+from llamactl.openapi import EVENT_STREAM, PLAIN_TEXT, Answer, operation
+from nodes.errors import NodeDrained
+
+_View = TypeVar("_View", bound=Callable[..., Any])
 
 _INSTANCES = "Instances"
 _BACKENDS = "Backends"
+
+_NAME = OpenApiParameter(
+    "name",
+    {"type": "string", "pattern": f"^{NAME_PATTERN}$", "maxLength": MAX_NAME_LENGTH},
+    OpenApiParameter.PATH,
+    description="The instance: letters, digits, `_`, `-` and, not first, `.`",
+    examples=[OpenApiExample(examples.NAME, value=examples.NAME)],
+)
 _WAIT = OpenApiParameter(
     "wait",
-    float,
+    {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS},
     description="Answer only when it is ready to be used, or failed, or after this many seconds"
     " (at most instances.on_demand_start_timeout). Without it the answer comes at once.",
 )
@@ -34,6 +71,13 @@ _FOLLOW = OpenApiParameter(
     description="Server-sent events instead: one for each line, the last ones first, then each as"
     " it is written, until the client goes.",
 )
+_LAST_EVENT_ID = OpenApiParameter(
+    "Last-Event-ID",
+    str,
+    OpenApiParameter.HEADER,
+    description="With follow: the id of the last event that the client has. Browsers send it on"
+    " their own when they come back.",
+)
 _DRY_RUN = OpenApiParameter(
     "dry_run",
     bool,
@@ -47,154 +91,215 @@ _STRICT = OpenApiParameter(
     " as a model file that is missing. Without it they are saved all the same, and what was found"
     " is in the answer's warnings.",
 )
-_DRY_RUN_EXAMPLE = OpenApiExample(
-    "A dry run",
-    response_only=True,
-    status_codes=["200"],
-    value={
-        "command": [
-            *("/usr/local/bin/llama-server", "--model", "/models/gemma.gguf"),
-            *("--alias", "gemma", "--host", "127.0.0.1", "--port", "8000", "--ctx-sise", "8192"),
-        ],
-        "command_line": "CUDA_VISIBLE_DEVICES=0 /usr/local/bin/llama-server --model"
-        " /models/gemma.gguf --alias gemma --host 127.0.0.1 --port 8000 --ctx-sise 8192",
-        "environment": {"CUDA_VISIBLE_DEVICES": "0", "LLAMA_API_KEY": "***"},
-        "working_directory": "/home/me/.local/share/llamactl",
-        "options": {
-            "backend_type": "llama_cpp",
-            "backend_options": {
-                "model": "/models/gemma.gguf",
-                "extra_args": {"ctx_sise": "8192"},
-                "port": 8000,
-            },
-            "nodes": ["main"],
-            "auto_restart": True,
-            "max_restarts": 3,
-            "restart_delay": 5,
-            "on_demand_start": True,
-            "idle_timeout": 0,
-            "environment": {"CUDA_VISIBLE_DEVICES": "0"},
-        },
-        "errors": [
-            {
-                "field": "backend_options.model",
-                "severity": "error",
-                "message": "'/models/gemma.gguf' does not exist",
-                "suggestion": "did you mean '/models/gemma-3.gguf'?",
-            }
-        ],
-        "warnings": [
-            {
-                "field": "backend_options.extra_args.ctx_sise",
-                "severity": "warning",
-                "message": "--ctx-sise is not in the help of '/usr/local/bin/llama-server'",
-                "suggestion": "did you mean --ctx-size?",
-            }
-        ],
-    },
-)
+_UNKNOWN = [
+    InvalidInstanceName("name too long (max 50 characters)"),
+    InstanceNotFound(examples.NAME),
+]
+_BAD_OPTIONS = [
+    InvalidRequest("max_restarts must be a whole number, got a string"),
+    InvalidInstance("node 'gpu-9' not found; known nodes: main"),
+    PortOutOfRange(
+        "port 80 is out of range [8000-9000]; leave port out to get a free one, or widen"
+        " instances.port_range"
+    ),
+    PortUnavailable(
+        "port 8001 is already in use: another instance has it; leave port out to get a free one"
+    ),
+    InvalidParameter("Invalid dry_run parameter: 'yes' is neither true nor false"),
+    examples.REFUSED_BY_STRICT,
+]
+_START_FAILURES = [
+    InvalidParameter("Invalid wait parameter: 'soon' is no number of seconds from 0 to 1000000000"),
+    examples.START_FAILED,
+    examples.STILL_STARTING,
+    InstanceNotRunning(f"instance {examples.NAME} was stopped meanwhile"),
+    NodeDrained("main"),
+]
 
 list_instances = operation(
-    _INSTANCES, "List the instances by name", answer=InstanceSerializer(many=True)
+    _INSTANCES,
+    "List the instances by name",
+    name="list_instances",
+    answer=InstanceSerializer(many=True),
+    answers={"one instance": examples.STOPPED["stopped"]},
 )
 create_instance = operation(
     _INSTANCES,
     "Create an instance",
-    description="It is stopped at first. Options that are left out get their defaults, and the"
-    " port is chosen if none is said.",
+    name="create_instance",
+    description="It is stopped at first; start it, or let the first request under `/v1` do that."
+    " Options that are left out get their defaults, and the port is chosen if none is said.",
+    parameters=[_NAME, _DRY_RUN, _STRICT],
     request=OptionsSerializer,
-    parameters=[_DRY_RUN, _STRICT],
+    requests=examples.NEW_INSTANCES,
     status=201,
     answer=SavedInstanceSerializer,
-    others={200: RehearsalSerializer},
-    examples=[_DRY_RUN_EXAMPLE],
-    errors=[400, 409],
+    answers=examples.SAVED,
+    others=[Answer(RehearsalSerializer, examples.DRY_RUN)],
+    errors=[
+        *_BAD_OPTIONS,
+        InvalidInstanceName("name cannot be empty"),
+        InstanceExists(examples.NAME),
+        TooManyInstances(8),
+        PathNotFound("there is no /api/v1/instances/a/b; /docs lists what there is"),
+    ],
 )
 show_instance = operation(
-    _INSTANCES, "Show an instance", answer=InstanceSerializer, errors=[400, 404]
+    _INSTANCES,
+    "Show an instance",
+    name="show_instance",
+    parameters=[_NAME],
+    answer=InstanceSerializer,
+    answers=examples.ANY_STATUS,
+    errors=_UNKNOWN,
 )
 replace_options = operation(
     _INSTANCES,
     "Replace the options of an instance",
+    name="replace_instance_options",
     description="Options that are left out get their defaults again; the node stays, and so does a"
     " port that is left out. A running instance is restarted.",
-    request=OptionsSerializer,
-    parameters=[_DRY_RUN, _STRICT],
+    parameters=[_NAME, _DRY_RUN, _STRICT],
+    request=ReplacedOptionsSerializer,
+    requests=examples.NEW_INSTANCES,
     answer=PolymorphicProxySerializer(
         "SavedInstanceOrRehearsal",
         [SavedInstanceSerializer, RehearsalSerializer],
         resource_type_field_name=None,
     ),
-    examples=[_DRY_RUN_EXAMPLE],
-    errors=[400, 404, 409],
+    answers={**examples.SAVED, **examples.DRY_RUN},
+    errors=[*_BAD_OPTIONS, *_UNKNOWN],
 )
 delete_instance = operation(
     _INSTANCES,
     "Delete a stopped instance",
+    name="delete_instance",
     description="Its log file stays.",
+    parameters=[_NAME],
     status=204,
-    errors=[400, 404, 409],
+    errors=[
+        *_UNKNOWN,
+        InstanceBusy(
+            f"instance with name {examples.NAME} is still running, stop it before deleting"
+        ),
+    ],
 )
 start_instance = operation(
     _INSTANCES,
     "Start an instance",
+    name="start_instance",
     description="One that runs is left alone.",
-    parameters=[_WAIT],
+    parameters=[_NAME, _WAIT],
     answer=InstanceSerializer,
-    errors=[400, 404, 502, 503],
+    answers=examples.STARTING,
+    errors=[*_UNKNOWN, *_START_FAILURES],
 )
 stop_instance = operation(
     _INSTANCES,
     "Stop an instance",
+    name="stop_instance",
     description="Ends a start that is under way, too. Requests in flight are waited for.",
+    parameters=[_NAME],
     answer=InstanceSerializer,
-    errors=[400, 404],
+    answers=examples.STOPPED,
+    errors=_UNKNOWN,
 )
 restart_instance = operation(
     _INSTANCES,
     "Restart an instance",
+    name="restart_instance",
     description="It gets a new process, whether or not one runs now.",
-    parameters=[_WAIT],
+    parameters=[_NAME, _WAIT],
     answer=InstanceSerializer,
-    errors=[400, 404, 502, 503],
+    answers=examples.STARTING,
+    errors=[*_UNKNOWN, *_START_FAILURES],
 )
 read_log = operation(
     _INSTANCES,
     "Read the log of an instance",
+    name="read_instance_log",
     description="Empty before the first start. With Last-Event-ID, a log that is followed goes on"
     " after that event.",
-    parameters=[_LINES, _FOLLOW],
+    parameters=[_NAME, _LINES, _FOLLOW, _LAST_EVENT_ID],
     answer=str,
+    answers=examples.LOG,
     media_type=PLAIN_TEXT,
-    other_media_types=[EVENT_STREAM],
-    errors=[400, 404, 500, 501, 503],
+    others=[Answer(str, examples.FOLLOWED_LOG, media_type=EVENT_STREAM)],
+    errors=[
+        *_UNKNOWN,
+        InvalidParameter("Invalid lines parameter: 'all' is no whole number"),
+        InvalidParameter("Invalid follow parameter: 'yes' is neither true nor false"),
+        LogsUnreadable(f"the log of {examples.NAME} can't be read: Permission denied"),
+        FollowingNotServed(
+            "follow needs llamactl to be served by ASGI (manage.py run); under WSGI, ask for lines"
+        ),
+        TooManyFollowers(
+            "100 logs are being followed already, and no more can be; end one, or read the log"
+            " without follow",
+            retry_after=10,
+        ),
+    ],
 )
+
+_PROGRAM_FAILED = CommandFailed("llama-server --help ended with exit code 1: no such file")
 
 show_help = operation(
     _BACKENDS,
     "The help text of the llama-server program",
+    name="show_llama_cpp_help",
     answer=str,
+    answers={
+        "help": "----- common params -----\n\n-h,    --help, --usage   print usage and exit\n"
+    },
     media_type=PLAIN_TEXT,
-    errors=[500],
+    errors=[_PROGRAM_FAILED],
+    uses_database=False,
 )
 show_version = operation(
     _BACKENDS,
     "The version of the llama-server program",
+    name="show_llama_cpp_version",
     answer=str,
+    answers={"version": "version: 7342 (2fa51c19b)\nbuilt with GNU 13.3.0 for Linux x86_64\n"},
     media_type=PLAIN_TEXT,
-    errors=[500],
+    errors=[_PROGRAM_FAILED],
+    uses_database=False,
 )
 list_devices = operation(
     _BACKENDS,
     "The devices that the llama-server program can use",
+    name="list_llama_cpp_devices",
     answer=str,
+    answers={"devices": "Available devices:\n  CUDA0: NVIDIA A100 (40536 MiB, 40100 MiB free)\n"},
     media_type=PLAIN_TEXT,
-    errors=[500],
+    errors=[_PROGRAM_FAILED],
+    uses_database=False,
 )
-parse_command = operation(
-    _BACKENDS,
-    "Turn a command line into options",
-    request=CommandSerializer,
-    answer=ParsedCommandSerializer,
-    errors=[400],
-)
+
+
+def parse_command(backend: Backend) -> Callable[[_View], _View]:
+    """Turns a command line of this backend's program into options."""
+    command = examples.COMMANDS[backend.type]
+    parsed = backend.parse_command(command)
+    answer: dict[str, object] = {
+        "backend_type": backend.type,
+        "backend_options": parsed.backend_options,
+    }
+    if parsed.environment:
+        answer["environment"] = parsed.environment
+    return operation(
+        _BACKENDS,
+        f"Turn a command line of {backend.title} into options",
+        name=f"parse_{backend.type}_command",
+        description="Nothing is run. The answer is fit for creating an instance.",
+        request=CommandSerializer,
+        requests={backend.title: {"command": command}},
+        answer=ParsedCommandSerializer,
+        answers={backend.title: answer},
+        errors=[
+            EmptyCommand(),
+            CommandSyntaxError('unterminated quoted string: a " is never closed'),
+            InvalidRequest("Invalid request body: command must be a string"),
+        ],
+        uses_database=False,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern
 
-from instances.api.backend_tools import BackendProgramViewSet, ParseCommandViewSet
+from instances.api.backend_tools import BackendProgramViewSet, parse_command_view
 from instances.api.logs import LogViewSet
 from instances.api.views import InstanceViewSet
 from instances.backends import BACKENDS
@@ -18,7 +18,6 @@ urlpatterns: list[URLPattern] = [
         {"get": "retrieve", "post": "create", "put": "update", "delete": "destroy"},
         name="instance",
     ),
-    *endpoint("instances/<str:name>/logs", LogViewSet, {"get": "logs"}, name="instance-logs"),
 ]
 for operation in ("start", "stop", "restart"):
     urlpatterns += endpoint(
@@ -27,6 +26,9 @@ for operation in ("start", "stop", "restart"):
         {"post": operation},
         name=f"instance-{operation}",
     )
+urlpatterns += endpoint(
+    "instances/<str:name>/logs", LogViewSet, {"get": "logs"}, name="instance-logs"
+)
 for operation in ("help", "version", "devices"):
     urlpatterns += endpoint(
         f"backends/llama-cpp/{operation}",
@@ -37,8 +39,7 @@ for operation in ("help", "version", "devices"):
 for backend in BACKENDS.values():
     urlpatterns += endpoint(
         f"backends/{backend.config_name}/parse-command",
-        ParseCommandViewSet,
+        parse_command_view(backend),
         {"post": "create"},
         name=f"{backend.config_name}-parse-command",
-        backend_type=backend.type,
     )

@@ -20,7 +20,7 @@ from keys.errors import (
 )
 from keys.models import MAX_NAME_LENGTH, InferenceKey
 from llamactl.json_body import StrictJSONParser
-from llamactl.unix_time import UnixSecondsField, from_unix
+from llamactl.unix_time import LAST_UNIX_SECOND, UnixSecondsField, from_unix
 
 LARGEST_ID = 2**63 - 1
 """What an integer column holds; SQLite's driver raises on more."""
@@ -143,13 +143,28 @@ class CreatedKeySerializer(KeySerializer):
 
 
 class CreateKeySerializer(serializers.Serializer[Any]):
-    """The body of POST /api/v1/auth/keys, for the schema; ``KeyRequest`` reads it."""
+    """The inference key to make."""
 
-    name = serializers.CharField(max_length=MAX_NAME_LENGTH)
-    permission_mode = serializers.ChoiceField(InferenceKey.PermissionMode.choices)
+    # For the schema alone: ``KeyRequest`` reads the document.
+    name = serializers.CharField(
+        max_length=MAX_NAME_LENGTH, help_text="To tell keys apart; it need not be unique."
+    )
+    permission_mode = serializers.ChoiceField(
+        InferenceKey.PermissionMode.choices,
+        help_text="allow_all opens all instances, later ones too; per_instance those of"
+        " instance_ids.",
+    )
     instance_ids = serializers.ListField(
-        child=serializers.IntegerField(min_value=1), required=False, max_length=MAX_INSTANCE_IDS
+        child=serializers.IntegerField(min_value=1, max_value=LARGEST_ID),
+        required=False,
+        allow_null=True,
+        max_length=MAX_INSTANCE_IDS,
+        help_text="For per_instance: the ids of the instances.",
     )
     expires_at = serializers.IntegerField(
-        required=False, allow_null=True, help_text="Unix seconds, in the future."
+        required=False,
+        allow_null=True,
+        min_value=0,
+        max_value=LAST_UNIX_SECOND,
+        help_text="Unix seconds, in the future; null for never.",
     )

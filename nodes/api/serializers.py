@@ -8,6 +8,8 @@ from rest_framework import serializers
 
 
 class NodeSerializer(serializers.Serializer[Any]):
+    """A machine that runs instances."""
+
     address = serializers.CharField(
         allow_blank=True, help_text="Where it is reached; empty for the local node."
     )

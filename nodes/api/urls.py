@@ -8,6 +8,6 @@ from llamactl.endpoints import endpoint
 from nodes.api.views import NodeViewSet
 
 urlpatterns: list[URLPattern] = [
-    *endpoint("nodes", NodeViewSet, {"get": "list"}, name="nodes"),
+    *endpoint("nodes", NodeViewSet, {"get": "directory"}, name="nodes"),
     *endpoint("nodes/<str:name>", NodeViewSet, {"get": "retrieve"}, name="node"),
 ]

@@ -197,7 +197,8 @@ def test_the_schema_is_clean() -> None:
 
 def test_the_schema_has_each_path_once() -> None:
     paths = Client().get("/api/schema?format=json").json()["paths"]
-    assert not [path for path in paths if path.endswith("/")]
+    # llama.cpp's page is at a folder: its links are relative to that.
+    assert [path for path in paths if path.endswith("/")] == ["/llama-cpp/{name}/"]
 
 
 def test_an_unknown_page_says_what_to_do() -> None:

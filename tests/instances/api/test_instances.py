@@ -306,7 +306,7 @@ def test_waiting_for_what_failed_says_why(api: Client, monkeypatch: Any) -> None
 
 
 @pytest.mark.parametrize(
-    "wait", ["", "x", "-1", "nan", "inf", "1e3", "+1", "1_0", "%00", "9" * 400, "%D9%A3", "true"]
+    "wait", ["", "x", "-1", "nan", "inf", "1e99", "+1", "1_0", "%00", "9" * 400, "%D9%A3", "true"]
 )
 @pytest.mark.parametrize("operation", ["start", "restart"])
 def test_a_wait_that_is_no_number_is_refused_and_nothing_starts(

@@ -1,0 +1,163 @@
+"""What do requests and answers of the instances' operations look like, for the OpenAPI document?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from instances.backends.failures import FailureReason
+from instances.errors import BackendStartFailed, BackendStartTimeout, PreflightFailed
+
+NAME = "gemma"
+
+LLAMA_CPP: dict[str, Any] = {
+    "backend_type": "llama_cpp",
+    "backend_options": {
+        "model": "/models/gemma-3-270m-it-Q4_K_M.gguf",
+        "ctx_size": 8192,
+        "gpu_layers": 99,
+    },
+}
+
+NEW_INSTANCES: dict[str, object] = {
+    "llama.cpp with a model file": LLAMA_CPP,
+    "llama.cpp with a model of the Hugging Face hub": {
+        "backend_type": "llama_cpp",
+        "backend_options": {"hf_repo": "ggml-org/gemma-3-1b-it-GGUF"},
+        "idle_timeout": 30,
+        "environment": {"CUDA_VISIBLE_DEVICES": "0"},
+    },
+    "vLLM": {
+        "backend_type": "vllm",
+        "backend_options": {
+            "model": "Qwen/Qwen2.5-7B-Instruct",
+            "tensor_parallel_size": 2,
+            "max_model_len": 16384,
+        },
+        "max_restarts": 5,
+    },
+    "in a folder of its own, with limits": {
+        **LLAMA_CPP,
+        "working_directory": "/srv/gemma",
+        "limits": {"nice": 10, "cpus": "0-3", "memory_mb": 8192, "core_dumps": False},
+    },
+    "MLX": {
+        "backend_type": "mlx_lm",
+        "backend_options": {"model": "mlx-community/Mistral-7B-Instruct-v0.3-4bit"},
+    },
+}
+
+_STOPPED: dict[str, Any] = {
+    "id": 1,
+    "name": NAME,
+    "status": "stopped",
+    "created": 1765217762,
+    "options": {
+        "backend_type": "llama_cpp",
+        "backend_options": {**LLAMA_CPP["backend_options"], "port": 8000},
+        "nodes": ["main"],
+        "auto_restart": True,
+        "max_restarts": 3,
+        "restart_delay": 5,
+        "on_demand_start": True,
+        "idle_timeout": 0,
+    },
+    "desired_state": "stopped",
+    "pid": None,
+    "restarts": 0,
+    "failure": None,
+}
+_LOG_TAIL = ["ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory"]
+_OUT_OF_MEMORY = (
+    "Out of memory: use a smaller context, fewer parallel slots, fewer GPU layers or a smaller"
+    " model, or stop another instance."
+)
+_CRASH: dict[str, Any] = {
+    "reason": FailureReason.OUT_OF_MEMORY.value,
+    "exit_code": 1,
+    "log_tail": _LOG_TAIL,
+}
+
+STOPPED: dict[str, object] = {"stopped": _STOPPED}
+STARTING: dict[str, object] = {
+    "starting": {**_STOPPED, "status": "starting", "desired_state": "running"},
+    "running": {**_STOPPED, "status": "running", "desired_state": "running", "pid": 4711},
+}
+ANY_STATUS: dict[str, object] = {
+    "running": STARTING["running"],
+    "failed": {
+        **_STOPPED,
+        "status": "failed",
+        "desired_state": "running",
+        "restarts": 3,
+        "failure": {**_CRASH, "details": _OUT_OF_MEMORY},
+    },
+}
+
+_NO_SUCH_MODEL = {
+    "field": "backend_options.model",
+    "severity": "error",
+    "message": "'/models/gemma.gguf' does not exist",
+    "suggestion": "did you mean '/models/gemma-3.gguf'?",
+}
+_NO_SUCH_FLAG = {
+    "field": "backend_options.extra_args.ctx_sise",
+    "severity": "warning",
+    "message": "--ctx-sise is not in the help of '/usr/local/bin/llama-server'",
+    "suggestion": "did you mean --ctx-size?",
+}
+SAVED: dict[str, object] = {
+    **STOPPED,
+    "with warnings": {**_STOPPED, "warnings": [_NO_SUCH_MODEL, _NO_SUCH_FLAG]},
+}
+DRY_RUN: dict[str, object] = {
+    "a dry run": {
+        "command": [
+            *("/usr/local/bin/llama-server", "--model", "/models/gemma.gguf"),
+            *("--alias", NAME, "--host", "127.0.0.1", "--port", "8000", "--ctx-sise", "8192"),
+        ],
+        "command_line": "CUDA_VISIBLE_DEVICES=0 /usr/local/bin/llama-server --model"
+        " /models/gemma.gguf --alias gemma --host 127.0.0.1 --port 8000 --ctx-sise 8192",
+        "environment": {"CUDA_VISIBLE_DEVICES": "0", "LLAMA_API_KEY": "***"},
+        "working_directory": "/home/me/.local/share/llamactl",
+        "options": {
+            **_STOPPED["options"],
+            "backend_options": {
+                "model": "/models/gemma.gguf",
+                "extra_args": {"ctx_sise": "8192"},
+                "port": 8000,
+            },
+            "environment": {"CUDA_VISIBLE_DEVICES": "0"},
+        },
+        "errors": [_NO_SUCH_MODEL],
+        "warnings": [_NO_SUCH_FLAG],
+    }
+}
+REFUSED_BY_STRICT = PreflightFailed(
+    f"{_NO_SUCH_MODEL['field']}: {_NO_SUCH_MODEL['message']}; {_NO_SUCH_MODEL['suggestion']}",
+    errors=[_NO_SUCH_MODEL],
+    warnings=[_NO_SUCH_FLAG],
+)
+
+START_FAILED = BackendStartFailed(_OUT_OF_MEMORY, **_CRASH)
+STILL_STARTING = BackendStartTimeout(
+    f"instance {NAME} is still starting after 10 s; it goes on starting, GET it to see how far it"
+    " is",
+    reason=FailureReason.TIMEOUT.value,
+    exit_code=None,
+    log_tail=[],
+    retry_after=5,
+)
+
+LOG: dict[str, object] = {
+    "llama.cpp": "main: loading model\nmain: server is listening on http://127.0.0.1:8000\n"
+}
+FOLLOWED_LOG: dict[str, object] = {
+    "followed": "retry: 1000\n\nid: 1a2b3c-1-23\ndata: main: loading model\n\n: still there\n\n"
+}
+
+COMMANDS: dict[str, str] = {
+    "llama_cpp": "llama-server -m /models/gemma.gguf -c 8192 -ngl 99 --temp 0.7",
+    "vllm": "vllm serve Qwen/Qwen2.5-7B-Instruct --tensor-parallel-size 2",
+    "mlx_lm": "HF_HOME=/models mlx_lm.server --model mlx-community/Mistral-7B --temp 0.7",
+}
+"""By the type of backend; its own parser makes the answers."""

@@ -1,0 +1,58 @@
+"""Which keys open an operation, and where does a request carry one?"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+
+_SCHEMES: dict[str, dict[str, str]] = {
+    "Bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": (
+            "`Authorization: Bearer <key>`. A **management key** opens everything; an"
+            " **inference key** opens `/v1` and `/llama-cpp` alone, and of these what it was made"
+            " for. Looked at before the other two places."
+        ),
+    },
+    "ApiKeyAuth": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same key in a header of its own.",
+    },
+    "ApiKeyQuery": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "api_key",
+        "description": (
+            "The same key in the address, for programs that can set no header. Addresses end up in"
+            " logs and histories: prefer a header."
+        ),
+    },
+}
+
+REQUIREMENT: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
+"""Any one of the three; one mapping with three names would ask for all at once."""
+
+
+class Key(StrEnum):
+    """What an operation says about the key that it needs."""
+
+    MANAGEMENT = "Needs a **management key**."
+    INFERENCE = "Needs an **inference key** for the instance, or a management key."
+    NONE = "Needs no key."
+
+
+class ManagementKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """The three places for a key; one of them is enough."""
+
+    target_class = "keys.authentication.ManagementKeyAuthentication"
+    name = list(_SCHEMES)
+
+    def get_security_definition(self, auto_schema: object) -> list[dict[str, str]]:
+        return list(_SCHEMES.values())
+
+    def get_security_requirement(self, auto_schema: object) -> list[dict[str, list[str]]]:
+        return REQUIREMENT

@@ -1,0 +1,92 @@
+"""Where is the OpenAPI document, and the page that shows it? At neither, with them switched off.
+
+Neither needs a key, as in the seed: they tell what any llamactl can do, and nothing of this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import URLPattern, path, re_path
+from django.views.decorators.http import require_safe
+from django.views.generic import RedirectView
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
+from drf_spectacular.views import SpectacularSwaggerView
+
+from llamactl.config import current
+from llamactl.endpoints import IgnoreHeaders
+
+View = Callable[..., HttpResponseBase]
+_RENDERERS: dict[str, Any] = {"json": OpenApiJsonRenderer, "yaml": OpenApiYamlRenderer}
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The OpenAPI document, made once a process: it takes a second, and anyone may ask for it."""
+    generator = SchemaGenerator()  # type: ignore[no-untyped-call]
+    made: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    return made
+
+
+@cache
+def _rendered(format: str) -> bytes:
+    rendered: bytes = _RENDERERS[format]().render(document())
+    return rendered
+
+
+def _answer(format: str) -> HttpResponse:
+    return HttpResponse(
+        _rendered(format),
+        content_type=_RENDERERS[format].media_type,
+        headers={"Content-Disposition": f'inline; filename="llamactl.{format}"'},
+    )
+
+
+@require_safe
+def _schema(request: HttpRequest) -> HttpResponse:
+    """JSON for those who say so, by ``format`` or by ``Accept``; else YAML."""
+    asked = request.GET.get("format", request.headers.get("Accept", ""))
+    return _answer("json" if "json" in asked else "yaml")
+
+
+@require_safe
+def _schema_json(request: HttpRequest) -> HttpResponse:
+    return _answer("json")
+
+
+def _if_enabled(view: View) -> View:
+    """``view``, or 404 where ``server.enable_swagger`` is off."""
+
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not current().server.enable_swagger:
+            raise Http404
+        return view(request, *args, **kwargs)
+
+    return guarded
+
+
+_page = _if_enabled(
+    SpectacularSwaggerView.as_view(
+        url_name="schema",
+        template_name="docs.html",
+        authentication_classes=[],
+        permission_classes=[],
+        content_negotiation_class=IgnoreHeaders,
+    )
+)
+_to_page = _if_enabled(RedirectView.as_view(pattern_name="docs"))
+
+urlpatterns: list[URLPattern] = [
+    path("docs", _page, name="docs"),
+    path("docs/", _to_page),
+    # Where the Go program has it: tools fetch the one, people open the other.
+    path("swagger/doc.json", _if_enabled(_schema_json)),
+    re_path(r"^swagger(?:/|\Z)", _to_page),
+    path("api/schema", _if_enabled(_schema), name="schema"),
+    path("api/schema/", _if_enabled(_schema)),
+]

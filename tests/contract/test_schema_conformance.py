@@ -1,0 +1,84 @@
+"""The management API answers what its OpenAPI document says, whatever is sent to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
+from schemathesis.config import SchemathesisConfig
+
+from instances import lifecycle
+from keys.issuing import issue
+from llamactl.openapi.views import document
+from llamactl.wsgi import application
+from tests.environment import MANAGEMENT_KEY
+
+HAVE_RULES_THAT_NO_SCHEMA_SAYS = [
+    *("create_instance", "replace_instance_options"),  # what the backend's flags take
+    *("parse_llama_cpp_command", "parse_vllm_command", "parse_mlx_lm_command"),
+    "create_key",  # a time in the future, instances that exist
+]
+MAY_WAIT_IN_VAIN = ["start_instance", "restart_instance"]
+
+CONFIG = SchemathesisConfig.from_dict(
+    {
+        "seed": 1,
+        "generation": {"deterministic": True, "max-examples": 20, "database": "none"},
+        "operations": [
+            {
+                "include-operation-id": HAVE_RULES_THAT_NO_SCHEMA_SAYS,
+                "checks": {
+                    "positive_data_acceptance": {
+                        "expected-statuses": ["2xx", 400, 401, 404, 409],
+                    }
+                },
+            },
+            {
+                "include-operation-id": MAY_WAIT_IN_VAIN,
+                "checks": {"not_a_server_error": {"expected-statuses": ["2xx", "4xx", 503]}},
+            },
+        ],
+    }
+)
+
+DOCUMENT = document()
+MANAGEMENT = {
+    path: operations
+    for path, operations in DOCUMENT["paths"].items()
+    if path.startswith("/api/v1/") and "/proxy" not in path
+}
+management = schemathesis.openapi.from_dict({**DOCUMENT, "paths": MANAGEMENT}, config=CONFIG)
+management.app = application
+
+
+@pytest.fixture
+def kept_connection(db: None) -> Iterator[None]:
+    """The test's transaction stays open between requests, as with Django's own test client."""
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
+
+
+@pytest.fixture
+def things(db: None, settings: Any, override: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the examples in the document speak of: an instance ``gemma``, a key 1, a node."""
+    monkeypatch.setattr(lifecycle, "wake_node", lambda node: None)
+    override(instances={"on_demand_start_timeout": 0})
+    config = settings.LLAMACTL
+    llama_cpp = config.backends.llama_cpp.model_copy(update={"command": "/bin/echo"})
+    backends = config.backends.model_copy(update={"llama_cpp": llama_cpp})
+    settings.LLAMACTL = config.model_copy(update={"backends": backends})
+    instance = lifecycle.create("gemma", {}, cause="test")
+    issue(name="app", permission_mode="per_instance", instance_ids=[instance.pk])
+
+
+@management.parametrize()
+@pytest.mark.usefixtures("kept_connection", "things")
+def test_every_answer_is_one_that_the_document_knows(case: schemathesis.Case) -> None:
+    case.call_and_validate(headers={"Authorization": f"Bearer {MANAGEMENT_KEY}"})

@@ -1,0 +1,104 @@
+"""What the proxy answers to requests that its OpenAPI document allows, and to those it does not.
+
+A whole llamactl with the fake backend, because nothing less has the proxy and its starts in it.
+What a backend answers is its own affair; what llamactl refuses, and how, is held to the document.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from schemathesis.checks import not_a_server_error
+from schemathesis.config import SchemathesisConfig
+
+from llamactl.openapi.views import document
+from proxy.routing import route
+from tests.e2e.stack import ROOT, Stack, running_stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+CONFIG = SchemathesisConfig.from_dict(
+    {
+        "seed": 1,
+        "generation": {"deterministic": True, "max-examples": 5, "database": "none"},
+        # The document says of both when they come; and a backend may be killed by a request.
+        "checks": {"not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", 502, 503]}},
+    }
+)
+DOCUMENT = document()
+PROXIED = {
+    path: operations
+    for path, operations in DOCUMENT["paths"].items()
+    if not path.startswith("/api/v1/") or "/proxy" in path
+}
+proxied = schemathesis.openapi.from_dict({**DOCUMENT, "paths": PROXIED}, config=CONFIG)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The instance that the document's examples speak of, running."""
+    program = ROOT / "tests" / "backend_program.py"
+    for stack in running_stack(
+        tmp_path_factory.mktemp("llamactl"),
+        LLAMACTL_LLAMACPP_COMMAND=sys.executable,
+        LLAMACTL_LLAMACPP_ARGS=f"-S -E {program}",
+        LLAMACTL_STOP_TIMEOUT="2",
+    ):
+        stack.create("gemma", {"model": "fake"})
+        stack.call("POST", "/api/v1/instances/gemma/start?wait=30")
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def session(stack: Stack) -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        yield session
+
+
+@proxied.parametrize()
+def test_a_proxied_operation_never_breaks(
+    case: schemathesis.Case, stack: Stack, session: requests.Session
+) -> None:
+    case.call_and_validate(
+        base_url=stack.url,
+        session=session,
+        headers={"Authorization": f"Bearer {stack.management_key}"},
+        checks=[not_a_server_error],
+        timeout=30,
+    )
+
+
+OPERATIONS = [
+    pytest.param(method, path, operation, id=f"{method} {path}")
+    for path, operations in PROXIED.items()
+    for method, operation in operations.items()
+    if operation["security"] and route(path) is not None
+]
+
+
+@pytest.mark.parametrize("key", [None, "llamactl-wrong"])
+@pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS)
+def test_without_a_good_key_it_answers_as_documented(
+    stack: Stack,
+    session: requests.Session,
+    method: str,
+    path: str,
+    operation: dict[str, Any],
+    key: str | None,
+) -> None:
+    url = stack.url + path.replace("{name}", "gemma").replace("{path}", "x")
+    response = session.request(
+        method, url, json={"model": "gemma"}, headers={"X-API-Key": key} if key else {}, timeout=30
+    )
+    assert response.status_code == 401
+    if method == "head":
+        return
+    refusal = operation["responses"]["401"]["$ref"].rpartition("/")[2]
+    said = DOCUMENT["components"]["responses"][refusal]["content"]["application/json"]
+    examples = [example["value"] for example in said["examples"].values()]
+    assert response.json() in examples
