@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llamactl.config.schema import InstancesConfig
 
 OPERATOR = "operator"
 """Whose turn it is where no request waits: a start by hand."""
@@ -32,6 +36,16 @@ class Limits:
     @property
     def are_set(self) -> bool:
         return self.max_running >= 0 or any(limit >= 0 for limit in self.groups.values())
+
+
+def limits_of(config: InstancesConfig) -> Limits:
+    return Limits(
+        max_running=config.max_running_instances,
+        groups=config.group_limits,
+        may_evict=config.enable_lru_eviction,
+        swap_after_seconds=config.swap_after,
+        loads_at_boot=config.loads_at_boot,
+    )
 
 
 @dataclass(frozen=True)
@@ -156,7 +170,9 @@ def decide(
             loading += 1
         if not each.is_boot:
             future.append(claim)
-    places = {name: place for place, name in enumerate((e.name for e in queue if e.name in hold), 1)}
+    places = {
+        name: place for place, name in enumerate((e.name for e in queue if e.name in hold), 1)
+    }
     return Decision(tuple(start), evict, hold, places)
 
 

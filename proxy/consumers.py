@@ -78,7 +78,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             except (errors.ModelNotFound, InstanceNotFound):
                 await self.gateway.look_again()
                 target, body = self._find_target(rule, body)
-            await self._forward(scope, send, target, body)
+            await self._forward(scope, send, target, body, rule)
 
     def _find_target(self, rule: KeyRule, body: bytes) -> tuple[Target, bytes]:
         """The target, and the body as its backend is to get it."""
@@ -94,7 +94,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             raise errors.PermissionDenied
         return target, body if served_model is None else with_model(body, served_model)
 
-    async def _forward(self, scope: Scope, send: Send, target: Target, body: bytes) -> None:
+    async def _forward(
+        self, scope: Scope, send: Send, target: Target, body: bytes, rule: KeyRule
+    ) -> None:
         """Send the request to the target and relay the answer.
 
         1. Make sure that it runs.
@@ -108,9 +110,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         path = _path_and_query(self.route.rest, scope["query_string"])
         was_sent = was_refused = False
         while True:
-            target = await self._ready(target)
+            target = await self._ready(target, rule)
             # No await between the look at the table and this count; see InFlight.carrying.
-            with gateway.in_flight.carrying(target.name):
+            with gateway.in_flight.carrying(target.name) as carried:
                 try:
                     response = await gateway.upstream.open(
                         target,
@@ -128,6 +130,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                     was_sent |= isinstance(error, Unanswered)
                     was_refused |= isinstance(error, Refused)
                 else:
+                    carried.content = response.content
                     async with response:
                         await relay(
                             response,
@@ -141,9 +144,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                     target, within_seconds=REPLACED_WITHIN_SECONDS
                 )
 
-    async def _ready(self, target: Target) -> Target:
+    async def _ready(self, target: Target, rule: KeyRule) -> Target:
         if self.route.side is not Side.INSTANCE:
-            return await self.gateway.waiting.ready(target)
+            return await self.gateway.waiting.ready(target, rule.id)
         if not target.is_ready:
             raise InstanceNotRunning(f"instance {target.name} is not running; start it first")
         return target

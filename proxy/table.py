@@ -32,6 +32,9 @@ class Target:
     observed_generation: int
     failure: Mapping[str, Any] | None
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
+    wish_cause: str = ""
+    queue: Mapping[str, Any] | None = None
+    """``place``, ``length`` and ``reason``, while it waits for room."""
 
     @property
     def is_ready(self) -> bool:

@@ -47,14 +47,27 @@ class FailureSerializer(serializers.Serializer[Any]):
     log_tail = serializers.ListField(child=serializers.CharField())
 
 
+class QueueSerializer(serializers.Serializer[Any]):
+    """What an instance waits for that has no room yet."""
+
+    place = serializers.IntegerField(help_text="1 is next.")
+    length = serializers.IntegerField()
+    reason = serializers.CharField()
+
+
 class InstanceSerializer(serializers.ModelSerializer[Instance]):
-    """An instance; ``desired_state``, ``pid``, ``restarts`` and ``failure`` are not the seed's."""
+    """An instance; what follows ``options`` is not the seed's."""
 
     id = serializers.IntegerField(read_only=True)
     status = serializers.ChoiceField(Status.choices, source="reported_status", read_only=True)
     created = UnixSecondsField(source="created_at")
     options = serializers.SerializerMethodField()
     desired_state = serializers.ChoiceField(DesiredState.choices, read_only=True)
+    wish_cause = serializers.CharField(
+        read_only=True, help_text="Who asked for the desired state, such as api or supervisor:idle."
+    )
+    last_used_at = UnixSecondsField(allow_null=True)
+    queue = serializers.SerializerMethodField()
     failure = serializers.SerializerMethodField()
 
     class Meta:
@@ -66,6 +79,9 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
             "created",
             "options",
             "desired_state",
+            "wish_cause",
+            "queue",
+            "last_used_at",
             "pid",
             "restarts",
             "failure",
@@ -80,6 +96,12 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
             **options,
             "backend_options": {**options["backend_options"], "port": instance.port},
         }
+
+    @extend_schema_field(QueueSerializer(allow_null=True))
+    def get_queue(self, instance: Instance) -> dict[str, Any] | None:
+        """Its place and why it waits, while it is wished to run and has no room."""
+        queue: dict[str, Any] | None = instance.queue
+        return queue if instance.is_wanted else None
 
     @extend_schema_field(FailureSerializer(allow_null=True))
     def get_failure(self, instance: Instance) -> dict[str, Any] | None:
