@@ -89,6 +89,8 @@ class Wanted:
     """Key → since when its oldest request waits for the instance."""
     is_boot: bool = False
     """It ran before the host or the worker was restarted, and nobody has asked for it since."""
+    is_certain: bool = True
+    """Somebody waits for it; else it may be that all have given up, and nobody makes room."""
     last_used: float = 0.0
 
     @property
@@ -153,7 +155,8 @@ def decide(
     for each in queue:
         claim = Claim(each.name, each.group)
         if not _fits(limits, claim, future):
-            victims = None if each.is_boot else _victims(limits, each, future, now)
+            may_ask = each.is_certain and not each.is_boot
+            victims = _victims(limits, each, future, now) if may_ask else None
             if victims is None:
                 hold[each.name] = _why_full(limits, claim, future)
                 continue
@@ -300,4 +303,4 @@ def _state_of(claim: Claim) -> str:
         return " (loading)"
     if claim.requests:
         return f" ({claim.requests} request{'' if claim.requests == 1 else 's'} in flight)"
-    return " (traffic unknown)" if claim.requests is None else ""
+    return ""

@@ -139,7 +139,7 @@ def request_start(name: str, *, cause: str) -> Instance:
         if not instance.is_wanted:
             _check_room(instance, limits, cause)
             _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
-        elif is_unseen(instance) and not is_by_operator(instance) and cause != ON_DEMAND:
+        elif is_unseen(instance) and not is_by_operator(instance.wish_cause) and cause != ON_DEMAND:
             # It no longer depends on the requests that wait for it.
             _wish(instance, DesiredState.RUNNING, new_process=False, cause=cause)
     return instance

@@ -82,6 +82,10 @@ class Traffic:
             for report in self.reports
         )
 
+    def names_in_use(self) -> set[str]:
+        """The instances that some request uses now."""
+        return {name for report in self.reports for name in report.in_flight if self.in_use(name)}
+
     def waiting(self, name: str) -> int:
         """How many requests wait for the instance."""
         return sum(

@@ -52,12 +52,16 @@ def gave_way(wished: Wished) -> bool:
     A request brings it back, even while it is still ending; after an operator's stop none does
     before it has ended.
     """
-    return wished.desired_state == DesiredState.STOPPED and wished.wish_cause.startswith(SUPERVISOR)
+    return wished.desired_state == DesiredState.STOPPED and is_by_supervisor(wished.wish_cause)
 
 
-def is_by_operator(wished: Wished) -> bool:
-    """Whether an operator (or a script of theirs) has made the wish that is in force."""
-    return wished.wish_cause != ON_DEMAND and not wished.wish_cause.startswith(SUPERVISOR)
+def is_by_supervisor(wish_cause: str) -> bool:
+    return wish_cause.startswith(SUPERVISOR)
+
+
+def is_by_operator(wish_cause: str) -> bool:
+    """Whether it was an operator, or a script of theirs; neither a request nor the supervisor."""
+    return wish_cause != ON_DEMAND and not is_by_supervisor(wish_cause)
 
 
 def is_ready(wished: Wished, generation: int) -> bool:

@@ -56,6 +56,8 @@ class Backend(ABC):
     """Whether a server of its kind comes with llamactl, for when its own is not installed."""
     health_paths: ClassVar[tuple[str, ...]] = ("/health", "/v1/models")
     """Tried in order; the first that does not answer 404 says whether it is ready."""
+    answers_health_while_busy: ClassVar[bool] = True
+    """False: it may be silent for as long as a response takes, and yet be well."""
     table: ClassVar[FlagTable]
     programs: ClassVar[Programs]
     secret_variables: ClassVar[Mapping[str, str]] = {}

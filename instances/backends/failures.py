@@ -25,6 +25,8 @@ class FailureReason(StrEnum):
     EXECUTABLE_NOT_FOUND = "executable_not_found"
     CRASHED = "crashed"
     TIMEOUT = "timeout"
+    HUNG = "hung"
+    """It was ready, and then answered nothing any more."""
 
 
 class Sign(NamedTuple):

@@ -23,8 +23,10 @@ from typing import TypeVar
 
 from instances.supervisor import adoption, health
 from instances.supervisor.adoption import Sighting
+from instances.supervisor.arbiter import Arbiter
 from instances.supervisor.bell import Bell
 from instances.supervisor.ledger import Ledger, Row
+from instances.supervisor.polling import TrafficPoll
 from instances.supervisor.process import Marker, Process
 from instances.supervisor.starting import instance_marker
 from instances.supervisor.supervised import SupervisedInstance
@@ -67,6 +69,9 @@ class Supervisor:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._off_threads = ThreadPoolExecutor(OFF_THREADS, thread_name_prefix="supervisor")
         self._ledger = Ledger(node, config, self._post, self._take_rows)
+        self._traffic = TrafficPoll(self._off_thread, clock)
+        self._arbiter = Arbiter(config, self._ledger, self._traffic, clock)
+        self._rule_held_until = 0.0
         self._poll = select.poll()
         self._poll.register(self._bell, select.POLLIN)
         self._exits: dict[int, Callable[[], None]] = {}
@@ -84,6 +89,7 @@ class Supervisor:
             key_for=key_for,
             clock=clock,
             is_ready=is_ready,
+            traffic=self._traffic.now,
         )
 
     # -- from other threads -----------------------------------------------------------------------
@@ -145,6 +151,7 @@ class Supervisor:
                 self._ledger.look()
                 next_look = now + LOOK_SECONDS
             self._step_all(now)
+            self._rule(now)
             if not self._is_done():
                 self._sleep(min(next_look, next_beat, self._next_due()))
 
@@ -157,6 +164,15 @@ class Supervisor:
             pk: each for pk, each in self._instances.items() if not each.is_forgotten
         }
 
+    def _rule(self, now: float) -> None:
+        if self._is_leaving or now < self._rule_held_until:
+            return
+        try:
+            self._arbiter.rule(now, tuple(self._instances.values()))
+        except Exception:
+            logger.exception("no room can be given", extra={"node": self._node})
+            self._rule_held_until = self._arbiter.due = now + PAUSE_AFTER_ERROR_SECONDS
+
     def _guard(self, instance: SupervisedInstance, call: Callable[[], None]) -> None:
         """A mistake in one instance's supervision must not end everybody else's."""
         try:
@@ -166,7 +182,8 @@ class Supervisor:
             instance.held_until = self._clock() + PAUSE_AFTER_ERROR_SECONDS
 
     def _next_due(self) -> float:
-        return min((max(each.due, each.held_until) for each in self._everybody()), default=NEVER)
+        dues = [max(each.due, each.held_until) for each in self._everybody()]
+        return min([*dues, NEVER if self._is_leaving else self._arbiter.due])
 
     def _sleep(self, until: float) -> None:
         """Until something is due or happens; then take in what happened."""
@@ -244,6 +261,9 @@ class Supervisor:
         if process is not None:
             sightings[:] = [each for each in sightings if each.pid != process.pid]
             instance.adopt(process)
+        else:
+            # What is wished then is what had been running, and comes back by and by.
+            instance.room.is_boot = not self._has_adopted
 
     def _end(self, sighting: Sighting) -> None:
         process = adoption.take(sighting.pid, sighting.started_ticks, sighting.marker)
@@ -286,6 +306,7 @@ class Supervisor:
 
     def _close(self, lock: int | None) -> None:
         self._off_threads.shutdown()
+        self._arbiter.write_used(tuple(self._instances.values()))
         self._ledger.close(LEDGER_PATIENCE_SECONDS)
         for instance in self._everybody():
             instance.let_go()
