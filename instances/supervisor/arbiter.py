@@ -182,8 +182,10 @@ class Arbiter:
             since=instance.room.since,
             demand=demand,
             is_boot=instance.room.is_boot and not demand,
-            # Its requests may have gone; only those that are seen to wait make others go.
-            is_certain=bool(demand) or row.wish_cause != ON_DEMAND,
+            # Its requests may have gone, and what was read before it was wished says nothing of
+            # who is idle now.
+            is_certain=(bool(demand) or row.wish_cause != ON_DEMAND)
+            and self._poll.asked_at >= instance.room.since,
             last_used=_unix(row),
         )
 
