@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 
+import redis
+
 from instances.supervisor.surroundings import NEVER, OffThread
 from instances.traffic import Traffic, WebReport, read_reports
 from llamactl.events import client
@@ -31,7 +33,6 @@ class TrafficPoll:
         self._latest: Traffic | None = None
         self._is_asking = False
         self._began_at = -NEVER
-        self._has_failed = False
 
     def due(self, interval: float) -> float:
         return NEVER if self._is_asking else self._began_at + interval
@@ -41,20 +42,18 @@ class TrafficPoll:
             return
         self._is_asking = True
         self._began_at = now
-        self._off_thread(
-            lambda: (read_reports(client()), time.time()), self._take, on_error=(None, 0.0)
-        )
+        self._off_thread(_read, self._take, on_error=None)
 
     def now(self) -> Traffic | None:
         """What was read a moment ago; ``None``: nothing was, so nobody can say what is carried."""
         return self._latest if self._clock() - self.asked_at <= FRESH_SECONDS else None
 
-    def _take(self, answer: tuple[list[WebReport] | None, float]) -> None:
-        reports, unix_now = answer
+    def _take(self, answer: tuple[list[WebReport], float] | None) -> None:
         self._is_asking = False
-        if reports is None:
+        if answer is None:
             self._latest = None
             return
+        reports, unix_now = answer
         self.asked_at = self._began_at
         clock_now = self._clock()
         self._latest = traffic = Traffic(reports, unix_now=unix_now, clock_now=clock_now)
@@ -65,3 +64,12 @@ class TrafficPoll:
             # Should its web process die, its last report will be gone.
             self.last_used[name] = max(unix_now, self.last_used.get(name, 0.0))
             self.used[name] = clock_now
+
+
+def _read() -> tuple[list[WebReport], float] | None:
+    """The reports and when they were read; ``None`` while the broker is away."""
+    try:
+        return read_reports(client()), time.time()
+    except redis.RedisError as error:
+        logger.debug("no traffic reports: %s", error)
+        return None

@@ -9,14 +9,27 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
+from instances.states import DesiredState
 from instances.supervisor.draining import Left, TrafficWatch
+from instances.supervisor.ledger import Row
 from instances.supervisor.process import Process
 from instances.supervisor.surroundings import NEVER, OffThread
+from instances.wishes import is_by_supervisor
 
 DRAIN_POLL_SECONDS = 0.1
 KILL_AGAIN_SECONDS = 5.0
+WORKER_ENDS = ("supervisor:shutdown", "the worker ends")
 QUICK_SECONDS = 1.0
 """What is left of each patience where the worker itself is told to end at once."""
+
+
+def cause_of_stop(row: Row, why_it_gives_way: str) -> tuple[str, str]:
+    """Cause and reason of a stop that the row asks for, as the history has them."""
+    if row.desired_state is DesiredState.STOPPED and is_by_supervisor(row.wish_cause):
+        return row.wish_cause, why_it_gives_way
+    is_restart = row.desired_state is DesiredState.RUNNING
+    cause = "supervisor:restart" if is_restart else "supervisor:stop"
+    return cause, f"asked by {row.wish_cause}" if row.wish_cause else ""
 
 
 class Drain:

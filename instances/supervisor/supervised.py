@@ -20,7 +20,7 @@ from instances.supervisor import launching
 from instances.supervisor.adoption import end_stragglers
 from instances.supervisor.containers import remove_container, stop_container
 from instances.supervisor.draining import TrafficWatch
-from instances.supervisor.failures import Failure, exit_failure, exit_text
+from instances.supervisor.failures import Failure, exit_failure, exit_text, given_up
 from instances.supervisor.launching import LaunchFailed
 from instances.supervisor.ledger import Row
 from instances.supervisor.process import Process
@@ -29,7 +29,13 @@ from instances.supervisor.record import Record
 from instances.supervisor.restarts import Crash, restart_delay, stable_seconds
 from instances.supervisor.room import Room
 from instances.supervisor.starting import Start
-from instances.supervisor.stopping import QUICK_SECONDS, Drain, StopSequence
+from instances.supervisor.stopping import (
+    QUICK_SECONDS,
+    WORKER_ENDS,
+    Drain,
+    StopSequence,
+    cause_of_stop,
+)
 from instances.supervisor.surroundings import NEVER, Surroundings
 from instances.supervisor.vigil import Vigil, watch_over
 from instances.wishes import is_by_operator, is_by_supervisor
@@ -54,6 +60,7 @@ class SupervisedInstance:
         self.room = Room(row, surroundings.clock())
         self._row = row
         self._world = surroundings
+        self._limits = surroundings.config.instances
         self._seen = Record(name, row, surroundings.ledger)
         self._process: Process | None = None
         self._start: Start | None = None
@@ -82,7 +89,7 @@ class SupervisedInstance:
         stopped = row.desired_state is DesiredState.STOPPED and is_by_operator(row.wish_cause)
         if self._stop is not None and stopped:
             # It was only ending for somebody else; now it is to end.
-            self._stop.limit_drain(now + self._world.config.instances.drain_timeout)
+            self._stop.limit_drain(now + self._limits.drain_timeout)
 
     def grant(self) -> None:
         """It has the room that it wanted."""
@@ -106,8 +113,7 @@ class SupervisedInstance:
         """End the process, because the worker ends; the wish stays for the next worker."""
         self._is_leaving = True
         if self._stop is not None:
-            limits = self._world.config.instances
-            self._stop.limit_drain(self._world.clock() + limits.drain_timeout)
+            self._stop.limit_drain(self._world.clock() + self._limits.drain_timeout)
 
     def hurry(self) -> None:
         """The worker has to end at once: no drain, and little patience."""
@@ -131,9 +137,8 @@ class SupervisedInstance:
     @property
     def is_ready(self) -> bool:
         """Whether it has been ready, and nothing has happened to it since."""
-        return (
-            self._seen.status is Status.RUNNING and self._stop is None and (self._readiness is None)
-        )
+        is_at_rest = self._stop is None and self._readiness is None
+        return is_at_rest and self._seen.status is Status.RUNNING
 
     @property
     def is_ending(self) -> bool:
@@ -266,7 +271,7 @@ class SupervisedInstance:
             if self._seen.status is not Status.STOPPED and not kept:
                 self._seen.stopped(row, *self._stop_cause(), is_outcome=False)
         elif self._seen.status not in (Status.STOPPED, Status.FAILED):
-            self._seen.stopped(row, "supervisor:shutdown", "the worker ends", is_outcome=False)
+            self._seen.stopped(row, *WORKER_ENDS, is_outcome=False)
 
     def _begin_start(self, row: Row, now: float) -> None:
         """Record the intent; the start goes on once that is written."""
@@ -293,7 +298,7 @@ class SupervisedInstance:
     # -- becoming ready, staying up ---------------------------------------------------------------
 
     def _expect_ready(self, row: Row, now: float, *, must_be_in_time: bool) -> None:
-        limit = self._world.config.instances.start_timeout if must_be_in_time else NEVER
+        limit = self._limits.start_timeout if must_be_in_time else NEVER
         try:
             endpoint = launching.endpoint(row, self._world.key_for(row.id))
         except LaunchFailed as failed:
@@ -357,22 +362,19 @@ class SupervisedInstance:
         self._stop_probing()
         # What is only started anew keeps its room.
         self.room.is_granted = self._wanted_row() is not None
-        limits = self._world.config.instances
         status = self._seen.status
         drain = None
-        may_have_requests = (
-            status in (Status.RUNNING, Status.SHUTTING_DOWN) and self._given_up is None
-        )
-        if may_have_requests and self._row and not self._is_hurried:
+        is_of_use = self._given_up is None and status in (Status.RUNNING, Status.SHUTTING_DOWN)
+        if is_of_use and self._row and not self._is_hurried:
             # Without an operator's doing it can only be the supervisor that wanted it to end, even
             # if a request has wished it back since.
             is_patient = not self._is_leaving and not is_by_operator(self._row.wish_cause)
-            until = now + limits.drain_timeout
+            until = now + self._limits.drain_timeout
             drain = Drain(self._world.off_thread, until=until, is_patient=is_patient)
         self._stop = StopSequence(
             process,
             drain=drain,
-            patience_seconds=QUICK_SECONDS if self._is_hurried else limits.stop_timeout,
+            patience_seconds=QUICK_SECONDS if self._is_hurried else self._limits.stop_timeout,
             now=now,
             on_signal=self._on_signal,
         )
@@ -394,21 +396,15 @@ class SupervisedInstance:
     def _stop_cause(self) -> tuple[str, str]:
         """Cause and reason of a stop, for the history."""
         if self._is_leaving or self._row is None:
-            return "supervisor:shutdown", "the worker ends"
-        if self._is_own_stop(self._row):
-            return self._row.wish_cause, self._why_it_gives_way
-        cause = "supervisor:restart" if self._wanted_row() else "supervisor:stop"
-        return cause, f"asked by {self._row.wish_cause}" if self._row.wish_cause else ""
-
-    def _is_own_stop(self, row: Row) -> bool:
-        return row.desired_state is DesiredState.STOPPED and is_by_supervisor(row.wish_cause)
+            return WORKER_ENDS
+        return cause_of_stop(self._row, self._why_it_gives_way)
 
     def _on_signal(self, number: signal.Signals) -> None:
         level = logging.WARNING if number is signal.SIGKILL else logging.INFO
         logger.log(level, "%s", number.name, extra={"instance": self.name})
         container = self._process.marker.container if self._process else ""
         if container and number is signal.SIGINT:
-            patience = 2 * self._world.config.instances.stop_timeout
+            patience = 2 * self._limits.stop_timeout
             self._call_docker(lambda: stop_container(container, patience))
 
     def _stop_probing(self) -> None:
@@ -421,7 +417,7 @@ class SupervisedInstance:
         """The process has ended: bury it, and see what that means for the wish."""
         process, self._process = self._process, None
         stop, self._stop = self._stop, None
-        given_up, self._given_up = self._given_up, None
+        why, self._given_up = self._given_up, None
         self._stop_probing()
         if process is None:
             return
@@ -434,20 +430,13 @@ class SupervisedInstance:
 
         log_tail = self._close_log(row)
         was_ready = self._seen.status is Status.RUNNING
-        if self._must_end() or (stop is not None and given_up is None):
+        if self._must_end() or (stop is not None and why is None):
             cause, _ = self._stopped_by if stop is not None else self._stop_cause()
             self._seen.stopped(row, cause, exit_text(exit_code), is_outcome=False)
-        elif given_up is FailureReason.TIMEOUT:
-            seconds = self._world.config.instances.start_timeout
-            details = f"not ready within {seconds:g} s (instances.start_timeout), so it was stopped"
-            self._seen.failed(row, Failure(given_up, details, exit_code, log_tail))
-        elif given_up is not None:
-            seconds = self._world.config.instances.unhealthy_timeout
-            details = (
-                f"it answered nothing for {seconds:g} s (instances.unhealthy_timeout), so it was"
-                " ended"
-            )
-            self._crashed(row, Failure(given_up, details, exit_code, log_tail))
+        elif why is FailureReason.TIMEOUT:
+            self._seen.failed(row, given_up(why, self._limits, exit_code, log_tail))
+        elif why is not None:
+            self._crashed(row, given_up(why, self._limits, exit_code, log_tail))
         elif was_ready and exit_code == 0:
             self._seen.stopped(row, "supervisor:exit", "ended by itself", is_outcome=True)
         else:
