@@ -115,6 +115,13 @@ class Instance(models.Model):
         return observed if resting else Status.SHUTTING_DOWN
 
     @property
+    def place_in_queue(self) -> str:
+        """``place 1 of 2``, while it waits for room; else an empty text."""
+        if not self.queue or not self.is_wanted:
+            return ""
+        return f"place {self.queue['place']} of {self.queue['length']}"
+
+    @property
     def summary(self) -> str:
         """A short text that says what it serves: the model's file name or repository."""
         options = self.parsed_options

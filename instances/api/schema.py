@@ -57,10 +57,11 @@ delete_instance = operation(
 start_instance = operation(
     _INSTANCES,
     "Start an instance",
-    description="One that runs is left alone.",
+    description="One that runs is left alone. Where the limits leave no room it waits for some, see"
+    " `queue`; where none can ever be made, the answer is 409.",
     parameters=[_WAIT],
     answer=InstanceSerializer,
-    errors=[400, 404, 502, 503],
+    errors=[400, 404, 409, 502, 503],
 )
 stop_instance = operation(
     _INSTANCES,
@@ -72,10 +73,10 @@ stop_instance = operation(
 restart_instance = operation(
     _INSTANCES,
     "Restart an instance",
-    description="It gets a new process, whether or not one runs now.",
+    description="It gets a new process, whether or not one runs now. One that runs keeps its room.",
     parameters=[_WAIT],
     answer=InstanceSerializer,
-    errors=[400, 404, 502, 503],
+    errors=[400, 404, 409, 502, 503],
 )
 read_log = operation(
     _INSTANCES,

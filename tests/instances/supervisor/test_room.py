@@ -456,3 +456,44 @@ def test_several_may_load_at_once_after_a_boot(
     for name in "abc":
         node.reaches(Status.RUNNING, name)
     assert last_change("a", Status.STARTING).at <= last_change("c", Status.RUNNING).at
+
+
+# -- the worker ends meanwhile --------------------------------------------------------------------
+
+
+def test_the_next_worker_goes_on_waiting_for_a_response_that_holds_up_an_eviction(
+    node: NodeUnderTest, web: Web, fake_backend: Configure
+) -> None:
+    limits = {"max_running_instances": 1, "swap_after": 0.2, "drain_timeout": 0.2}
+    fake_backend(keep_backends=True, **limits)
+    node.start()
+    made(node, "a", "b")
+    node.ask_start("a")
+    pid = node.reaches(Status.RUNNING, "a").pid or 0
+    web.in_flight = {"a": 1}
+    web.waits("b")
+    node.reaches(Status.SHUTTING_DOWN, "a")
+    node.stop()
+    assert is_alive(pid)
+    fake_backend(**limits)
+    node.start()
+    time.sleep(0.6)
+    assert is_alive(pid)
+    web.in_flight = {}
+    node.reaches(Status.STOPPED, "a")
+    node.reaches(Status.RUNNING, "b")
+
+
+def test_a_worker_that_ends_with_its_backends_waits_no_longer_than_it_may(
+    node: NodeUnderTest, web: Web, fake_backend: Configure
+) -> None:
+    fake_backend(max_running_instances=1, swap_after=0.2, drain_timeout=0.3)
+    node.start()
+    made(node, "a", "b")
+    node.ask_start("a")
+    node.reaches(Status.RUNNING, "a")
+    web.in_flight = {"a": 1}
+    web.waits("b")
+    node.reaches(Status.SHUTTING_DOWN, "a")
+    node.stop()
+    assert not children()
