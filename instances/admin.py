@@ -32,6 +32,7 @@ from django.utils.safestring import SafeString
 from instances import lifecycle
 from instances.admin_preflight import PreflightAdmin, check_document
 from instances.backends import BACKENDS, backend_for
+from instances.capacity import limits_of
 from instances.forms import SHORT_ROWS, InstanceForm, suggested_name, to_fields, to_lines
 from instances.models import Instance, StatusChange
 from instances.overview import curl_line, overview
@@ -134,6 +135,7 @@ class InstanceAdmin(PreflightAdmin):
         "node",
         "key_count",
         "last_change",
+        "queue_place",
         "controls",
     )
     list_filter = (StatusFilter, BackendFilter, "node")
@@ -207,15 +209,25 @@ class InstanceAdmin(PreflightAdmin):
     def last_change(self, instance: Instance) -> SafeString:
         return moment(getattr(instance, "changed_at", instance.updated_at), timezone.now())
 
+    @admin.display(description="waits for room", empty_value="")
+    def queue_place(self, instance: Instance) -> SafeString:
+        reason = instance.queue["reason"] if instance.queue else ""
+        return format_html(
+            '<span title="{}">{}</span>', readable(str(reason)), instance.place_in_queue
+        )
+
     @admin.display(description="")
     def controls(self, instance: Instance) -> str:
         # Submit buttons of the list's own form: a POST with its CSRF token, filters kept.
         return control_buttons(instance, in_row=True)
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        names = super().get_list_display(request)
-        may_control = self.has_change_permission(request)
-        return [name for name in names if name != "controls" or may_control]
+        hidden = set()
+        if not self.has_change_permission(request):
+            hidden.add("controls")
+        if not limits_of(current().instances).are_set:
+            hidden.add("queue_place")  # a column of blanks, but for the minutes after a boot
+        return [name for name in super().get_list_display(request) if name not in hidden]
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -506,9 +518,11 @@ def status_badge(instance: Instance) -> SafeString:
     """The reported status as a coloured word that statuses.js keeps up to date."""
     status = instance.reported_status
     return format_html(
-        '<span class="badge" data-instance="{}" data-status="{}"><span data-label>{}</span></span>',
+        '<span class="badge" data-instance="{}" data-status="{}" title="{}">'
+        "<span data-label>{}</span></span>",
         instance.pk,
         status.value,
+        instance.place_in_queue,
         status.label,
     )
 

@@ -58,6 +58,25 @@ class TooManyInstances(LlamactlError):
         )
 
 
+class NoRoom(LlamactlError):
+    """A start by hand that the limits of the node will never allow; the code is the seed's."""
+
+    code = "max_instances_reached"
+    status = 409
+
+    def __init__(self, name: str, reason: str, *, retry_after: float | None = None) -> None:
+        super().__init__(
+            f"cannot start instance {name}: {reason}; stop one, or raise the limit",
+            retry_after=retry_after,
+        )
+
+
+class NoRoomForRequest(NoRoom):
+    """A request for an instance that the limits of the node keep from being started."""
+
+    status = 503
+
+
 class PortUnavailable(LlamactlError):
     """The asked-for port is out of range or taken, or the range is used up."""
 

@@ -16,12 +16,21 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from instances.errors import InstanceBusy, InstanceExists, InstanceNotFound, TooManyInstances
+from instances.capacity import Claim, Limits, limits_of, obstacle
+from instances.errors import (
+    InstanceBusy,
+    InstanceExists,
+    InstanceNotFound,
+    NoRoom,
+    NoRoomForRequest,
+    TooManyInstances,
+)
 from instances.models import Instance
 from instances.options import InstanceOptions, parse_options, validate_name
 from instances.ports import choose_port
-from instances.states import HAS_PROCESS, DesiredState
+from instances.states import HAS_PROCESS, ON_DEMAND, DesiredState
 from instances.tasks import wake_node
+from instances.wishes import gave_way, is_by_operator, is_unseen
 from llamactl.config import AppConfig, current
 from llamactl.events import announce
 from llamactl.models import Topic
@@ -29,6 +38,10 @@ from nodes.errors import NodeDrained
 from nodes.models import Node
 
 logger = logging.getLogger(__name__)
+
+IDLE_RETRY_SECONDS = 60.0
+"""When a request may try again for which only an idle instance's stop can make room: idle timeouts
+are whole minutes."""
 
 
 def get(name: str) -> Instance:
@@ -127,30 +140,44 @@ def delete(name: str, *, cause: str) -> None:
 def request_start(name: str, *, cause: str) -> Instance:
     """Ask for a running instance; one that runs, or is about to, is left alone.
 
-    Raises NodeDrained.
+    It may have to wait for room. Raises NodeDrained, NoRoom where there can't be any, and
+    NoRoomForRequest if it is a waiting request that asks.
     """
     with transaction.atomic():
+        limits = _locked_limits(name)
         instance = _locked(name)
         if not instance.is_wanted:
             _refuse_if_drained(instance)
+            _check_room(instance, limits, cause)
             _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
+        elif is_unseen(instance) and not is_by_operator(instance.wish_cause) and cause != ON_DEMAND:
+            # It no longer depends on the requests that wait for it.
+            _wish(instance, DesiredState.RUNNING, new_process=False, cause=cause)
     return instance
 
 
 def request_stop(name: str, *, cause: str) -> Instance:
-    """Ask for a stopped instance; also ends a start that is under way."""
+    """Ask for a stopped instance; also ends a start that is under way.
+
+    One that is ending by itself, because it was idle or makes room, no longer comes back for the
+    next request, and is waited for no longer than any other.
+    """
     with transaction.atomic():
         instance = _locked(name)
-        if instance.desired_state == DesiredState.RUNNING:
+        is_leaving = gave_way(instance) and instance.status in HAS_PROCESS
+        if instance.desired_state == DesiredState.RUNNING or is_leaving:
             _wish(instance, DesiredState.STOPPED, new_process=False, cause=cause)
     return instance
 
 
 def request_restart(name: str, *, cause: str) -> Instance:
-    """Ask for a new process, whether or not one runs now. Raises NodeDrained."""
+    """Ask for a new process, whether or not one runs now. Raises as ``request_start``."""
     with transaction.atomic():
+        limits = _locked_limits(name)
         instance = _locked(name)
         _refuse_if_drained(instance)
+        if not instance.is_wanted:
+            _check_room(instance, limits, cause)
         _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
     return instance
 
@@ -183,10 +210,42 @@ def _refuse_if_drained(instance: Instance) -> None:
         raise NodeDrained(instance.node.name)
 
 
+def _locked_limits(name: str) -> Limits:
+    """The limits of the instance's node; if any are set, starts are asked for one at a time."""
+    limits = limits_of(current().instances)
+    if limits.are_set:
+        # The node first, as everywhere.
+        Node.objects.select_for_update().get(pk=get(name).node_id)
+    return limits
+
+
+def _check_room(instance: Instance, limits: Limits, cause: str) -> None:
+    """Refuse a start for which room could never be made; making it is the supervisor's."""
+    if not limits.are_set:
+        return
+    others = Instance.objects.filter(node=instance.node).exclude(pk=instance.pk)
+    claims = [_claim(each) for each in others if each.is_wanted]
+    found = obstacle(limits, claims, _claim(instance))
+    if found is None:
+        return
+    if cause == ON_DEMAND:
+        retry_after = IDLE_RETRY_SECONDS if found.may_pass else None
+        raise NoRoomForRequest(instance.name, found.reason, retry_after=retry_after)
+    raise NoRoom(instance.name, found.reason)
+
+
+def _claim(instance: Instance) -> Claim:
+    options = instance.options
+    return Claim(instance.name, options.get("group", ""), is_pinned=not options["idle_timeout"])
+
+
 def _wish(instance: Instance, desired: DesiredState, *, new_process: bool, cause: str) -> None:
     generation = F("generation") + 1 if new_process else F("generation")
     Instance.objects.filter(pk=instance.pk).update(
-        desired_state=desired, generation=generation, updated_at=timezone.now()
+        desired_state=desired,
+        generation=generation,
+        wish_cause=cause,
+        updated_at=timezone.now(),
     )
     instance.refresh_from_db()
     announce(Topic.INSTANCES, instance.name)

@@ -20,9 +20,11 @@ from nodes.models import Node
 class Instance(models.Model):
     """A named backend.
 
-    Two writers share a row. Requests write the wish: ``options``, ``port``, ``desired_state`` and
-    ``generation``. The node's supervisor writes what it observes, everything below that comment,
-    and ``port`` where a stranger has taken it. Each writes its own columns, by ``update()``.
+    Two writers share a row. Requests write the wish: ``options``, ``port``, ``desired_state``,
+    ``generation`` and ``wish_cause``. The node's supervisor writes what it observes, everything
+    below that comment, and ``port`` where a stranger has taken it. Each writes its own columns, by
+    ``update()``. Where the supervisor itself wishes a stop (an idle instance, one that makes room),
+    it does so only if nobody has wished anything else since.
     """
 
     name = models.CharField(
@@ -41,6 +43,12 @@ class Instance(models.Model):
     generation = models.PositiveIntegerField(
         default=0, help_text="Grows with each wish for a (new) process: a start, a restart."
     )
+    wish_cause = models.CharField(
+        max_length=200,
+        default="",
+        editable=False,
+        help_text="Who made the wish: api, admin:<user>, proxy:on_demand, supervisor:idle …",
+    )
 
     # Observed; written by the supervisor of the node alone.
     status = models.CharField(
@@ -58,6 +66,9 @@ class Instance(models.Model):
         null=True, editable=False, help_text="reason, details, exit_code, log_tail of a failure."
     )
     last_used_at = models.DateTimeField(null=True, editable=False)
+    queue = models.JSONField(
+        null=True, editable=False, help_text="place, length, reason: while it waits for room."
+    )
 
     class Meta:
         ordering = ["name"]
@@ -102,6 +113,13 @@ class Instance(models.Model):
         if self.desired_state == DesiredState.RUNNING:
             return Status.STARTING if resting and self.has_unseen_wish else observed
         return observed if resting else Status.SHUTTING_DOWN
+
+    @property
+    def place_in_queue(self) -> str:
+        """``place 1 of 2``, while it waits for room; else an empty text."""
+        if not self.queue or not self.is_wanted:
+            return ""
+        return f"place {self.queue['place']} of {self.queue['length']}"
 
     @property
     def summary(self) -> str:

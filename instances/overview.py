@@ -111,6 +111,11 @@ def _facts(instance: Instance, now: datetime) -> list[tuple[str, str]]:
         facts.append(("Ready for", duration(now - instance.ready_at)))
     elif instance.status == Status.STARTING and instance.started_at is not None:
         facts.append(("Starting for", duration(now - instance.started_at)))
+    if instance.queue and instance.place_in_queue:
+        reason = readable(str(instance.queue["reason"]))
+        facts.append(("Waits for room", f"{instance.place_in_queue}: {reason}"))
+    if instance.wish_cause:
+        facts.append(("Wished by", readable(instance.wish_cause)))
     facts.append(("Restarts", str(instance.restarts)))
     if instance.last_used_at is not None:
         facts.append(("Last used", f"{duration(now - instance.last_used_at)} ago"))

@@ -48,7 +48,10 @@ def wait_until_ready(
 
 def _timeout(instance: Instance, timeout_seconds: float) -> BackendStartTimeout:
     node = instance.node
-    if node.kind == Node.Kind.WORKER and not node.is_alive(timezone.now()):
+    queue = instance.queue
+    if queue and instance.place_in_queue:
+        outlook = f"it waits for room, {instance.place_in_queue}: {queue['reason']}"
+    elif node.kind == Node.Kind.WORKER and not node.is_alive(timezone.now()):
         outlook = f"the worker of node {node.name} has not reported lately: is it running?"
     else:
         outlook = "it goes on starting, GET it to see how far it is"

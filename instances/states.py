@@ -45,5 +45,14 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.FAILED: frozenset({Status.STARTING, Status.STOPPED}),
 }
 
+ON_DEMAND = "proxy:on_demand"
+"""The cause of a wish that a waiting request made."""
+SUPERVISOR = "supervisor:"
+"""How the causes begin of wishes that the supervisor itself made."""
+IDLE = SUPERVISOR + "idle"
+EVICTED = SUPERVISOR + "evicted"
+ABANDONED = SUPERVISOR + "abandoned"
+"""Nobody waits any more for a start that had to wait for room."""
+
 HAS_PROCESS = frozenset({Status.STARTING, Status.RUNNING, Status.SHUTTING_DOWN})
 """Statuses in which a process may exist: those that refuse a delete and survive a worker."""

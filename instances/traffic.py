@@ -1,16 +1,17 @@
-"""What the web processes say about the requests they are carrying.
+"""What the web processes say about the requests they are carrying, and those that wait.
 
 A web process counts its requests in memory (the hot path calls no broker) and reports the counts
 here a few times a second, together with the revision of the instances that it has seen. The
-supervisor reads the reports to drain an instance: it is drained once every living web process
-has seen that it is shutting down and carries no request to it any more.
+supervisor reads the reports to drain an instance (it is drained once every living web process has
+seen that it is shutting down and carries no request to it any more), to stop what is idle, and to
+make room for what is waited for.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 
 import redis
 
@@ -20,7 +21,7 @@ REPORT_EXPIRES_SECONDS = 5
 
 @dataclass(frozen=True)
 class WebReport:
-    """One web process's traffic at one moment."""
+    """One web process's traffic at one moment. Times are unix seconds."""
 
     web_id: str
     revision: int
@@ -28,19 +29,90 @@ class WebReport:
     in_flight: dict[str, int] = field(default_factory=dict)
     """Instance name → requests being carried; instances without any are left out."""
     last_used: dict[str, float] = field(default_factory=dict)
-    """Instance name → unix time of the last byte carried."""
+    """Instance name → time of the last byte carried for a user."""
+    looking: dict[str, int] = field(default_factory=dict)
+    """How many of those in flight are no use of the instance: somebody looks how it is."""
+    waiting: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
+    """Instance name → id of a key → how many of its requests wait for it, since when the oldest."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
+
+
+_FIELDS = frozenset(each.name for each in fields(WebReport))
 
 
 def read_reports(client: redis.Redis) -> list[WebReport]:
     """The reports of the web processes that are alive. Raises redis.RedisError."""
     keys = list(client.scan_iter(REPORT_KEY.format(web_id="*"), count=1000))
     documents = client.mget(keys) if keys else []
-    return [WebReport(**json.loads(document)) for document in documents if document]
+    return [_from_json(document) for document in documents if document]
+
+
+def _from_json(document: bytes | str) -> WebReport:
+    # While llamactl is updated, web processes of two versions may report.
+    values = {key: value for key, value in json.loads(document).items() if key in _FIELDS}
+    return WebReport(**values)
 
 
 def is_drained(reports: Iterable[WebReport], name: str, revision: int) -> bool:
     """Whether no web process carries, or may still begin, a request to the instance."""
     return all(report.revision >= revision and not report.in_flight.get(name) for report in reports)
+
+
+class Traffic:
+    """All the reports of one moment, by instance. The times in it are those of ``clock_now``."""
+
+    def __init__(
+        self, reports: Sequence[WebReport], *, unix_now: float = 0.0, clock_now: float = 0.0
+    ) -> None:
+        """``clock_now``: what the asker's own clock, which only grows, said at ``unix_now``."""
+        self.reports = tuple(reports)
+        self._unix_now = unix_now
+        self._clock_now = clock_now
+
+    def has_seen(self, revision: int) -> bool:
+        """Whether every living web process knows of this change of the instances."""
+        return all(report.revision >= revision for report in self.reports)
+
+    def in_use(self, name: str) -> int:
+        """How many requests use the instance now."""
+        return sum(
+            max(0, report.in_flight.get(name, 0) - report.looking.get(name, 0))
+            for report in self.reports
+        )
+
+    def names_in_use(self) -> set[str]:
+        """The instances that some request uses now."""
+        return {name for report in self.reports for name in report.in_flight if self.in_use(name)}
+
+    def waiting(self, name: str) -> int:
+        """How many requests wait for the instance."""
+        return sum(
+            count for report in self.reports for count, _ in report.waiting.get(name, {}).values()
+        )
+
+    def demand(self, name: str) -> dict[str, float]:
+        """Key → since when its oldest request waits for the instance."""
+        oldest: dict[str, float] = {}
+        for report in self.reports:
+            for key, (_, since) in report.waiting.get(name, {}).items():
+                oldest[key] = min(since, oldest.get(key, since))
+        return {key: self._on_clock(since) for key, since in oldest.items()}
+
+    def last_used(self) -> Mapping[str, float]:
+        """Instance → unix time of the last byte that was carried for a user."""
+        latest: dict[str, float] = {}
+        for report in self.reports:
+            for name, at in report.last_used.items():
+                latest[name] = max(at, latest.get(name, at))
+        return latest
+
+    def last_byte(self, name: str) -> float:
+        """When it was last used, or -inf."""
+        at = max((report.last_used.get(name, 0.0) for report in self.reports), default=0.0)
+        return self._on_clock(at) if at else float("-inf")
+
+    def _on_clock(self, unix_seconds: float) -> float:
+        # A clock that was set may put it into the future.
+        return self._clock_now - max(0.0, self._unix_now - unix_seconds)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from instances.errors import BackendStartFailed, InstanceNotFound, InstanceNotRunning
-from instances.states import DesiredState, Status
+from instances.states import ON_DEMAND, SUPERVISOR, DesiredState, Status
 
 
 class Wished(Protocol):
@@ -25,6 +25,8 @@ class Wished(Protocol):
     def generation(self) -> int: ...
     @property
     def observed_generation(self) -> int: ...
+    @property
+    def wish_cause(self) -> str: ...
     @property
     def failure(self) -> Mapping[str, Any] | None: ...
 
@@ -42,6 +44,24 @@ def is_wanted(wished: Wished) -> bool:
     if wished.desired_state != DesiredState.RUNNING:
         return False
     return is_unseen(wished) or wished.status not in (Status.FAILED, Status.STOPPED)
+
+
+def gave_way(wished: Wished) -> bool:
+    """Whether it is stopped, or about to be, because nobody used it or others needed its room.
+
+    A request brings it back, even while it is still ending; after an operator's stop none does
+    before it has ended.
+    """
+    return wished.desired_state == DesiredState.STOPPED and is_by_supervisor(wished.wish_cause)
+
+
+def is_by_supervisor(wish_cause: str) -> bool:
+    return wish_cause.startswith(SUPERVISOR)
+
+
+def is_by_operator(wish_cause: str) -> bool:
+    """Whether it was an operator, or a script of theirs; neither a request nor the supervisor."""
+    return wish_cause != ON_DEMAND and not is_by_supervisor(wish_cause)
 
 
 def is_ready(wished: Wished, generation: int) -> bool:

@@ -20,7 +20,7 @@ from proxy.form import boundary_in, model_field
 from proxy.gateway import Gateway
 from proxy.headers import to_backend
 from proxy.models_list import model, models
-from proxy.routing import Route, Side, may_start
+from proxy.routing import Route, Side, counts_as_use, may_start
 from proxy.stream import HangUpWatch, relay
 from proxy.table import ANYONE, KeyRule, Target
 from proxy.upstream import BackendError, Refused, Unanswered
@@ -95,7 +95,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             except (errors.ModelNotFound, InstanceNotFound):
                 await self.gateway.look_again()
                 target, body = self._find_target(rule, scope, body)
-            await self._forward(scope, send, target, body)
+            await self._forward(scope, send, target, body, rule)
 
     async def _models(self, rule: KeyRule) -> bytes:
         gateway = self.gateway
@@ -133,7 +133,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             return target, with_model(body, served_model)
         return target, field.replaced(body, served_model)
 
-    async def _forward(self, scope: Scope, send: Send, target: Target, body: bytes) -> None:
+    async def _forward(
+        self, scope: Scope, send: Send, target: Target, body: bytes, rule: KeyRule
+    ) -> None:
         """Send the request to the target and relay the answer.
 
         1. Make sure that it runs.
@@ -155,9 +157,10 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         path = _path_and_query(self.route.rest, scope["query_string"])
         was_sent = was_refused = False
         while True:
-            target = await self._ready(target, scope["method"])
+            target = await self._ready(target, rule, scope["method"])
             # No await between the look at the table and this count; see InFlight.carrying.
-            with gateway.in_flight.carrying(target.name):
+            is_use = counts_as_use(self.route, scope["method"])
+            with gateway.in_flight.carrying(target.name, is_use=is_use) as carried:
                 try:
                     response = await gateway.upstream.open(
                         target,
@@ -175,6 +178,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                     was_sent |= isinstance(error, Unanswered)
                     was_refused |= isinstance(error, Refused)
                 else:
+                    carried.content = response.content
                     async with response:
                         if is_web_ui and response.status in (401, 404):
                             raise errors.NoWebUI(target.name, self.route.rest)
@@ -192,9 +196,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                     target, within_seconds=REPLACED_WITHIN_SECONDS
                 )
 
-    async def _ready(self, target: Target, method: str) -> Target:
+    async def _ready(self, target: Target, rule: KeyRule, method: str) -> Target:
         if may_start(self.route, method):
-            return await self.gateway.waiting.ready(target)
+            return await self.gateway.waiting.ready(target, rule.id)
         if not target.is_ready:
             raise InstanceNotRunning(f"instance {target.name} is not running; start it first")
         return target

@@ -36,6 +36,7 @@ class Gateway:
         self.usage = KeyUsage()
         self.is_started = False
         self._starting: asyncio.Lock | None = None
+        self._report_wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -62,6 +63,7 @@ class Gateway:
                 self.live,
                 self._refresher.request_start,
                 timeout_seconds=self.config.instances.on_demand_start_timeout,
+                on_change=self._report_wanted.set,
             )
             self._tasks = [
                 asyncio.create_task(self._report_regularly(), name="traffic-reports"),
@@ -88,8 +90,9 @@ class Gateway:
         await self._refresher.look()
 
     async def _report(self) -> None:
-        """Tell the supervisors what is in flight, and which table that is judged by."""
-        report = self.in_flight.report(self.live.table.revision)
+        """Tell the supervisors what is in flight and waits, and by which table that is judged."""
+        waiting = self.waiting.report() if self.is_started else {}
+        report = self.in_flight.report(self.live.table.revision, waiting)
         try:
             await self._broker.set(
                 REPORT_KEY.format(web_id=report.web_id),
@@ -103,8 +106,14 @@ class Gateway:
 
     async def _report_regularly(self) -> None:
         while True:
+            self._report_wanted.clear()
             await self._report()
-            await asyncio.sleep(REPORT_SECONDS)
+            try:
+                # At once where a first request waits: somebody may have to make room for it.
+                async with asyncio.timeout(REPORT_SECONDS):
+                    await self._report_wanted.wait()
+            except TimeoutError:
+                pass
 
     async def _write_usage_regularly(self) -> None:
         while True:

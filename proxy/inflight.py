@@ -4,10 +4,40 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 from instances.traffic import WebReport
+
+Waiters = Mapping[str, dict[str, tuple[int, float]]]
+
+
+class Content(Protocol):
+    """The body of an answer, such as aiohttp's StreamReader."""
+
+    total_bytes: int
+    """How much of it has come so far."""
+
+
+class Carried:
+    """One request on its way; set ``content`` once there is an answer.
+
+    Its bytes are counted when a report is made: a clock for each chunk would be work for each.
+    """
+
+    __slots__ = ("_seen", "content", "is_use")
+
+    def __init__(self, *, is_use: bool) -> None:
+        self.is_use = is_use
+        self.content: Content | None = None
+        self._seen = 0
+
+    def has_moved(self) -> bool:
+        """Whether bytes have come since the last time this was asked."""
+        before = self._seen
+        self._seen = self.content.total_bytes if self.content is not None else 0
+        return self._seen > before
 
 
 class InFlight:
@@ -15,34 +45,46 @@ class InFlight:
 
     def __init__(self) -> None:
         self.web_id = secrets.token_hex(8)
-        self._counts: dict[str, int] = {}
+        self._carried: dict[str, set[Carried]] = {}
         self._last_used: dict[str, float] = {}
 
     @contextmanager
-    def carrying(self, name: str) -> Iterator[None]:
+    def carrying(self, name: str, *, is_use: bool = True) -> Iterator[Carried]:
         """Count one request to the instance for as long as the block lasts.
 
         Enter it in the same step of the event loop in which the target was read from the table:
-        a drain relies on every request that saw the older table being counted.
+        a drain relies on every request that saw the older table being counted. ``is_use``: whether
+        it keeps the instance from being idle; to look how it is does not.
         """
-        self._counts[name] = self._counts.get(name, 0) + 1
+        carried = Carried(is_use=is_use)
+        self._carried.setdefault(name, set()).add(carried)
         try:
-            yield
+            yield carried
         finally:
-            left = self._counts[name] - 1
-            if left:
-                self._counts[name] = left
-            else:
-                del self._counts[name]
-            self._last_used[name] = time.time()
+            carrying = self._carried[name]
+            carrying.discard(carried)
+            if not carrying:
+                del self._carried[name]
+            if is_use:
+                self._last_used[name] = time.time()
 
     def count(self, name: str) -> int:
-        return self._counts.get(name, 0)
+        return len(self._carried.get(name, ()))
 
-    def report(self, revision: int) -> WebReport:
+    def report(self, revision: int, waiting: Waiters | None = None) -> WebReport:
+        now = time.time()
+        looking: dict[str, int] = {}
+        for name, carrying in self._carried.items():
+            for each in carrying:
+                if not each.is_use:
+                    looking[name] = looking.get(name, 0) + 1
+                elif each.has_moved():
+                    self._last_used[name] = now
         return WebReport(
             web_id=self.web_id,
             revision=revision,
-            in_flight=dict(self._counts),
+            in_flight={name: len(carrying) for name, carrying in self._carried.items()},
             last_used=dict(self._last_used),
+            looking=looking,
+            waiting=dict(waiting or {}),
         )

@@ -22,7 +22,7 @@ from instances import lifecycle
 from instances.backends import backend_for
 from instances.backends.launch import effective_api_key
 from instances.models import Instance
-from instances.states import DesiredState, Status
+from instances.states import ON_DEMAND, DesiredState, Status
 from keys.models import InferenceKey
 from keys.secrets import backend_key, digest, management_keys
 from llamactl.config import AppConfig, current
@@ -50,9 +50,16 @@ class LiveTable:
     def __init__(self) -> None:
         self.table = RoutingTable()
         self._replaced: asyncio.Event | None = None
+        self._listeners: list[Callable[[RoutingTable], None]] = []
+
+    def listen(self, listener: Callable[[RoutingTable], None]) -> None:
+        """Call ``listener`` with the table before, whenever it has been replaced."""
+        self._listeners.append(listener)
 
     def replace(self, table: RoutingTable) -> None:
-        self.table = table
+        before, self.table = self.table, table
+        for listener in self._listeners:
+            listener(before)
         if self._replaced is not None:
             self._replaced.set()
             self._replaced = None
@@ -116,9 +123,7 @@ class Refresher:
 
     async def request_start(self, name: str) -> int:
         """Wish the instance to run; returns the generation to wait for."""
-        instance = await self.in_thread(
-            lambda: lifecycle.request_start(name, cause="proxy:on_demand")
-        )
+        instance = await self.in_thread(lambda: lifecycle.request_start(name, cause=ON_DEMAND))
         await self.refresh()
         return instance.generation
 
@@ -228,6 +233,8 @@ def to_target(instance: Instance, config: AppConfig) -> Target:
         failure=instance.failure,
         response_headers=encoded(backend_config.response_headers),
         is_llama_server=backend.is_llama_server,
+        wish_cause=instance.wish_cause,
+        queue=instance.queue,
     )
 
 

@@ -34,6 +34,9 @@ class Target:
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
     is_llama_server: bool = False
     """Whether it has llama-server's own endpoints and web UI (``/llama-cpp/…``)."""
+    wish_cause: str = ""
+    queue: Mapping[str, Any] | None = None
+    """``place``, ``length`` and ``reason``, while it waits for room."""
 
     @property
     def is_ready(self) -> bool:

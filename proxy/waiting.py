@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 
 from instances import wishes
 from instances.errors import (
@@ -15,46 +19,60 @@ from instances.errors import (
 )
 from instances.states import Status
 from proxy.refresh import LiveTable
-from proxy.table import Target
+from proxy.table import RoutingTable, Target
 
 logger = logging.getLogger(__name__)
 
 RequestStart = Callable[[str], Awaitable[int]]
 """Asks for the instance to run; returns the generation that was asked for."""
+LONGEST_RETRY_SECONDS = 30.0
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """One request that waits; ``news`` is set when something has changed for it."""
+
+    key: str
+    since: float
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Waiting:
     """Waits on the routing table; asks for a start at most once however many requests wait."""
 
     def __init__(
-        self, live: LiveTable, request_start: RequestStart, *, timeout_seconds: float
+        self,
+        live: LiveTable,
+        request_start: RequestStart,
+        *,
+        timeout_seconds: float,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
+        """``on_change``: a first request waits for some instance, or the last no longer does."""
         self._live = live
         self._request_start = request_start
         self._timeout_seconds = timeout_seconds
+        self._on_change = on_change
         self._starts: dict[str, asyncio.Task[int]] = {}
+        self._waiters: dict[str, list[_Waiter]] = {}
+        live.listen(self._tell)
 
-    async def ready(self, target: Target) -> Target:
+    async def ready(self, target: Target, key_id: int | None = None) -> Target:
         """The target as the table has it once it is ready to answer.
 
-        Returns in the very step in which the table was read. Raises InstanceNotRunning (it may
-        not be started, or was stopped meanwhile), InstanceShuttingDown, BackendStartFailed (with
-        the reason), BackendStartTimeout, or InstanceNotFound (deleted meanwhile).
+        Returns in the very step in which the table was read. ``key_id``: whose turn it is, where
+        many wait. Raises InstanceNotRunning (it may not be started, or was stopped meanwhile),
+        InstanceShuttingDown, NoRoomForRequest, BackendStartFailed (with the reason),
+        BackendStartTimeout, or InstanceNotFound (deleted meanwhile).
         """
         if target.is_ready:
             return target
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await self._wait(target)
+                with self._enlisted(target.name, key_id) as waiter:
+                    return await self._wait(target, waiter)
         except TimeoutError:
-            raise BackendStartTimeout(
-                f"instance {target.name} is still loading after {self._timeout_seconds:g} s; try"
-                " again later, or raise instances.on_demand_start_timeout",
-                reason="timeout",
-                exit_code=None,
-                log_tail=[],
-                retry_after=min(self._timeout_seconds, 30),
-            ) from None
+            raise self._timeout(target) from None
 
     async def replaced(self, target: Target, *, within_seconds: float) -> Target:
         """The target once the table says something else of it than it did when it was away.
@@ -70,19 +88,36 @@ class Waiting:
         except TimeoutError:
             return target
 
-    async def _wait(self, target: Target) -> Target:
+    def report(self) -> dict[str, dict[str, tuple[int, float]]]:
+        """Instance → id of a key → how many wait, and since when (unix time) the oldest."""
+        return {
+            name: {
+                key: (len(waiters), waiters[0].since) for key, waiters in _by_key(waiters).items()
+            }
+            for name, waiters in self._waiters.items()
+        }
+
+    async def _wait(self, target: Target, waiter: _Waiter) -> Target:
         generation = target.generation
         if not wishes.is_wanted(target):
             self._check_startable(target)
             generation = await self._start(target.name)
         while True:
+            # Before the look, so that no change after it is missed.
+            waiter.news.clear()
             now = self._current(target)
-            if wishes.is_ready(now, generation):
+            if wishes.gave_way(now) and now.generation >= generation:
+                # It was ready for a moment, or nobody seemed to wait for it any more.
+                self._check_startable(now)
+                generation = await self._start(now.name)
+            elif wishes.is_ready(now, generation):
                 return now
-            await self._live.changed()
+            else:
+                await waiter.news.wait()
 
     def _check_startable(self, target: Target) -> None:
-        if target.status in (Status.SHUTTING_DOWN, Status.RUNNING):
+        is_ending = target.status in (Status.SHUTTING_DOWN, Status.RUNNING)
+        if is_ending and not (wishes.gave_way(target) and target.on_demand_start):
             raise InstanceShuttingDown(
                 f"instance {target.name} is shutting down; try again in a few seconds",
                 retry_after=5,
@@ -109,3 +144,62 @@ class Waiting:
             # Another one of that name is another instance: the key was not checked for it.
             raise InstanceNotFound(target.name)
         return now
+
+    @contextmanager
+    def _enlisted(self, name: str, key_id: int | None) -> Iterator[_Waiter]:
+        """Among those that wait for the instance, for as long as the block lasts."""
+        waiter = _Waiter(key="" if key_id is None else str(key_id), since=time.time())
+        waiters = self._waiters.setdefault(name, [])
+        waiters.append(waiter)
+        if len(waiters) == 1:
+            self._on_change()
+        try:
+            yield waiter
+        finally:
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiters[name]
+                self._on_change()
+
+    def _tell(self, before: RoutingTable) -> None:
+        """The table was replaced: wake those for whom something has changed, in fair turns.
+
+        They go on in this order, so a key with many requests does not put them all in front of
+        another's few in the queue of the backend.
+        """
+        for name, waiters in self._waiters.items():
+            if self._live.table.targets.get(name) != before.targets.get(name):
+                for waiter in in_turns(waiters):
+                    waiter.news.set()
+
+    def _timeout(self, target: Target) -> BackendStartTimeout:
+        now = self._live.table.targets.get(target.name, target)
+        retry_after = min(self._timeout_seconds, LONGEST_RETRY_SECONDS)
+        seconds = f"{self._timeout_seconds:g} s"
+        if now.queue is not None and wishes.is_wanted(now):
+            details = (
+                f"instance {now.name} still waits for room after {seconds}, at place"
+                f" {now.queue['place']} of {now.queue['length']}: {now.queue['reason']}; try again"
+                " later"
+            )
+        else:
+            details = (
+                f"instance {now.name} is still loading after {seconds}; try again later, or raise"
+                " instances.on_demand_start_timeout"
+            )
+        return BackendStartTimeout(
+            details, reason="timeout", exit_code=None, log_tail=[], retry_after=retry_after
+        )
+
+
+def in_turns(waiters: list[_Waiter]) -> list[_Waiter]:
+    """The first of each key, then the second of each, and so on; keys by their oldest."""
+    rounds = zip_longest(*_by_key(waiters).values())
+    return [waiter for waiter in chain.from_iterable(rounds) if waiter is not None]
+
+
+def _by_key(waiters: list[_Waiter]) -> dict[str, list[_Waiter]]:
+    found: dict[str, list[_Waiter]] = {}
+    for waiter in waiters:
+        found.setdefault(waiter.key, []).append(waiter)
+    return found

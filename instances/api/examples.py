@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from instances.backends.failures import FailureReason
-from instances.errors import BackendStartFailed, BackendStartTimeout, PreflightFailed
+from instances.errors import BackendStartFailed, BackendStartTimeout, NoRoom, PreflightFailed
 
 NAME = "gemma"
 
@@ -62,6 +62,9 @@ _STOPPED: dict[str, Any] = {
         "idle_timeout": 0,
     },
     "desired_state": "stopped",
+    "wish_cause": "",
+    "queue": None,
+    "last_used_at": None,
     "pid": None,
     "restarts": 0,
     "failure": None,
@@ -77,10 +80,21 @@ _CRASH: dict[str, Any] = {
     "log_tail": _LOG_TAIL,
 }
 
+_WISHED = {**_STOPPED, "desired_state": "running", "wish_cause": "api"}
+
 STOPPED: dict[str, object] = {"stopped": _STOPPED}
 STARTING: dict[str, object] = {
-    "starting": {**_STOPPED, "status": "starting", "desired_state": "running"},
-    "running": {**_STOPPED, "status": "running", "desired_state": "running", "pid": 4711},
+    "starting": {**_WISHED, "status": "starting"},
+    "waiting for room": {
+        **_WISHED,
+        "status": "starting",
+        "queue": {
+            "place": 1,
+            "length": 2,
+            "reason": "max_running_instances (1) is reached; waiting for qwen (2 requests)",
+        },
+    },
+    "running": {**_WISHED, "status": "running", "last_used_at": 1765217800, "pid": 4711},
 }
 ANY_STATUS: dict[str, object] = {
     "running": STARTING["running"],
@@ -161,3 +175,6 @@ COMMANDS: dict[str, str] = {
     "mlx_lm": "HF_HOME=/models mlx_lm.server --model mlx-community/Mistral-7B --temp 0.7",
 }
 """By the type of backend; its own parser makes the answers."""
+NO_ROOM = NoRoom(
+    NAME, "max_running_instances (1) is reached by qwen, which never stops for idleness"
+)

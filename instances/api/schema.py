@@ -188,11 +188,12 @@ start_instance = operation(
     _INSTANCES,
     "Start an instance",
     name="start_instance",
-    description="One that runs is left alone.",
+    description="One that runs is left alone. Where the limits leave no room it waits for some, see"
+    " `queue`; where none can ever be made, the answer is 409.",
     parameters=[_NAME, _WAIT],
     answer=InstanceSerializer,
     answers=examples.STARTING,
-    errors=[*_UNKNOWN, *_START_FAILURES],
+    errors=[*_UNKNOWN, *_START_FAILURES, examples.NO_ROOM],
 )
 stop_instance = operation(
     _INSTANCES,
@@ -208,11 +209,11 @@ restart_instance = operation(
     _INSTANCES,
     "Restart an instance",
     name="restart_instance",
-    description="It gets a new process, whether or not one runs now.",
+    description="It gets a new process, whether or not one runs now. One that runs keeps its room.",
     parameters=[_NAME, _WAIT],
     answer=InstanceSerializer,
     answers=examples.STARTING,
-    errors=[*_UNKNOWN, *_START_FAILURES],
+    errors=[*_UNKNOWN, *_START_FAILURES, examples.NO_ROOM],
 )
 read_log = operation(
     _INSTANCES,

@@ -190,6 +190,14 @@ class FailureSerializer(serializers.Serializer[Any]):
     log_tail = serializers.ListField(child=serializers.CharField())
 
 
+class QueueSerializer(serializers.Serializer[Any]):
+    """What an instance waits for that has no room yet."""
+
+    place = serializers.IntegerField(help_text="1 is next.")
+    length = serializers.IntegerField()
+    reason = serializers.CharField()
+
+
 class InstanceSerializer(serializers.ModelSerializer[Instance]):
     """An instance: what was asked for, and how it is."""
 
@@ -199,6 +207,11 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
     created = UnixSecondsField(source="created_at")
     options = serializers.SerializerMethodField()
     desired_state = serializers.ChoiceField(DesiredState.choices, read_only=True)
+    wish_cause = serializers.CharField(
+        read_only=True, help_text="Who asked for the desired state, such as api or supervisor:idle."
+    )
+    last_used_at = UnixSecondsField(allow_null=True)
+    queue = serializers.SerializerMethodField()
     failure = serializers.SerializerMethodField()
 
     class Meta:
@@ -210,6 +223,9 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
             "created",
             "options",
             "desired_state",
+            "wish_cause",
+            "queue",
+            "last_used_at",
             "pid",
             "restarts",
             "failure",
@@ -224,6 +240,12 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
             **options,
             "backend_options": {**options["backend_options"], "port": instance.port},
         }
+
+    @extend_schema_field(QueueSerializer(allow_null=True))
+    def get_queue(self, instance: Instance) -> dict[str, Any] | None:
+        """Its place and why it waits, while it is wished to run and has no room."""
+        queue: dict[str, Any] | None = instance.queue
+        return queue if instance.is_wanted else None
 
     @extend_schema_field(FailureSerializer(allow_null=True))
     def get_failure(self, instance: Instance) -> dict[str, Any] | None:

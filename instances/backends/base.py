@@ -59,6 +59,8 @@ class Backend(ABC):
     """Whether it has llama-server's own endpoints and web UI beside OpenAI's."""
     health_paths: ClassVar[tuple[str, ...]] = ("/health", "/v1/models")
     """Tried in order; the first that does not answer 404 says whether it is ready."""
+    answers_health_while_busy: ClassVar[bool] = True
+    """False: it may be silent for as long as a response takes, and yet be well."""
     table: ClassVar[FlagTable]
     programs: ClassVar[Programs]
     paths: ClassVar[Mapping[str, PathOption]] = {}

@@ -27,6 +27,8 @@ class FailureReason(StrEnum):
     TIMEOUT = "timeout"
     SUPERVISION = "supervision_failed"
     """A mistake of llamactl's own."""
+    HUNG = "hung"
+    """It was ready, and then answered nothing any more."""
 
 
 class Sign(NamedTuple):

@@ -49,6 +49,8 @@ class Mlx(Backend):
     title = "MLX"
     default_command = "mlx_lm.server"
     install_hint = "install mlx-lm (pip install mlx-lm)"
+    # Its server did everything on one thread for a long time.
+    answers_health_while_busy = False
     table = FlagTable(MLX_FLAGS, equals=True)
     paths = {
         "model": DIRECTORY_OR_NAME,

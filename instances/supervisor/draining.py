@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from enum import IntEnum
 from pathlib import Path
 
 import redis
 
-from instances.traffic import is_drained, read_reports
+from instances.traffic import Traffic, is_drained, read_reports
 from llamactl.events import client
 
 logger = logging.getLogger(__name__)
@@ -18,6 +19,15 @@ BROKER_PATIENCE_SECONDS = 2.0
 """Web processes look into the database once a second, so by then none sends new requests."""
 
 _ESTABLISHED = "01"
+
+
+class Left(IntEnum):
+    """What is still carried to an instance, or may be."""
+
+    NOTHING = 0
+    LOOKS = 1
+    """Nothing that uses it, as far as is known: health checks, a web process that lags behind."""
+    USES = 2
 
 
 class TrafficWatch:
@@ -42,18 +52,23 @@ class TrafficWatch:
         self._clock = clock
         self._unreachable_since: float | None = None
 
-    def is_drained(self) -> bool:
-        """Whether it is drained now. May block for some seconds."""
+    def left(self) -> Left:
+        """What is left now. May block for some seconds."""
         try:
             reports = read_reports(client())
         except redis.RedisError as error:
-            return self._is_drained_without_broker(error)
+            return self._left_without_broker(error)
         self._unreachable_since = None
         if not reports:
-            return not has_connections(self._port)
-        return is_drained(reports, self._name, self._revision)
+            return self._left_by_connections()
+        if is_drained(reports, self._name, self._revision):
+            return Left.NOTHING
+        return Left.USES if Traffic(reports).in_use(self._name) else Left.LOOKS
 
-    def _is_drained_without_broker(self, error: redis.RedisError) -> bool:
+    def _left_by_connections(self) -> Left:
+        return Left.USES if has_connections(self._port) else Left.NOTHING
+
+    def _left_without_broker(self, error: redis.RedisError) -> Left:
         now = self._clock()
         if self._unreachable_since is None:
             self._unreachable_since = now
@@ -63,8 +78,8 @@ class TrafficWatch:
                 extra={"instance": self._name},
             )
         if now - self._unreachable_since < BROKER_PATIENCE_SECONDS:
-            return False
-        return not has_connections(self._port)
+            return Left.USES
+        return self._left_by_connections()
 
 
 def has_connections(port: int) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from instances.backends.failures import FailureReason, classify_exit
+from llamactl.config.schema import InstancesConfig
 from llamactl.errors import LlamactlError
 
 TAIL_LINES = 20
@@ -74,6 +75,21 @@ def exit_failure(exit_code: int | None, log_tail: Sequence[str]) -> Failure:
     )
     if by_signal and exit_text(exit_code) not in details:
         details = f"{exit_text(exit_code)}. {details}"
+    return Failure(reason, details, exit_code, log_tail)
+
+
+def useless(
+    reason: FailureReason, limits: InstancesConfig, exit_code: int | None, log_tail: Sequence[str]
+) -> Failure:
+    """The failure of a process that was ended because it was of no use."""
+    if reason is FailureReason.TIMEOUT:
+        seconds = limits.start_timeout
+        details = f"not ready within {seconds:g} s (instances.start_timeout), so it was stopped"
+    else:
+        seconds = limits.unhealthy_timeout
+        details = (
+            f"it answered nothing for {seconds:g} s (instances.unhealthy_timeout), so it was ended"
+        )
     return Failure(reason, details, exit_code, log_tail)
 
 

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 import django.db
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 PORT_RACES = 5
+MINUTE_SECONDS = 60.0
 
 T = TypeVar("T")
 
@@ -46,14 +48,34 @@ class Row:
     # wishes
     desired_state: DesiredState
     generation: int
+    wish_cause: str
     options: Mapping[str, Any]
     port: int
+    revision: int
+    """The instances' number when it was read, or a later one: the wish is no younger."""
     # what was recorded last; only looked at when the supervisor sees the row for the first time
     status: Status
     observed_generation: int
     pid: int | None
     pid_started_ticks: int | None
     restarts: int
+    ready_at: datetime | None
+    last_used_at: datetime | None
+    queue: Mapping[str, Any] | None
+
+    @property
+    def group(self) -> str:
+        return str(self.options.get("group", ""))
+
+    @property
+    def idle_timeout_seconds(self) -> float:
+        """0: it is never stopped for idleness."""
+        minutes = self.options.get("idle_timeout", 0)
+        return minutes * MINUTE_SECONDS if isinstance(minutes, int) else 0.0
+
+    @property
+    def starts_on_demand(self) -> bool:
+        return bool(self.options.get("on_demand_start"))
 
     @property
     def fixed_port(self) -> int | None:
@@ -132,6 +154,26 @@ class Ledger:
             return lambda: then(answer)
 
         self._add(_Job(work, row.name))
+
+    def wish_stop(self, row: Row, cause: str, then: Callable[[bool], None]) -> None:
+        """Wish a stop, unless something else has been wished since ``row`` was read.
+
+        ``then`` gets whether that is so.
+        """
+
+        def work() -> Callable[[], None]:
+            is_wished = _wish_stop(row, cause)
+            return lambda: then(is_wished)
+
+        self._add(_Job(work, row.name))
+
+    def write_queue(self, queue: Mapping[int, Mapping[str, object] | None]) -> None:
+        """Instance id → what it waits for; ``None``: for nothing any more."""
+        self._add(_Job(lambda: _write_queue(queue), "the queue"))
+
+    def write_last_used(self, used: Mapping[int, datetime]) -> None:
+        """Instance id → when it last was."""
+        self._add(_Job(lambda: _write_last_used(used), "last use"))
 
     def look(self) -> None:
         """Read the rows of the node, once everything before is written."""
@@ -233,22 +275,59 @@ class Ledger:
 
 
 def _read_rows(node: str) -> list[Row]:
+    instances = list(Instance.objects.filter(node__name=node))
+    # Read after them: each change that they show is counted in it.
+    revision = Revision.numbers().get(Topic.INSTANCES, 0)
     return [
         Row(
             id=instance.pk,
             name=instance.name,
             desired_state=DesiredState(instance.desired_state),
             generation=instance.generation,
+            wish_cause=instance.wish_cause,
             options=instance.options,
             port=instance.port,
+            revision=revision,
             status=Status(instance.status),
             observed_generation=instance.observed_generation,
             pid=instance.pid,
             pid_started_ticks=instance.pid_started_ticks,
             restarts=instance.restarts,
+            ready_at=instance.ready_at,
+            last_used_at=instance.last_used_at,
+            queue=instance.queue,
         )
-        for instance in Instance.objects.filter(node__name=node)
+        for instance in instances
     ]
+
+
+def _wish_stop(row: Row, cause: str) -> bool:
+    with transaction.atomic():
+        rows = Instance.objects.filter(
+            pk=row.id,
+            generation=row.generation,
+            desired_state=DesiredState.RUNNING,
+            wish_cause=row.wish_cause,
+        )
+        is_wished = rows.update(desired_state=DesiredState.STOPPED, wish_cause=cause) == 1
+        if is_wished:
+            announce(Topic.INSTANCES, row.name)
+    return is_wished
+
+
+def _write_queue(queue: Mapping[int, Mapping[str, object] | None]) -> Callable[[], None]:
+    with transaction.atomic():
+        for pk, document in queue.items():
+            Instance.objects.filter(pk=pk).update(queue=document)
+        announce(Topic.INSTANCES, "")
+    return lambda: None
+
+
+def _write_last_used(used: Mapping[int, datetime]) -> Callable[[], None]:
+    with transaction.atomic():
+        for pk, at in used.items():
+            Instance.objects.filter(pk=pk).update(last_used_at=at)
+    return lambda: None
 
 
 def _write(observation: Observation) -> None:

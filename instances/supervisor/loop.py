@@ -23,9 +23,11 @@ from typing import TypeVar
 
 from instances.supervisor import adoption, health
 from instances.supervisor.adoption import Sighting
+from instances.supervisor.arbiter import Arbiter
 from instances.supervisor.bell import Bell
 from instances.supervisor.guarding import OrphanGuard
 from instances.supervisor.ledger import Ledger, Row
+from instances.supervisor.polling import TrafficPoll
 from instances.supervisor.process import Marker, Process
 from instances.supervisor.rotation import LogRotation
 from instances.supervisor.starting import instance_marker
@@ -71,6 +73,9 @@ class Supervisor:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._off_threads = ThreadPoolExecutor(OFF_THREADS, thread_name_prefix="supervisor")
         self._ledger = Ledger(node, config, self._post, self._take_rows)
+        self._traffic = TrafficPoll(self._off_thread, clock)
+        self._arbiter = Arbiter(config, self._ledger, self._traffic, clock)
+        self._rule_held_until = 0.0
         self._poll = select.poll()
         self._poll.register(self._bell, select.POLLIN)
         self._exits: dict[int, Callable[[], None]] = {}
@@ -89,6 +94,7 @@ class Supervisor:
             key_for=key_for,
             clock=clock,
             is_ready=is_ready,
+            traffic=self._traffic.now,
         )
         self._rotation = LogRotation(config, self._off_thread, clock)
 
@@ -151,6 +157,7 @@ class Supervisor:
                 self._ledger.look()
                 next_look = now + LOOK_SECONDS
             self._step_all(now)
+            self._rule(now)
             self._rotation.step(now, self._steady_processes())
             if self._has_adopted:  # until then the guard of the worker before knows more
                 self._orphan_guard.step(now, (each.identity for each in self._everybody()))
@@ -174,6 +181,15 @@ class Supervisor:
             pk: each for pk, each in self._instances.items() if not each.is_forgotten
         }
 
+    def _rule(self, now: float) -> None:
+        if self._is_leaving or now < self._rule_held_until:
+            return
+        try:
+            self._arbiter.rule(now, tuple(self._instances.values()))
+        except Exception:
+            logger.exception("no room can be given", extra={"node": self._node})
+            self._rule_held_until = self._arbiter.due = now + PAUSE_AFTER_ERROR_SECONDS
+
     def _guard(self, instance: SupervisedInstance, call: Callable[[], None]) -> None:
         """A mistake in one instance's supervision must not end everybody else's."""
         try:
@@ -188,7 +204,8 @@ class Supervisor:
             instance.faults = 0
 
     def _next_due(self) -> float:
-        return min((max(each.due, each.held_until) for each in self._everybody()), default=NEVER)
+        dues = [max(each.due, each.held_until) for each in self._everybody()]
+        return min([*dues, NEVER if self._is_leaving else self._arbiter.due])
 
     def _sleep(self, until: float) -> None:
         """Until something is due or happens; then take in what happened."""
@@ -271,6 +288,9 @@ class Supervisor:
         if process is not None:
             sightings[:] = [each for each in sightings if each.pid != process.pid]
             instance.adopt(process)
+        else:
+            # What is wished then is what had been running, and comes back by and by.
+            instance.room.is_boot = not self._has_adopted
 
     def _end(self, sighting: Sighting) -> None:
         process = adoption.take(sighting.pid, sighting.started_ticks, sighting.marker)
@@ -314,6 +334,7 @@ class Supervisor:
     def _close(self, lock: int | None) -> None:
         self._rotation.close()
         self._off_threads.shutdown()
+        self._arbiter.write_used(tuple(self._instances.values()))
         self._ledger.close(LEDGER_PATIENCE_SECONDS)
         self._orphan_guard.close(each.identity for each in self._everybody())
         for instance in self._everybody():

@@ -51,12 +51,14 @@ class Record:
             row,
             Status.STARTING,
             cause="supervisor:start" if is_new_wish else "supervisor:restart",
+            reason=f"asked by {row.wish_cause}" if is_new_wish and row.wish_cause else "",
             then=lambda _: then(),
             observed_generation=self.observed_generation,
             restarts=self.restarts,
             failure=None,
             started_at=None,
             ready_at=None,
+            queue=None,
         )
 
     def started(self, row: Row, process: Process) -> None:
@@ -69,29 +71,39 @@ class Record:
             started_at=timezone.now(),
         )
 
-    def adopted(self, row: Row, process: Process) -> None:
-        """A process is there that an earlier worker had started."""
+    def adopted(self, row: Row, process: Process, *, then: Callable[[int], None]) -> None:
+        """A process is there that an earlier worker had started; ``then`` gets the revision."""
         self._write(
             row,
             Status.RUNNING if self.status is Status.RUNNING else Status.STARTING,
             cause="supervisor:adoption",
+            then=then,
             pid=process.pid,
             pid_started_ticks=process.started_ticks,
         )
 
-    def ready(self, row: Row) -> None:
+    def ready(self, row: Row, *, then: Callable[[int], None]) -> None:
+        """``then`` gets the revision from which on the web processes know."""
         self.has_been_ready = True
         if self.status is Status.STARTING:
-            self._write(row, Status.RUNNING, cause="supervisor:ready", ready_at=timezone.now())
+            self._write(
+                row,
+                Status.RUNNING,
+                cause="supervisor:ready",
+                then=then,
+                ready_at=timezone.now(),
+            )
 
     def stable(self, row: Row) -> None:
         """It has been up for so long that its restarts are forgotten."""
         self.restarts = 0
         self._write(row, self.status, cause="supervisor:stable", restarts=0)
 
-    def shutting_down(self, row: Row, cause: str, *, then: Callable[[int], None]) -> None:
+    def shutting_down(
+        self, row: Row, cause: str, reason: str, *, then: Callable[[int], None]
+    ) -> None:
         """``then`` gets the revision from which on the web processes know."""
-        self._write(row, Status.SHUTTING_DOWN, cause=cause, then=then)
+        self._write(row, Status.SHUTTING_DOWN, cause=cause, reason=reason, then=then)
 
     def stopped(self, row: Row, cause: str, reason: str, *, is_outcome: bool) -> None:
         """No process is left. ``is_outcome``: so it has done what was wished of it.

@@ -10,6 +10,9 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable
+from dataclasses import replace
+
+from django.utils import timezone
 
 from instances.backends.failures import FailureReason
 from instances.states import DesiredState, Status
@@ -17,16 +20,25 @@ from instances.supervisor import launching
 from instances.supervisor.adoption import end_stragglers
 from instances.supervisor.containers import remove_container, stop_container
 from instances.supervisor.draining import TrafficWatch
-from instances.supervisor.failures import Failure, exit_failure, exit_text, fault
+from instances.supervisor.failures import Failure, exit_failure, exit_text, fault, useless
 from instances.supervisor.launching import LaunchFailed
 from instances.supervisor.ledger import Row
 from instances.supervisor.process import Process
 from instances.supervisor.readiness import Readiness
 from instances.supervisor.record import Record
 from instances.supervisor.restarts import Crash, restart_delay, stable_seconds
+from instances.supervisor.room import Room
 from instances.supervisor.starting import Start
-from instances.supervisor.stopping import QUICK_SECONDS, Drain, StopSequence
+from instances.supervisor.stopping import (
+    QUICK_SECONDS,
+    WORKER_ENDS,
+    Drain,
+    StopSequence,
+    cause_of_stop,
+)
 from instances.supervisor.surroundings import NEVER, Surroundings
+from instances.supervisor.vigil import Vigil, watch_over
+from instances.wishes import is_by_operator, is_by_supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +47,7 @@ class SupervisedInstance:
     """One instance: its wish, what has been seen of it, and its process if it has one.
 
     At most one of these is under way: a start (``Start``, without a process yet), becoming ready
-    (``Readiness``), a stop (``StopSequence``).
+    (``Readiness``), staying so (``Vigil``), a stop (``StopSequence``).
     """
 
     def __init__(self, name: str, row: Row | None, surroundings: Surroundings) -> None:
@@ -47,15 +59,21 @@ class SupervisedInstance:
         """Before that it isn't stepped, after a mistake in its supervision."""
         self.faults = 0
         """Mistakes in its supervision, in a row."""
-        self._fault: Failure | None = None
+        self._mistake: Failure | None = None
+        self.room = Room(row, surroundings.clock())
         self._row = row
         self._world = surroundings
+        self._limits = surroundings.config.instances
         self._seen = Record(name, row, surroundings.ledger)
         self._process: Process | None = None
         self._start: Start | None = None
         self._readiness: Readiness | None = None
+        self._vigil: Vigil | None = None
         self._stop: StopSequence | None = None
-        self._has_timed_out = False
+        self._given_up: FailureReason | None = None
+        """Why the process is ended though it is wished: it took too long, or hangs."""
+        self._why_it_gives_way = ""
+        self._stopped_by = ("", "")
         self._restart_at = 0.0
         self._up_since = 0.0
         self._docker_calls = 0
@@ -67,10 +85,38 @@ class SupervisedInstance:
     def see(self, row: Row | None) -> None:
         """The row as it is now; ``None``: it is gone."""
         self._row = row
+        if row is None:
+            return
+        now = self._world.clock()
+        self.room.see(row, now)
+        stopped = row.desired_state is DesiredState.STOPPED and is_by_operator(row.wish_cause)
+        if self._stop is not None and stopped:
+            # It was only ending for somebody else; now it is to end.
+            self._stop.limit_drain(now + self._limits.drain_timeout)
+
+    def grant(self) -> None:
+        """It has the room that it wanted."""
+        self.room.grant()
+        self.due = 0.0
+
+    def give_way(self, cause: str, reason: str) -> None:
+        """The wish is now that it stops: for idleness, or so that others have room."""
+        self.room.is_asked_to_leave = False
+        if self._row is None:
+            return
+        self._row = replace(self._row, desired_state=DesiredState.STOPPED, wish_cause=cause)
+        self._why_it_gives_way = reason
+        self.due = 0.0
+        # Now, because a request may have wished it back by the next look at the rows, and would
+        # turn this into a restart.
+        if self._process is not None and self._stop is None:
+            self._begin_stop(self._world.clock())
 
     def leave(self) -> None:
         """End the process, because the worker ends; the wish stays for the next worker."""
         self._is_leaving = True
+        if self._stop is not None:
+            self._stop.limit_drain(self._world.clock() + self._limits.drain_timeout)
 
     def hurry(self) -> None:
         """The worker has to end at once: no drain, and little patience."""
@@ -84,11 +130,11 @@ class SupervisedInstance:
         A process is killed, for nobody watches over it any more.
         """
         self._start = self._stop = None
-        self._stop_readiness()
+        self._stop_probing()
         row = self._wanted_row()
         settled = (Status.FAILED, Status.STOPPED)
         if self._process is not None:
-            self._fault = fault(error)
+            self._mistake = fault(error)
             self._process.signal_group(signal.SIGKILL)
         elif row is not None and (self._is_unseen(row) or self._seen.status not in settled):
             self._seen.given_up(row, fault(error))
@@ -113,14 +159,38 @@ class SupervisedInstance:
         return (self._process.pid, self._process.started_ticks) if self._process else None
 
     @property
+    def row(self) -> Row | None:
+        return self._row
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has been ready, and nothing has happened to it since."""
+        is_at_rest = self._stop is None and self._readiness is None
+        return is_at_rest and self._seen.status is Status.RUNNING
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its room is about to be free."""
+        return not self.room.is_granted or self.room.is_asked_to_leave
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it may hang."""
+        return self._vigil is not None and self._vigil.is_doubtful
+
+    @property
     def is_busy(self) -> bool:
-        """Whether something is under way that should not be left to the next worker."""
-        return self._stop is not None or self._docker_calls > 0
+        """Whether something is under way that should not be left to the next worker.
+
+        Waiting for requests of an instance that nobody but the supervisor wants to stop can be.
+        """
+        is_stopping = self._stop is not None and not self._stop.is_patient
+        return is_stopping or self._docker_calls > 0
 
     @property
     def has_process(self) -> bool:
         """Whether there is a process, or about to be."""
-        return self._process is not None or self._start is not None or self.is_busy
+        return self._process is not None or self._start is not None or self._docker_calls > 0
 
     @property
     def is_forgotten(self) -> bool:
@@ -132,6 +202,7 @@ class SupervisedInstance:
         """Take over a process that an earlier worker started."""
         now = self._world.clock()
         self._process = process
+        self.room.grant()
         self._world.watch(process, self._on_exit)
         # A worker that was killed while it rotated a log may have left it stopped.
         process.signal_group(signal.SIGCONT)
@@ -139,8 +210,10 @@ class SupervisedInstance:
         if self._row is None or self._seen.status is Status.SHUTTING_DOWN:
             self._begin_stop(now)
             return
-        self._seen.adopted(self._row, process)
-        self._up_since = now
+        self._seen.adopted(self._row, process, then=self.room.take_ready)
+        self._up_since = self.room.ready_since = now
+        if self._row.ready_at is not None:
+            self.room.ready_since -= max(0.0, (timezone.now() - self._row.ready_at).total_seconds())
         must_get_ready = self._seen.status is Status.STARTING
         self._expect_ready(self._row, now, must_be_in_time=must_get_ready)
 
@@ -153,7 +226,8 @@ class SupervisedInstance:
         2. With one that is on its way out: the next signal, when the last was not heeded.
         3. With one that is not wished (any more, or not this one): begin to stop it.
         4. With one that is starting: probe it, until it is ready or has taken too long.
-        5. With one that has been up for long: give it its restarts back.
+        5. With one that is ready: see that it does not hang, and give it its restarts back once it
+           has been up for long.
         """
         now = self._world.clock()
         self.due = NEVER
@@ -166,7 +240,7 @@ class SupervisedInstance:
             self._begin_stop(now)
         elif self._readiness is not None:
             self._step_readiness(self._readiness, now)
-        elif self._row is not None and self._seen.restarts > 0:
+        elif self._row is not None:
             self._step_up(self._row, now)
 
     def _wanted_row(self) -> Row | None:
@@ -188,21 +262,32 @@ class SupervisedInstance:
     def _step_without_process(self, now: float) -> None:
         if self._docker_calls > 0:
             return  # the next container may have the same name, and must not meet them
+        self.room.is_wanted = False
         row = self._wanted_row()
         if row is None:
+            self.room.is_granted = False
             self._settle()
         elif self._is_unseen(row):
-            self._begin_start(row, now)
+            self._start_with_room(row, now)
         elif self._start is not None:
             self._step_start(self._start, now)
         elif self._seen.status is Status.RESTARTING:
             self.due = self._restart_at
             if now >= self.due:
-                self._begin_start(row, now)
+                self._start_with_room(row, now)
         elif self._seen.status not in (Status.FAILED, Status.STOPPED):
             self._seen.gone(row)
             self.due = now
-        # Failed, or stopped by itself: that was the outcome of this wish, and only a new one helps.
+        else:
+            # That was the outcome of this wish, and only a new one helps.
+            self.room.is_granted = False
+
+    def _start_with_room(self, row: Row, now: float) -> None:
+        if self.room.is_granted:
+            self._begin_start(row, now)
+        else:
+            self.room.is_wanted = True
+            self.due = NEVER  # until it is granted
 
     def _settle(self) -> None:
         """There is no process and none is wished: cancel what was planned, and say so."""
@@ -211,10 +296,12 @@ class SupervisedInstance:
         if row is None:
             return
         if row.desired_state is DesiredState.STOPPED:
-            if self._seen.status is not Status.STOPPED:
-                self._seen.stopped(row, "supervisor:stop", "asked to stop", is_outcome=False)
+            # A start that was taken back leaves what the last one came to.
+            kept = self._seen.status is Status.FAILED and is_by_supervisor(row.wish_cause)
+            if self._seen.status is not Status.STOPPED and not kept:
+                self._seen.stopped(row, *self._stop_cause(), is_outcome=False)
         elif self._seen.status not in (Status.STOPPED, Status.FAILED):
-            self._seen.stopped(row, "supervisor:shutdown", "the worker ends", is_outcome=False)
+            self._seen.stopped(row, *WORKER_ENDS, is_outcome=False)
 
     def _begin_start(self, row: Row, now: float) -> None:
         """Record the intent; the start goes on once that is written."""
@@ -241,7 +328,7 @@ class SupervisedInstance:
     # -- becoming ready, staying up ---------------------------------------------------------------
 
     def _expect_ready(self, row: Row, now: float, *, must_be_in_time: bool) -> None:
-        limit = self._world.config.instances.start_timeout if must_be_in_time else NEVER
+        limit = self._limits.start_timeout if must_be_in_time else NEVER
         try:
             endpoint = launching.endpoint(row, self._world.key_for(row.id))
         except LaunchFailed as failed:
@@ -255,8 +342,7 @@ class SupervisedInstance:
 
     def _step_readiness(self, readiness: Readiness, now: float) -> None:
         if readiness.is_late(now):
-            self._has_timed_out = True
-            self._begin_stop(now)
+            self._give_up(FailureReason.TIMEOUT, now)
             return
         readiness.step(now)
         self.due = readiness.due
@@ -264,46 +350,72 @@ class SupervisedInstance:
     def _on_ready(self, seconds: float) -> None:
         logger.info("ready after %.1f s", seconds, extra={"instance": self.name})
         self._readiness = None
-        self._up_since = self._world.clock()
-        if self._row is not None:
-            self._seen.ready(self._row)
+        now = self._world.clock()
+        self._up_since = now
+        if self._row is None:
+            return
+        if self._seen.status is Status.STARTING:
+            self.room.ready_since = now
+        self._seen.ready(self._row, then=self.room.take_ready)
+        self._vigil = watch_over(self._row, self._world, now)
+        self.due = now
 
     def _step_up(self, row: Row, now: float) -> None:
-        self.due = self._up_since + stable_seconds(launching.restart_policy(row))
-        if now >= self.due:
-            self.due = NEVER
-            self._seen.stable(row)
+        if self._vigil is not None:
+            if self._vigil.is_hung(now):
+                self._give_up(FailureReason.HUNG, now)
+                return
+            self._vigil.step(now)
+            self.due = self._vigil.due
+        if self._seen.restarts > 0 and not self.is_doubtful:
+            stable_at = self._up_since + stable_seconds(launching.restart_policy(row))
+            if now >= stable_at:
+                self._seen.stable(row)
+            else:
+                self.due = min(self.due, stable_at)
 
     # -- ending -----------------------------------------------------------------------------------
+
+    def _give_up(self, reason: FailureReason, now: float) -> None:
+        """End a process that is wished, but of no use."""
+        self._given_up = reason
+        self._begin_stop(now)
 
     def _begin_stop(self, now: float) -> None:
         """Let requests in flight end, if it can have any, and then the process.
 
-        A start that timed out is ended under the status ``starting``: it fails once it is gone.
+        One that was given up keeps its status until it is gone: then it has failed.
         """
         process = self._process
         if process is None:
             return
-        self._stop_readiness()
-        limits = self._world.config.instances
+        self._stop_probing()
+        # What is only started anew keeps its room.
+        self.room.is_granted = self._wanted_row() is not None
         status = self._seen.status
         drain = None
-        if status in (Status.RUNNING, Status.SHUTTING_DOWN) and self._row and not self._is_hurried:
-            drain = Drain(self._world.off_thread, until=now + limits.drain_timeout)
+        is_of_use = self._given_up is None and status in (Status.RUNNING, Status.SHUTTING_DOWN)
+        if is_of_use and self._row and not self._is_hurried:
+            # Without an operator's doing it can only be the supervisor that wanted it to end, even
+            # if a request has wished it back since.
+            is_patient = not self._is_leaving and not is_by_operator(self._row.wish_cause)
+            until = now + self._limits.drain_timeout
+            drain = Drain(self._world.off_thread, until=until, is_patient=is_patient)
         self._stop = StopSequence(
             process,
             drain=drain,
-            patience_seconds=QUICK_SECONDS if self._is_hurried else limits.stop_timeout,
+            patience_seconds=QUICK_SECONDS if self._is_hurried else self._limits.stop_timeout,
             now=now,
             on_signal=self._on_signal,
         )
         self.due = now
+        self._stopped_by = self._stop_cause()
         if status is Status.SHUTTING_DOWN:
             self._begin_drain(drain, revision=0)  # announced by an earlier worker
-        elif self._row is not None and not self._has_timed_out:
+        elif self._row is not None and self._given_up is None:
             self._seen.shutting_down(
                 self._row,
-                self._stop_cause(),
+                *self._stopped_by,
                 then=lambda revision: self._begin_drain(drain, revision),
             )
 
@@ -311,31 +423,33 @@ class SupervisedInstance:
         if drain is not None and self._row is not None:
             drain.begin(TrafficWatch(self.name, self._row.port, revision))
 
-    def _stop_cause(self) -> str:
-        if self._is_leaving:
-            return "supervisor:shutdown"
-        return "supervisor:restart" if self._wanted_row() else "supervisor:stop"
+    def _stop_cause(self) -> tuple[str, str]:
+        """Cause and reason of a stop, for the history."""
+        if self._is_leaving or self._row is None:
+            return WORKER_ENDS
+        return cause_of_stop(self._row, self._why_it_gives_way)
 
     def _on_signal(self, number: signal.Signals) -> None:
         level = logging.WARNING if number is signal.SIGKILL else logging.INFO
         logger.log(level, "%s", number.name, extra={"instance": self.name})
         container = self._process.marker.container if self._process else ""
         if container and number is signal.SIGINT:
-            patience = 2 * self._world.config.instances.stop_timeout
+            patience = 2 * self._limits.stop_timeout
             self._call_docker(lambda: stop_container(container, patience))
 
-    def _stop_readiness(self) -> None:
+    def _stop_probing(self) -> None:
         if self._readiness is not None:
             self._readiness.cancel()
-            self._readiness = None
+        self._readiness = self._vigil = None
+        self.room.forget_ready()
 
     def _on_exit(self) -> None:
         """The process has ended: bury it, and see what that means for the wish."""
         process, self._process = self._process, None
         stop, self._stop = self._stop, None
-        has_timed_out, self._has_timed_out = self._has_timed_out, False
-        given_up, self._fault = self._fault, None
-        self._stop_readiness()
+        mistake, self._mistake = self._mistake, None
+        why, self._given_up = self._given_up, None
+        self._stop_probing()
         if process is None:
             return
         exit_code = process.bury()
@@ -347,14 +461,15 @@ class SupervisedInstance:
 
         log_tail = self._close_log(row)
         was_ready = self._seen.status is Status.RUNNING
-        if self._must_end() or (stop is not None and not has_timed_out):
-            self._seen.stopped(row, self._stop_cause(), exit_text(exit_code), is_outcome=False)
-        elif given_up is not None:
-            self._seen.given_up(row, given_up)
-        elif has_timed_out:
-            seconds = self._world.config.instances.start_timeout
-            details = f"not ready within {seconds:g} s (instances.start_timeout), so it was stopped"
-            self._seen.failed(row, Failure(FailureReason.TIMEOUT, details, exit_code, log_tail))
+        if self._must_end() or (stop is not None and why is None):
+            cause, _ = self._stopped_by if stop is not None else self._stop_cause()
+            self._seen.stopped(row, cause, exit_text(exit_code), is_outcome=False)
+        elif mistake is not None:
+            self._seen.given_up(row, mistake)
+        elif why is FailureReason.TIMEOUT:
+            self._seen.failed(row, useless(why, self._limits, exit_code, log_tail))
+        elif why is not None:
+            self._crashed(row, useless(why, self._limits, exit_code, log_tail))
         elif was_ready and exit_code == 0:
             self._seen.stopped(row, "supervisor:exit", "ended by itself", is_outcome=True)
         else:

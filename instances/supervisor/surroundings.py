@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from instances.supervisor.ledger import Ledger
 from instances.supervisor.process import Process
+from instances.traffic import Traffic
 from llamactl.config import AppConfig
 
 NEVER = float("inf")
@@ -42,3 +43,5 @@ class Surroundings:
     """Seconds that only grow."""
     is_ready: Callable[[str, tuple[str, ...], str], bool]
     """``health.is_ready``."""
+    traffic: Callable[[], Traffic | None]
+    """What the web processes carry; ``None``: nobody can say."""

@@ -338,7 +338,7 @@ class InstancesConfig(Section):
     on_demand_start_timeout: PositiveInt = 120
     """Seconds."""
     timeout_check_interval: PositiveInt = 5
-    """Minutes."""
+    """Minutes; accepted for the seed's files. Idleness is looked at all the time."""
     log_rotation_enabled: Switch = True
     log_rotation_max_size: PositiveInt = 100
     """MB."""
@@ -349,6 +349,12 @@ class InstancesConfig(Section):
     drain_timeout: SecondsOrZero = 30.0
     stop_timeout: Seconds = 10.0
     """Seconds for each of SIGINT and SIGTERM, before the next signal."""
+    swap_after: SecondsOrZero = 10.0
+    """How long requests wait for a busy instance to have a pause before it has to make room."""
+    loads_at_boot: PositiveInt = 1
+    """How many instances load at the same time after the host was started."""
+    unhealthy_timeout: SecondsOrZero = 60.0
+    """How long a running backend may not answer before it counts as crashed; 0 is for ever."""
     orphan_grace: SecondsOrZero = 600.0
     """Seconds without a worker after which a guard ends the backends; 0: they live on."""
     keep_backends: Switch = True

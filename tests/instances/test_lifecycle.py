@@ -15,12 +15,13 @@ from instances.errors import (
     InstanceNotFound,
     InvalidInstance,
     InvalidInstanceName,
+    NoRoom,
     PortOutOfRange,
     PortUnavailable,
     TooManyInstances,
 )
 from instances.models import Instance
-from instances.states import DesiredState, Status
+from instances.states import EVICTED, ON_DEMAND, DesiredState, Status
 from llamactl.config import current
 from llamactl.errors import LlamactlError
 from llamactl.models import Revision
@@ -319,3 +320,73 @@ def test_host_that_can_be_no_address_is_refused(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::1", "localhost", "gpu-1.lan"])
 def test_host_that_is_an_address_or_a_name_is_taken(host: str) -> None:
     create("a", backend_options={"model": "/m.gguf", "host": host})
+
+
+def test_who_made_a_wish_is_kept() -> None:
+    create()
+    assert lifecycle.get("a").wish_cause == ""
+    lifecycle.request_start("a", cause="admin:bob")
+    assert lifecycle.get("a").wish_cause == "admin:bob"
+    # It is wanted already: nothing was asked for that was not.
+    lifecycle.request_start("a", cause="api")
+    assert lifecycle.get("a").wish_cause == "admin:bob"
+    lifecycle.request_stop("a", cause="api")
+    assert lifecycle.get("a").wish_cause == "api"
+
+
+def test_a_start_by_hand_takes_over_one_that_only_requests_wait_for() -> None:
+    create()
+    lifecycle.request_start("a", cause=ON_DEMAND)
+    instance = lifecycle.request_start("a", cause="api")
+    assert (instance.wish_cause, instance.generation) == ("api", 1)
+    # And a request takes over nothing.
+    assert lifecycle.request_start("a", cause=ON_DEMAND).wish_cause == "api"
+
+
+def test_an_operators_stop_wins_over_the_supervisors_while_that_is_under_way() -> None:
+    instance = create()
+    evicted = {"desired_state": DesiredState.STOPPED, "wish_cause": EVICTED, "generation": 1}
+    observe(instance, status=Status.SHUTTING_DOWN, observed_generation=1, **evicted)
+    assert lifecycle.request_stop("a", cause="api").wish_cause == "api"
+    observe(instance, status=Status.STOPPED, wish_cause=EVICTED)
+    assert lifecycle.request_stop("a", cause="api").wish_cause == EVICTED
+
+
+def test_two_starts_at_once_do_not_both_get_the_last_room(override: Any) -> None:
+    override(instances={"max_running_instances": 1})
+    create("a")
+    create("b")
+    lifecycle.request_start("a", cause="api")
+    # It is not running yet, and never makes room: its idle_timeout is 0.
+    with pytest.raises(NoRoom) as refused:
+        lifecycle.request_start("b", cause="api")
+    assert "max_running_instances (1) is reached; waiting for a" in refused.value.details
+    lifecycle.request_stop("a", cause="api")
+    assert lifecycle.request_start("b", cause="api").is_wanted
+
+
+def test_a_start_that_waits_for_room_that_can_be_made_is_accepted(override: Any) -> None:
+    override(instances={"max_running_instances": 1})
+    create("a", idle_timeout=5)
+    create("b", idle_timeout=5)
+    lifecycle.request_start("a", cause="api")
+    assert lifecycle.request_start("b", cause="api").is_wanted
+
+
+def test_a_restart_of_what_runs_needs_no_other_room(override: Any) -> None:
+    override(instances={"max_running_instances": 1})
+    create("a")
+    lifecycle.request_start("a", cause="api")
+    assert lifecycle.request_restart("a", cause="api").generation == 2
+
+
+def test_groups_have_limits_of_their_own(override: Any) -> None:
+    override(instances={"group_limits": {"big": 1}})
+    create("a", group="big")
+    create("b", group="big")
+    create("c", group="small")
+    create("d")
+    for name in ("a", "c", "d"):
+        lifecycle.request_start(name, cause="api")
+    with pytest.raises(NoRoom, match=r"group_limits big \(1\)"):
+        lifecycle.request_start("b", cause="api")

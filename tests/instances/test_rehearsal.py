@@ -31,6 +31,7 @@ def row_of(instance: Instance) -> Row:
         name=instance.name,
         desired_state=DesiredState(instance.desired_state),
         generation=instance.generation,
+        wish_cause=instance.wish_cause,
         options=instance.options,
         port=instance.port,
         status=Status(instance.status),
@@ -38,6 +39,10 @@ def row_of(instance: Instance) -> Row:
         pid=None,
         pid_started_ticks=None,
         restarts=0,
+        revision=0,
+        ready_at=None,
+        last_used_at=None,
+        queue=None,
     )
 
 

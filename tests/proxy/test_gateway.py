@@ -178,6 +178,32 @@ async def test_report_says_what_is_in_flight_and_is_taken_back_at_the_end(
     assert await reported() == []
 
 
+async def test_first_request_that_waits_is_reported_at_once(
+    broker: None, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.gateway.REPORT_SECONDS", 60)
+    await create("a")
+    await until(lambda: "a" in gateway.live.table.targets, 2.0)
+    await asyncio.sleep(0.3)  # the last report that came by the clock
+
+    @sync_to_async
+    def waiting() -> dict[str, Any]:
+        found = [
+            each
+            for each in read_reports(events.client())
+            if each.web_id == gateway.in_flight.web_id
+        ]
+        return dict(found[0].waiting) if found else {}
+
+    task = asyncio.ensure_future(gateway.waiting.ready(gateway.live.table.targets["a"], 5))
+    async with asyncio.timeout(3):
+        while (await waiting()).get("a", {}).get("5", [0])[0] != 1:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        while await waiting():
+            await asyncio.sleep(0.01)
+
+
 async def test_last_use_of_a_key_is_written_in_a_batch(broker: None, gateway: Gateway) -> None:
     key, _ = await issue()
     gateway.usage.note(key.pk)

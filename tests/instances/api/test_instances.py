@@ -56,6 +56,9 @@ def test_a_new_instance_is_stopped_and_has_its_defaults(api: Client) -> None:
             "idle_timeout": 0,
         },
         "desired_state": "stopped",
+        "wish_cause": "",
+        "queue": None,
+        "last_used_at": None,
         "pid": None,
         "restarts": 0,
         "failure": None,
@@ -346,3 +349,26 @@ def test_a_list_is_one_query(api: Client, django_assert_num_queries: Any) -> Non
         lifecycle.create(f"x{number}", {}, cause="test")
     with django_assert_num_queries(1):
         api.get(INSTANCES)
+
+
+def test_one_that_waits_for_room_says_its_place_and_why(api: Client, override: Any) -> None:
+    send(api, "POST", "x", {})
+    api.post("/api/v1/instances/x/start")
+    queue = {"place": 1, "length": 2, "reason": "max_running_instances (1) is reached"}
+    Instance.objects.update(queue=queue)
+    shown = api.get("/api/v1/instances/x").json()
+    assert (shown["status"], shown["queue"], shown["wish_cause"]) == ("starting", queue, "api")
+    api.post("/api/v1/instances/x/stop")
+    # It does not wait any more, though its node has yet to see that.
+    assert api.get("/api/v1/instances/x").json()["queue"] is None
+
+
+def test_start_without_any_chance_of_room_is_the_seeds_conflict(api: Client, override: Any) -> None:
+    override(instances={"max_running_instances": 1})
+    for name in ("x", "y"):
+        send(api, "POST", name, {})
+    assert api.post("/api/v1/instances/x/start").status_code == 200
+    refused = api.post("/api/v1/instances/y/start")
+    assert (refused.status_code, refused.json()["error"]) == (409, "max_instances_reached")
+    assert "waiting for x" in refused.json()["details"]
+    assert api.get("/api/v1/instances/y").json()["desired_state"] == "stopped"

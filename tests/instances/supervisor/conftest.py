@@ -168,6 +168,7 @@ def node(
     monkeypatch.setattr(lifecycle, "wake_node", node.wake)
     # No web process: nothing is in flight but for what has a connection open.
     monkeypatch.setattr("instances.supervisor.draining.read_reports", lambda client: [])
+    monkeypatch.setattr("instances.supervisor.polling.read_reports", lambda client: [])
     yield node
     fake_backend()
     node.stop(quickly=True)

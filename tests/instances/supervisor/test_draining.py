@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from instances.supervisor import draining
-from instances.supervisor.draining import TrafficWatch, has_connections
+from instances.supervisor.draining import Left, TrafficWatch, has_connections
 from instances.traffic import WebReport
 
 
@@ -47,36 +47,50 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Web:
 def test_the_reports_decide(web: Web, reports: list[WebReport], drained: bool) -> None:
     web.reports = reports
     web.has_connections = True  # kept alive, and idle
-    assert web.watch().is_drained() is drained
+    assert (web.watch().left() is Left.NOTHING) is drained
+
+
+@pytest.mark.parametrize(
+    ("report", "left"),
+    [
+        (WebReport("a", 5, {"one": 2}, looking={"one": 1}), Left.USES),
+        (WebReport("a", 5, {"one": 1}, looking={"one": 1}), Left.LOOKS),
+        # It lags behind: it may still begin a request, or hang.
+        (WebReport("a", 4), Left.LOOKS),
+    ],
+)
+def test_looking_at_an_instance_is_no_use_of_it(web: Web, report: WebReport, left: Left) -> None:
+    web.reports = [report]
+    assert web.watch().left() is left
 
 
 @pytest.mark.parametrize("is_open", [True, False])
 def test_without_a_report_connections_decide(web: Web, is_open: bool) -> None:
     web.has_connections = is_open
-    assert web.watch().is_drained() is not is_open
+    assert (web.watch().left() is Left.USES) is is_open
 
 
 def test_without_a_broker_connections_decide_after_a_while(web: Web) -> None:
     web.reports = None
     watch = web.watch()
-    assert not watch.is_drained()
+    assert watch.left() is Left.USES
     web.now = 1.9
-    assert not watch.is_drained()
+    assert watch.left() is Left.USES
     web.now = 2.0
-    assert watch.is_drained()
+    assert watch.left() is Left.NOTHING
     web.has_connections = True
-    assert not watch.is_drained()
+    assert watch.left() is Left.USES
 
 
 def test_a_broker_that_comes_back_is_believed_again(web: Web) -> None:
     web.reports = None
     watch = web.watch()
-    watch.is_drained()
+    watch.left()
     web.now = 10.0
     web.reports = [WebReport("a", 5, {"one": 1})]
-    assert not watch.is_drained()
+    assert watch.left() is Left.USES
     web.reports = None
-    assert not watch.is_drained()
+    assert watch.left() is Left.USES
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])

@@ -23,6 +23,8 @@ def test_defaults_are_the_seeds_except_that_nothing_listens_in_public(
     assert config.instances.logs_dir == data_dir / "logs"
     assert (config.instances.max_instances, config.instances.max_running_instances) == (-1, -1)
     assert config.instances.on_demand_start_timeout == 120
+    assert (config.instances.swap_after, config.instances.loads_at_boot) == (10.0, 1)
+    assert config.instances.unhealthy_timeout == 60.0
     assert config.database.path == data_dir / "llamactl.db"
     assert config.database.connection_max_lifetime == 300.0
     assert config.database.url is None
@@ -172,6 +174,9 @@ def test_timeouts_are_positive_and_finite(refuse: Refuse, text: str) -> None:
         ("instances.on_demand_start_timeout", "0", "a whole number from 1"),
         ("instances.group_limits.big", "lots", "a whole number from 0"),
         ("instances.drain_timeout", "-1", "a duration from 0"),
+        ("instances.swap_after", "-1s", "a duration from 0"),
+        ("instances.loads_at_boot", "0", "a whole number from 1"),
+        ("instances.unhealthy_timeout", ".inf", "a duration from 0"),
         ("instances.logs_dir", "[a]", "a path"),
         ("data_dir", "{a: b}", "a path"),
         ("local_node", "a/b", "1 to 100 characters without blanks and slashes"),

@@ -1,0 +1,93 @@
+"""Does a backend that was ready still answer, or does it hang?
+
+A process that is alive and answers nothing, neither health checks nor requests, for
+``instances.unhealthy_timeout`` is as good as crashed.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from instances.backends import backend_for
+from instances.supervisor import launching
+from instances.supervisor.launching import Endpoint
+from instances.supervisor.ledger import Row
+from instances.supervisor.surroundings import NEVER, Surroundings
+from instances.traffic import Traffic
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE_SECONDS = 5.0
+"""Between two probes of a backend that did not answer the last one."""
+
+
+class Vigil:
+    """Probes one ready process: twice in a timeout while it answers, more often once it doesn't."""
+
+    def __init__(self, row: Row, endpoint: Endpoint, world: Surroundings, now: float) -> None:
+        self.is_doubtful = False
+        """Whether it did not answer the last probe."""
+        backend = backend_for(str(row.options["backend_type"]))
+        self._needs_quiet = not backend.answers_health_while_busy
+        self._name = row.name
+        self._endpoint = endpoint
+        self._world = world
+        self._timeout = world.config.instances.unhealthy_timeout
+        self._answered_at = now
+        self._probe_at = now + self._timeout / 2
+
+    @property
+    def due(self) -> float:
+        return self._probe_at
+
+    def step(self, now: float) -> None:
+        if now < self._probe_at:
+            return
+        self._probe_at = NEVER
+        target = self._endpoint
+        self._world.off_thread(
+            lambda: self._world.is_ready(target.origin, target.health_paths, target.key),
+            self._take_answer,
+            on_error=True,  # a mistake of ours, which says nothing of the backend
+        )
+
+    def is_hung(self, now: float) -> bool:
+        """Whether it has been silent for too long.
+
+        Where nobody can say what it carries, it is not: it may be in the middle of an answer.
+        """
+        since = now - self._timeout
+        if not self.is_doubtful or self._answered_at > since:
+            return False
+        traffic = self._world.traffic()
+        return traffic is not None and self._is_silent(traffic, since)
+
+    def _is_silent(self, traffic: Traffic, since: float) -> bool:
+        if self._needs_quiet and traffic.in_use(self._name):
+            return False
+        return traffic.last_byte(self._name) <= since
+
+    def _take_answer(self, is_well: bool) -> None:
+        now = self._world.clock()
+        if is_well:
+            self._answered_at = now
+            self._probe_at = now + self._timeout / 2
+        else:
+            self._probe_at = now + min(self._timeout / 10, LONGEST_PAUSE_SECONDS)
+        if is_well is self.is_doubtful:
+            text = "it answers again" if is_well else "it does not answer its health check"
+            logger.log(
+                logging.INFO if is_well else logging.WARNING, text, extra={"instance": self._name}
+            )
+        self.is_doubtful = not is_well
+
+
+def watch_over(row: Row, world: Surroundings, now: float) -> Vigil | None:
+    """A vigil over the row's process, which just got ready; ``None`` if none is wished."""
+    if world.config.instances.unhealthy_timeout <= 0:
+        return None
+    try:
+        endpoint = launching.endpoint(row, world.key_for(row.id))
+    except launching.LaunchFailed:  # an adopted one, whose options have become unreadable
+        return None
+    return Vigil(row, endpoint, world, now)

@@ -1,0 +1,230 @@
+"""Real models that don't fit together: mixed traffic, two web processes, one model at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import requests
+
+from tests.e2e.stack import Stack, running_stack, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    yield from running_stack(
+        tmp_path_factory.mktemp("llamactl"),
+        LLAMACTL_START_TIMEOUT="60",
+        LLAMACTL_STOP_TIMEOUT="2",
+        LLAMACTL_WEB_PROCESSES="2",
+        LLAMACTL_MAX_RUNNING_INSTANCES="1",
+        LLAMACTL_DEFAULT_IDLE_TIMEOUT="60",
+        LLAMACTL_SWAP_AFTER="3",
+        LLAMACTL_UNHEALTHY_TIMEOUT="4",
+        LLAMACTL_ON_DEMAND_START_TIMEOUT="100",
+    )
+
+
+@pytest.fixture(scope="module")
+def keys(stack: Stack, model: dict[str, object]) -> tuple[str, str]:
+    for name in ("a", "b", "c"):
+        stack.create(name, model)
+    return stack.new_key(name="one"), stack.new_key(name="other")
+
+
+def history(stack: Stack) -> list[tuple[str, str, str]]:
+    """(instance, new status, cause) of all, the oldest first."""
+    with sqlite3.connect(stack.data_dir / "llamactl.db", timeout=10) as database:
+        rows = database.execute(
+            "select i.name, h.new, h.cause from instances_statuschange h"
+            " join instances_instance i on i.id = h.instance_id order by h.id"
+        ).fetchall()
+    return [(name, new, cause) for name, new, cause in rows]
+
+
+def loads_since(stack: Stack, rows: int) -> list[str]:
+    return [name for name, new, _ in history(stack)[rows:] if new == "starting"]
+
+
+def all_stopped(stack: Stack) -> None:
+    for name in ("a", "b", "c"):
+        stack.call("POST", f"/api/v1/instances/{name}/stop")
+    for name in ("a", "b", "c"):
+        stack.until_status(name, "stopped")
+
+
+def ask(stack: Stack, key: str, name: str, **fields: Any) -> openai.types.chat.ChatCompletion:
+    client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key=key, max_retries=0, timeout=120)
+    answer: openai.types.chat.ChatCompletion = client.chat.completions.create(
+        model=name,
+        messages=[{"role": "user", "content": "Say hello."}],
+        **{"max_tokens": 8, **fields},
+    )
+    return answer
+
+
+def test_mixed_requests_at_once_cost_one_load_a_model(stack: Stack, keys: tuple[str, str]) -> None:
+    all_stopped(stack)
+    before = len(history(stack))
+    most = 0
+    is_over = threading.Event()
+
+    def count_backends() -> None:
+        nonlocal most
+        while not is_over.wait(0.1):
+            most = max(most, sum(len(stack.backends(name)) for name in ("a", "b", "c")))
+
+    counting = threading.Thread(target=count_backends)
+    counting.start()
+    order = ["a", "b", "a", "a", "c", "a", "b"]
+    with ThreadPoolExecutor(len(order)) as pool:
+        answers = []
+        for name in order:
+            answers.append(pool.submit(ask, stack, keys[0], name))
+            time.sleep(0.02)
+        models = [answer.result().model for answer in answers]
+    is_over.set()
+    counting.join()
+    assert models == order
+    # On a busy machine they may arrive in another order.
+    assert sorted(loads_since(stack, before)) == ["a", "b", "c"]
+    assert most == 1
+    causes = {cause for _, new, cause in history(stack)[before:] if new == "shutting_down"}
+    assert causes == {"supervisor:evicted"}
+
+
+def test_a_key_with_many_requests_does_not_keep_another_key_waiting(
+    stack: Stack, keys: tuple[str, str]
+) -> None:
+    """50 requests for one model, without a pause, and 5 of another key for another model."""
+    all_stopped(stack)
+    finished: list[str] = []
+
+    def one(name: str, key: str) -> None:
+        ask(stack, key, name, max_tokens=16, extra_body={"ignore_eos": True})
+        finished.append(name)
+
+    before = len(history(stack))
+    with ThreadPoolExecutor(4) as many, ThreadPoolExecutor(5) as few:
+        busy = [many.submit(one, "a", keys[0]) for _ in range(50)]
+        stack.until_status("a", "running")
+        quick = [few.submit(one, "b", keys[1]) for _ in range(5)]
+        for each in [*busy, *quick]:
+            each.result()
+    assert sorted(finished) == ["a"] * 50 + ["b"] * 5
+    # The few were done before the last of the many, or the many were done at once.
+    last_of_few = max(place for place, name in enumerate(finished) if name == "b")
+    loads = loads_since(stack, before)
+    assert loads in (["a", "b"], ["a", "b", "a"])
+    if loads == ["a", "b", "a"]:
+        assert last_of_few < len(finished) - 1
+
+
+def test_a_stream_is_never_cut_for_others(stack: Stack, keys: tuple[str, str]) -> None:
+    all_stopped(stack)
+    client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key=keys[0], max_retries=0)
+    stream = client.chat.completions.create(
+        model="a",
+        messages=[{"role": "user", "content": "Count."}],
+        max_tokens=300,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    )
+    chunks = [next(stream)]
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(ask, stack, keys[1], "b")
+
+        def queue() -> Any:
+            return stack.instance("b")["queue"]
+
+        shown = until(queue, 10, "b in the queue")
+        assert shown["place"] == 1
+        assert "max_running_instances (1) is reached; waiting for a" in shown["reason"]
+        chunks += list(stream)
+        assert other.result().model == "b"
+    assert chunks[-1].choices[0].finish_reason == "length"
+    assert stack.instance("b")["queue"] is None
+
+
+def test_who_hangs_up_while_waiting_causes_no_swap(stack: Stack, keys: tuple[str, str]) -> None:
+    all_stopped(stack)
+    ask(stack, keys[0], "a")
+    client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key=keys[0], max_retries=0)
+    before = len(history(stack))
+    with client.chat.completions.create(
+        model="a",
+        messages=[{"role": "user", "content": "Count."}],
+        max_tokens=300,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    ) as stream:
+        next(stream)
+        with pytest.raises(requests.Timeout):
+            requests.post(
+                f"{stack.url}/v1/chat/completions",
+                json={"model": "b", "messages": []},
+                headers={"Authorization": f"Bearer {keys[1]}"},
+                timeout=0.7,
+            )
+        until(lambda: stack.instance("b")["desired_state"] == "stopped", 5, "the wish withdrawn")
+        for _ in stream:
+            pass
+    assert stack.instance("b")["wish_cause"] == "supervisor:abandoned"
+    assert loads_since(stack, before) == []
+
+
+def test_a_frozen_backend_is_replaced(stack: Stack, keys: tuple[str, str]) -> None:
+    all_stopped(stack)
+    ask(stack, keys[0], "a")
+    backend = stack.backends("a")[0]
+    for process in [backend, *backend.children(recursive=True)]:
+        os.kill(process.pid, signal.SIGSTOP)
+    until(lambda: not backend.is_running(), 40, "the frozen backend ended")
+    stack.until_status("a", "running")
+    assert ask(stack, keys[0], "a").model == "a"
+    assert stack.instance("a")["restarts"] == 1
+
+
+def test_an_unused_model_is_stopped_and_comes_back(
+    stack: Stack, keys: tuple[str, str], model: dict[str, object]
+) -> None:
+    all_stopped(stack)
+    stack.create("brief", model, idle_timeout=1)
+    ask(stack, keys[0], "brief")
+    answered = time.time()
+    stack.until_status("brief", "stopped", within_seconds=90)
+    assert time.time() - answered >= 60
+    found = stack.instance("brief")
+    assert (found["desired_state"], found["wish_cause"]) == ("stopped", "supervisor:idle")
+    assert abs(found["last_used_at"] - answered) < 3
+    assert ask(stack, keys[0], "brief").model == "brief"
+
+
+def test_pinned_ones_make_no_room(
+    stack: Stack, keys: tuple[str, str], model: dict[str, object], gemma_model: Path
+) -> None:
+    all_stopped(stack)
+    stack.call("POST", "/api/v1/instances/brief/stop")
+    stack.until_status("brief", "stopped")
+    stack.create("pinned", model, idle_timeout=0)
+    ask(stack, keys[0], "pinned")
+    refused = stack.call("POST", "/api/v1/instances/a/start")
+    assert refused.status_code == 409
+    assert refused.json()["error"] == "max_instances_reached"
+    with pytest.raises(openai.InternalServerError) as answer:
+        ask(stack, keys[0], "a")
+    assert answer.value.status_code == 503
+    assert answer.value.code == "max_instances_reached"
+    assert "pinned" in str(answer.value)
+    assert stack.call("POST", "/api/v1/instances/pinned/stop").status_code == 200
