@@ -69,7 +69,7 @@ class Traffic:
         """``clock_now``: what the asker's own clock, which only grows, said at ``unix_now``."""
         self.reports = tuple(reports)
         self._unix_now = unix_now
-        self._clock_now = clock_now
+        self.read_at = clock_now
 
     def has_seen(self, revision: int) -> bool:
         """Whether every living web process knows of this change of the instances."""
@@ -115,4 +115,4 @@ class Traffic:
 
     def _on_clock(self, unix_seconds: float) -> float:
         # A clock that was set may put it into the future.
-        return self._clock_now - max(0.0, self._unix_now - unix_seconds)
+        return self.read_at - max(0.0, self._unix_now - unix_seconds)

@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 WAITING_POLL_SECONDS = 0.15
 """How often the reports are read while somebody waits for room."""
-IDLE_POLL_SECONDS = 1.0
+DOUBT_POLL_SECONDS = 1.0
+IDLE_POLL_SECONDS = 2.0
+"""While something may become idle, which takes minutes."""
 USED_POLL_SECONDS = 30.0
 """How often ``last_used_at`` is written, and the reports read if nothing else needs them."""
 QUEUE_SECONDS = 0.5
@@ -91,7 +93,9 @@ class Arbiter:
     def _interval(self, instances: Sequence[SupervisedInstance]) -> float:
         if any(each.room.is_wanted and not each.room.is_boot for each in instances):
             return WAITING_POLL_SECONDS
-        if any(each.room.is_wanted or each.is_doubtful or _may_idle(each) for each in instances):
+        if any(each.room.is_wanted or each.is_doubtful for each in instances):
+            return DOUBT_POLL_SECONDS
+        if any(_may_idle(each) for each in instances):
             return IDLE_POLL_SECONDS
         return USED_POLL_SECONDS if any(each.is_ready for each in instances) else NEVER
 

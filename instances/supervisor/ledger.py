@@ -123,6 +123,8 @@ class Ledger:
         self._changed = threading.Condition()
         self._jobs: deque[_Job] = deque()
         self._look_wanted = False
+        self._must_read = False
+        self._read_at_revision = -1
         self._beat_wanted = False
         self._closing = threading.Event()
         self._close_by = 0.0
@@ -141,7 +143,7 @@ class Ledger:
             _write(observation)
             if then is None:
                 return lambda: None
-            revision = Revision.numbers().get(Topic.INSTANCES, 0)
+            revision = _revision()
             return lambda: then(revision)
 
         self._add(_Job(work, observation.name))
@@ -175,10 +177,14 @@ class Ledger:
         """Instance id → when it last was."""
         self._add(_Job(lambda: _write_last_used(used), "last use"))
 
-    def look(self) -> None:
-        """Read the rows of the node, once everything before is written."""
+    def look(self, *, even_if_unchanged: bool = True) -> None:
+        """Read the rows of the node, once everything before is written.
+
+        Whoever changes one counts that in the revision, which is cheaper to read than all of them.
+        """
         with self._changed:
             self._look_wanted = True
+            self._must_read |= even_if_unchanged
             self._changed.notify()
 
     def beat(self) -> None:
@@ -242,8 +248,17 @@ class Ledger:
             self._jobs.popleft()
         if self._look_wanted:
             self._look_wanted = False
-            rows = _read_rows(self._node)
-            self._post(lambda: self._on_rows(rows))
+            self._look()
+
+    def _look(self) -> None:
+        must_read, self._must_read = self._must_read, False
+        revision = _revision()
+        if revision == self._read_at_revision and not must_read:
+            return
+        self._read_at_revision = -1  # should this fail, the next look makes up for it
+        rows = _read_rows(self._node)
+        self._read_at_revision = revision
+        self._post(lambda: self._on_rows(rows))
 
     def _do(self, job: _Job) -> None:
         try:
@@ -274,10 +289,14 @@ class Ledger:
             self._failures = 0
 
 
+def _revision() -> int:
+    return Revision.numbers().get(Topic.INSTANCES, 0)
+
+
 def _read_rows(node: str) -> list[Row]:
     instances = list(Instance.objects.filter(node__name=node))
     # Read after them: each change that they show is counted in it.
-    revision = Revision.numbers().get(Topic.INSTANCES, 0)
+    revision = _revision()
     return [
         Row(
             id=instance.pk,

@@ -40,7 +40,9 @@ from nodes.models import HEARTBEAT_SECONDS
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-"""How often the rows are read unasked: what a lost wake-up costs at most."""
+"""How often is looked unasked whether rows have changed: what a lost wake-up costs at most."""
+READ_SECONDS = 15.0
+"""How often they are read in any case, should a change not have been counted as one."""
 LOCK_POLL_SECONDS = 0.2
 LEDGER_PATIENCE_SECONDS = 5.0
 """How long the end of the worker waits for a database that does not answer."""
@@ -147,15 +149,16 @@ class Supervisor:
             self._close(lock)
 
     def _supervise(self) -> None:
-        next_look = next_beat = self._clock()
+        next_look = next_beat = next_read = self._clock()
         while not self._is_done():
             now = self._clock()
             if now >= next_beat:
                 self._ledger.beat()
                 next_beat = now + HEARTBEAT_SECONDS
             if now >= next_look:
-                self._ledger.look()
+                self._ledger.look(even_if_unchanged=now >= next_read)
                 next_look = now + LOOK_SECONDS
+                next_read = next_read if now < next_read else now + READ_SECONDS
             self._step_all(now)
             self._rule(now)
             self._rotation.step(now, self._steady_processes())

@@ -14,7 +14,7 @@ from llamactl.events import client
 
 logger = logging.getLogger(__name__)
 
-FRESH_SECONDS = 2.0
+FRESH_SECONDS = 3.0
 """A web process reports four times a second; what was read longer ago says nothing of now."""
 
 

@@ -17,16 +17,16 @@ from instances.traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
+PAUSE_SHARE = 0.75
+"""Of the timeout, between two probes that are answered; what is left of it is for a few more."""
 LONGEST_PAUSE_SECONDS = 5.0
 """Between two probes of a backend that did not answer the last one."""
 
 
 class Vigil:
-    """Probes one ready process: twice in a timeout while it answers, more often once it doesn't."""
+    """Probes one ready process: now and then while it answers, often once it doesn't."""
 
     def __init__(self, row: Row, endpoint: Endpoint, world: Surroundings, now: float) -> None:
-        self.is_doubtful = False
-        """Whether it did not answer the last probe."""
         backend = backend_for(str(row.options["backend_type"]))
         self._needs_quiet = not backend.answers_health_while_busy
         self._name = row.name
@@ -34,11 +34,17 @@ class Vigil:
         self._world = world
         self._timeout = world.config.instances.unhealthy_timeout
         self._answered_at = now
-        self._probe_at = now + self._timeout / 2
+        self._doubtful_since = NEVER
+        self._probe_at = now + PAUSE_SHARE * self._timeout
 
     @property
     def due(self) -> float:
         return self._probe_at
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it did not answer the last probe."""
+        return self._doubtful_since < NEVER
 
     def step(self, now: float) -> None:
         if now < self._probe_at:
@@ -60,7 +66,9 @@ class Vigil:
         if not self.is_doubtful or self._answered_at > since:
             return False
         traffic = self._world.traffic()
-        return traffic is not None and self._is_silent(traffic, since)
+        if traffic is None or traffic.read_at < self._doubtful_since:
+            return False
+        return self._is_silent(traffic, since)
 
     def _is_silent(self, traffic: Traffic, since: float) -> bool:
         if self._needs_quiet and traffic.in_use(self._name):
@@ -71,15 +79,16 @@ class Vigil:
         now = self._world.clock()
         if is_well:
             self._answered_at = now
-            self._probe_at = now + self._timeout / 2
+            self._probe_at = now + PAUSE_SHARE * self._timeout
         else:
             self._probe_at = now + min(self._timeout / 10, LONGEST_PAUSE_SECONDS)
-        if is_well is self.is_doubtful:
+        was_doubtful = self.is_doubtful
+        self._doubtful_since = NEVER if is_well else min(self._doubtful_since, now)
+        if self.is_doubtful is not was_doubtful:
             text = "it answers again" if is_well else "it does not answer its health check"
             logger.log(
                 logging.INFO if is_well else logging.WARNING, text, extra={"instance": self._name}
             )
-        self.is_doubtful = not is_well
 
 
 def watch_over(row: Row, world: Surroundings, now: float) -> Vigil | None:

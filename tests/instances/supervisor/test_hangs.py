@@ -28,7 +28,7 @@ def reports(node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch) -> list[WebRep
         monkeypatch.setattr(
             f"instances.supervisor.{module}.read_reports", lambda client: list(found)
         )
-    monkeypatch.setattr(arbiter, "IDLE_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(arbiter, "DOUBT_POLL_SECONDS", 0.05)
     monkeypatch.setattr("instances.supervisor.health.READ_SECONDS", 0.2)
     return found
 

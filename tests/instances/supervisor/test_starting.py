@@ -45,7 +45,21 @@ def test_running_means_ready_to_answer(supervised: NodeUnderTest) -> None:
     assert instance.ready_at - started >= timedelta(seconds=0.35)
 
 
-def test_a_wish_that_nobody_announced_is_found_on_the_tick(node: NodeUnderTest) -> None:
+def test_a_wish_that_nobody_announced_is_found_on_the_tick(
+    node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.create()
+    node.start()
+    eventually(lambda: node.see().node.heartbeat_at)
+    monkeypatch.setattr(lifecycle, "wake_node", lambda node: None)
+    node.ask_start()
+    node.reaches(Status.RUNNING)
+
+
+def test_a_change_that_nobody_counted_is_found_later(
+    node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instances.supervisor.loop.READ_SECONDS", 1.5)
     node.create()
     node.start()
     eventually(lambda: node.see().node.heartbeat_at)
