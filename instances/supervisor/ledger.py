@@ -49,6 +49,8 @@ class Row:
     desired_state: DesiredState
     generation: int
     wish_cause: str
+    updated_at: datetime
+    """When something was wished last."""
     options: Mapping[str, Any]
     port: int
     revision: int
@@ -304,6 +306,7 @@ def _read_rows(node: str) -> list[Row]:
             desired_state=DesiredState(instance.desired_state),
             generation=instance.generation,
             wish_cause=instance.wish_cause,
+            updated_at=instance.updated_at,
             options=instance.options,
             port=instance.port,
             revision=revision,

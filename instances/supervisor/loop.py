@@ -18,8 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
+
+from django.utils import timezone
 
 from instances.supervisor import adoption, health
 from instances.supervisor.adoption import Sighting
@@ -84,6 +87,7 @@ class Supervisor:
         self._instances: dict[int, SupervisedInstance] = {}
         self._orphans: list[SupervisedInstance] = []
         self._orphan_guard = OrphanGuard(config, self._lock_path, watch=self._watch, clock=clock)
+        self._started_at: datetime | None = None
         self._has_adopted = False
         self._is_leaving = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
@@ -106,6 +110,7 @@ class Supervisor:
         """Begin to supervise, once no other worker of the node does. Returns at once."""
         global _running
         _running = self
+        self._started_at = timezone.now()
         self._thread.start()
 
     def wake(self) -> None:
@@ -292,8 +297,9 @@ class Supervisor:
             sightings[:] = [each for each in sightings if each.pid != process.pid]
             instance.adopt(process)
         else:
-            # What is wished then is what had been running, and comes back by and by.
-            instance.room.is_boot = not self._has_adopted
+            # What was wished before is what had been running, and comes back by and by.
+            is_old = self._started_at is not None and row.updated_at < self._started_at
+            instance.room.is_boot = is_old and not self._has_adopted
 
     def _end(self, sighting: Sighting) -> None:
         process = adoption.take(sighting.pid, sighting.started_ticks, sighting.marker)

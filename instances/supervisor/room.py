@@ -18,8 +18,8 @@ class Room:
         self.is_wanted = False
         """A start is due, and waits for nothing but the grant."""
         self.is_boot = False
-        """At the worker's start it should have had a process and had none, and nothing new has been
-        wished since."""
+        """When the worker started it should have had a process and had none, and nothing has been
+        wished since then."""
         self.is_asked_to_leave = False
         """A wish to stop it is on its way to the database."""
         self.since = now

@@ -40,6 +40,7 @@ def row_of(instance: Instance) -> Row:
         pid_started_ticks=None,
         restarts=0,
         revision=0,
+        updated_at=instance.updated_at,
         ready_at=None,
         last_used_at=None,
         queue=None,
