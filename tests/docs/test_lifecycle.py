@@ -1,0 +1,43 @@
+"""docs/lifecycle.md says what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from instances.states import TRANSITIONS, Status
+
+PAGE = (Path(__file__).parents[2] / "docs" / "lifecycle.md").read_text()
+
+
+def test_the_diagram_has_the_arrows_of_the_code_and_no_others() -> None:
+    (diagram,) = re.findall(r"```mermaid\n(.*?)```", PAGE, re.DOTALL)
+    drawn = re.findall(r"^ +([a-z_]+) --> ([a-z_]+)$", diagram, re.MULTILINE)
+    allowed = [(old.value, new.value) for old, news in TRANSITIONS.items() for new in news]
+    assert sorted(drawn) == sorted(allowed)
+
+
+def test_an_instance_begins_where_the_diagram_begins() -> None:
+    from instances.models import Instance
+
+    assert re.findall(r"\[\*\] --> ([a-z_]+)", PAGE) == [Instance().status]
+
+
+def test_every_status_is_explained() -> None:
+    assert re.findall(r"^\| `([a-z_]+)` \|", PAGE, re.MULTILINE) == [
+        status.value
+        for status in (
+            Status.STOPPED,
+            Status.STARTING,
+            Status.RUNNING,
+            Status.RESTARTING,
+            Status.SHUTTING_DOWN,
+            Status.FAILED,
+        )
+    ]
+
+
+def test_the_pages_it_points_to_are_there() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", PAGE)
+    assert links
+    assert all((Path(__file__).parents[2] / "docs" / link).is_file() for link in links)
