@@ -1,0 +1,53 @@
+"""When may a connection to a backend be used again?
+
+aiohttp keeps a connection whose answer has ended, and takes whatever came on it meanwhile for the
+answer to the next request. A backend that says more than its Content-Length, or answers twice,
+would so answer one client with what was meant for another.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+
+class BackendConnection(ResponseHandler):
+    """Closes where the backend speaks without having been asked."""
+
+    _is_asked = True
+    """Until the first request there is no parser, and nothing to take for its answer."""
+
+    def set_response_params(self, **params: Any) -> None:
+        """What aiohttp calls before it sends a request."""
+        self._is_asked = True
+        super().set_response_params(**params)
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """What aiohttp calls with the head of an answer."""
+        # After an interim answer the real one is still to come; after 101 there is no HTTP.
+        if data[0].code >= 200:
+            self._is_asked = False
+        super().feed_data(data, size)
+
+    def data_received(self, data: bytes) -> None:
+        if (
+            not self._is_asked
+            and data
+            and self.transport is not None
+            and (self._payload is None or self._payload.is_eof())
+        ):
+            self.force_close()
+            self.transport.close()
+            return
+        super().data_received(data)
+
+
+class Connector(aiohttp.TCPConnector):
+    """aiohttp's, with connections of ours; as many as there are requests."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(limit=0, **options)
+        self._factory = functools.partial(BackendConnection, loop=self._loop)
