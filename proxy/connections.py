@@ -20,10 +20,10 @@ class BackendConnection(ResponseHandler):
     _is_asked = True
     """Until the first request there is no parser, and nothing to take for its answer."""
 
-    def set_response_params(self, **params: Any) -> None:
-        """What aiohttp calls before it sends a request."""
+    def _drain_tail(self) -> None:
+        """What aiohttp calls before it sends a request, without arguments to be passed on."""
         self._is_asked = True
-        super().set_response_params(**params)
+        super()._drain_tail()
 
     def feed_data(self, data: Any, size: int = 0) -> None:
         """What aiohttp calls with the head of an answer."""
@@ -50,4 +50,4 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(limit=0, **options)
-        self._factory = functools.partial(BackendConnection, loop=self._loop)
+        self._factory = functools.partial[ResponseHandler](BackendConnection, loop=self._loop)

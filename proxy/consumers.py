@@ -22,7 +22,7 @@ from proxy.gateway import Gateway
 from proxy.headers import to_backend
 from proxy.models_list import models
 from proxy.routing import Route, Side, may_start
-from proxy.stream import HangUpWatch, relay, response_start
+from proxy.stream import HangUpWatch, first_piece, relay, response_start
 from proxy.table import ANYONE, KeyRule, Target
 from proxy.upload import Upload
 from proxy.upstream import BackendError, Refused, Stalled, Unanswered
@@ -170,9 +170,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
 
         1. Make sure that it runs.
         2. Send it, once more on a fresh connection if a kept one was closed under it unanswered.
-        3. Where nothing listens any more, the backend has just died: wait for what its supervisor
-           makes of that, and begin again, once. A request that kills its backend is thus sent
-           twice at most.
+        3. Where nothing listens any more, or the fresh one is closed too, the backend is dying:
+           wait for what its supervisor makes of that, and begin again, once. A request that kills
+           its backend thus kills two at most.
 
         What may have been received is sent again only where that does no harm: a computation
         (whatever an inference key opens), and idempotent methods. Behind the management proxy a
@@ -196,12 +196,13 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         is_repeatable = isinstance(body, bytes) and (
             self.route.side is not Side.INSTANCE or method in _IDEMPOTENT
         )
-        was_sent = was_refused = False
+        was_sent = was_replaced = False
         while True:
             target = await self._ready(target, scope["method"])
             # No await between the look at the table and this count; see InFlight.carrying.
             with gateway.in_flight.carrying(target.name):
                 sent_at = perf_counter()
+                first = None
                 try:
                     response = await gateway.upstream.open(
                         target,
@@ -209,17 +210,18 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                         path_and_query=path,
                         headers=headers,
                         body=body,
-                        fresh=was_sent or not is_repeatable,
+                        fresh=was_sent or was_replaced or not is_repeatable,
                     )
+                    if is_repeatable and method == "POST":
+                        first = await first_piece(response, gateway.upstream.limits)
                 except BackendError as error:
                     logger.info("no answer: %s", error, extra={"instance": target.name})
-                    is_final = was_refused
-                    if isinstance(error, Unanswered):
-                        is_final = was_sent or not is_repeatable
-                    if is_final or not isinstance(error, Refused | Unanswered):
+                    may_be_sent = isinstance(error, Refused) or (
+                        isinstance(error, Unanswered) and is_repeatable
+                    )
+                    if was_replaced or not may_be_sent:
                         raise _no_answer(target, error) from error
-                    was_sent |= isinstance(error, Unanswered)
-                    was_refused |= isinstance(error, Refused)
+                    failure = error
                 else:
                     async with response:
                         if is_web_ui and response.status in (401, 404):
@@ -229,23 +231,28 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                         start = response_start(
                             response,
                             target.response_headers,
-                            queued_seconds=sent_at - began_at,
-                            answered_seconds=perf_counter() - sent_at,
+                            sent_at - began_at,
+                            perf_counter() - sent_at,
                         )
                         self._has_begun = True
                         await send(start)
                         await relay(
                             response,
                             send,
+                            first=first,
                             instance=target.name,
                             path=self.route.rest,
                             limits=gateway.upstream.limits,
                         )
                     return
-            if was_refused:
+            if was_sent or isinstance(failure, Refused):
+                before, was_replaced = target, True
                 target = await gateway.waiting.replaced(
-                    target, within_seconds=REPLACED_WITHIN_SECONDS
+                    before, within_seconds=REPLACED_WITHIN_SECONDS
                 )
+                if isinstance(failure, Unanswered) and target == before:
+                    raise _no_answer(target, failure) from failure
+            was_sent |= isinstance(failure, Unanswered)
 
     async def _ready(self, target: Target, method: str) -> Target:
         if may_start(self.route, method):

@@ -15,7 +15,7 @@ from proxy.body import ClientGone
 from proxy.errors import BackendBrokeOff, BackendStalled, event
 from proxy.headers import to_client
 from proxy.upload import Upload
-from proxy.upstream import Limits, Stalled
+from proxy.upstream import Limits, Stalled, Unanswered
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,6 @@ class HangUpWatch:
 def response_start(
     response: aiohttp.ClientResponse,
     added_headers: Sequence[tuple[bytes, bytes]],
-    *,
     queued_seconds: float,
     answered_seconds: float,
 ) -> Message:
@@ -144,15 +143,43 @@ class SilenceWatch:
         self._timer.cancel()
 
 
+async def first_piece(response: aiohttp.ClientResponse, limits: Limits) -> bytes:
+    """The beginning of the backend's body; ``b""`` where it has none.
+
+    For a stream llama.cpp sends its headers at once, and nothing more before it has read the
+    prompt. Until there is something to pass on the request can still be sent again. Raises
+    Unanswered or Stalled; the connection is closed then.
+    """
+    is_there = False
+    try:
+        if limits.first_byte:
+            async with asyncio.timeout(limits.first_byte):
+                piece = await response.content.readany()
+        else:
+            piece = await response.content.readany()
+        is_there = True
+        return piece
+    except aiohttp.ClientError as error:
+        raise Unanswered(repr(error)) from error
+    except TimeoutError as error:
+        raise Stalled(f"nothing came within {limits.first_byte:g} s") from error
+    finally:
+        if not is_there:
+            response.close()
+
+
 async def relay(
     response: aiohttp.ClientResponse,
     send: Send,
     *,
+    first: bytes | None = None,
     instance: str,
     path: str,
     limits: Limits,
 ) -> None:
     """Send the backend's body on, after ``response_start``: each chunk as it comes.
+
+    ``first`` is what was read of it already.
 
     Nothing is held back and nothing re-framed; ``send`` waits while the client reads slowly, and
     while it waits no more is read from the backend than one buffer. A backend that dies or falls
@@ -166,10 +193,14 @@ async def relay(
     content = response.content
     read = content.readany
     idle_seconds = limits.idle
-    silence = SilenceWatch(content, limits.first_byte) if limits.first_byte and left != 0 else None
+    silence = None
+    if limits.first_byte and first is None and left != 0:
+        silence = SilenceWatch(content, limits.first_byte)
+    chunk = first
     try:
         while left != 0:
-            chunk = await read()
+            if chunk is None:
+                chunk = await read()
             if not chunk:
                 break
             if left is not None:
@@ -180,6 +211,7 @@ async def relay(
             await send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
             if is_last:
                 return
+            chunk = None
             if silence is not None:
                 silence.wait(idle_seconds or _NEVER)
             elif idle_seconds:

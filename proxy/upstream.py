@@ -50,8 +50,9 @@ class Limits(NamedTuple):
     """How long a backend may be silent, in seconds; 0: for as long as it likes."""
 
     first_byte: float = 0.0
-    """From the request to the first byte of the answer's body. llama.cpp says nothing at all
-    before it has read the whole prompt, nor before the end of an answer that is not streamed."""
+    """Until the answer's headers, and from there until the first byte of its body. For a stream
+    llama.cpp sends its headers at once, and more when it has read the whole prompt; else nothing
+    before the end."""
     idle: float = 0.0
     """Between two pieces of the body; and in taking a piece of the request's."""
 

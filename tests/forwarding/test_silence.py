@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.forwarding.conftest import Connect
-from tests.forwarding.wire import OK, RawBackend, RawClient, Session, eventually
+from tests.forwarding.wire import OK, Play, RawBackend, RawClient, Session, eventually
 from tests.proxy.conftest import TableGateway
 
 CHAT = b"/v1/chat/completions"
@@ -26,7 +26,7 @@ def impatient(gateway: TableGateway) -> None:
     gateway.upstream.limits = gateway.upstream.limits._replace(first_byte=0.3, idle=0.3)
 
 
-def playing(*pieces: bytes, stays: bool) -> object:
+def playing(*pieces: bytes, stays: bool) -> Play:
     async def play(session: Session) -> None:
         await session.request()
         await session.send(*pieces)
@@ -56,6 +56,52 @@ async def test_backend_that_ends_in_its_head_is_502(client: RawClient, backend: 
     backend.script = playing(b"HTTP/1.1 200 OK\r\nContent-Le", stays=False)
     client.post(CHAT, MODEL)
     assert (await client.answer()).status == 502
+
+
+@pytest.mark.parametrize("path", [CHAT, b"/llama-cpp/demo/v1/messages"])
+async def test_backend_that_dies_between_its_headers_and_its_first_event_is_asked_again(
+    client: RawClient, backend: RawBackend, path: bytes
+) -> None:
+    async def play(session: Session) -> None:
+        await session.request()
+        await session.send(EVENTS)
+        if len(backend.requests) == 2:
+            await session.send(ONE_EVENT, b"0\r\n\r\n")
+
+    backend.script = play
+    client.post(path, MODEL)
+    answer = await client.answer()
+    assert (answer.status, answer.body, answer.is_whole) == (200, b"data: 1\n\n", True)
+    assert len(backend.requests) == 2
+
+
+async def test_backend_that_is_silent_after_its_headers_is_504(
+    client: RawClient, backend: RawBackend
+) -> None:
+    backend.script = playing(EVENTS, stays=True)
+    client.post(CHAT, MODEL)
+    answer = await client.answer()
+    assert answer.status == 504
+    assert b"backend_stalled" in answer.body
+    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
+
+
+async def test_headers_of_what_is_watched_come_at_once(
+    client: RawClient, backend: RawBackend
+) -> None:
+    async def play(session: Session) -> None:
+        await session.request()
+        await session.send(EVENTS)
+        await asyncio.sleep(0.1)
+        await session.send(ONE_EVENT, b"0\r\n\r\n")
+
+    backend.script = play
+    client.ask(b"GET /llama-cpp/demo/models/sse")
+    async with asyncio.timeout(20):
+        head = await client.reader.readuntil(b"\r\n\r\n")
+    # A browser shows a stream as open when it has them; the first event may be hours away.
+    assert b"ttfb;dur=" in head
+    assert float(head.partition(b"ttfb;dur=")[2].split(b"\r")[0]) < 100
 
 
 CUT = {
