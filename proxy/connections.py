@@ -8,7 +8,7 @@ would so answer one client with what was meant for another.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -30,7 +30,7 @@ class BackendConnection(ResponseHandler):
         # After an interim answer the real one is still to come; after 101 there is no HTTP.
         if data[0].code >= 200:
             self._is_asked = False
-        super().feed_data(data, size)
+        _feed_data(self, data, size)
 
     def data_received(self, data: bytes) -> None:
         if (
@@ -42,7 +42,12 @@ class BackendConnection(ResponseHandler):
             self.force_close()
             self.transport.close()
             return
-        super().data_received(data)
+        _data_received(self, data)
+
+
+# Bound once: these are called for each piece of each answer.
+_feed_data = ResponseHandler.feed_data
+_data_received = ResponseHandler.data_received
 
 
 class Connector(aiohttp.TCPConnector):
@@ -50,4 +55,5 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(limit=0, **options)
-        self._factory = functools.partial[ResponseHandler](BackendConnection, loop=self._loop)
+        factory = functools.partial(BackendConnection, loop=self._loop)
+        self._factory = cast("functools.partial[ResponseHandler]", factory)

@@ -35,7 +35,8 @@ def to_backend(
         if name == b"connection":
             named |= _tokens(value)
         elif name not in _NOT_FOR_BACKENDS:
-            pairs.add(name.decode("latin-1"), _text(value))
+            text = value.decode() if value.isascii() else _text(value)
+            pairs.add(name.decode("latin-1"), text)
     for name in named:
         # "Connection: x-foo" makes X-Foo hop-by-hop, wherever it stands.
         pairs.popall(name.decode("latin-1"), None)
