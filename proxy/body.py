@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 import orjson
 
 from llamactl.asgi_types import Receive
 from llamactl.errors import InvalidRequest
 from proxy.errors import BodyTooLarge
+from proxy.upload import Upload
 
 
 class ClientGone(Exception):
@@ -44,6 +46,40 @@ async def read_body(receive: Receive, headers: Iterable[tuple[bytes, bytes]], li
     return b"".join(chunks)
 
 
+WHOLE_BYTES = 2**20
+"""A body up to this size is read whole, and can be sent again; a larger one goes through."""
+
+
+async def read_beginning(
+    receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: int | None
+) -> bytes | Upload:
+    """The whole body if it is small, else an Upload for the rest of it to go into.
+
+    Raises BodyTooLarge where it says that it is larger than ``limit``, or ClientGone where it
+    breaks off.
+    """
+    announced = 0
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            announced = int(value)
+    if limit is not None and announced > limit:
+        raise BodyTooLarge(limit)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if limit is not None and size > limit:
+            raise BodyTooLarge(limit)
+        is_whole = not message.get("more_body")
+        if is_whole or announced > WHOLE_BYTES or size > WHOLE_BYTES:
+            read = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            return read if is_whole else Upload(read, headers, limit=limit)
+
+
 def model_in(body: bytes) -> str:
     """The ``model`` of a JSON request. Raises InvalidRequest (400) where there is none."""
     try:
@@ -63,6 +99,13 @@ def model_in(body: bytes) -> str:
 
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
+_MODEL_KEY = re.compile(
+    b'"'
+    + b"".join(rb"(?:%c|\\u00%x)" % (letter, letter) for letter in b"model")
+    + rb'"[ \t\r\n]*:[ \t\r\n]*',
+    re.IGNORECASE,
+)
+"""Every spelling of the key; it may match within another string too, and MODEL is not the key."""
 
 
 def with_model(body: bytes, model: str) -> bytes:
@@ -73,6 +116,14 @@ def with_model(body: bytes, model: str) -> bytes:
     Where the key is repeated each one is replaced. ``body`` must be what ``model_in`` accepted.
     """
     encoded = orjson.dumps(model)
+    found = list(islice(_MODEL_KEY.finditer(body), 2))
+    if len(found) == 1:
+        # As model_in found the key at the top, that is the one. The walk below looks at each of
+        # the tokens, which are a million in a prompt of ten megabytes made of numbers.
+        start = found[0].end()
+        value = _TOKEN.match(body, start)
+        assert value is not None  # noqa: S101 - model_in saw a text there
+        return b"".join((memoryview(body)[:start], encoded, memoryview(body)[value.end() :]))
     parts: list[bytes] = []
     copied = depth = 0
     key = pending = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from time import perf_counter
 
 from channels.consumer import AsyncConsumer
 from django.db import DatabaseError
@@ -14,16 +15,17 @@ from llamactl.errors import LlamactlError
 from llamactl.response_headers import keep
 from proxy import errors, web_ui
 from proxy.admission import authorise, target_named
-from proxy.body import ClientGone, model_in, read_body, with_model
+from proxy.body import ClientGone, model_in, read_beginning, read_body, with_model
 from proxy.credentials import without_key
 from proxy.form import boundary_in, model_field
 from proxy.gateway import Gateway
 from proxy.headers import to_backend
 from proxy.models_list import model, models
 from proxy.routing import Route, Side, counts_as_use, may_start
-from proxy.stream import HangUpWatch, relay
+from proxy.stream import HangUpWatch, first_piece, relay, response_start
 from proxy.table import ANYONE, KeyRule, Target
-from proxy.upstream import BackendError, Refused, Unanswered
+from proxy.upload import Upload
+from proxy.upstream import BackendError, Refused, Stalled, Unanswered
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,9 @@ MAX_TARGET_BYTES = 8000
 
 REPLACED_WITHIN_SECONDS = 2.0
 """How long a supervisor may take to notice that a backend is gone."""
+
+# RFC 9110, section 9.2.2.
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 _OPEN_SIDES = (Side.WEB_UI, Side.TO_WEB_UI)
 """These ask for no key, and take no body."""
@@ -48,6 +53,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
     def __init__(self, gateway: Gateway, route: Route) -> None:
         self.gateway = gateway
         self.route = route
+        self._instance: str | None = None
+        self._has_begun = False
+        """Whether the client may have got a part of the answer."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request; any refusal becomes an error in the shape its path asks for."""
@@ -62,6 +70,11 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         except DatabaseError as error:
             logger.warning("a start could not be asked for: %s", error)
             await answer_error(scope, send, errors.StartNotAsked())
+        except Exception:
+            logger.exception("a request failed on us", extra={"instance": self._instance})
+            # Else the server cuts the connection, for an answer that was not ended.
+            if not self._has_begun:
+                await answer_error(scope, send, errors.Unexpected())
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         route, method = self.route, scope["method"]
@@ -88,13 +101,21 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             there = _path_and_query(f"{validate_name(route.instance)}/", scope["query_string"])
             await _answer(send, 307, b"", (b"location", there.encode("latin-1")))
             return
-        body = await read_body(receive, scope["headers"], max_body_bytes)
+        if route.side is Side.INFERENCE:
+            await self._by_model(scope, receive, send, rule)
+        else:
+            await self._by_name(scope, receive, send, rule, max_body_bytes)
+
+    async def _by_model(self, scope: Scope, receive: Receive, send: Send, rule: KeyRule) -> None:
+        if "/." in scope["path"] and _has_dot_segment(scope["path"]):
+            raise errors.NothingThere(scope["path"])
+        body = await read_body(receive, scope["headers"], self.gateway.max_body_bytes)
         async with HangUpWatch(receive):
             try:
-                target, body = self._find_target(rule, scope, body)
-            except (errors.ModelNotFound, InstanceNotFound):
+                target, body = self._find_by_model(rule, scope, body)
+            except errors.ModelNotFound:
                 await self.gateway.look_again()
-                target, body = self._find_target(rule, scope, body)
+                target, body = self._find_by_model(rule, scope, body)
             await self._forward(scope, send, target, body, rule)
 
     async def _models(self, rule: KeyRule) -> bytes:
@@ -107,16 +128,34 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             await gateway.look_again()
             return await model(gateway.live.table, rule, gateway.upstream, self.route.rest)
 
-    def _find_target(self, rule: KeyRule, scope: Scope, body: bytes) -> tuple[Target, bytes]:
+    async def _by_name(
+        self, scope: Scope, receive: Receive, send: Send, rule: KeyRule, max_body_bytes: int
+    ) -> None:
+        # Nothing of the body is needed here. Who manages instances may send a backend as much as
+        # they like; who only uses them may not fill the memory that it reads a body into.
+        is_bounded = self.route.side is not Side.INSTANCE
+        body = await read_beginning(
+            receive, scope["headers"], max_body_bytes if is_bounded else None
+        )
+        async with HangUpWatch(receive, body if isinstance(body, Upload) else None):
+            try:
+                target = self._find_by_name(rule)
+            except InstanceNotFound:
+                await self.gateway.look_again()
+                target = self._find_by_name(rule)
+            await self._forward(scope, send, target, body, rule)
+
+    def _find_by_name(self, rule: KeyRule) -> Target:
+        target = target_named(self.gateway.live.table, self.route.instance)
+        if not rule.allows(target):
+            raise errors.PermissionDenied
+        if self.route.side is not Side.INSTANCE and not target.is_llama_server:
+            raise errors.NotLlamaCpp(target.name)
+        return target
+
+    def _find_by_model(self, rule: KeyRule, scope: Scope, body: bytes) -> tuple[Target, bytes]:
         """The target, and the body as its backend is to get it."""
         table = self.gateway.live.table
-        if self.route.side is not Side.INFERENCE:
-            target = target_named(table, self.route.instance)
-            if not rule.allows(target):
-                raise errors.PermissionDenied
-            if self.route.side is not Side.INSTANCE and not target.is_llama_server:
-                raise errors.NotLlamaCpp(target.name)
-            return target, body
         # What begins so is JSON whatever Content-Type says, as in the seed.
         boundary = None if body.startswith(b"{") else boundary_in(scope["headers"])
         field = None if boundary is None else model_field(body, boundary)
@@ -134,16 +173,24 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         return target, field.replaced(body, served_model)
 
     async def _forward(
-        self, scope: Scope, send: Send, target: Target, body: bytes, rule: KeyRule
+        self, scope: Scope, send: Send, target: Target, body: bytes | Upload, rule: KeyRule
     ) -> None:
         """Send the request to the target and relay the answer.
 
         1. Make sure that it runs.
         2. Send it, once more on a fresh connection if a kept one was closed under it unanswered.
-        3. Where nothing listens any more, the backend has just died: wait for what its supervisor
-           makes of that, and begin again, once. A request that kills its backend is thus sent
-           twice at most.
+        3. Where nothing listens any more, or the fresh one is closed too, the backend is dying:
+           wait for what its supervisor makes of that, and begin again, once. A request that kills
+           its backend thus kills two at most.
+
+        What may have been received is sent again only where that does no harm: a computation
+        (whatever an inference key opens), and idempotent methods. Behind the management proxy a
+        POST may run a tool on the node; that one, and an upload, which is gone once it went
+        through, get a connection of their own, so that none is closed under them unanswered. To
+        where nothing listens nothing was sent: that is tried again for all.
         """
+        began_at = perf_counter()
+        self._instance = target.name
         gateway, is_web_ui = self.gateway, self.route.side is Side.WEB_UI
         if is_web_ui:
             headers = web_ui.request_headers(scope["headers"])
@@ -155,12 +202,17 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             method = self.route.endpoint[method].sent_as
             body = body if method != "GET" else b""
         path = _path_and_query(self.route.rest, scope["query_string"])
-        was_sent = was_refused = False
+        is_repeatable = isinstance(body, bytes) and (
+            self.route.side is not Side.INSTANCE or method in _IDEMPOTENT
+        )
+        was_sent = was_replaced = False
         while True:
             target = await self._ready(target, rule, scope["method"])
             # No await between the look at the table and this count; see InFlight.carrying.
             is_use = counts_as_use(self.route, scope["method"])
             with gateway.in_flight.carrying(target.name, is_use=is_use) as carried:
+                sent_at = perf_counter()
+                first = None
                 try:
                     response = await gateway.upstream.open(
                         target,
@@ -168,15 +220,18 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                         path_and_query=path,
                         headers=headers,
                         body=body,
-                        fresh=was_sent,
+                        fresh=was_sent or was_replaced or not is_repeatable,
                     )
+                    if is_repeatable and method == "POST":
+                        first = await first_piece(response, gateway.upstream.limits)
                 except BackendError as error:
                     logger.info("no answer: %s", error, extra={"instance": target.name})
-                    is_final = was_sent if isinstance(error, Unanswered) else was_refused
-                    if is_final or not isinstance(error, Refused | Unanswered):
-                        raise _unreachable(target) from error
-                    was_sent |= isinstance(error, Unanswered)
-                    was_refused |= isinstance(error, Refused)
+                    may_be_sent = isinstance(error, Refused) or (
+                        isinstance(error, Unanswered) and is_repeatable
+                    )
+                    if was_replaced or not may_be_sent:
+                        raise _no_answer(target, error) from error
+                    failure = error
                 else:
                     carried.content = response.content
                     async with response:
@@ -184,17 +239,31 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                             raise errors.NoWebUI(target.name, self.route.rest)
                         if target.response_headers:
                             keep(scope, target.response_headers)
+                        start = response_start(
+                            response,
+                            target.response_headers,
+                            sent_at - began_at,
+                            perf_counter() - sent_at,
+                        )
+                        self._has_begun = True
+                        await send(start)
                         await relay(
                             response,
                             send,
+                            first=first,
                             instance=target.name,
-                            added_headers=target.response_headers,
+                            path=self.route.rest,
+                            limits=gateway.upstream.limits,
                         )
                     return
-            if was_refused:
+            if was_sent or isinstance(failure, Refused):
+                before, was_replaced = target, True
                 target = await gateway.waiting.replaced(
-                    target, within_seconds=REPLACED_WITHIN_SECONDS
+                    before, within_seconds=REPLACED_WITHIN_SECONDS
                 )
+                if isinstance(failure, Unanswered) and target == before:
+                    raise _no_answer(target, failure) from failure
+            was_sent |= isinstance(failure, Unanswered)
 
     async def _ready(self, target: Target, rule: KeyRule, method: str) -> Target:
         if may_start(self.route, method):
@@ -204,11 +273,23 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         return target
 
 
-def _unreachable(target: Target) -> errors.BackendUnreachable:
+def _no_answer(target: Target, error: BackendError) -> LlamactlError:
+    logs = f"see GET /api/v1/instances/{target.name}/logs"
+    if isinstance(error, Stalled):
+        return errors.BackendStalled(f"the backend of {target.name} is silent ({error}); {logs}")
+    if isinstance(error, Refused | Unanswered):
+        return errors.BackendUnreachable(f"the backend of {target.name} does not answer; {logs}")
     return errors.BackendUnreachable(
-        f"the backend of {target.name} does not answer; see GET"
-        f" /api/v1/instances/{target.name}/logs"
+        f"what the backend of {target.name} answered is no HTTP/1.1; {logs}"
     )
+
+
+def _has_dot_segment(path: str) -> bool:
+    """Whether a backend, or what stands before it, could take the path for another one.
+
+    ``path`` is percent-decoded: what one reader takes for a slash may be none to another.
+    """
+    return not {".", ".."}.isdisjoint(path.split("/"))
 
 
 def _path_and_query(path: str, query: bytes) -> str:

@@ -117,6 +117,30 @@ class BackendUnreachable(LlamactlError):
     status = 502
 
 
+class BackendStalled(LlamactlError):
+    """The backend runs, and was silent for longer than it may be."""
+
+    code = "backend_stalled"
+    status = 504
+
+
+class BackendBrokeOff(LlamactlError):
+    """The backend ended in the middle of its answer."""
+
+    code = "backend_broke_off"
+    status = 502
+
+    def __init__(self) -> None:
+        super().__init__("The backend ended before the response was complete; see its log.")
+
+
+class Unexpected(LlamactlError):
+    """A defect of ours; the log has the traceback."""
+
+    def __init__(self) -> None:
+        super().__init__("llamactl failed on this request; its own log says why")
+
+
 class StartNotAsked(DatabaseUnavailable):
     """A start could not be asked for because the database does not answer."""
 
@@ -188,6 +212,18 @@ def document_for(path: str, error: LlamactlError) -> dict[str, object]:
     if path.startswith("/v1"):
         return openai_document(error)
     return seed_document(error)
+
+
+def event(path: str, error: LlamactlError) -> bytes:
+    """The error as the last event of a stream, in the shape that clients of ``path`` expect.
+
+    Begins with an empty line: the backend may have died in the middle of an event.
+    """
+    # What /api/v1/instances/{name}/proxy leads to is a stream of OpenAI's too.
+    is_anthropic = path.startswith("/v1/messages")
+    document = anthropic_document(error) if is_anthropic else openai_document(error)
+    name = b"event: error\n" if is_anthropic else b""
+    return b"\n\n" + name + b"data: " + orjson.dumps(document) + b"\n\n"
 
 
 def render(path: str, error: LlamactlError) -> tuple[int, Headers, bytes]:

@@ -18,7 +18,7 @@ from llamactl.config import AppConfig, current
 from proxy import background
 from proxy.inflight import InFlight
 from proxy.refresh import LiveTable, Refresher
-from proxy.upstream import Upstream
+from proxy.upstream import Limits, Upstream
 from proxy.waiting import Waiting
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,10 @@ class Gateway:
             )
             self._refresher = Refresher(self.live, url, after_refresh=self._report)
             await self._refresher.start()
-            self.upstream = Upstream()
+            server = self.config.server
+            self.upstream = Upstream(
+                Limits(server.upstream_first_byte_timeout, server.upstream_idle_timeout)
+            )
             self.waiting = Waiting(
                 self.live,
                 self._refresher.request_start,

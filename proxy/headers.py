@@ -35,7 +35,8 @@ def to_backend(
         if name == b"connection":
             named |= _tokens(value)
         elif name not in _NOT_FOR_BACKENDS:
-            pairs.add(name.decode("latin-1"), value.decode("latin-1"))
+            text = value.decode() if value.isascii() else _text(value)
+            pairs.add(name.decode("latin-1"), text)
     for name in named:
         # "Connection: x-foo" makes X-Foo hop-by-hop, wherever it stands.
         pairs.popall(name.decode("latin-1"), None)
@@ -60,6 +61,14 @@ def to_client(raw: Iterable[tuple[bytes, bytes]], added: Sequence[tuple[bytes, b
         pairs = [pair for pair in pairs if pair[0] not in named]
     pairs.extend(added)
     return pairs
+
+
+def _text(value: bytes) -> str:
+    """aiohttp writes headers in UTF-8: what is UTF-8 leaves as it came, Latin-1 is converted."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def accepts_gzip(headers: Iterable[tuple[bytes, bytes]]) -> bool:

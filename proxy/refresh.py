@@ -32,6 +32,7 @@ from llamactl.models import Revision, Topic
 from llamactl.response_headers import encoded
 from nodes.models import Node
 from proxy import background
+from proxy.load_times import load_seconds, with_load_times
 from proxy.table import KeyRule, RoutingTable, Target
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class Refresher:
         numbers = await self.in_thread(Revision.numbers)
         table = self._live.table
         if self._is_behind(numbers, Topic.INSTANCES):
-            targets = await self.in_thread(read_targets)
+            targets = with_load_times(await self.in_thread(read_targets), table.targets)
             revision = numbers.get(Topic.INSTANCES.value, 0)
             table = replace(table, targets=MappingProxyType(targets), revision=revision)
         if self._is_behind(numbers, Topic.KEYS):
@@ -235,6 +236,7 @@ def to_target(instance: Instance, config: AppConfig) -> Target:
         is_llama_server=backend.is_llama_server,
         wish_cause=instance.wish_cause,
         queue=instance.queue,
+        load_seconds=load_seconds(instance.started_at, instance.ready_at),
     )
 
 

@@ -32,6 +32,8 @@ class Target:
     observed_generation: int
     failure: Mapping[str, Any] | None
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
+    load_seconds: float | None = None
+    """How long its last start took until it was ready, where that is known."""
     is_llama_server: bool = False
     """Whether it has llama-server's own endpoints and web UI (``/llama-cpp/…``)."""
     wish_cause: str = ""

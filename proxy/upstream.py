@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from llamactl.errors import LlamactlError
 from llamactl.websocket_limits import MAX_MESSAGE_BYTES
+from proxy.connections import Connector
 from proxy.table import Target
+from proxy.upload import Upload
 
 KEEP_ALIVE_SECONDS = 4.0
 """cpp-httplib closes an idle connection after 5 s; one that we drop first can't be cut under us."""
@@ -28,6 +31,9 @@ HANDSHAKE_SECONDS = 10.0
 
 CLOSE_SECONDS = 2.0
 """How long the connections may take to close; a backend that reads nothing never lets them."""
+
+# Tab, and everything that is visible or may be text.
+_IN_HEADERS = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 _SKIPPED_BY_US = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
@@ -71,16 +77,32 @@ class Socket(aiohttp.ClientWebSocketResponse[Literal[True]]):
             asyncio.get_running_loop().call_later(seconds, self._transport.abort)
 
 
-class Upstream:
-    """One aiohttp session a web process, a second one for requests that are sent again, and one
-    for WebSockets, whose connections can't be kept for others either."""
+class Stalled(BackendError):
+    """It is there, and said nothing for as long as it may be silent."""
 
-    def __init__(self) -> None:
+
+class Limits(NamedTuple):
+    """How long a backend may be silent, in seconds; 0: for as long as it likes."""
+
+    first_byte: float = 0.0
+    """Until the answer's headers, and from there until the first byte of its body. For a stream
+    llama.cpp sends its headers at once, and more when it has read the whole prompt; else nothing
+    before the end."""
+    idle: float = 0.0
+    """Between two pieces of the body; and in taking a piece of the request's."""
+
+
+class Upstream:
+    """One aiohttp session a web process, a second one for requests that must not share a
+    connection with others (those sent again, and those that can't be), and one for WebSockets."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
         # No total timeout: a generation may take an hour. A backend that is up answers a connect
         # at once, whatever it is busy with.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
         self._pooled = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            connector=Connector(keepalive_timeout=KEEP_ALIVE_SECONDS),
             auto_decompress=False,
             timeout=timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -88,7 +110,7 @@ class Upstream:
             read_bufsize=2**16,
         )
         self._fresh = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            connector=Connector(force_close=True),
             auto_decompress=False,
             timeout=timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -119,29 +141,46 @@ class Upstream:
         method: str,
         path_and_query: str,
         headers: CIMultiDict[str],
-        body: bytes,
+        body: bytes | Upload,
         fresh: bool = False,
     ) -> aiohttp.ClientResponse:
         """Send the request and return once the response's headers are there.
 
-        ``fresh`` makes a connection for this request alone. Raises Refused, Unanswered, or
-        BackendError where what came back is no HTTP.
+        ``fresh`` makes a connection for this request alone. Raises Refused, Unanswered, Stalled,
+        or BackendError where what came back is no HTTP.
         """
         session = self._fresh if fresh else self._pooled
         try:
-            return await session.request(
+            request = session.request(
                 method,
                 _url(target.origin, path_and_query),
                 headers=headers,
-                data=io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body or None,
+                data=_payload(body),
                 allow_redirects=False,
             )
+            if isinstance(body, Upload) or self.limits.first_byte:
+                response = await self._within_limits(request, body)
+            else:
+                response = await request
         except aiohttp.ClientConnectorError as error:
             raise Refused(str(error)) from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
             raise Unanswered(repr(error)) from error
         except aiohttp.ClientError as error:
+            if isinstance(body, Upload) and isinstance(body.error, LlamactlError):
+                raise body.error from None
+            if isinstance(body, Upload) and body.error is not None:
+                raise Stalled("it takes no more of the request's body") from error
             raise BackendError(repr(error)) from error
+        except TimeoutError as error:
+            raise Stalled(f"no answer within {self.limits.first_byte:g} s") from error
+        if not 200 <= response.status < 600:
+            response.close()
+            raise BackendError(f"it answered with status {response.status}")
+        if b"".join([value for _, value in response.raw_headers]).translate(None, _IN_HEADERS):
+            response.close()
+            raise BackendError("it answered with control characters in its headers")
+        return response
 
     async def open_websocket(
         self,
@@ -171,6 +210,30 @@ class Upstream:
         except (aiohttp.ClientError, OSError) as error:
             raise BackendError(repr(error)) from error
         return cast(Socket, socket)
+
+    async def _within_limits(
+        self, request: Awaitable[aiohttp.ClientResponse], body: bytes | Upload
+    ) -> aiohttp.ClientResponse:
+        seconds = self.limits.first_byte or None
+        if not isinstance(body, Upload):
+            async with asyncio.timeout(seconds):
+                return await request
+        body.idle_seconds = self.limits.idle or None
+        async with asyncio.timeout(None) as bound:
+            if seconds is not None:
+                loop = asyncio.get_running_loop()
+                # The upload has a limit of its own, and may take all day.
+                body.on_end = lambda: bound.reschedule(loop.time() + seconds)
+            try:
+                return await request
+            finally:
+                body.on_end = None
+
+
+def _payload(body: bytes | Upload) -> bytes | io.BytesIO | Upload | None:
+    if isinstance(body, Upload):
+        return body
+    return io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body or None
 
 
 async def _only_switching_protocols(

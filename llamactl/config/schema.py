@@ -314,6 +314,11 @@ class ServerConfig(Section):
     response_headers: Headers = {}
     web_processes: PositiveInt = 1
     max_body_mib: PositiveInt = 64
+    upstream_first_byte_timeout: SecondsOrZero = 0
+    """From a request to the first byte of a backend's answer; 0: for ever. A long prompt, and an
+    answer that is not streamed, take minutes without a byte."""
+    upstream_idle_timeout: SecondsOrZero = 600
+    """Between two pieces of a backend's answer; 0: for ever."""
 
 
 class InstancesConfig(Section):

@@ -53,6 +53,8 @@ VARIABLES: dict[str, str] = {
     "LLAMACTL_RESPONSE_HEADERS": "server.response_headers",
     "LLAMACTL_WEB_PROCESSES": "server.web_processes",
     "LLAMACTL_MAX_BODY_MIB": "server.max_body_mib",
+    "LLAMACTL_UPSTREAM_FIRST_BYTE_TIMEOUT": "server.upstream_first_byte_timeout",
+    "LLAMACTL_UPSTREAM_IDLE_TIMEOUT": "server.upstream_idle_timeout",
     # The seed's own compose file says DATA_DIR, which the seed never read. DIRECTORY, being read
     # after it, wins.
     "LLAMACTL_DATA_DIR": "data_dir",

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from llamactl.run.coalescing import Coalescing
 
@@ -46,12 +46,20 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, Coalescing(transport, self.loop)))
         self._phase = Phase.HEAD
         self._head_bytes = 0
+        self._body_came = False
+        self._earlier: list[RequestResponseCycle] = []
+        """Requests whose answer is not complete while a later one has come."""
         self._read_at = self.loop.time()
         self._deadline: asyncio.TimerHandle | None = None
         self._arm(self.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        # uvicorn tells the request that came last alone, and not the ones before it in the line.
+        for cycle in self._earlier:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -61,23 +69,24 @@ class HttpProtocol(HttpToolsProtocol):
                 return
             if b"pgrade" in data:
                 data = _without_other_upgrades(data)
-        was_in_head = self._phase is Phase.HEAD
+        # Of a chunk with the end of one part and the beginning of the next nothing counts.
+        began_in, self._body_came = self._phase, False
         super().data_received(data)
         if self._phase is Phase.IDLE:
             if self._deadline is not None:
                 self._disarm()
         elif not self.transport.is_closing():
-            # Of a chunk with the end of one request and the beginning of the next nothing counts.
-            self._count_incomplete(len(data) if was_in_head else 0)
+            is_counted = began_in is self._phase and not self._body_came
+            self._count_incomplete(len(data) if is_counted else 0)
 
     def _count_incomplete(self, size: int) -> None:
         """A request is there in part: bound how long it may take, and how large its head grows."""
         self._read_at = self.loop.time()
-        if self._phase is Phase.HEAD:
-            self._head_bytes += size
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse_large_head()
-                return
+        # In the body that is trailers: the parser keeps the one that it is reading.
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_large_head()
+            return
         if self._deadline is None:
             self._arm(self.head_seconds if self._phase is Phase.HEAD else self.body_seconds)
 
@@ -94,10 +103,26 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._phase = Phase.BODY
         # The body has time of its own.
         self._disarm()
+        before = self.cycle
         super().on_headers_complete()
+        self._phase = Phase.BODY
+        self._head_bytes = 0
+        if not self.parser.should_upgrade():
+            # What the parser finds after a body in chunks are trailers, and no headers: whoever
+            # stands before us has not looked at them.
+            self.headers = []
+        if before is not None and not before.response_complete:
+            self._earlier = [
+                *(cycle for cycle in self._earlier if not cycle.response_complete),
+                before,
+            ]
+
+    def on_body(self, body: bytes) -> None:
+        self._body_came = True
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._phase = Phase.IDLE
@@ -147,7 +172,10 @@ class HttpProtocol(HttpToolsProtocol):
         """Answer, unless an answer has begun, and close."""
         logger.info("%d to %s: %s", status, self.client and self.client[0], details)
         self._disarm()
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        cycle = self.cycle
+        if self._phase is Phase.BODY and cycle.response_complete:
+            pass  # this request has had its answer, before it was whole
+        elif cycle is None or cycle.response_complete or not cycle.response_started:
             body = json.dumps({"error": "invalid_request", "details": details}).encode()
             head = (
                 f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: application/json\r\n"

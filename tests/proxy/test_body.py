@@ -97,6 +97,23 @@ def test_escaped_and_repeated_keys_are_all_replaced() -> None:
     assert json.loads(with_model(body, "new")) == {"model": "new"}
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (rb'{"a\"model":1,"model":"old"}', rb'{"a\"model":1,"model":"n"}'),
+        (b'{"MODEL":"other","model":"old"}', b'{"MODEL":"other","model":"n"}'),
+        (rb'{"x":"\"model\":\"old\"", "model":"old"}', rb'{"x":"\"model\":\"old\"", "model":"n"}'),
+        (
+            b'{"m":[{"model":"in"}],"mod\\u0065l":"old"}',
+            b'{"m":[{"model":"in"}],"mod\\u0065l":"n"}',
+        ),
+        (b'{"input":[' + b"1," * 2**20 + b'1],"model":"old"}', None),
+    ],
+)
+def test_what_only_looks_like_the_key_is_left_alone(body: bytes, expected: bytes | None) -> None:
+    assert with_model(body, "n") == (expected or body.replace(b"old", b"n"))
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("model"), inner),

@@ -1,0 +1,117 @@
+"""A backend that is killed under a request: answered all the same, or told of; never a hang."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from tests.e2e.stack import Stack, running_stack, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
+
+LONG = "The quick brown fox jumps over the lazy dog. " * 150
+
+
+@pytest.fixture(scope="module")
+def restarting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack whose backends are started again when they end."""
+    yield from running_stack(
+        tmp_path_factory.mktemp("llamactl"),
+        LLAMACTL_DEFAULT_AUTO_RESTART="true",
+        LLAMACTL_STOP_TIMEOUT="2",
+    )
+
+
+@pytest.fixture(scope="module")
+def key(restarting: Stack, model: dict[str, object]) -> str:
+    restarting.create("demo", {**model, "parallel": 1}, max_restarts=100, restart_delay=1)
+    key = restarting.new_key()
+    assert restarting.chat("demo", key, max_tokens=1).status_code == 200
+    return key
+
+
+def kill(stack: Stack) -> None:
+    """What the kernel does to a process that takes all the memory."""
+    for process in stack.backends("demo"):
+        for each in [*process.children(recursive=True), process]:
+            each.kill()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_request_whose_backend_is_killed_before_the_first_token_is_answered(
+    restarting: Stack, key: str, *, stream: bool
+) -> None:
+    answers: list[requests.Response] = []
+    prompt = f"{stream}: {LONG}"  # another one each time, as llama.cpp remembers the last
+    document: dict[str, Any] = {
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": 4,
+        "stream": stream,
+    }
+    thread = threading.Thread(
+        target=lambda: answers.append(restarting.chat("demo", key, **document))
+    )
+    thread.start()
+    until(lambda: restarting.busy_slots("demo") == 1, 20, "one slot busy")
+    before = [process.pid for process in restarting.backends("demo")]
+    kill(restarting)
+    thread.join(120)
+    (answer,) = answers
+    assert answer.status_code == 200, answer.text
+    if stream:
+        assert answer.text.rstrip().endswith("data: [DONE]")
+        assert "error" not in answer.text
+    else:
+        assert answer.json()["usage"]["completion_tokens"] == 4
+    assert [process.pid for process in restarting.backends("demo")] != before
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_stream_whose_backend_is_killed_ends_with_an_error_event(
+    restarting: Stack, key: str, path: str
+) -> None:
+    document = {
+        "model": "demo",
+        "messages": [{"role": "user", "content": "Count from one to a thousand."}],
+        "max_tokens": 2000,
+        "ignore_eos": True,
+        "stream": True,
+    }
+    with requests.post(
+        restarting.url + path,
+        json=document,
+        headers={"Authorization": f"Bearer {key}"},
+        stream=True,
+        timeout=60,
+    ) as answer:
+        lines = (line for line in answer.iter_lines() if line)
+        first = [next(lines) for _ in range(8)]
+        assert answer.status_code == 200, first
+        kill(restarting)
+        # It should end by itself, as a whole message, and say why.
+        last = list(lines)[-2:]
+    if path == "/v1/messages":
+        assert last[0] == b"event: error"
+    error = json.loads(last[-1].removeprefix(b"data: "))
+    assert error["error"]["code"] == "backend_broke_off"
+    assert error.get("type") == ("error" if path == "/v1/messages" else None)
+    until(lambda: restarting.instance("demo")["status"] == "running", 60, "demo runs again")
+    assert restarting.chat("demo", key, max_tokens=1).status_code == 200
+
+
+def test_first_byte_is_what_server_timing_tells_of(restarting: Stack, key: str) -> None:
+    """llama.cpp says nothing of an answer before it has read the whole prompt."""
+    answer = restarting.chat(
+        "demo", key, messages=[{"role": "user", "content": "Once more. " + LONG}], stream=True
+    )
+    pairs = answer.headers["Server-Timing"].split(",")
+    figures = dict(pair.strip().split(";dur=") for pair in pairs)
+    events = [line for line in answer.iter_lines() if b'"timings"' in line]
+    prompt_ms = json.loads(events[-1].removeprefix(b"data: "))["timings"]["prompt_ms"]
+    # It should be the time for the prompt, and not that for the headers, which come at once.
+    assert float(figures["ttfb"]) >= prompt_ms * 0.9

@@ -1,0 +1,332 @@
+"""Who reads slowly holds little of our memory; who leaves is noticed, in every phase."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import tracemalloc
+from dataclasses import replace
+
+import pytest
+
+from instances.states import DesiredState, Status
+from proxy.body import WHOLE_BYTES
+from tests.forwarding.conftest import Connect
+from tests.forwarding.wire import OK, RawBackend, RawClient, Session, eventually, read_message
+from tests.proxy.conftest import TableGateway
+
+CHAT = b"/v1/chat/completions"
+MODEL = b'{"model":"demo"}'
+ANY = b"/api/v1/instances/demo/proxy"
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+MUCH = 200 * 2**20
+PIECE = b"10000\r\n" + b"x" * 2**16 + b"\r\n"
+
+
+class Flood:
+    """Sends without end, and counts what could be sent."""
+
+    def __init__(self, backend: RawBackend) -> None:
+        self.sent = 0
+        backend.script = self.play
+
+    async def play(self, session: Session) -> None:
+        await session.request()
+        await session.send(EVENTS)
+        while self.sent < MUCH:
+            await session.send(PIECE)
+            self.sent += 2**16
+
+    async def until_blocked(self) -> int:
+        before = -1
+        while before != self.sent:
+            before = self.sent
+            await asyncio.sleep(0.3)
+        return self.sent
+
+
+async def test_slow_reader_holds_a_buffer_however_much_the_backend_sends(
+    client: RawClient, backend: RawBackend
+) -> None:
+    flood = Flood(backend)
+    transport = client.writer.transport
+    transport.pause_reading()  # type: ignore[attr-defined]
+    tracemalloc.start()
+    try:
+        client.post(CHAT, MODEL)
+        await eventually(lambda: flood.sent > 0, "the flood begun")
+        # It should make the backend wait: what it got rid of is in the kernel's buffers.
+        assert await flood.until_blocked() < MUCH // 4
+        sent = flood.sent
+        held, _ = tracemalloc.get_traced_memory()
+        assert held < 8 * 2**20
+        transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(5):
+            await client.reader.read(1000)
+            await asyncio.sleep(0.05)
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert flood.sent - sent < MUCH // 4
+
+
+async def test_who_leaves_while_the_buffer_is_full_ends_the_request(
+    client: RawClient, backend: RawBackend, gateway: TableGateway
+) -> None:
+    flood = Flood(backend)
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    client.post(CHAT, MODEL)
+    await eventually(lambda: flood.sent > 0, "the flood begun")
+    await flood.until_blocked()
+    client.hang_up()
+    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
+    await eventually(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
+
+
+async def stay(session: Session) -> None:
+    await session.request()
+    await session.until_closed()
+
+
+async def stream(session: Session) -> None:
+    await session.request()
+    await session.send(EVENTS + b"9\r\ndata: 1\n\n\r\n")
+    await session.until_closed()
+
+
+@pytest.mark.parametrize("way", ["close", "reset", "half-close"])
+@pytest.mark.parametrize("script", [stay, stream], ids=["before the first byte", "mid-stream"])
+async def test_who_leaves_ends_the_request(
+    client: RawClient, backend: RawBackend, script: object, way: str
+) -> None:
+    backend.script = script  # type: ignore[assignment]
+    client.post(CHAT, MODEL)
+    await eventually(lambda: len(backend.requests) == 1, "the request there")
+    if way == "close":
+        client.writer.close()
+    elif way == "half-close":
+        # Nobody who still wants the answer of a model does this; a client that died does.
+        client.writer.write_eof()
+    else:
+        raw = client.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.hang_up()
+    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
+
+
+async def test_who_leaves_with_another_request_in_line_ends_both(
+    client: RawClient, backend: RawBackend, gateway: TableGateway
+) -> None:
+    backend.script = stream
+    client.post(CHAT, MODEL)
+    await eventually(lambda: len(backend.requests) == 1, "the request there")
+    client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    await asyncio.sleep(0.05)
+    client.hang_up()
+    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
+
+
+async def test_who_leaves_while_the_instance_starts_leaves_nothing(
+    client: RawClient, backend: RawBackend, gateway: TableGateway
+) -> None:
+    target = gateway.live.table.targets["demo"]
+    gateway.lay(replace(target, status=Status.STOPPED, desired_state=DesiredState.STOPPED))
+    client.post(CHAT, MODEL)
+    await asyncio.wait_for(gateway.start_was_asked.wait(), 10)
+    client.hang_up()
+    await asyncio.sleep(0.05)
+    gateway.lay(replace(target, generation=2, observed_generation=2))
+    await asyncio.sleep(0.05)
+    assert not backend.requests
+
+
+async def test_a_thousand_who_leave_at_once_end_a_thousand_requests(
+    connect: Connect, backend: RawBackend, gateway: TableGateway
+) -> None:
+    backend.script = stream
+    clients = [await connect() for _ in range(1000)]
+    for client in clients:
+        client.post(CHAT, MODEL)
+    await eventually(lambda: len(backend.requests) == 1000, "all requests there")
+    for client in clients:
+        client.hang_up()
+    await eventually(lambda: backend.closed == 1000, "all connections to the backend closed")
+    await eventually(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
+
+
+# -- uploads --------------------------------------------------------------------------------------
+
+SIZE = 8 * 2**20
+
+
+async def test_large_upload_goes_through_as_it_comes(
+    client: RawClient, backend: RawBackend
+) -> None:
+    came = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def play(session: Session) -> None:
+        head = await session.reader.readuntil(b"\r\n\r\n")
+        assert b"Content-Length: %d" % SIZE in head
+        await session.reader.readexactly(1000)
+        came.set()
+        await go_on.wait()
+        rest = await session.reader.readexactly(SIZE - 1000)
+        await session.send(OK.replace(b"{}", b"%02d" % (len(set(rest)))))
+
+    backend.script = play
+    client.ask(b"POST " + ANY + b"/files", b"Content-Length: %d" % SIZE)
+    client.send(b"x" * (SIZE // 2))
+    # It should be at the backend before the client has sent it all.
+    await asyncio.wait_for(came.wait(), 10)
+    go_on.set()
+    client.send(b"x" * (SIZE // 2))
+    assert (await client.answer()).body == b"01"
+
+
+async def test_large_upload_in_chunks_goes_on_in_chunks(
+    client: RawClient, backend: RawBackend
+) -> None:
+    client.ask(b"PUT " + ANY + b"/files", b"Transfer-Encoding: chunked")
+    for number in range(4):
+        client.send(b"100000\r\n" + b"%d" % number * 2**20 + b"\r\n")
+    client.send(b"0\r\n\r\n")
+    assert (await client.answer()).status == 200
+    (request,) = backend.requests
+    assert request.values(b"transfer-encoding") == [b"chunked"]
+    assert request.body == b"".join(b"%d" % number * 2**20 for number in range(4))
+
+
+async def test_backend_that_does_not_read_makes_the_uploader_wait(
+    client: RawClient, backend: RawBackend, gateway: TableGateway
+) -> None:
+    release = asyncio.Event()
+
+    async def play(session: Session) -> None:
+        session.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await release.wait()
+
+    backend.script = play
+    tracemalloc.start()
+    try:
+        client.ask(b"POST " + ANY + b"/files", b"Content-Length: %d" % MUCH)
+        sent = 0
+        piece = b"x" * 2**20
+        try:
+            while sent < MUCH:
+                client.send(piece)
+                async with asyncio.timeout(1):
+                    await client.writer.drain()
+                sent += len(piece)
+        except TimeoutError:
+            pass
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sent < MUCH // 4
+    assert held < 8 * 2**20
+    release.set()
+
+
+@pytest.mark.parametrize("part", [WHOLE_BYTES // 2, SIZE // 2])
+async def test_who_leaves_in_the_middle_of_an_upload_ends_it(
+    client: RawClient, backend: RawBackend, gateway: TableGateway, part: int
+) -> None:
+    client.ask(b"POST " + ANY + b"/files", b"Content-Length: %d" % SIZE)
+    client.send(b"x" * part)
+    await eventually(lambda: backend.connections == 1, "the upload begun")
+    client.hang_up()
+    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
+    await eventually(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
+
+
+async def test_who_leaves_in_an_upload_to_an_instance_that_starts_leaves_nothing(
+    client: RawClient, backend: RawBackend, gateway: TableGateway
+) -> None:
+    gateway.max_body_bytes = 2 * SIZE
+    target = gateway.live.table.targets["demo"]
+    gateway.lay(replace(target, status=Status.STARTING))
+    client.ask(b"POST /llama-cpp/demo/tokenize", b"Content-Length: %d" % SIZE)
+    client.send(b"x" * 2**15)
+    await asyncio.sleep(0.1)
+    client.hang_up()
+    await asyncio.sleep(0.1)
+    gateway.lay(target)
+    await asyncio.sleep(0.05)
+    assert not backend.connections
+
+
+async def test_upload_waits_for_the_start_and_goes_on_then(
+    client: RawClient, backend: RawBackend, gateway: TableGateway
+) -> None:
+    gateway.max_body_bytes = 2 * SIZE
+    target = gateway.live.table.targets["demo"]
+    gateway.lay(replace(target, status=Status.STARTING))
+    client.ask(b"POST /llama-cpp/demo/tokenize", b"Content-Length: %d" % SIZE)
+    client.send(b"x" * SIZE)
+    await asyncio.sleep(0.1)
+    assert not backend.connections
+    gateway.lay(target)
+    assert (await client.answer()).status == 200
+    assert backend.requests[0].body == b"x" * SIZE
+
+
+async def test_answer_before_the_end_of_an_upload_reaches_the_client(
+    client: RawClient, backend: RawBackend
+) -> None:
+    async def refuse(session: Session) -> None:
+        await session.reader.readuntil(b"\r\n\r\n")
+        await session.send(
+            b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno"
+        )
+        await session.until_closed()
+
+    backend.script = refuse
+    client.ask(b"POST " + ANY + b"/files", b"Content-Length: %d" % SIZE)
+    client.send(b"x" * (SIZE // 4))
+    answer = await client.answer()
+    assert (answer.status, answer.body) == (413, b"no")
+    # It should take the rest as what it is, and not as the next request.
+    client.send(b"x" * (SIZE - SIZE // 4))
+    backend.script = backend._answer
+    client.post(CHAT, MODEL)
+    assert (await client.answer()).body == b"{}"
+
+
+@pytest.mark.parametrize("path", [ANY + b"/files", CHAT])
+async def test_upload_is_not_sent_again_and_a_body_that_is_held_is(
+    client: RawClient, backend: RawBackend, gateway: TableGateway, path: bytes
+) -> None:
+    gateway.max_body_bytes = 2 * SIZE
+
+    async def die_once(session: Session) -> None:
+        if backend.connections == 1:
+            await session.reader.readexactly(SIZE)
+            session.writer.transport.abort()
+            return
+        await session.request()
+        await session.send(OK)
+
+    backend.script = die_once
+    body = b'{"model":"demo","x":"' + b"x" * SIZE + b'"}'
+    client.post(path, body)
+    assert (await client.answer()).status == (502 if path != CHAT else 200)
+    assert [request.body for request in backend.requests] == ([] if path != CHAT else [body])
+
+
+async def test_backend_that_stops_taking_an_upload_is_504(
+    client: RawClient, backend: RawBackend, gateway: TableGateway
+) -> None:
+    gateway.upstream.limits = gateway.upstream.limits._replace(idle=0.3, first_byte=5)
+
+    async def play(session: Session) -> None:
+        session.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(60)
+
+    backend.script = play
+    size = 64 * 2**20
+    client.ask(b"POST " + ANY + b"/files", b"Content-Length: %d" % size)
+    client.send(b"x" * size)
+    async with asyncio.timeout(20):
+        assert (await read_message(client.reader)).status == 504
