@@ -18,6 +18,7 @@ from instances.errors import (
     InstanceShuttingDown,
 )
 from instances.states import Status
+from proxy.load_times import retry_after
 from proxy.refresh import LiveTable
 from proxy.table import RoutingTable, Target
 
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 RequestStart = Callable[[str], Awaitable[int]]
 """Asks for the instance to run; returns the generation that was asked for."""
-LONGEST_RETRY_SECONDS = 30.0
 
 
 @dataclass(eq=False, slots=True)
@@ -174,7 +174,7 @@ class Waiting:
 
     def _timeout(self, target: Target) -> BackendStartTimeout:
         now = self._live.table.targets.get(target.name, target)
-        retry_after = min(self._timeout_seconds, LONGEST_RETRY_SECONDS)
+        again_seconds = retry_after(now.load_seconds, waited=self._timeout_seconds)
         seconds = f"{self._timeout_seconds:g} s"
         if now.queue is not None and wishes.is_wanted(now):
             details = (
@@ -188,7 +188,7 @@ class Waiting:
                 " instances.on_demand_start_timeout"
             )
         return BackendStartTimeout(
-            details, reason="timeout", exit_code=None, log_tail=[], retry_after=retry_after
+            details, reason="timeout", exit_code=None, log_tail=[], retry_after=again_seconds
         )
 
 
