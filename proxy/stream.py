@@ -19,7 +19,7 @@ from proxy.upstream import Limits, Stalled, Unanswered
 
 logger = logging.getLogger(__name__)
 
-LISTEN_AFTER_SECONDS = 0.02
+LISTEN_AFTER_SECONDS = 0.05
 """Answers that come sooner need nobody who listens; a task for each is a tenth of their cost."""
 
 
