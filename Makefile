@@ -32,6 +32,13 @@ typecheck: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python -m bench $(ARGS)
 
+# bench-litellm, bench-granian, bench-py-spy: what else is measured or measures, each in an
+# environment of its own under bench/.
+bench-%: bench/requirements-%.txt $(BIN)/python
+	@echo "Installing $* into bench/.$* ..."
+	@$(BIN)/python -m venv bench/.$*
+	@bench/.$*/bin/python -m pip install --disable-pip-version-check --requirement $<
+
 # A stamp for each set of requirements: pip runs again only when its file has changed.
 .venv/.run: requirements.txt
 .venv/.demo: requirements-demo.txt requirements.txt

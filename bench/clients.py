@@ -20,6 +20,7 @@ class Tally:
         self.reads = 0
         self.events = 0
         self.delays = array("d")
+        self.lateness = array("d")
         self.failures: dict[str, int] = {}
 
     def fail(self, what: str) -> None:
@@ -85,6 +86,44 @@ class RequestClient(Client):
         self._send()
 
 
+class PacedClient(RequestClient):
+    """Asks every `interval` seconds, however long the answers take.
+
+    One that waits for an answer can't send the next request when it is due, but the clock of that
+    request starts then: so a server that stands still for a second spoils all the requests that
+    were due in this second, as it would for real clients, and not the one that it had.
+    """
+
+    def __init__(
+        self,
+        request: bytes,
+        tally: Tally,
+        on_lost: Callable[[Client], None],
+        first_at: float,
+        *,
+        interval: float,
+    ) -> None:
+        super().__init__(request, tally, on_lost, first_at)
+        self._interval = interval
+        self._due = first_at
+
+    def _send(self) -> None:
+        wait = self._due - perf_counter()
+        if wait > 0:
+            # A millisecond is the resolution of the loop's timers; less would make it spin.
+            asyncio.get_running_loop().call_later(max(wait, 0.001), self._send_due, True)
+        else:
+            self._send_due(was_free=False)
+
+    def _send_due(self, was_free: bool) -> None:
+        super()._send()
+        if was_free and self._tally.is_open:
+            self._tally.lateness.append(self._sent_at - self._due)
+        # The timer may be half a millisecond early.
+        self._sent_at = min(self._sent_at, self._due)
+        self._due += self._interval
+
+
 class StreamClient(Client):
     """Reads one event stream after another.
 
@@ -101,13 +140,21 @@ class StreamClient(Client):
         *,
         tokens: int,
         interval: float,
+        is_held: bool = False,
     ) -> None:
+        """`is_held`: the first event counts also before the window, when all streams begin."""
         super().__init__(request, tally, on_lost, first_at)
+        self._is_held = is_held
         self._tokens = tokens
         self._interval = interval
         self._last_byte = b""
         self._seen = 0
         self.events_in_window = 0
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether events come: a good status, at least one event, and the end not reached."""
+        return not self._is_stopped and self._reader.status == 200 and self._seen > 0
 
     def _send(self) -> None:
         self._seen = 0
@@ -135,12 +182,12 @@ class StreamClient(Client):
         tally = self._tally
         first = self._seen
         self._seen += count
+        if first == 0 and (tally.is_open or self._is_held):
+            tally.latencies.append(now - self._sent_at)
         if not tally.is_open:
             return
         tally.reads += 1
         tally.events += count
         self.events_in_window += count
-        if first == 0:
-            tally.latencies.append(now - self._sent_at)
         for index in range(first, min(self._seen, self._tokens)):
             tally.delays.append(now - self._sent_at - index * self._interval)

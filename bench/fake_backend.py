@@ -11,6 +11,12 @@ accepts and, but for host, port and alias, ignores. It answers ``GET /health``,
 ``tps``             token events per second of a stream (default ``--tps``); 0 = no pauses
 ``response_bytes``  length of the JSON document in bytes (default 400, at least the bare document)
 
+A body of more than 16 KiB is not parsed, since that would be what is measured: it is received
+whole and gets the default document.
+
+With ``--load-seconds`` it answers 503 on ``/health`` for so long, like a llama-server that loads
+its model.
+
 Event k is due at ``arrival of the request + k / tps`` seconds: the clients rely on this schedule
 to tell how late an event reached them.
 """
@@ -23,9 +29,11 @@ import functools
 import json
 import resource
 import signal
+import time
 from typing import Final, cast
 
 MAX_HEAD_BYTES: Final = 65536
+MAX_PARSED_BYTES: Final = 16384
 DEFAULT_RESPONSE_BYTES: Final = 400
 DEFAULT_TOKENS: Final = 100
 DEFAULT_TPS: Final = 100.0
@@ -53,6 +61,9 @@ TOKEN: Final = http_chunk(
     b'"model":"fake","choices":[{"index":0,"delta":{"content":" token"},"finish_reason":null}]}\n\n'
 )
 STREAM_END: Final = http_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+LOADING: Final = http_response(
+    b"503 Service Unavailable", b'{"error":{"code":503,"message":"Loading model"}}'
+)
 HEALTH: Final = http_response(b"200 OK", b'{"status":"ok"}')
 NOT_FOUND: Final = http_response(b"404 Not Found", b'{"error":{"message":"no such path"}}')
 BAD_REQUEST: Final = http_response(b"400 Bad Request", b'{"error":{"message":"bad request"}}')
@@ -94,11 +105,15 @@ def models(alias: str) -> bytes:
 class Connection(asyncio.Protocol):
     """One client connection: requests one after another, a stream's events by timer."""
 
-    def __init__(self, *, alias: str, tps: float) -> None:
+    def __init__(self, *, alias: str, tps: float, loaded_at: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._alias = alias
         self._default_tps = tps
+        self._loaded_at = loaded_at
         self._received = b""
+        # The pieces of a large body, put together once: else each would copy all before it.
+        self._pieces: list[bytes] = []
+        self._missing = 0
         self._timer: asyncio.Handle | None = None
         self._is_streaming = False
 
@@ -110,7 +125,14 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        self._received = self._received + data if self._received else data
+        if self._missing:
+            self._pieces.append(data)
+            self._missing = max(0, self._missing - len(data))
+            if self._missing:
+                return
+            self._received, self._pieces = b"".join(self._pieces), []
+        else:
+            self._received = self._received + data if self._received else data
         self._answer_what_is_complete()
 
     def _answer_what_is_complete(self) -> None:
@@ -134,8 +156,12 @@ class Connection(asyncio.Protocol):
                     return
                 body_end += int(value)
                 if len(self._received) < body_end:
+                    self._missing = body_end - len(self._received)
+                    self._pieces, self._received = [self._received], b""
                     return
-            body = self._received[body_start:body_end]
+            body = b"{}"
+            if body_end - body_start <= MAX_PARSED_BYTES:
+                body = self._received[body_start:body_end]
             self._received = self._received[body_end:]
             self._answer(head, body)
 
@@ -150,7 +176,7 @@ class Connection(asyncio.Protocol):
         if target == b"/v1/chat/completions":
             self._answer_chat(body)
         elif target == b"/health":
-            self._transport.write(HEALTH)
+            self._transport.write(HEALTH if time.monotonic() >= self._loaded_at else LOADING)
         elif target == b"/v1/models":
             self._transport.write(models(self._alias))
         else:
@@ -194,14 +220,15 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_soon(self._next_event)
 
 
-async def serve(*, host: str, port: int, alias: str, tps: float) -> None:
+async def serve(*, host: str, port: int, alias: str, tps: float, load_seconds: float) -> None:
     """Serve until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopped.set)
+    loaded_at = time.monotonic() + load_seconds
     server = await loop.create_server(
-        lambda: Connection(alias=alias, tps=tps), host, port, backlog=4096
+        lambda: Connection(alias=alias, tps=tps, loaded_at=loaded_at), host, port, backlog=4096
     )
     print(f"fake backend listens on {host}:{port}", flush=True)
     await stopped.wait()
@@ -215,11 +242,18 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--alias", default="fake")
     parser.add_argument("--tps", type=float, default=DEFAULT_TPS, help="token events per second")
+    parser.add_argument("--load-seconds", type=float, default=0.0, help="until it is healthy")
     options, _ignored = parser.parse_known_args()
     # A thousand streams are more than the usual soft limit of open files allows.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    serving = serve(host=options.host, port=options.port, alias=options.alias, tps=options.tps)
+    serving = serve(
+        host=options.host,
+        port=options.port,
+        alias=options.alias,
+        tps=options.tps,
+        load_seconds=options.load_seconds,
+    )
     try:
         import uvloop
     except ImportError:

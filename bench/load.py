@@ -15,12 +15,13 @@ import sys
 from collections.abc import Sequence
 from time import perf_counter
 
-from bench.clients import Client, RequestClient, StreamClient, Tally
+from bench.clients import Client, PacedClient, RequestClient, StreamClient, Tally
 from bench.plan import LoadPlan
 from bench.quantiles import percentile
 
 Figures = dict[str, float | dict[str, int]]
 RECONNECT_SECONDS = 0.05
+PROBE_CLIENTS = 4
 
 
 def cpu_seconds() -> float:
@@ -35,6 +36,7 @@ class Load:
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan
         self._tally = Tally()
+        self._probe_tally = Tally()
         self._clients: dict[int, Client] = {}
         self._reconnects: set[asyncio.Task[None]] = set()
         self._is_over = False
@@ -42,33 +44,42 @@ class Load:
     async def run(self) -> Figures:
         """Load the system. Raises OSError when it does not accept the first connections."""
         plan = self._plan
-        # The clients of a stream start spread over the length of one stream: else all events
-        # of all streams would fall due in the same moment, which real clients never do.
-        ramp_seconds = plan.tokens / plan.tps if plan.mode == "streams" and plan.tps else 0.0
         started_at = perf_counter()
         for number in range(plan.clients):
-            await self._connect(number, started_at + ramp_seconds * number / plan.clients)
+            first_at = started_at + plan.ramp_seconds * number / plan.clients
+            if plan.mode == "held":
+                # Each connects when it begins, as 5,000 clients do.
+                await asyncio.sleep(max(0.0, first_at - perf_counter()))
+            await self._connect(number, first_at)
+        until_open = started_at + plan.ramp_seconds + plan.warm_up_seconds - perf_counter()
+        if plan.probes:
+            for index in range(PROBE_CLIENTS):
+                first_at = perf_counter() + index / plan.probes
+                await self._connect(plan.clients + index, first_at)
         gc.collect()
         gc.freeze()
         gc.disable()
-        until_open = started_at + ramp_seconds + plan.warm_up_seconds - perf_counter()
         await asyncio.sleep(max(0.0, until_open))
 
         print("open", flush=True)
         opened_at, cpu_at_open = perf_counter(), cpu_seconds()
-        self._tally.is_open = True
+        self._tally.is_open = self._probe_tally.is_open = True
         await asyncio.sleep(plan.seconds)
-        self._tally.is_open = False
+        self._tally.is_open = self._probe_tally.is_open = False
         seconds = perf_counter() - opened_at
         cpu = cpu_seconds() - cpu_at_open
         print("closed", flush=True)
+
+        if plan.mode == "held" and (missing := plan.clients - self._streaming()):
+            self._tally.failures["streams that were not open"] = missing
+        figures = self._figures(seconds, cpu)
 
         self._is_over = True
         for task in self._reconnects:
             task.cancel()
         for client in self._clients.values():
             client.stop()
-        return self._figures(seconds, cpu)
+        return figures
 
     async def _connect(self, number: int, first_at: float) -> None:
         host, port = self._plan.address()
@@ -83,6 +94,15 @@ class Load:
         def on_lost(_client: Client) -> None:
             self._replace(number)
 
+        if number >= plan.clients:
+            probe = plan.probe_bytes()
+            interval = PROBE_CLIENTS / plan.probes
+            return PacedClient(probe, self._probe_tally, on_lost, first_at, interval=interval)
+        if plan.rate:
+            # Spread over one interval, so that the requests are due one by one.
+            interval = plan.clients / plan.rate
+            first_at += interval * number / plan.clients
+            return PacedClient(request, self._tally, on_lost, first_at, interval=interval)
         if plan.mode == "requests":
             return RequestClient(request, self._tally, on_lost, first_at)
         return StreamClient(
@@ -92,6 +112,7 @@ class Load:
             first_at,
             tokens=plan.tokens,
             interval=1 / plan.tps if plan.tps else 0.0,
+            is_held=plan.mode == "held",
         )
 
     def _replace(self, number: int) -> None:
@@ -118,7 +139,7 @@ class Load:
         figures: Figures = {
             "seconds": seconds,
             "generator_cores": cpu / seconds,
-            "failures": tally.failures,
+            "failures": tally.failures | self._probe_tally.failures,
             "latency_p50_ms": percentile(latencies, 50) * 1e3,
             "latency_p99_ms": percentile(latencies, 99) * 1e3,
             "latency_max_ms": percentile(latencies, 100) * 1e3,
@@ -126,6 +147,9 @@ class Load:
         if self._plan.mode == "requests":
             figures["requests"] = len(latencies)
             figures["requests_per_second"] = len(latencies) / seconds
+            if self._plan.rate:
+                figures["asked_per_second"] = self._plan.rate
+                figures["lateness_p50_ms"] = percentile(sorted(tally.lateness), 50) * 1e3
         else:
             delays = sorted(tally.delays)
             figures["streams_started"] = len(latencies)
@@ -136,7 +160,18 @@ class Load:
             figures["slowest_stream_events_per_second"] = (
                 least_events(list(self._clients.values())) / seconds
             )
+        if self._plan.mode == "held":
+            figures["streams_open"] = self._streaming()
+        if self._plan.probes:
+            answered = sorted(self._probe_tally.latencies)
+            figures["probe_p50_ms"] = percentile(answered, 50) * 1e3
+            figures["probe_p99_ms"] = percentile(answered, 99) * 1e3
+            figures["probe_max_ms"] = percentile(answered, 100) * 1e3
         return figures
+
+    def _streaming(self) -> int:
+        clients = self._clients.values()
+        return sum(c.is_streaming for c in clients if isinstance(c, StreamClient))
 
 
 def least_events(clients: Sequence[Client]) -> int:
@@ -146,9 +181,6 @@ def least_events(clients: Sequence[Client]) -> int:
 
 def main() -> None:
     """Read the plan, run it, print the figures."""
-    # A thousand clients are more than the usual soft limit of open files allows.
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     load = Load(LoadPlan.from_json(sys.stdin.readline()))
     try:
         figures = _run(load)

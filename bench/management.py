@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic, sleep
+from typing import Any
 
 import requests
 
@@ -32,13 +34,16 @@ class ManagementApi:
         except (requests.ConnectionError, requests.Timeout):
             return False
 
-    def create_instance(self, name: str, command: str) -> None:
-        """An instance whose program is `command`."""
-        options = {
+    def create_instance(
+        self, name: str, command: str, backend_options: Mapping[str, object] | None = None
+    ) -> None:
+        """An instance whose program is `command`; "": the one that llamactl takes itself."""
+        options: dict[str, object] = {
             "backend_type": "llama_cpp",
-            "backend_options": {"model": "none.gguf"},
-            "command_override": command,
+            "backend_options": {"model": "none.gguf", **(backend_options or {})},
         }
+        if command:
+            options["command_override"] = command
         self._ask("POST", f"instances/{name}", options)
 
     def create_inference_key(self, name: str) -> str:
@@ -48,12 +53,30 @@ class ManagementApi:
 
     def start_instance(self, name: str, *, timeout_seconds: float) -> int:
         """Start it and wait until it is ready; returns its backend's port, 0 if it is not told."""
-        self._ask("POST", f"instances/{name}/start")
+        self.request_start(name)
         document = self._await_status(name, "running", timeout_seconds=timeout_seconds)
         options = document.get("options")
         backend_options = options.get("backend_options") if isinstance(options, dict) else None
         port = backend_options.get("port") if isinstance(backend_options, dict) else None
         return port if isinstance(port, int) else 0
+
+    def request_start(self, name: str) -> None:
+        """Ask for a start, and don't wait for it."""
+        self._ask("POST", f"instances/{name}/start")
+
+    def await_running(self, name: str, *, timeout_seconds: float) -> None:
+        """Wait until it is ready."""
+        self._await_status(name, "running", timeout_seconds=timeout_seconds)
+
+    def stop_all(self, *, timeout_seconds: float) -> None:
+        """Stop what runs, all at once, and wait until the processes are gone."""
+        found = self._ask_anything("GET", "instances")
+        documents = found if isinstance(found, list) else []
+        running = [each["name"] for each in documents if each.get("status") != "stopped"]
+        for name in running:
+            self._ask("POST", f"instances/{name}/stop")
+        for name in running:
+            self._await_status(name, "stopped", timeout_seconds=timeout_seconds)
 
     def stop_instance(self, name: str, *, timeout_seconds: float) -> None:
         """Stop it and wait until its process is gone."""
@@ -71,6 +94,12 @@ class ManagementApi:
             sleep(0.1)
 
     def _ask(self, method: str, path: str, body: object = None) -> dict[str, object]:
+        document = self._ask_anything(method, path, body)
+        if not isinstance(document, dict):
+            raise RuntimeError(f"{method} {path}: not an object: {document!r:.500}")
+        return document
+
+    def _ask_anything(self, method: str, path: str, body: object = None) -> Any:
         url = f"{self._base_url}/api/v1/{path}"
         try:
             response = self._session.request(method, url, json=body, timeout=TIMEOUT_SECONDS)
@@ -78,7 +107,4 @@ class ManagementApi:
             raise RuntimeError(f"{method} {path}: {error}") from error
         if not response.ok:
             raise RuntimeError(f"{method} {path}: {response.status_code} {response.text[:500]}")
-        document = response.json()
-        if not isinstance(document, dict):
-            raise RuntimeError(f"{method} {path}: not an object: {response.text[:500]}")
-        return document
+        return response.json()

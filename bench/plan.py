@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-Mode = Literal["requests", "streams"]
+Mode = Literal["requests", "streams", "held"]
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,17 @@ class LoadPlan:
     base_url         http://host:port of the system, with a path before /v1 if it has one
     keys             API keys, dealt out to the clients in turn; empty: send none
     mode             "requests": each client asks again when answered; "streams": the same with
-                     server-sent events
+                     server-sent events; "held": each client opens one stream before the window,
+                     which is to last until after it
     clients          connections that are busy all the time
     body             the JSON document of each request
     seconds          length of the measured window
     warm_up_seconds  load before the window, not measured
     tokens, tps      of one stream: token events, and token events per second
+    ramp_seconds     the clients begin spread over this time, before the warm-up
+    rate             requests per second in total, sent when they are due whether or not the one
+                     before is answered in time (open loop); 0: as fast as the answers come
+    probes           requests per second without a stream, beside the held streams
     """
 
     base_url: str
@@ -35,6 +40,9 @@ class LoadPlan:
     warm_up_seconds: float
     tokens: int = 0
     tps: float = 0.0
+    ramp_seconds: float = 0.0
+    rate: float = 0.0
+    probes: float = 0.0
 
     def to_json(self) -> str:
         """One line, for the generator's standard input."""
@@ -56,8 +64,16 @@ class LoadPlan:
 
     def request_bytes(self, client: int) -> bytes:
         """The whole HTTP request that client number `client` sends again and again."""
+        return self._request(client, self.body)
+
+    def probe_bytes(self) -> bytes:
+        """The same request, but for an answer in one piece."""
+        body = {name: value for name, value in self.body.items() if name not in ("stream", "tps")}
+        return self._request(0, body)
+
+    def _request(self, client: int, document: Mapping[str, object]) -> bytes:
         url = urlsplit(self.base_url)
-        body = json.dumps(self.body, separators=(",", ":")).encode()
+        body = json.dumps(document, separators=(",", ":")).encode()
         lines = [
             f"POST {url.path.rstrip('/')}/v1/chat/completions HTTP/1.1",
             f"Host: {url.netloc}",

@@ -1,30 +1,50 @@
-"""Whose processes used how much CPU time between two moments."""
+"""What do the processes that we know use: CPU time between two moments, memory, files?"""
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
 import psutil
+
+LISTENING = "0A"
+"""TCP_LISTEN, as /proc/net/tcp writes it."""
 
 Groups = Mapping[str, tuple[psutil.Process, ...]]
 """What the processes are to the measurement ("proxy", "backend", "rest") -> the processes."""
 
 
 def listeners(port: int) -> tuple[psutil.Process, ...]:
-    """The local processes that listen on a TCP port; more than one when workers share it.
+    """The local processes that listen on a TCP port; more than one when workers share a socket.
 
-    Empty when there is none, or when it belongs to another user.
+    Empty when there is none, or when it belongs to another user. (psutil's own list of connections
+    names one process for a socket that several have.)
     """
-    pids = {
-        connection.pid
-        for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-        and connection.laddr[1:] == (port,)  # (address, port); empty for a socket without one
-        and connection.pid is not None
-    }
-    return tuple(psutil.Process(pid) for pid in sorted(pids))
+    sockets = _listening_sockets(port)
+    return tuple(process for process in psutil.process_iter() if _has_one_of(process, sockets))
+
+
+def _listening_sockets(port: int) -> set[str]:
+    """As the links in /proc/<pid>/fd name them."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                found.add(f"socket:[{fields[9]}]")
+    return found
+
+
+def _has_one_of(process: psutil.Process, sockets: set[str]) -> bool:
+    directory = f"/proc/{process.pid}/fd"
+    try:
+        return any(os.readlink(f"{directory}/{name}") in sockets for name in os.listdir(directory))
+    except OSError:  # it has ended meanwhile, or is another user's
+        return False
 
 
 def tree(root: psutil.Process) -> tuple[psutil.Process, ...]:
@@ -72,6 +92,28 @@ def sample(groups: Groups) -> CpuSample:
         machine=busy - stolen,
         stolen=stolen,
     )
+
+
+def resident_bytes(processes: Iterable[psutil.Process]) -> int:
+    """Memory that these processes hold now (RSS; pages that they share count for each)."""
+    return sum(map(_resident, processes))
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        resident: int = process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
+    return resident
+
+
+def allow_many_files() -> None:
+    """Raise this process's limit of open files, and that of all that it starts.
+
+    A connection is a file; the usual soft limit of 1,024 ends at 500 streams through a proxy.
+    """
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _used(process: psutil.Process) -> float:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.runs import Run
 from bench.summary import CORE_KEYS, PROXY_COST_KEY, Summary, direct_of, doubts
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -33,6 +31,7 @@ def scenario_report(summaries: Sequence[Summary]) -> str:
     direct = direct_of(summaries)
     figures = [["", *(column.heading for column in scenario.columns), "spread"]]
     unit = "request" if scenario.mode == "requests" else "event"
+    rounds = f", {len(summaries[0].runs)} x" if len(summaries[0].runs) != 1 else ""
     groups = (key.removesuffix("_cores") for key in CORE_KEYS)
     cores = [["cores busy", *groups, f"proxy CPU us/{unit}"]]
     doubtful = []
@@ -52,7 +51,7 @@ def scenario_report(summaries: Sequence[Summary]) -> str:
         busy = (_number(summary.median(key), 2) for key in CORE_KEYS)
         cores.append([summary.system, *busy, _number(summary.median(PROXY_COST_KEY), 1)])
         doubtful += [f"! {summary.system}: {doubt}" for doubt in doubts(summary, direct)]
-    return "\n".join([f"== {scenario.title}", table(figures), "", table(cores), *doubtful])
+    return "\n".join([f"== {scenario.title}{rounds}", table(figures), "", table(cores), *doubtful])
 
 
 def _number(value: float, digits: int) -> str:
@@ -65,26 +64,12 @@ def facts(description: Mapping[str, str]) -> str:
     return "\n".join(f"{name + ':':<{width}}{value}" for name, value in description.items())
 
 
-def write_json(
-    description: Mapping[str, str],
-    runs: Sequence[Run],
-    scenarios: Sequence[Sequence[Summary]],
-    path: Path | None = None,
-) -> Path:
-    """All figures of all rounds, and the medians; returns where."""
+def write_json(document: Mapping[str, object], path: Path | None = None) -> Path:
+    """Write down what was measured, and when it ended; returns where."""
     now = datetime.now(UTC)
     if path is None:
         path = RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        "finished_at": now.isoformat(timespec="seconds"),
-        "measured_on": dict(description),
-        "summary": [
-            summary.to_document(direct_of(summaries))
-            for summaries in scenarios
-            for summary in summaries
-        ],
-        "runs": [asdict(run) for run in runs],
-    }
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    stamped = {"finished_at": now.isoformat(timespec="seconds"), **document}
+    path.write_text(json.dumps(stamped, indent=1) + "\n")
     return path

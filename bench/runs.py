@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 
 from bench.load import Figures
 from bench.plan import LoadPlan
-from bench.processes import Groups, sample
+from bench.processes import resident_bytes, sample
 from bench.scenarios import Scenario
 from bench.systems import System
+
+SETTLE_SECONDS = 2.0
+"""After thousands of streams: their connections are closed on each side before the next run."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -48,16 +52,28 @@ def run_in_turn(
     rounds: int,
     seconds: float,
     warm_up_seconds: float,
+    rate_of: Callable[[str], float],
 ) -> Iterator[Run]:
-    """One load on every system, `rounds` times: A B C, A B C, …, so that drift meets all alike."""
+    """One load on every system, `rounds` times: A B C, A B C, …, so that drift meets all alike.
+
+    `rate_of` tells how fast a system is with this load in a closed loop, for the open loop.
+    """
     for number in range(1, rounds + 1):
         for system in systems:
-            plan = scenario.plan(system, seconds=seconds, warm_up_seconds=warm_up_seconds)
-            yield Run(scenario, system.name, number, measure(plan, system.processes))
+            plan = scenario.plan(
+                system,
+                seconds=seconds,
+                warm_up_seconds=warm_up_seconds,
+                rate=scenario.share * rate_of(system.name) if scenario.share else 0.0,
+            )
+            yield Run(scenario, system.name, number, measure(plan, system))
 
 
-def measure(plan: LoadPlan, processes: Groups) -> Figures:
+def measure(plan: LoadPlan, system: System) -> Figures:
     """One run in a process of its own. Raises RuntimeError when the generator fails."""
+    processes = system.processes
+    proxy = processes.get("proxy", ())
+    resident = []
     generator = subprocess.Popen(
         [sys.executable, "-m", "bench.load"],
         cwd=REPOSITORY,
@@ -74,8 +90,10 @@ def measure(plan: LoadPlan, processes: Groups) -> Figures:
             generator.stdin.flush()
             _await_line(generator.stdout.readline(), "open")
             before = sample(processes)
+            resident.append(resident_bytes(proxy))
             _await_line(generator.stdout.readline(), "closed")
             after = sample(processes)
+            resident.append(resident_bytes(proxy))
             figures: Figures = json.loads(generator.stdout.readline())
         finally:
             if generator.poll() is None and sys.exc_info()[0] is not None:
@@ -85,11 +103,25 @@ def measure(plan: LoadPlan, processes: Groups) -> Figures:
     generator_cores = figures["generator_cores"]
     assert isinstance(generator_cores, float)
     cores["elsewhere_cores"] = max(0.0, cores["machine_cores"] - known - generator_cores)
+    if plan.mode == "held":
+        sleep(SETTLE_SECONDS)
+        if proxy:
+            cores |= _memory(plan, system.fresh_bytes, resident, resident_bytes(proxy))
     rate = figures.get("requests_per_second", figures.get("events_per_second"))
     if "proxy_cores" in cores and isinstance(rate, float) and rate > 0:
         # What each request or event costs: hardly changed by what else the machine does.
         cores["proxy_cpu_us_each"] = cores["proxy_cores"] / rate * 1e6
     return {**figures, **cores}
+
+
+def _memory(plan: LoadPlan, fresh: int, resident: Sequence[int], after: int) -> dict[str, float]:
+    during = max(resident)
+    return {
+        "proxy_mib_before": fresh / 2**20,
+        "proxy_mib_during": during / 2**20,
+        "proxy_mib_after": after / 2**20,
+        "proxy_kib_each": (during - fresh) / 2**10 / plan.clients,
+    }
 
 
 def _await_line(line: str, expected: str) -> None:

@@ -11,6 +11,11 @@ from bench.plan import LoadPlan, Mode
 from bench.systems import System
 
 SYSTEM_PROMPT = "You are a helpful assistant."
+OPENED_PER_SECOND = 500.0
+"""How many of the streams that are held open begin in a second."""
+
+MARGIN_SECONDS = 10.0
+"""What a held stream has beyond the end of the window, should it begin late."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,14 @@ REQUEST_COLUMNS = (
     Column("latency_p99_ms", "p99 ms", 2, "+"),
     Column("latency_max_ms", "max ms", 1),
 )
+OPEN_LOOP_COLUMNS = (
+    Column("requests_per_second", "requests/s", 0),
+    Column("asked_per_second", "asked/s", 0),
+    Column("latency_p50_ms", "p50 ms", 2),
+    Column("latency_p99_ms", "p99 ms", 2),
+    Column("latency_max_ms", "max ms", 1),
+    Column("lateness_p50_ms", "sent late p50 ms", 2),
+)
 STREAM_COLUMNS = (
     Column("events_per_second", "events/s", 0, "x"),
     Column("latency_p50_ms", "first event p50 ms", 2, "+"),
@@ -42,52 +55,105 @@ STREAM_COLUMNS = (
     Column("events_per_read", "events/read", 2),
     Column("slowest_stream_events_per_second", "slowest stream", 0),
 )
+HELD_COLUMNS = (
+    Column("events_per_second", "events/s", 0, "x"),
+    Column("streams_open", "open", 0),
+    Column("latency_p50_ms", "first event p50 ms", 2, "+"),
+    Column("delay_p99_ms", "event delay p99 ms", 2, "+"),
+    Column("probe_p50_ms", "new request p50 ms", 2, "+"),
+    Column("probe_p99_ms", "new request p99 ms", 2, "+"),
+    Column("proxy_mib_before", "MiB before", 0),
+    Column("proxy_mib_during", "during", 0),
+    Column("proxy_mib_after", "after", 0),
+    Column("proxy_kib_each", "KiB/stream", 1),
+)
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One load. Sizes are bytes of JSON; `tokens` and `tps` are those of one stream."""
+    """One load. Sizes are bytes of JSON; `tokens` and `tps` are those of one stream.
+
+    subject     what the load is to show; loads of one subject share a table
+    seconds     how long a stream takes; for held ones it follows from the window
+    share       open loop: at this part of what the system answers in a closed loop
+    probes      requests per second beside held streams
+    rounds      0: as many as are asked for
+    left_out    systems that don't get this load
+    """
 
     mode: Mode
     clients: int
     body_bytes: int
     response_bytes: int = DEFAULT_RESPONSE_BYTES
-    tokens: int = 0
     tps: float = 0.0
+    stream_seconds: float = 0.0
+    subject: str = "requests"
+    share: float = 0.0
+    probes: float = 0.0
+    rounds: int = 0
+    left_out: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """One line that says what the load is."""
-        if self.mode == "requests":
+        if self.mode == "held":
             return (
-                f"{self.clients} clients, each asks again when answered"
-                f" (request {self.body_bytes} B, response {self.response_bytes} B)"
+                f"{self.clients:,} streams held open, {self.tps:g} tokens/s each, and"
+                f" {self.probes:g} new requests/s"
             )
-        return (
-            f"{self.clients} streams at once, {self.tps:g} tokens/s each"
-            f" ({self.tokens} tokens a stream, request {self.body_bytes} B)"
-        )
+        if self.mode == "streams":
+            return (
+                f"{self.clients:,} streams at once, {self.tps:g} tokens/s each"
+                f" ({self.stream_seconds:g} s a stream, request {self.body_bytes:,} B)"
+            )
+        sizes = f"(request {self.body_bytes:,} B, response {self.response_bytes:,} B)"
+        if self.share:
+            return f"{self.clients} connections, {self.share:.0%} of their most requests/s {sizes}"
+        return f"{self.clients} clients, each asks again when answered {sizes}"
 
     @property
     def columns(self) -> Sequence[Column]:
         """The figures to show; the first one is the rate of this scenario."""
-        return REQUEST_COLUMNS if self.mode == "requests" else STREAM_COLUMNS
+        if self.mode == "held":
+            return HELD_COLUMNS
+        if self.mode == "streams":
+            return STREAM_COLUMNS
+        return OPEN_LOOP_COLUMNS if self.share else REQUEST_COLUMNS
 
-    def plan(self, system: System, *, seconds: float, warm_up_seconds: float) -> LoadPlan:
+    @property
+    def is_closed_loop(self) -> bool:
+        """Whether it asks for as much as the system can do."""
+        return self.mode == "requests" and not self.share
+
+    def plan(
+        self, system: System, *, seconds: float, warm_up_seconds: float, rate: float = 0.0
+    ) -> LoadPlan:
         """This load for that system."""
+        ramp_seconds, stream_seconds = 0.0, self.stream_seconds
+        if self.mode == "streams":
+            # Begun spread over the length of one stream: else all events of all streams would
+            # fall due in the same moment, which real clients never do.
+            ramp_seconds = stream_seconds
+        elif self.mode == "held":
+            ramp_seconds = max(1.0, self.clients / OPENED_PER_SECOND)
+            stream_seconds = ramp_seconds + warm_up_seconds + seconds + MARGIN_SECONDS
+        tokens = max(1, round(self.tps * stream_seconds)) if self.tps else 0
         return LoadPlan(
             base_url=system.base_url,
             keys=system.keys,
             mode=self.mode,
             clients=self.clients,
-            body=self._body(system.model),
+            body=self._body(system.model, tokens),
             seconds=seconds,
             warm_up_seconds=warm_up_seconds,
-            tokens=self.tokens,
+            tokens=tokens,
             tps=self.tps,
+            ramp_seconds=ramp_seconds,
+            rate=rate,
+            probes=self.probes,
         )
 
-    def _body(self, model: str) -> dict[str, object]:
+    def _body(self, model: str, tokens: int) -> dict[str, object]:
         """A chat request, filled up to `body_bytes` with prompt.
 
         The fake backend's own fields are sent only where they differ from its defaults, since
@@ -98,9 +164,9 @@ class Scenario:
             "model": model,
             "messages": [{"role": "system", "content": SYSTEM_PROMPT}, user],
             "temperature": 0.7,
-            "max_tokens": self.tokens or 100,
+            "max_tokens": tokens or 100,
         }
-        if self.mode == "streams":
+        if self.mode != "requests":
             body["stream"] = True
             if self.tps != DEFAULT_TPS:
                 body["tps"] = self.tps

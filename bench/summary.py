@@ -73,14 +73,24 @@ class Summary:
     def to_document(self, direct: Summary | None) -> dict[str, object]:
         """For the JSON file: every median, and what it is compared with direct."""
         columns = self.scenario.columns
-        keys = [*(column.key for column in columns), *CORE_KEYS, PROXY_COST_KEY]
+        keys = dict.fromkeys(
+            key
+            for run in self.runs
+            for key, value in run.figures.items()
+            if not isinstance(value, dict)
+        )
         compared = {
             f"{column.key} {'ratio' if column.compared == 'x' else 'added'}": value
             for column in columns
             if not math.isnan(value := self.compared(column, direct))
         }
         return {
+            "subject": self.scenario.subject,
             "scenario": self.scenario.title,
+            "mode": self.scenario.mode,
+            "clients": self.scenario.clients,
+            "body_bytes": self.scenario.body_bytes,
+            "tps": self.scenario.tps,
             "system": self.system,
             "rounds": len(self.runs),
             "medians": {k: v for k in keys if not math.isnan(v := self.median(k))},
@@ -107,6 +117,15 @@ def direct_of(summaries: Sequence[Summary]) -> Summary | None:
     return next((summary for summary in summaries if summary.system == DIRECT), None)
 
 
+def to_documents(scenarios: Sequence[Sequence[Summary]]) -> list[dict[str, object]]:
+    """All summaries, for the JSON file."""
+    return [
+        summary.to_document(direct_of(summaries))
+        for summaries in scenarios
+        for summary in summaries
+    ]
+
+
 def doubts(summary: Summary, direct: Summary | None) -> list[str]:
     """Why these figures may not be what they seem; empty when nothing speaks against them."""
     found = [f"{count} x {what}" for what, count in summary.failures.items()]
@@ -124,7 +143,7 @@ def doubts(summary: Summary, direct: Summary | None) -> list[str]:
         found.append(f"the load generator itself used {busy:.2f} cores")
     # One client waits for one answer: there the direct rate is the time of a round trip, not a
     # ceiling. Streams come at the backend's pace, so their rates are meant to be equal.
-    is_throughput = summary.scenario.mode == "requests" and summary.scenario.clients > 1
+    is_throughput = summary.scenario.is_closed_loop and summary.scenario.clients > 1
     if is_throughput and direct.rate < LEAST_HEADROOM * summary.rate:
         found.append(f"direct is just {direct.rate / summary.rate:.1f} times as fast")
     return found

@@ -14,11 +14,13 @@ from time import monotonic, sleep
 from urllib.parse import urlsplit
 
 import psutil
+import requests
 
 from bench.processes import Groups, end, listeners
 
 FAKE_BACKEND = Path(__file__).with_name("fake_backend.py")
 DIRECT = "direct"
+ANSWER_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class System:
     """Something that answers ``POST <base_url>/v1/chat/completions``.
 
     `keys` are dealt out to the clients in turn; `model` is what the requests ask for; `processes`
-    are those whose CPU time is shown, as far as they run on this machine.
+    are those whose CPU time is shown, as far as they run on this machine; `fresh_bytes` is the
+    memory of those of the proxy before any load, since what a process has once taken it seldom
+    gives back.
     """
 
     name: str
@@ -34,6 +38,7 @@ class System:
     keys: tuple[str, ...]
     model: str
     processes: Groups = field(default_factory=dict)
+    fresh_bytes: int = 0
 
 
 def free_port() -> int:
@@ -53,6 +58,31 @@ def await_port(port: int, process: subprocess.Popen[bytes], *, timeout_seconds: 
                 return
         sleep(0.02)
     raise RuntimeError(f"nothing listens on port {port} (exit code {process.poll()})")
+
+
+def answered_status(system: System, *, key: str = "") -> int:
+    """The status that one request gets, with this key or without any; 0: no answer."""
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy of the environment's in between
+        try:
+            answer = session.post(
+                f"{system.base_url}/v1/chat/completions",
+                json={"model": system.model, "messages": [{"role": "user", "content": "Hello"}]},
+                headers={"Authorization": f"Bearer {key}"} if key else {},
+                timeout=ANSWER_SECONDS,
+            )
+        except requests.RequestException:
+            return 0
+    return answer.status_code
+
+
+def await_answer(system: System, *, timeout_seconds: float) -> None:
+    """Wait until a request gets 200 with the system's last key. Raises RuntimeError."""
+    give_up_at = monotonic() + timeout_seconds
+    while (status := answered_status(system, key=system.keys[-1])) != 200:
+        if monotonic() > give_up_at:
+            raise RuntimeError(f"{system.name} answers a request with {status or 'nothing'}")
+        sleep(0.1)
 
 
 @contextmanager

@@ -1,0 +1,115 @@
+"""Is it good enough? The goals, and what was measured against each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bench.matrix import LITELLM, MANY_INSTANCES, MANY_KEYS
+from bench.results import Results
+
+OURS = "llamactl"
+NO_SLOPE = 0.95
+"""Rounds differ by a few percent; what grew with the number of rows would be far below."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One goal; `measured` is NaN where the results lack it."""
+
+    text: str
+    wanted: str
+    measured: float
+    is_met: bool
+    digits: int = 0
+    unit: str = ""
+
+    @property
+    def told(self) -> str:
+        """The measured figure, to read."""
+        if math.isnan(self.measured):
+            return "not measured"
+        return f"{self.measured:,.{self.digits}f}{self.unit}"
+
+
+def _least(text: str, measured: float, least: float, digits: int = 0, unit: str = "") -> Goal:
+    wanted = f"≥ {least:,.{digits}f}{unit}"
+    return Goal(text, wanted, measured, measured >= least, digits, unit)
+
+
+def _most(text: str, measured: float, most: float, digits: int = 0, unit: str = "") -> Goal:
+    wanted = f"≤ {most:,.{digits}f}{unit}" if most else "0"
+    return Goal(text, wanted, measured, measured <= most, digits, unit)
+
+
+def goals(results: Results) -> list[Goal]:
+    """All goals, for one web process, in the order of the page."""
+    rate = results.median("requests", OURS, 64, "requests_per_second")
+    held = results.row("held", OURS, 5000)
+    failures = float(sum(held["failures"].values())) if held else math.nan
+    start = min((each["added_p50_ms"] for each in results.supervisor[:1]), default=math.nan)
+    idle = results.idle["worker_cores"] if results.idle else math.nan
+    return [
+        _least("requests/s at 64 clients, key and routing on", rate, 6500),
+        _least("the same, as a part of nginx", rate / _rate(results, "nginx"), 0.33, 2),
+        _least("the same, over LiteLLM's", rate / _rate(results, LITELLM), 50, 0, " x"),
+        _most(
+            "added to a request of one client (median)",
+            results.compared("requests", OURS, 1, "latency_p50_ms added"),
+            0.4,
+            2,
+            " ms",
+        ),
+        _least(
+            "200 streams x 100 tokens/s: events that arrive, of direct",
+            results.compared("streams", OURS, 200, "events_per_second ratio") * 100,
+            97,
+            1,
+            " %",
+        ),
+        _most(
+            "the same: added to the first event (median)",
+            results.compared("streams", OURS, 200, "latency_p50_ms added"),
+            15,
+            1,
+            " ms",
+        ),
+        _most("5,000 open streams x 2 tokens/s: errors", failures, 0),
+        _most(
+            "the same: memory of a stream",
+            results.median("held", OURS, 5000, "proxy_kib_each") * 1.024,
+            60,
+            0,
+            " kB",
+        ),
+        _most(
+            "the same: a new request beside them (p99)",
+            results.median("held", OURS, 5000, "probe_p99_ms"),
+            50,
+            0,
+            " ms",
+        ),
+        _least(
+            f"requests/s with {MANY_KEYS:,} keys, of those with one",
+            _slope(results, f"{MANY_KEYS:,} keys"),
+            NO_SLOPE,
+            2,
+        ),
+        _least(
+            f"requests/s with {MANY_INSTANCES:,} instances, of those with one",
+            _slope(results, f"{MANY_INSTANCES:,} instances"),
+            NO_SLOPE,
+            2,
+        ),
+        _most("added to the start of a backend (median)", start, 150, 0, " ms"),
+        _most("the worker beside 100 idle instances, of a core", idle * 100, 1, 2, " %"),
+    ]
+
+
+def _rate(results: Results, system: str) -> float:
+    return results.median("requests", system, 64, "requests_per_second")
+
+
+def _slope(results: Results, system: str) -> float:
+    rates = [results.median("database", name, 64, "requests_per_second") for name in (system, OURS)]
+    return rates[0] / rates[1]

@@ -1,0 +1,35 @@
+"""Who listens on a port?"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+from bench.processes import listeners
+
+
+def test_all_processes_that_share_a_listening_socket_are_found() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        child = subprocess.Popen(
+            [sys.executable, "-c", "print(flush=True); input()"],
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert child.stdout is not None
+        with child:
+            child.stdout.readline()
+            found = {process.pid for process in listeners(port)}
+            child.kill()
+    assert found == {os.getpid(), child.pid}
+
+
+def test_a_port_that_is_connected_to_is_not_listened_on() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+    ):
+        assert listeners(client.getsockname()[1]) == ()
