@@ -39,6 +39,7 @@ FAKE_PRINT              prints this text
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -55,10 +56,8 @@ _PARAMETER = re.compile(r'\b(name|filename)="([^"]*)"')
 
 def log(line: str) -> None:
     """Print at once; a log that can't be written to is no reason to end, as in llama-server."""
-    try:
+    with contextlib.suppress(OSError):
         os.write(1, f"{line}\n".encode())
-    except OSError:
-        pass
 
 
 class Knobs:

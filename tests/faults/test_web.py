@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from tests.e2e.stack import until
 from tests.faults import victims
@@ -19,6 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 CREATES = 200
 CALLERS = 50
+TOKENS = 220
 FROZEN_SECONDS = 7
 """Longer than a web process's traffic report is believed."""
 
@@ -91,6 +95,40 @@ def test_frozen_web_processes_lose_nothing(stack: FakeStack, key: str) -> None:
             traffic.is_over.wait(FROZEN_SECONDS)
         traffic.until_served()
     assert traffic.counts("both webs SIGSTOP").is_flawless
+
+
+def test_a_frozen_web_process_still_counts_when_its_instance_is_stopped(
+    stack: FakeStack, key: str
+) -> None:
+    with requests.post(
+        f"{stack.url}/v1/chat/completions",
+        json={"model": "two", "stream": True, "tokens": TOKENS, "delay": 0.05},
+        headers={"Authorization": f"Bearer {key}"},
+        stream=True,
+        timeout=60,
+    ) as response:
+        port = response.raw.connection.sock.getsockname()[1]
+        carrier = next(
+            web for web in victims.webs(stack) if port in victims.client_ports(stack, web)
+        )
+        with victims.frozen([carrier]):
+            # It should not be forgotten when its last report of its traffic has expired.
+            until(lambda: stop_of_two(stack), 30, "the stop asked for")
+            time.sleep(FROZEN_SECONDS)
+        assert response.content.count(b" token") == TOKENS
+    stack.until_status("two", "stopped")
+    stack.start_instance("two")
+
+
+def stop_of_two(stack: FakeStack) -> bool:
+    """Asked of whichever web process is not frozen: a connection may wait for the one that is."""
+    with suppress(requests.Timeout):
+        return requests.post(
+            f"{stack.url}/api/v1/instances/two/stop",
+            headers={"Authorization": f"Bearer {stack.management_key}"},
+            timeout=1,
+        ).ok
+    return False
 
 
 def test_many_creates_at_once_all_succeed_and_share_no_port(stack: FakeStack, key: str) -> None:
