@@ -19,7 +19,7 @@ class FakeStack(Stack):
     """A stack whose instances are the fake backend."""
 
     def __init__(self, data_dir: Path, program: Path, **environment: str) -> None:
-        settings = {"LLAMACTL_STOP_TIMEOUT": "2", "LLAMACTL_DRAIN_TIMEOUT": "15"}
+        settings = {"LLAMACTL_STOP_TIMEOUT": "2", "LLAMACTL_DRAIN_TIMEOUT": "30"}
         super().__init__(data_dir, **{**settings, **environment})
         self._program = program
 
