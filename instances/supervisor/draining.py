@@ -53,7 +53,7 @@ class TrafficWatch:
         self._clock = clock
         self._unreachable_since: float | None = None
         self._carriers: set[str] = set()
-        """The web processes that carried something when they were last heard of."""
+        """The web processes that carried something, or might, when they were last heard of."""
 
     def left(self) -> Left:
         """What is left now. May block for some seconds."""
@@ -64,16 +64,17 @@ class TrafficWatch:
         self._unreachable_since = None
         if not reports:
             return self._left_by_connections()
-        silent = self._silent_carriers(reports)
+        is_any_silent = self._is_any_silent(reports)
         if is_drained(reports, self._name, self._revision):
-            return self._left_by_connections() if silent else Left.NOTHING
+            return self._left_by_connections() if is_any_silent else Left.NOTHING
         return Left.USES if Traffic(reports).in_use(self._name) else Left.LOOKS
 
-    def _silent_carriers(self, reports: list[WebReport]) -> set[str]:
+    def _is_any_silent(self, reports: list[WebReport]) -> bool:
+        """Whether a web process that was not done with the instance reports no more."""
         silent = self._carriers - {report.web_id for report in reports}
-        carrying = {report.web_id for report in reports if report.in_flight.get(self._name)}
-        self._carriers = silent | carrying
-        return silent
+        busy = (each for each in reports if not is_drained([each], self._name, self._revision))
+        self._carriers = silent | {report.web_id for report in busy}
+        return bool(silent)
 
     def _left_by_connections(self) -> Left:
         return Left.USES if has_connections(self._port) else Left.NOTHING
