@@ -87,13 +87,15 @@ def end(stack: FakeStack) -> None:
     # --keep-backends leaves them for the next start, of which there is none.
     for instance in stack.call("GET", "/api/v1/instances").json():
         stack.call("POST", f"/api/v1/instances/{instance['name']}/stop")
-    for instance in stack.call("GET", "/api/v1/instances").json():
-        name = instance["name"]
-        until(
-            lambda name=name: stack.instance(name)["status"] in ("stopped", "failed"),
-            END_SECONDS,
-            f"{name} stopped",
-        )
+    at_rest = ("stopped", "failed")
+    until(
+        lambda: all(
+            instance["status"] in at_rest
+            for instance in stack.call("GET", "/api/v1/instances").json()
+        ),
+        END_SECONDS,
+        "all stopped",
+    )
     zombies = [
         child
         for child in victims.worker(stack).children(recursive=True)

@@ -51,7 +51,7 @@ def until_events_flow(stack: FakeStack) -> None:
 
         def is_heard() -> bool:
             listeners = cast(list[Any], broker.pubsub_numsub("llamactl:changes"))[0][1]
-            return listeners >= 1 and broker.llen("node.main") == 0
+            return bool(listeners >= 1 and broker.llen("node.main") == 0)
 
         until(is_heard, 30, "events")
         stack.call("POST", "/api/v1/instances/cold/stop")

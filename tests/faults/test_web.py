@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -107,7 +108,8 @@ def test_a_frozen_web_process_still_counts_when_its_instance_is_stopped(
         stream=True,
         timeout=60,
     ) as response:
-        port = response.raw.connection.sock.getsockname()[1]
+        connection: Any = response.raw.connection
+        port = connection.sock.getsockname()[1]
         carrier = next(
             web for web in victims.webs(stack) if port in victims.client_ports(stack, web)
         )

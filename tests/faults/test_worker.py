@@ -131,7 +131,7 @@ def test_a_real_model_outlives_the_worker(stack: FakeStack, key: str, gemma_mode
             timeout=120,
         ) as response,
     ):
-        lines = []
+        lines: list[bytes] = []
         for line in response.iter_lines():
             if not lines:
                 victims.worker(stack).kill()
