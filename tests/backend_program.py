@@ -11,6 +11,8 @@ and takes a JSON body that may say
 ``tokens``  how many tokens the answer has (default 3)
 ``delay``   seconds before each token (default 0)
 ``status``  answer with this HTTP status instead
+``nonce``   a word that the log then has on a line of its own (``nonce WORD``), once for each time
+            that the request was carried out; the tokens are ``WORD:1``, ``WORD:2`` and so on
 
 A POST of a form (``multipart/form-data``) is answered with what its parts were, see ``_form``.
 
@@ -37,6 +39,7 @@ FAKE_PRINT              prints this text
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -49,6 +52,12 @@ import time
 
 PIECE = " token"
 _PARAMETER = re.compile(r'\b(name|filename)="([^"]*)"')
+
+
+def log(line: str) -> None:
+    """Print at once; a log that can't be written to is no reason to end, as in llama-server."""
+    with contextlib.suppress(OSError):
+        os.write(1, f"{line}\n".encode())
 
 
 class Knobs:
@@ -175,6 +184,7 @@ class Server:
             tokens = int(request.get("tokens", 3))
             delay = float(request.get("delay", 0))
             status = int(request.get("status", 200))
+            nonce = str(request.get("nonce", ""))
             model = request.get("model", self._alias)
             is_stream = request.get("stream", False) is True
         except (ValueError, TypeError, AttributeError):
@@ -183,28 +193,33 @@ class Server:
         if status != 200:
             _send(connection, status, b'{"error":{"message":"as you like it"}}')
             return
+        if nonce:
+            log(f"nonce {nonce}")
+        pieces = [f" {nonce}:{number + 1}" if nonce else PIECE for number in range(tokens)]
         self._stats.add("in_flight")
         try:
             if is_stream:
-                self._stream(connection, model, tokens, delay)
+                self._stream(connection, model, pieces, delay)
             else:
                 time.sleep(tokens * delay)
                 self._stats.add("tokens", tokens)
-                _send(connection, 200, _document(model, PIECE * tokens))
+                _send(connection, 200, _document(model, "".join(pieces)))
         except OSError:
             self._stats.add("aborted")
             raise
         finally:
             self._stats.add("in_flight", -1)
 
-    def _stream(self, connection: socket.socket, model: str, tokens: int, delay: float) -> None:
+    def _stream(
+        self, connection: socket.socket, model: str, pieces: list[str], delay: float
+    ) -> None:
         connection.sendall(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
-        for _ in range(tokens):
+        for piece in pieces:
             self._wait_for_client(connection, delay)
-            connection.sendall(_chunk(b"data: " + _event(model) + b"\n\n"))
+            connection.sendall(_chunk(b"data: " + _event(model, piece) + b"\n\n"))
             self._stats.add("tokens")
         connection.sendall(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
@@ -273,8 +288,8 @@ def _chunk(payload: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(payload), payload)
 
 
-def _event(model: str) -> bytes:
-    choice = {"index": 0, "delta": {"content": PIECE}, "finish_reason": None}
+def _event(model: str, piece: str) -> bytes:
+    choice = {"index": 0, "delta": {"content": piece}, "finish_reason": None}
     return json.dumps(
         {"id": "fake", "object": "chat.completion.chunk", "model": model, "choices": [choice]}
     ).encode()
@@ -289,7 +304,6 @@ def _document(model: str, text: str) -> bytes:
 
 
 def _end(knobs: Knobs) -> None:
-    sys.stdout.flush()
     if "crash_signal" in knobs:
         number = int(knobs.number("crash_signal"))
         if number != signal.SIGKILL:
@@ -329,12 +343,11 @@ def main() -> None:
         ignored = knob in knobs
         signal.signal(number, signal.SIG_IGN if ignored else lambda *_: os._exit(0))
     for line in range(int(knobs.number("log_lines"))):
-        print(f"line {line}")
+        log(f"line {line}")
     if "print" in knobs:
-        print(knobs.text("print"))
+        log(knobs.text("print"))
     if "child" in knobs:
         _start_child(knobs.text("child"))
-    sys.stdout.flush()
     exits_at_once = "exit_code" in knobs or "crash_signal" in knobs
     if exits_at_once and "crash_after" not in knobs:
         _end(knobs)
@@ -344,13 +357,13 @@ def main() -> None:
     try:
         listener = socket.create_server((host, int(port)), family=family, backlog=512)
     except OSError as error:
-        print(f"couldn't bind HTTP server socket, hostname: {host}, port: {port}: {error}")
+        log(f"couldn't bind HTTP server socket, hostname: {host}, port: {port}: {error}")
         sys.exit(1)
     if "crash_after" in knobs:
         timer = threading.Timer(knobs.number("crash_after"), _end, (knobs,))
         timer.daemon = True
         timer.start()
-    print(f"main: server is listening on http://{host}:{port}", flush=True)
+    log(f"main: server is listening on http://{host}:{port}")
     Server(knobs, _option(arguments, "--alias", model)).serve_forever(listener)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import redis
 
-from instances.traffic import Traffic, is_drained, read_reports
+from instances.traffic import Traffic, WebReport, is_drained, read_reports
 from llamactl.events import client
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ class TrafficWatch:
 
     The web processes' reports say so. Where there are none (the broker is away, or has just come
     back, or no web process runs) nobody can say what is being carried; then the kernel is asked:
-    an instance without an open connection to its port has nobody to answer to.
+    an instance without an open connection to its port has nobody to answer to. So it is where a web
+    process that carried something reports no more: it was killed, or only stands still.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class TrafficWatch:
         self._revision = revision
         self._clock = clock
         self._unreachable_since: float | None = None
+        self._carriers: set[str] = set()
+        """The web processes that carried something, or might, when they were last heard of."""
 
     def left(self) -> Left:
         """What is left now. May block for some seconds."""
@@ -61,9 +64,17 @@ class TrafficWatch:
         self._unreachable_since = None
         if not reports:
             return self._left_by_connections()
+        is_any_silent = self._is_any_silent(reports)
         if is_drained(reports, self._name, self._revision):
-            return Left.NOTHING
+            return self._left_by_connections() if is_any_silent else Left.NOTHING
         return Left.USES if Traffic(reports).in_use(self._name) else Left.LOOKS
+
+    def _is_any_silent(self, reports: list[WebReport]) -> bool:
+        """Whether a web process that was not done with the instance reports no more."""
+        silent = self._carriers - {report.web_id for report in reports}
+        busy = (each for each in reports if not is_drained([each], self._name, self._revision))
+        self._carriers = silent | {report.web_id for report in busy}
+        return bool(silent)
 
     def _left_by_connections(self) -> Left:
         return Left.USES if has_connections(self._port) else Left.NOTHING

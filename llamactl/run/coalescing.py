@@ -30,6 +30,9 @@ class Coalescing:
         held = self._held
         if held:
             self._held = []
+            if self._transport.is_closing():
+                # The client left within this turn; uvloop's transport would raise.
+                return
             self._transport.write(held[0] if len(held) == 1 else b"".join(held))
 
     def close(self) -> None:

@@ -59,13 +59,15 @@ class Stack:
         }
         data_dir.mkdir(parents=True, exist_ok=True)
         (data_dir / "llamactl.yaml").touch()
+        self.arguments: list[str] = []
+        """What ``manage.py run`` is told besides."""
         self.output = data_dir / "output.txt"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "run"],
+                [sys.executable, "manage.py", "run", *self.arguments],
                 cwd=ROOT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

@@ -25,3 +25,8 @@ def test_the_first_heartbeat_makes_the_node() -> None:
     node = Node.objects.get()
     assert (node.name, node.kind) == ("new", Node.Kind.WORKER)
     assert node.is_alive(timezone.now())
+
+
+def test_a_heartbeat_from_before_the_clock_was_set_back_makes_nobody_alive() -> None:
+    beat("one")
+    assert not Node.objects.get().is_alive(timezone.now() - timedelta(hours=1))

@@ -70,6 +70,39 @@ def test_without_a_report_connections_decide(web: Web, is_open: bool) -> None:
     assert (web.watch().left() is Left.USES) is is_open
 
 
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize(
+    "last",
+    [
+        WebReport("b", 5, {"one": 1}),
+        # It may have taken a request after this report, and before it fell silent.
+        WebReport("b", 4),
+    ],
+)
+def test_a_web_process_that_fell_silent_amid_a_request_is_not_forgotten(
+    web: Web, last: WebReport, is_open: bool
+) -> None:
+    # Killed, its connection is closed; frozen, it goes on reading once it wakes up.
+    web.reports = [WebReport("a", 5), last]
+    watch = web.watch()
+    assert watch.left() is not Left.NOTHING
+    web.reports = [WebReport("a", 5)]
+    web.has_connections = is_open
+    assert (watch.left() is Left.USES) is is_open
+    assert (watch.left() is Left.USES) is is_open
+
+
+def test_a_web_process_that_reports_again_is_believed(web: Web) -> None:
+    silent, carrying = [WebReport("a", 5)], [WebReport("a", 5), WebReport("b", 5, {"one": 1})]
+    web.has_connections = True  # kept alive, and idle
+    watch = web.watch()
+    for reports in (carrying, silent, carrying):
+        web.reports = reports
+        assert watch.left() is Left.USES
+    web.reports = [WebReport("a", 5), WebReport("b", 5)]
+    assert watch.left() is Left.NOTHING
+
+
 def test_without_a_broker_connections_decide_after_a_while(web: Web) -> None:
     web.reports = None
     watch = web.watch()

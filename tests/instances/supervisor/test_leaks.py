@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
 
 from instances.states import Status
 from llamactl.config import AppConfig
@@ -52,6 +57,46 @@ def test_thirty_starts_and_stops_leave_nothing_open_and_nobody_behind(
             before = descriptors()
     assert not children()
     no_more_than(before)
+
+
+def test_five_hundred_starts_and_stops_cost_no_memory(
+    node: NodeUnderTest,
+    fake_backend: Callable[..., AppConfig],
+    broker: None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # pytest keeps every record, which would be most of what is measured.
+    caplog.set_level(logging.ERROR)
+    fake_backend(drain_timeout=0)
+    node.start(is_ready=lambda *_: True)
+    program = tmp_path / "sleeper"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    names = [f"i{number}" for number in range(20)]
+    for name in names:
+        node.create(name, command_override=str(program))
+
+    def cycle() -> None:
+        for name in names:
+            node.ask_start(name)
+        for name in names:
+            node.reaches(Status.RUNNING, name, seconds=20)
+        for name in names:
+            node.ask_stop(name)
+        for name in names:
+            node.reaches(Status.STOPPED, name, seconds=20)
+
+    for _ in range(5):  # pools and caches fill
+        cycle()
+    before, memory = descriptors(), psutil.Process().memory_info().rss
+    for _ in range(25):
+        cycle()
+    assert not children()
+    no_more_than(before)
+    growth = psutil.Process().memory_info().rss - memory
+    print(f"grown by {growth / 2**20:.1f} MiB")
+    assert growth < 16 * 2**20
 
 
 def test_a_supervisor_leaves_no_thread_and_no_descriptor(node: NodeUnderTest) -> None:

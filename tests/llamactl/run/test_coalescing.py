@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
+
+import uvloop
 
 from llamactl.run.coalescing import Coalescing
 
@@ -60,3 +63,27 @@ async def test_what_is_held_is_written_before_another_protocol_takes_over() -> N
     transport.write(b"before")
     transport.set_protocol(websocket)
     assert wire.calls == [b"before", websocket]
+
+
+async def test_what_is_held_for_a_client_that_left_meanwhile_is_dropped() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        loop = uvloop.new_event_loop()
+        errors: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: errors.append(context))
+        await asyncio.to_thread(loop.run_until_complete, _write_to_one_that_left(ours))
+        await asyncio.to_thread(loop.close)
+    assert errors == []
+
+
+async def _write_to_one_that_left(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=connection)
+    transport.abort()
+    # uvloop closes it in its next turn, and only then does a write raise.
+    await asyncio.sleep(0.01)
+    held = Coalescing(transport, loop)
+    held.write(b"too late")
+    await asyncio.sleep(0)
+    held.write(b"later still")
+    held.close()

@@ -1,0 +1,146 @@
+"""The database is locked by somebody else, or away, for longer than anybody waits for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.e2e.stack import until
+from tests.faults.stack import FakeStack, running
+from tests.faults.traffic import Traffic
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+SHORT_SECONDS = 6
+LONG_SECONDS = 23
+"""Longer than the 20 s for which SQLite waits."""
+AWAY_SECONDS = 5
+
+WARM = ("one", "two", "crashing")
+COLD = ("red", "green", "blue")
+NAMES = (*WARM, *COLD)
+
+HOLD = """
+import sqlite3, sys, time
+database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+database.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+sys.stdin.read()
+database.execute("COMMIT")
+"""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Iterator[FakeStack]:
+    directory = tmp_path_factory.mktemp("llamactl") / "data"
+    with running(directory, program) as stack:
+        for name in WARM:
+            stack.run_fake(name)
+        for name in COLD:
+            stack.create_fake(name)
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def key(stack: FakeStack) -> str:
+    return stack.new_key()
+
+
+@contextmanager
+def locked(stack: FakeStack) -> Iterator[None]:
+    """Nobody else can write while the block runs."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(stack.data_dir / "llamactl.db")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        yield
+        holder.communicate(b"")
+    assert holder.returncode == 0
+
+
+@pytest.mark.parametrize("seconds", [SHORT_SECONDS, LONG_SECONDS])
+def test_a_locked_database_delays_wishes_and_records_and_nothing_else(
+    stack: FakeStack, key: str, seconds: int
+) -> None:
+    for name in COLD:
+        if stack.backends(name):
+            stack.stop_instance(name)
+    crashes = stack.crashes("crashing")
+    crashing = stack.one_backend("crashing")
+    answers: list[requests.Response] = []
+    asks = [
+        threading.Thread(target=lambda name=name: answers.append(stack.chat(name, key)))
+        for name in COLD
+    ]
+    with Traffic(stack, key, ["one", "two"], is_managed=False) as traffic:
+        traffic.until_streaming()
+        with locked(stack):
+            for each in asks:
+                each.start()
+            crashing.kill()
+            until(
+                lambda: [p.pid for p in stack.backends("crashing")] not in ([], [crashing.pid]),
+                30,
+                "the crashed one restarted",
+            )
+            # What only reads goes on.
+            assert stack.call("GET", "/api/v1/instances").ok
+            traffic.is_over.wait(seconds)
+        for each in asks:
+            each.join(60)
+        for name in COLD:
+            assert stack.chat(name, key).status_code == 200
+        traffic.until_served()
+    counts = traffic.counts(f"database locked for {seconds} s")
+    print([answer.status_code for answer in answers])
+    assert counts.is_flawless
+    assert len(answers) == len(COLD)
+    for answer in answers:
+        assert answer.status_code == 200 or (
+            answer.status_code == 503 and int(answer.headers["Retry-After"]) > 0
+        ), answer.text
+    until(lambda: stack.crashes("crashing") == crashes + 1, 30, "the crash recorded")
+    stack.until_status("crashing", "running")
+    assert stack.chat("crashing", key).status_code == 200
+    for name in NAMES:
+        stack.one_backend(name)
+
+
+def test_a_database_that_is_away_for_a_while_stops_no_answer(stack: FakeStack, key: str) -> None:
+    if stack.backends("red"):
+        stack.stop_instance("red")
+    with Traffic(stack, key, ["one", "two"], is_managed=False) as traffic:
+        traffic.until_streaming()
+        with away(stack):
+            assert stack.call("GET", "/api/v1/instances").status_code == 503
+            answer = stack.chat("red", key)
+            assert (answer.status_code, int(answer.headers["Retry-After"]) > 0) == (503, True)
+            traffic.is_over.wait(AWAY_SECONDS)
+        assert stack.chat("red", key).status_code == 200
+        traffic.until_served()
+    assert traffic.counts("database away").is_flawless
+    assert stack.query("PRAGMA integrity_check") == [("ok",)]
+    assert len(stack.call("GET", "/api/v1/instances").json()) == len(NAMES)
+
+
+@contextmanager
+def away(stack: FakeStack) -> Iterator[None]:
+    """As on a volume that is unmounted for a moment."""
+    files = list(stack.data_dir.glob("llamactl.db*"))
+    for file in files:
+        file.rename(file.with_name(f"{file.name}.away"))
+    try:
+        yield
+    finally:
+        for file in files:
+            file.with_name(f"{file.name}.away").rename(file)

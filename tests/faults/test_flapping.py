@@ -1,0 +1,116 @@
+"""Many operators at once wish for everything and its opposite."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults import victims
+from tests.faults.stack import FakeStack, running
+from tests.faults.traffic import Traffic
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+SECONDS = 5
+"""For each of the two last wishes."""
+OPERATORS = 8
+LOOK_SECONDS = 0.05
+
+
+class Operator(threading.Thread):
+    """Does what comes to mind with two instances, one of which comes and goes."""
+
+    def __init__(self, stack: FakeStack, program: Path, number: int) -> None:
+        super().__init__(daemon=True)
+        self._stack = stack
+        self._chance = random.Random(number)
+        self._document = {
+            "backend_type": "llama_cpp",
+            "backend_options": {"model": "fake"},
+            "command_override": str(program),
+        }
+        self.statuses: Counter[str] = Counter()
+
+    def run(self) -> None:
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            name = self._chance.choice(["flapping", "flapping", "passing"])
+            wish = self._chance.choice(["start", "stop", "restart", "update", "delete", "create"])
+            if name == "flapping" and wish == "delete":
+                continue
+            path = f"/api/v1/instances/{name}"
+            if wish == "update":
+                response = self._stack.call("PUT", path, self._document)
+            elif wish == "delete":
+                response = self._stack.call("DELETE", path)
+            elif wish == "create":
+                response = self._stack.call("POST", path, self._document)
+            else:
+                response = self._stack.call("POST", f"{path}/{wish}")
+            self.statuses[f"{wish} {response.status_code}"] += 1
+
+
+class Witness(threading.Thread):
+    """Looks all the while for an instance that runs twice."""
+
+    def __init__(self, worker: psutil.Process) -> None:
+        super().__init__(daemon=True)
+        self.is_over = threading.Event()
+        self.looks = 0
+        self.seen_twice: set[str] = set()
+        self._worker = worker
+
+    def run(self) -> None:
+        while not self.is_over.wait(LOOK_SECONDS):
+            self.looks += 1
+            running: Counter[str] = Counter()
+            for child in self._worker.children():
+                try:
+                    words = child.cmdline()
+                    if "--alias" in words and child.status() != psutil.STATUS_ZOMBIE:
+                        running[words[words.index("--alias") + 1]] += 1
+                except psutil.Error:
+                    continue
+            self.seen_twice |= {name for name, number in running.items() if number > 1}
+
+
+def test_it_ends_in_the_last_wish_and_others_notice_nothing(tmp_path: Path, program: Path) -> None:
+    with running(tmp_path / "data", program) as stack:
+        stack.run_fake("steady")
+        stack.create_fake("flapping")
+        key = stack.new_key()
+        witness = Witness(victims.worker(stack))
+        witness.start()
+        with Traffic(stack, key, ["steady"], is_managed=False) as traffic:
+            flap(stack, program, "start")
+            stack.until_status("flapping", "running", 30)
+            stack.one_backend("flapping")
+            assert stack.chat("flapping", key).status_code == 200
+            flap(stack, program, "stop")
+            stack.until_status("flapping", "stopped", 30)
+            assert stack.backends("flapping") == []
+            traffic.until_served()
+        assert traffic.counts("flapping").is_flawless
+        witness.is_over.set()
+        witness.join()
+        assert witness.looks > 10
+        assert witness.seen_twice == set()
+
+
+def flap(stack: FakeStack, program: Path, last_wish: str) -> None:
+    operators = [Operator(stack, program, number) for number in range(OPERATORS)]
+    for operator in operators:
+        operator.start()
+    for operator in operators:
+        operator.join()
+    for name in ("flapping", "passing"):
+        stack.call("POST", f"/api/v1/instances/{name}/{last_wish}")
+    statuses = sum((operator.statuses for operator in operators), Counter())
+    print(dict(statuses))
+    assert not [each for each in statuses if each.split()[1].startswith("5")]

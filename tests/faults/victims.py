@@ -1,0 +1,77 @@
+"""Which processes make up a running stack, and how are they done harm to?"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from tests.e2e.stack import Stack, until
+
+BACK_SECONDS = 30
+
+
+def _children(stack: Stack, word: str) -> list[psutil.Process]:
+    assert stack.process is not None
+    found = []
+    for process in psutil.Process(stack.process.pid).children():
+        try:
+            if word in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def webs(stack: Stack) -> list[psutil.Process]:
+    return _children(stack, "llamactl.run.web")
+
+
+def worker(stack: Stack) -> psutil.Process:
+    found: psutil.Process = until(lambda: _children(stack, "celery"), BACK_SECONDS, "a worker")[0]
+    return found
+
+
+def broker(stack: Stack) -> psutil.Process:
+    found: psutil.Process = until(lambda: _children(stack, "valkey"), BACK_SECONDS, "a broker")[0]
+    return found
+
+
+def said(stack: Stack, text: str) -> int:
+    """How often ``manage.py run`` has said so: ``worker ready`` once for each start."""
+    return stack.output.read_text(errors="replace").count(text)
+
+
+@contextmanager
+def coming_back(stack: Stack, name: str, times: int = 1) -> Iterator[None]:
+    """What is called ``name`` ends in the block, and is ready again after it."""
+    before = said(stack, f"{name} ready")
+    yield
+    until(
+        lambda: said(stack, f"{name} ready") >= before + times,
+        BACK_SECONDS,
+        f"{name} back:\n{stack.output.read_text()[-2000:]}",
+    )
+
+
+@contextmanager
+def frozen(processes: list[psutil.Process]) -> Iterator[None]:
+    """Stopped for the length of the block, as on a host that swaps or migrates."""
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+
+
+def client_ports(stack: Stack, process: psutil.Process) -> set[int]:
+    """The ports of the clients that are connected to a web process; freeze it before."""
+    return {
+        connection.raddr.port
+        for connection in process.net_connections("tcp")
+        if connection.raddr and connection.laddr.port == stack.port
+    }
