@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from django.core.handlers.asgi import ASGIHandler
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from django.test import Client
 
 from instances import lifecycle
 from instances.api import log_events
-from instances.api.log_events import CUT_MARK, EventWriter, LogFollower
+from instances.api.log_events import CUT_MARK, READERS, EventWriter, LogFollower
 from instances.errors import TooManyFollowers
 from instances.supervisor.cutting import cut
 from instances.supervisor.logfiles import log_path
@@ -265,19 +267,33 @@ async def test_a_client_that_goes_is_noticed_while_nothing_happens(
 
 
 async def test_followers_hold_neither_threads_nor_connections(log: Path, follow: Follow) -> None:
-    def connections() -> int:
-        names = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
-        return sum("sqlite3" in os.path.realpath(name) for name in names)
+    opened: WeakSet[BaseDatabaseWrapper] = WeakSet()
+    before = set(threading.enumerate())
 
-    await follow().first_chunk()
-    await asyncio.sleep(0.3)  # it has its threads by now
-    before = (threading.active_count(), connections())
-    exchanges = [follow() for _ in range(5)]
-    for exchange in exchanges:
-        await exchange.first_chunk()
-    async with asyncio.timeout(10):
-        while (threading.active_count(), connections()) > before:
+    def note(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        opened.add(connection)
+
+    def held() -> tuple[list[str], int]:
+        # The two readers are shared by all followers, and stay.
+        threads = set(threading.enumerate()) - before - READERS._threads
+        # Not the open files: SQLite keeps those of a closed connection for the next one.
+        connections = [each for each in list(opened) if each.connection is not None]
+        return sorted(thread.name for thread in threads), len(connections)
+
+    connection_created.connect(note)
+    try:
+        exchanges = [follow() for _ in range(5)]
+        for exchange in exchanges:
+            await exchange.first_chunk()
+        assert opened, "nothing was counted"
+        for _ in range(1000):
+            if held() == ([], 0):
+                break
             await asyncio.sleep(0.01)
+        assert held() == ([], 0)
+        assert len(log_events._followers) == 5
+    finally:
+        connection_created.disconnect(note)
     for exchange in exchanges:
         exchange.hang_up()
         await exchange.finish()
