@@ -13,6 +13,7 @@ from django.test import Client
 from instances.errors import BackendStartFailed, InstanceNotFound, InstanceShuttingDown
 from llamactl.errors import InvalidRequest, LlamactlError
 from llamactl.openapi.views import document
+from nodes.errors import NodeDrained
 from proxy import errors
 from tests.contract.operations import OPERATIONS, SWAGGER
 
@@ -170,6 +171,7 @@ SHAPES = [
     ("/v1/messages", "AnthropicError"),
     ("/api/v1/instances/gemma/proxy/x", "Error"),
     ("/llama-cpp/gemma/props", "Error"),
+    ("/llama-cpp/gemma/v1/models", "OpenAIError"),
 ]
 ERRORS: list[LlamactlError] = [
     errors.MissingKey(),
@@ -180,6 +182,10 @@ ERRORS: list[LlamactlError] = [
     errors.UriTooLong(1),
     errors.BackendUnreachable("it does not answer"),
     errors.StartNotAsked(),
+    errors.NothingThere("/x"),
+    errors.NotLlamaCpp("gemma"),
+    errors.NoWebUI("gemma", "/"),
+    NodeDrained("main"),
     InvalidRequest("no model"),
     InstanceNotFound("gemma"),
     InstanceShuttingDown("later", retry_after=5),

@@ -50,6 +50,22 @@ _PARAMETERS: dict[str, Document] = {
         "schema": {"type": "string"},
         "example": "health",
     },
+    "model": {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "description": "The id that the list has. Its slashes need not be escaped.",
+        "schema": {"type": "string"},
+        "example": _NAME,
+    },
+    "slot": {
+        "name": "slot",
+        "in": "path",
+        "required": True,
+        "description": "The slot's id in the list of slots.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 9999},
+        "example": 0,
+    },
 }
 
 
@@ -114,8 +130,6 @@ _LLAMA_CPP: tuple[LlamactlError, ...] = (
     *_STARTING,
     errors.PermissionDenied(),
     errors.NotLlamaCpp(_NAME),
-    errors.NothingThere("/tools"),
-    errors.NoWebUI(_NAME, "/"),
 )
 
 SIDES = {
@@ -124,7 +138,13 @@ SIDES = {
         Side("openai.yaml", "/v1/chat/completions", "OpenAIError", _BY_MODEL),
         Side("openai_audio.yaml", "/v1/audio", "OpenAIError", _BY_MODEL),
         Side("anthropic.yaml", "/v1/messages", "AnthropicError", _BY_MODEL),
-        Side("llama_cpp.yaml", "/llama-cpp", "Error", _LLAMA_CPP),
+        Side(
+            "llama_cpp.yaml",
+            f"/llama-cpp/{_NAME}/props",
+            "Error",
+            (*_LLAMA_CPP, errors.NothingThere("/tools"), errors.NoWebUI(_NAME, "/")),
+        ),
+        Side("llama_cpp_v1.yaml", f"/llama-cpp/{_NAME}/v1/models", "OpenAIError", _LLAMA_CPP),
         Side("instance_proxy.yaml", "/api/v1", "Error", _BY_NAME, key=Key.MANAGEMENT),
     )
 }
