@@ -8,6 +8,7 @@ from django.http import QueryDict
 
 from llamactl.errors import InvalidParameter
 
+MAX_LINES = 10**18 - 1
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 # As JSON writes numbers, which is what clients made from the schema send.
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", re.ASCII)

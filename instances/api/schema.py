@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, PolymorphicProxySerializer
 
 from instances.api import examples
-from instances.api.parameters import MAX_WAIT_SECONDS
+from instances.api.parameters import MAX_LINES, MAX_WAIT_SECONDS
 from instances.api.serializers import (
     CommandSerializer,
     InstanceSerializer,
@@ -61,7 +61,7 @@ _WAIT = OpenApiParameter(
 )
 _LINES = OpenApiParameter(
     "lines",
-    int,
+    {"type": "integer", "minimum": -MAX_LINES, "maximum": MAX_LINES},
     description="Only the last so many lines, over rotated files too; 0 for all of the current"
     " file. With follow the default is 100.",
 )

@@ -27,9 +27,11 @@ class InstanceViewSet(ApiViewSet):
     @schema.create_instance
     def create(self, request: Request, name: str) -> Response:
         document = body_of(request) or {}
-        if flag_of(request.query_params, "dry_run"):
+        is_dry_run = flag_of(request.query_params, "dry_run")
+        is_strict = flag_of(request.query_params, "strict")
+        if is_dry_run:
             return Response(rehearsal.rehearse_create(name, document).to_document())
-        if flag_of(request.query_params, "strict"):
+        if is_strict:
             rehearsal.refuse_faulty_create(name, document)
         return _saved(lifecycle.create(name, document, cause=CAUSE), status=201)
 
@@ -40,9 +42,11 @@ class InstanceViewSet(ApiViewSet):
     @schema.replace_options
     def update(self, request: Request, name: str) -> Response:
         document = whole_options(body_of(request))
-        if flag_of(request.query_params, "dry_run"):
+        is_dry_run = flag_of(request.query_params, "dry_run")
+        is_strict = flag_of(request.query_params, "strict")
+        if is_dry_run:
             return Response(rehearsal.rehearse_update(name, document).to_document())
-        if flag_of(request.query_params, "strict"):
+        if is_strict:
             rehearsal.refuse_faulty_update(name, document)
         return _saved(lifecycle.update(name, document, cause=CAUSE), status=200)
 

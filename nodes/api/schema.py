@@ -6,6 +6,7 @@ from typing import Any
 
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 
+from llamactl.config.schema import NAME_PATTERN
 from llamactl.openapi import operation
 from nodes.api.serializers import NodeSerializer
 from nodes.errors import InvalidNodeName, NodeNotFound
@@ -13,7 +14,7 @@ from nodes.errors import InvalidNodeName, NodeNotFound
 _TAG = "Nodes"
 _NAME = OpenApiParameter(
     "name",
-    str,
+    {"type": "string", "pattern": NAME_PATTERN},
     OpenApiParameter.PATH,
     description="The node, as GET /api/v1/nodes calls it.",
     examples=[OpenApiExample("main", value="main")],

@@ -41,6 +41,11 @@ CONFIG = SchemathesisConfig.from_dict(
                 "include-operation-id": MAY_WAIT_IN_VAIN,
                 "checks": {"not_a_server_error": {"expected-statuses": ["2xx", "4xx", 503]}},
             },
+            {
+                # Here it is served by WSGI, under which a log can't be followed.
+                "include-operation-id": "read_instance_log",
+                "checks": {"not_a_server_error": {"expected-statuses": ["2xx", "4xx", 501]}},
+            },
         ],
     }
 )
@@ -53,6 +58,14 @@ MANAGEMENT = {
 }
 management = schemathesis.openapi.from_dict({**DOCUMENT, "paths": MANAGEMENT}, config=CONFIG)
 management.app = application
+
+
+@management.hook
+def filter_case(context: schemathesis.HookContext, case: schemathesis.Case) -> bool:
+    """Without ``null`` for a new instance: it is the same as no body, which is no violation."""
+    return case.operation.definition.raw["operationId"] != "create_instance" or (
+        case.body is not None
+    )
 
 
 @pytest.fixture

@@ -101,3 +101,36 @@ def test_without_a_good_key_it_answers_as_documented(
     said = DOCUMENT["components"]["responses"][refusal]["content"]["application/json"]
     examples = [example["value"] for example in said["examples"].values()]
     assert response.json() in examples
+
+
+FORMS = [
+    pytest.param(path, said, id=path)
+    for path, operations in PROXIED.items()
+    for operation in operations.values()
+    for media_type, said in operation.get("requestBody", {}).get("content", {}).items()
+    if media_type == "multipart/form-data"
+]
+
+
+@pytest.mark.parametrize(("path", "said"), FORMS)
+def test_a_form_is_sent_as_documented_and_reaches_the_instance_it_names(
+    stack: Stack, session: requests.Session, path: str, said: dict[str, Any]
+) -> None:
+    fields = {**said["example"]}
+    files = {"file": (fields.pop("file"), b"RIFF", "audio/wav")}
+
+    def send(**more: str) -> requests.Response:
+        return session.post(
+            stack.url + path.format(name="gemma"),
+            data=fields | more,
+            files=files,
+            headers={"X-API-Key": stack.management_key},
+            timeout=30,
+        )
+
+    # It should be the backend that answers, with the names of the fields that it got.
+    answer = send(model="gemma").json()
+    assert set(answer["text"].split()) == {*fields, "model", "file"}
+    if "model" in fields:
+        refused = send()
+        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")

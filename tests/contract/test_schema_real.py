@@ -23,8 +23,11 @@ DOCUMENT = document()
 def stack(tmp_path_factory: pytest.TempPathFactory, gemma_model: Path) -> Iterator[Stack]:
     """The instances that the document's examples speak of."""
     options = {"model": str(gemma_model), "ctx_size": 2048, "parallel": 1, "threads": 1}
+    shown = {"metrics": True, "props": True, "slots": True}
+    slots = str(tmp_path_factory.mktemp("slots"))
     for stack in running_stack(tmp_path_factory.mktemp("llamactl"), LLAMACTL_STOP_TIMEOUT="2"):
-        stack.create("gemma", options)
+        stack.create("gemma", {**options, **shown, "slot_save_path": slots})
+        stack.call("POST", "/api/v1/instances/gemma/start?wait=60")
         stack.create("embedder", {**options, "embeddings": True, "pooling": "mean"})
         yield stack
 
@@ -83,3 +86,44 @@ def test_each_event_of_a_stream_is_a_chunk_as_documented(stack: Stack) -> None:
     }
     for event in events:
         jsonschema.Draft202012Validator(schema).validate(json.loads(event))
+
+
+BELOW = "/llama-cpp/{name}/"
+NOT_OF_A_SMALL_CHAT_MODEL = {
+    *("infill", "rerank", "reranking", "audio/transcriptions"),
+    # Of router mode, and of an answer that is being made.
+    *("models/load", "models/sse", "v1/stream"),
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        (method, path)
+        for path, operations in DOCUMENT["paths"].items()
+        for method in operations
+        if path.startswith(BELOW) and path.removeprefix(BELOW) not in NOT_OF_A_SMALL_CHAT_MODEL
+    ],
+)
+def test_below_llama_cpp_it_is_answered_as_documented(stack: Stack, method: str, path: str) -> None:
+    operation = DOCUMENT["paths"][path][method]
+    said = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    examples = said.get("examples") or {"only": {"value": said.get("example")}}
+    query = {it["name"]: it["example"] for it in operation["parameters"] if it["in"] == "query"}
+    name = "embedder" if "embedding" in path else "gemma"
+    for example in examples.values():
+        response = requests.request(
+            method,
+            stack.url + path.format(name=name, path="chat/completions", slot=0),
+            params=query,
+            json=example["value"],
+            headers={"Authorization": f"Bearer {stack.management_key}"},
+            timeout=120,
+        )
+        assert response.status_code == 200, response.text
+        content = operation["responses"]["200"]["content"]
+        media_type = response.headers["content-type"].partition(";")[0]
+        assert media_type in content
+        if media_type == "application/json":
+            whole = {**content[media_type]["schema"], "components": DOCUMENT["components"]}
+            jsonschema.Draft202012Validator(whole).validate(response.json())

@@ -104,6 +104,8 @@ def test_dry_run_of_a_name_that_is_taken_is_possible(api: Client) -> None:
         ("POST", "?dry_run=perhaps", {}, 400, "invalid_parameter"),
         ("POST", "?dry_run=", {}, 400, "invalid_parameter"),
         ("POST", "?strict=2", {}, 400, "invalid_parameter"),
+        ("POST", "?dry_run=true&strict=2", {}, 400, "invalid_parameter"),
+        ("PUT", "?dry_run=true&strict=2", {}, 400, "invalid_parameter"),
         ("PUT", "?dry_run=true", {}, 404, "invalid_instance"),
         ("PUT", "?strict=true", {}, 404, "invalid_instance"),
     ],
