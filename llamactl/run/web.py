@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import sys
 
@@ -81,7 +82,17 @@ def configuration(application: Application | str) -> uvicorn.Config:
     )
 
 
+def allow_many_connections() -> None:
+    """Open as many files as we may: a stream needs two, and shells allow 1,024 at first.
+
+    Here and not in the parent, because backends would inherit it, and some still use select().
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main(descriptors: list[str]) -> None:
+    allow_many_connections()
     config = configuration("llamactl.asgi:application")
     Server(config).run([socket.socket(fileno=int(fd)) for fd in descriptors])
 
