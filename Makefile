@@ -19,7 +19,7 @@ demo: .venv/.demo
 	@$(BIN)/python manage.py run --demo $(ARGS)
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check

@@ -126,6 +126,7 @@ MEANINGS = {
     501: "Not under the server that llamactl runs under.",
     502: "The backend failed to start, and the error says why; or it broke off its answer.",
     503: "Not ready yet, or not reachable now; Retry-After says when to try again.",
+    504: "The backend is there, and was silent for longer than it may be.",
 }
 
 WITHOUT_A_KEY = [

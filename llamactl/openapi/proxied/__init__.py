@@ -108,7 +108,9 @@ _ANY: tuple[LlamactlError, ...] = (
     errors.InvalidKey(),
     errors.BodyTooLarge(64 * 1024 * 1024),
     errors.UriTooLong(8000),
+    errors.Unexpected(),
     errors.BackendUnreachable(f"instance {_NAME} runs, but does not answer; see its log"),
+    errors.BackendStalled(f"the backend of {_NAME} sent nothing for 600 s"),
     InstanceNotRunning(f"instance {_NAME} is not running; start it first"),
 )
 _BY_MODEL: tuple[LlamactlError, ...] = (
