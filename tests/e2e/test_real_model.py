@@ -39,10 +39,10 @@ def stream_of(stack: Stack, key: str, *, max_tokens: int) -> openai.Stream[Any]:
     )
 
 
-def test_twenty_concurrent_first_requests_make_one_process(stack: Stack, demo: str) -> None:
-    with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: stack.chat("demo", demo, max_tokens=2), range(20)))
-    assert [answer.status_code for answer in answers] == [200] * 20
+def test_a_hundred_concurrent_first_requests_make_one_process(stack: Stack, demo: str) -> None:
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(lambda _: stack.chat("demo", demo, max_tokens=2), range(100)))
+    assert [answer.status_code for answer in answers] == [200] * 100
     assert len(stack.backends("demo")) == 1
     log = stack.call("GET", "/api/v1/instances/demo/logs").text
     assert log.count("started at") == 1
@@ -122,7 +122,7 @@ def test_key_of_one_instance_opens_no_other(stack: Stack, demo: str) -> None:
     assert [model.id for model in client(stack, key).models.list()] == ["other"]
 
 
-def test_revoked_key_stops_working_within_a_second(stack: Stack, demo: str) -> None:
+def test_revoked_key_stops_working(stack: Stack, demo: str) -> None:
     key = stack.new_key(name="to be revoked")
     assert client(stack, key).models.list().data
     newest = stack.call("GET", "/api/v1/auth/keys").json()[0]
@@ -137,13 +137,13 @@ def test_revoked_key_stops_working_within_a_second(stack: Stack, demo: str) -> N
 
 
 @pytest.mark.parametrize("tokens_before", [0, 3])
-def test_client_that_hangs_up_frees_the_slot_within_a_second(
+def test_client_that_hangs_up_frees_the_slot(
     stack: Stack, demo: str, tokens_before: int
 ) -> None:
     stream = stream_of(stack, demo, max_tokens=900)
     for _, _chunk in zip(range(tokens_before), stream, strict=False):
         pass
-    until(lambda: stack.busy_slots("demo") == 1, 5, "one slot busy")
+    until(lambda: stack.busy_slots("demo") == 1, 20, "one slot busy")
     stream.close()
     until(lambda: stack.busy_slots("demo") == 0, 15, "the slot free")
 
@@ -160,7 +160,7 @@ def test_client_that_hangs_up_without_reading_anything_frees_the_slot(
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {demo}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
-        until(lambda: stack.busy_slots("demo") == 1, 5, "one slot busy")
+        until(lambda: stack.busy_slots("demo") == 1, 20, "one slot busy")
     until(lambda: stack.busy_slots("demo") == 0, 15, "the slot free")
 
 
