@@ -17,15 +17,10 @@ from instances.models import Instance
 from instances.options import InstanceOptions, parse_options, stored_options, validate_name
 from instances.ports import choose_port
 from instances.preflight import Finding, FindingDocument
-from instances.supervisor.command_shown import (
-    HIDDEN,
-    masked_argv,
-    shown_command,
-    sounds_secret,
-)
+from instances.supervisor.command_shown import shown_command, sounds_secret
 from instances.supervisor.launching import executed, launch_for, working_directory
 from llamactl.config import AppConfig, current
-from llamactl.config.explain import mask_url
+from llamactl.config.masking import MASK, mask_arguments, mask_url
 
 
 @dataclass(frozen=True)
@@ -160,19 +155,19 @@ def _command(
     """Arguments, command line and environment, without secrets."""
     which = shutil.which if preflight.is_local(options, config) else _as_it_is
     try:
-        launch = launch_for(name, options, port, config, HIDDEN, which=which)
+        launch = launch_for(name, options, port, config, MASK, which=which)
         argv = executed(launch) if which is shutil.which else launch.argv
     except ExecutableNotFound:
         # It would not start, as the findings say; what was meant can be shown all the same.
-        launch = launch_for(name, options, port, config, HIDDEN, which=_as_it_is)
+        launch = launch_for(name, options, port, config, MASK, which=_as_it_is)
         argv = launch.argv
     environment = _masked(launch.environment, options.environment)
     assignments = [
         f"{variable}={shlex.quote(value)}"
         for variable, value in environment.items()
-        if value != HIDDEN
+        if value != MASK
     ]
-    return masked_argv(argv), " ".join([*assignments, shown_command(argv)]), environment
+    return mask_arguments(argv), " ".join([*assignments, shown_command(argv)]), environment
 
 
 def _as_it_is(command: str, *_: object, **__: object) -> str:
@@ -182,6 +177,6 @@ def _as_it_is(command: str, *_: object, **__: object) -> str:
 def _masked(environment: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
     """Values of the configuration are nobody's business here, as in GET /api/v1/config."""
     return {
-        name: mask_url(value) if own.get(name) == value and not sounds_secret(name) else HIDDEN
+        name: mask_url(value) if own.get(name) == value and not sounds_secret(name) else MASK
         for name, value in sorted(environment.items())
     }

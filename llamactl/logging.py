@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+
+_REFUSALS = "django.security."
+"""Django's loggers for what is wrong with a request; each of them brings a traceback."""
 
 
 class LineFormatter(logging.Formatter):
@@ -10,6 +14,13 @@ class LineFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name.startswith(_REFUSALS):
+            # The message says it all, and anybody can cause one: no fifty lines for each.
+            record = copy.copy(record)
+            record.exc_info = record.exc_text = None
+        return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         line = super().formatMessage(record)

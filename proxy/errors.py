@@ -77,7 +77,7 @@ class MethodNotPossible(MethodNotAllowed):
 
 
 class NothingThere(LlamactlError):
-    """No endpoint below ``/llama-cpp/{name}/`` that is let through."""
+    """No path that is let through to a backend."""
 
     code = "not_found"
     status = 404

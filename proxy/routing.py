@@ -29,7 +29,8 @@ class Side(Enum):
     TO_WEB_UI = "to-web-ui"
     """``/llama-cpp/{name}``: without the slash the page's own links would lead astray."""
     NOWHERE = "nowhere"
-    """Another path below ``/llama-cpp/{name}/``: 401 without a key, else 404."""
+    """Another path below ``/llama-cpp/{name}/``, or one below ``/v1/`` that may lead out of it: 401
+    without a key, else 404."""
 
 
 class Route(NamedTuple):
@@ -61,6 +62,7 @@ _METHODS: dict[Side, tuple[str, ...] | None] = {
     Side.NOWHERE: (),
 }
 _MODELS = Route(Side.MODELS)
+_NOWHERE = Route(Side.NOWHERE)
 _SIDES = {
     llama_cpp.Kind.WEB_UI: Side.WEB_UI,
     llama_cpp.Kind.ENDPOINT: Side.LLAMA_CPP,
@@ -75,6 +77,9 @@ def route(raw_path: str) -> Route | None:
             return _MODELS
         if raw_path.startswith("/v1/models/"):
             return Route(Side.MODELS, "", unquote(raw_path[len("/v1/models/") :].rstrip("/")))
+        # No API call has any of these, and what a backend makes of them might be below / instead.
+        if "%" in raw_path or "/." in raw_path or "\\" in raw_path:
+            return _NOWHERE
         return Route(Side.INFERENCE, "", raw_path)
     if raw_path == "/v1":
         return Route(Side.INFERENCE, "", raw_path)

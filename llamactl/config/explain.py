@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 
+from llamactl.config.masking import MASK, mask_arguments, mask_url
 from llamactl.config.problems import ConfigError, dotted, printable
 from llamactl.config.schema import AppConfig, BackendConfig, DockerConfig
 from llamactl.config.sources import load
-
-MASK = "***"
-
-_SECRET_FLAG = re.compile(r"--?[\w-]*(key|token|secret|password)", re.IGNORECASE)
-_ENVIRONMENT_FLAGS = ("-e", "--env")
 
 
 def redacted(
@@ -101,39 +96,6 @@ def _masked(environment: dict[str, str]) -> dict[str, str]:
 
 def _url(url: SecretStr | None) -> str | None:
     return None if url is None else mask_url(url.get_secret_value())
-
-
-def mask_url(url: str) -> str:
-    """``postgres://me:secret@host/db`` -> ``postgres://me:***@host/db``.
-
-    A password may hold every character, so all up to the last ``@`` is one. Also masked are the
-    parameters behind ``?`` whose names sound secret.
-    """
-    url = re.sub(r"(://[^:/@?#]*):.*@", rf"\1:{MASK}@", url, flags=re.DOTALL)
-    return re.sub(
-        r"([?&][^=&#]*(?:pass|pwd|secret|token|key)[^=&#]*=)[^&#]+", rf"\1{MASK}", url, flags=re.I
-    )
-
-
-def mask_arguments(arguments: Sequence[str]) -> list[str]:
-    """Arguments of a command, the values of ``--api-key``, ``-e NAME=…`` and the like masked."""
-    masked = []
-    previous = ""
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        name = value.partition("=")[0]
-        if previous in _ENVIRONMENT_FLAGS and equals:
-            masked.append(f"{flag}={MASK}")
-        elif flag in _ENVIRONMENT_FLAGS and "=" in value:
-            masked.append(f"{flag}={name}={MASK}")
-        elif _SECRET_FLAG.fullmatch(flag) and equals:
-            masked.append(f"{flag}={MASK}")
-        elif _SECRET_FLAG.fullmatch(previous) and not argument.startswith("--"):
-            masked.append(MASK)
-        else:
-            masked.append(argument)
-        previous = argument
-    return masked
 
 
 def values(config: AppConfig) -> Iterator[tuple[str, str, str]]:

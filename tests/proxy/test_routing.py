@@ -37,6 +37,18 @@ def test_paths_of_the_proxy_are_told_from_djangos(path: str, found: Route | None
 
 
 @pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/../tools", "/v1/..", "/v1/chat/../../tools", "/v1/./x", "/v1//../../tools"),
+        *("/v1/%2e%2e/tools", "/v1/..%2ftools", "/v1/%252e%252e/tools", "/v1/%5c..%5ctools"),
+        *("/v1/..\\tools", "/v1/..;/tools"),
+    ],
+)
+def test_no_spelling_of_a_path_leads_a_backend_out_of_v1(path: str) -> None:
+    assert route(path) == Route(Side.NOWHERE)
+
+
+@pytest.mark.parametrize(
     ("path", "side", "rest"),
     [
         ("/llama-cpp/a/", Side.WEB_UI, "/"),

@@ -17,6 +17,11 @@ from instances.supervisor.command_shown import shown_command
         (["docker", "-e", "HF_TOKEN=s3cret"], "docker -e HF_TOKEN=***"),
         (["docker", "-e", "HF_TOKEN"], "docker -e HF_TOKEN"),
         (["a", "--max-tokens", "5"], "a --max-tokens 5"),
+        (["docker", "--env=HF_TOKEN=s3cret"], "docker --env=HF_TOKEN=***"),
+        (["docker", "-e", "FOO=s3 cret"], "docker -e FOO=***"),
+        (["docker", "-eFOO=s3cret"], "docker -eFOO=***"),
+        (["a", "-hft", "s3cret"], "a -hft ***"),
+        (["a", "--model-url", "https://u:s3cret@h/m"], "a --model-url 'https://u:***@h/m'"),
     ],
 )
 def test_what_sounds_like_a_secret_is_hidden(argv: list[str], shown: str) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from llamactl import config as config_package
 from llamactl.config import current, explain
-from llamactl.config.explain import mask_arguments, mask_url, redacted
+from llamactl.config.explain import redacted
+from llamactl.config.masking import mask_arguments, mask_url
 from llamactl.management.commands.check_config import Command
 
 from .conftest import Load
@@ -125,6 +126,20 @@ def test_mask_url(url: str, masked: str) -> None:
         ("run -e A=b --env C=d image", "run -e A=*** --env C=*** image"),
         ("run --env=E=f -e NAME image", "run --env=E=*** -e NAME image"),
         ("--api-key --port 1", "--api-key --port 1"),
+        ("-hft t --port 1", "-hft *** --port 1"),
+        ("-hft=t", "-hft=***"),
+        (
+            "run -eG=h -e=I=j -e AWS_SECRET_ACCESS_KEY=k",
+            "run -eG=*** -e=I=*** -e AWS_SECRET_ACCESS_KEY=***",
+        ),
+        ("run --env=HF_TOKEN=t=u", "run --env=HF_TOKEN=***"),
+        (
+            "--db postgres://u:p@h/d --mu https://h/m?token=t",
+            "--db postgres://u:***@h/d --mu https://h/m?token=***",
+        ),
+        ("-e --alias A=b", "-e --alias A=b"),
+        ("--api-key --token x", "--api-key --token ***"),
+        ("--api-key -token x", "--api-key *** x"),
         ("--api-key-file /k --keep 5", "--api-key-file /k --keep 5"),
     ],
 )
