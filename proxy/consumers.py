@@ -107,8 +107,6 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             await self._by_name(scope, receive, send, rule, max_body_bytes)
 
     async def _by_model(self, scope: Scope, receive: Receive, send: Send, rule: KeyRule) -> None:
-        if "/." in scope["path"] and _has_dot_segment(scope["path"]):
-            raise errors.NothingThere(scope["path"])
         body = await read_body(receive, scope["headers"], self.gateway.max_body_bytes)
         async with HangUpWatch(receive):
             try:
@@ -282,14 +280,6 @@ def _no_answer(target: Target, error: BackendError) -> LlamactlError:
     return errors.BackendUnreachable(
         f"what the backend of {target.name} answered is no HTTP/1.1; {logs}"
     )
-
-
-def _has_dot_segment(path: str) -> bool:
-    """Whether a backend, or what stands before it, could take the path for another one.
-
-    ``path`` is percent-decoded: what one reader takes for a slash may be none to another.
-    """
-    return not {".", ".."}.isdisjoint(path.split("/"))
 
 
 def _path_and_query(path: str, query: bytes) -> str:

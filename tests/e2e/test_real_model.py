@@ -137,9 +137,7 @@ def test_revoked_key_stops_working(stack: Stack, demo: str) -> None:
 
 
 @pytest.mark.parametrize("tokens_before", [0, 3])
-def test_client_that_hangs_up_frees_the_slot(
-    stack: Stack, demo: str, tokens_before: int
-) -> None:
+def test_client_that_hangs_up_frees_the_slot(stack: Stack, demo: str, tokens_before: int) -> None:
     stream = stream_of(stack, demo, max_tokens=900)
     for _, _chunk in zip(range(tokens_before), stream, strict=False):
         pass
