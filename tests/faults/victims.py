@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -65,7 +65,8 @@ def frozen(processes: list[psutil.Process]) -> Iterator[None]:
         yield
     finally:
         for process in processes:
-            process.send_signal(signal.SIGCONT)
+            with suppress(psutil.NoSuchProcess):  # killed in the block
+                process.send_signal(signal.SIGCONT)
 
 
 def client_ports(stack: Stack, process: psutil.Process) -> set[int]:
