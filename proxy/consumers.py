@@ -22,7 +22,7 @@ from proxy.gateway import Gateway
 from proxy.headers import to_backend
 from proxy.models_list import model, models
 from proxy.routing import Route, Side, counts_as_use, may_start
-from proxy.stream import HangUpWatch, first_piece, relay, response_start
+from proxy.stream import first_piece, relay, response_start
 from proxy.table import ANYONE, KeyRule, Target
 from proxy.upload import Upload
 from proxy.upstream import BackendError, Refused, Stalled, Unanswered
@@ -108,7 +108,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
 
     async def _by_model(self, scope: Scope, receive: Receive, send: Send, rule: KeyRule) -> None:
         body = await read_body(receive, scope["headers"], self.gateway.max_body_bytes)
-        async with HangUpWatch(receive):
+        async with self.gateway.hang_ups.watch(receive):
             try:
                 target, body = self._find_by_model(rule, scope, body)
             except errors.ModelNotFound:
@@ -135,7 +135,8 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         body = await read_beginning(
             receive, scope["headers"], max_body_bytes if is_bounded else None
         )
-        async with HangUpWatch(receive, body if isinstance(body, Upload) else None):
+        upload = body if isinstance(body, Upload) else None
+        async with self.gateway.hang_ups.watch(receive, upload):
             try:
                 target = self._find_by_name(rule)
             except InstanceNotFound:
@@ -212,7 +213,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                 sent_at = perf_counter()
                 first = None
                 try:
-                    response = await gateway.upstream.open(
+                    answer = await gateway.upstream.open(
                         target,
                         method=method,
                         path_and_query=path,
@@ -221,7 +222,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                         fresh=was_sent or was_replaced or not is_repeatable,
                     )
                     if is_repeatable and method == "POST":
-                        first = await first_piece(response, gateway.upstream.limits)
+                        first = await first_piece(answer, gateway.upstream.limits)
                 except BackendError as error:
                     logger.info("no answer: %s", error, extra={"instance": target.name})
                     may_be_sent = isinstance(error, Refused) or (
@@ -231,14 +232,14 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                         raise _no_answer(target, error) from error
                     failure = error
                 else:
-                    carried.content = response.content
-                    async with response:
-                        if is_web_ui and response.status in (401, 404):
+                    carried.content = answer
+                    async with answer:
+                        if is_web_ui and answer.status in (401, 404):
                             raise errors.NoWebUI(target.name, self.route.rest)
                         if target.response_headers:
                             keep(scope, target.response_headers)
                         start = response_start(
-                            response,
+                            answer,
                             target.response_headers,
                             sent_at - began_at,
                             perf_counter() - sent_at,
@@ -246,7 +247,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                         self._has_begun = True
                         await send(start)
                         await relay(
-                            response,
+                            answer,
                             send,
                             first=first,
                             instance=target.name,

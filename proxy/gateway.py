@@ -18,6 +18,7 @@ from llamactl.config import AppConfig, current
 from proxy import background
 from proxy.inflight import InFlight
 from proxy.refresh import LiveTable, Refresher
+from proxy.stream import HangUps
 from proxy.upstream import Limits, Upstream
 from proxy.waiting import Waiting
 
@@ -33,6 +34,7 @@ class Gateway:
     def __init__(self) -> None:
         self.live = LiveTable()
         self.in_flight = InFlight()
+        self.hang_ups = HangUps()
         self.usage = KeyUsage()
         self.is_started = False
         self._starting: asyncio.Lock | None = None

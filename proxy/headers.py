@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from multidict import CIMultiDict
-
 Pairs = list[tuple[bytes, bytes]]
+
+_END = (b"", b"")
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+"""These say so even where theirs is empty (RFC 9110, section 8.6)."""
 
 # RFC 9110 section 7.6.1; Content-Length of a request is set anew from the body.
 _HOP_BY_HOP = frozenset(
@@ -25,50 +27,69 @@ _NOT_FOR_CLIENTS = _HOP_BY_HOP | frozenset(
 )
 
 
-def to_backend(
-    headers: Iterable[tuple[bytes, bytes]], authorization: str | None
-) -> CIMultiDict[str]:
+def to_backend(headers: Iterable[tuple[bytes, bytes]], authorization: str | None) -> Pairs:
     """The request's headers as the backend gets them, with the backend's own key."""
-    pairs: CIMultiDict[str] = CIMultiDict()
+    pairs: Pairs = []
     named: frozenset[bytes] = frozenset()
-    for name, value in headers:
+    for pair in headers:
+        name = pair[0]
         if name == b"connection":
-            named |= _tokens(value)
+            named |= _tokens(pair[1])
         elif name not in _NOT_FOR_BACKENDS:
-            text = value.decode() if value.isascii() else _text(value)
-            pairs.add(name.decode("latin-1"), text)
-    for name in named:
+            pairs.append(pair)
+    if named:
         # "Connection: x-foo" makes X-Foo hop-by-hop, wherever it stands.
-        pairs.popall(name.decode("latin-1"), None)
+        pairs = [pair for pair in pairs if pair[0] not in named]
     if authorization is not None:
-        pairs["Authorization"] = authorization
+        pairs.append((b"authorization", authorization.encode()))
     return pairs
 
 
-def to_client(raw: Iterable[tuple[bytes, bytes]], added: Sequence[tuple[bytes, bytes]]) -> Pairs:
-    """The backend's headers as the client gets them; configured ones take the place of its own."""
+def request_head(
+    method: str, path_and_query: str, host: bytes, headers: Pairs, length: int | None
+) -> bytes:
+    """A request's line and headers, to their empty line.
+
+    ``length``: of its body; ``None``: it comes in chunks. Raises ValueError where a part of it
+    has a line end or a blank in the wrong place, which would make two requests of it: no server
+    that we run under lets that come so far.
+    """
+    lines = [
+        b"%b %b HTTP/1.1" % (method.encode(), path_and_query.encode("latin-1")),
+        b"Host: " + host,
+        *map(b": ".join, headers),
+    ]
+    if length is None:
+        lines.append(b"Transfer-Encoding: chunked")
+    elif length or method in _WITH_BODY:
+        lines.append(b"Content-Length: %d" % length)
+    lines += _END
+    head = b"\r\n".join(lines)
+    is_one = head.count(b"\n") == head.count(b"\r") == len(lines) - 1
+    if not is_one or " " in path_and_query or not path_and_query.isprintable():
+        raise ValueError("a line end or a blank within a header or the target of a request")
+    return head
+
+
+def to_client(
+    headers: Iterable[tuple[bytes, bytes]], added: Sequence[tuple[bytes, bytes]]
+) -> Pairs:
+    """The backend's headers (names in lower case) as the client gets them; configured ones take
+    the place of its own."""
     pairs: Pairs = []
     named: frozenset[bytes] = frozenset()
-    for name, value in raw:
-        lower = name.lower()
-        if lower == b"connection":
-            named |= _tokens(value)
-        elif lower not in _NOT_FOR_CLIENTS:
-            pairs.append((lower, value))
+    for pair in headers:
+        name = pair[0]
+        if name == b"connection":
+            named |= _tokens(pair[1])
+        elif name not in _NOT_FOR_CLIENTS:
+            pairs.append(pair)
     if added:
         named |= {name for name, _ in added}
     if named:
         pairs = [pair for pair in pairs if pair[0] not in named]
     pairs.extend(added)
     return pairs
-
-
-def _text(value: bytes) -> str:
-    """aiohttp writes headers in UTF-8: what is UTF-8 leaves as it came, Latin-1 is converted."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
 
 
 def accepts_gzip(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import aiohttp
 import orjson
-from multidict import CIMultiDict
 
 from proxy.errors import ModelNotFound, PermissionDenied
+from proxy.headers import to_backend
 from proxy.table import KeyRule, RoutingTable, Target
 from proxy.upstream import BackendError, Upstream
 
 ROUTER_TIMEOUT_SECONDS = 2.0
+MAX_LIST_BYTES = 16 * 2**20
 
 
 async def models(table: RoutingTable, rule: KeyRule, upstream: Upstream) -> bytes:
@@ -56,17 +56,18 @@ def _entry(name: str, target: Target, owner: str) -> dict[str, object]:
 
 async def _models_of(target: Target, upstream: Upstream) -> list[dict[str, object]]:
     """The entries of a router's models; none where it doesn't answer sensibly in time."""
-    headers: CIMultiDict[str] = CIMultiDict()
-    if target.authorization is not None:
-        headers["Authorization"] = target.authorization
     try:
         async with asyncio.timeout(ROUTER_TIMEOUT_SECONDS):
-            response = await upstream.open(
-                target, method="GET", path_and_query="/v1/models", headers=headers, body=b""
+            answer = await upstream.open(
+                target,
+                method="GET",
+                path_and_query="/v1/models",
+                headers=to_backend((), target.authorization),
+                body=b"",
             )
-            async with response:
-                document: Any = orjson.loads(await response.read())
-    except (BackendError, TimeoutError, aiohttp.ClientError, orjson.JSONDecodeError):
+            async with answer:
+                document: Any = orjson.loads(await answer.read_whole(MAX_LIST_BYTES))
+    except (BackendError, TimeoutError, orjson.JSONDecodeError):
         return []
     data = document.get("data") if isinstance(document, dict) else None
     entries = data if isinstance(data, list) else []

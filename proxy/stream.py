@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from types import TracebackType
-
-import aiohttp
 
 from llamactl.asgi_types import Message, Receive, Send
 from llamactl.errors import LlamactlError
@@ -15,44 +14,84 @@ from proxy.body import ClientGone
 from proxy.errors import BackendBrokeOff, BackendStalled, event
 from proxy.headers import to_client
 from proxy.upload import Upload
-from proxy.upstream import Limits, Stalled, Unanswered
+from proxy.upstream import Answer, BrokeOff, Limits, Stalled, Unanswered
 
 logger = logging.getLogger(__name__)
 
-LISTEN_AFTER_SECONDS = 0.05
-"""Answers that come sooner need nobody who listens; a task for each is a tenth of their cost."""
+ROUND_SECONDS = 0.02
+"""Answers that come within one of these need nobody who listens for the client's leaving; a task
+for each would be a tenth of their cost. After two at the latest somebody does."""
 
 
 _DISCONNECTS = ("http.disconnect", "websocket.disconnect")
 
 
+class HangUps:
+    """Who leaves while a request is under way? One timer for all requests of a web process.
+
+    A timer for each would cost more than to check its key.
+    """
+
+    def __init__(self) -> None:
+        self._new: set[HangUpWatch] = set()
+        self._known: set[HangUpWatch] = set()
+        """Those that were there at the last round."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    @cached_property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Kept, because Python 3.11 asks the system for the process's id whenever it is asked."""
+        return asyncio.get_running_loop()
+
+    def watch(self, receive: Receive, upload: Upload | None = None) -> HangUpWatch:
+        return HangUpWatch(self, receive, upload)
+
+    def join(self, watch: HangUpWatch) -> None:
+        self._new.add(watch)
+        if self._timer is None:
+            self._timer = self.loop.call_later(ROUND_SECONDS, self._go_round)
+
+    def leave(self, watch: HangUpWatch) -> None:
+        self._new.discard(watch)
+        self._known.discard(watch)
+
+    def _go_round(self) -> None:
+        for watch in self._known:
+            watch.begin()
+        self._known, self._new = self._new, set()
+        self._timer = None
+        if self._known:
+            self._timer = self.loop.call_later(ROUND_SECONDS, self._go_round)
+
+
 class HangUpWatch:
     """Ends the block with ClientGone as soon as the client disconnects.
 
-    ``async with HangUpWatch(receive): …`` listens for the disconnect message all the time, whatever
-    the block is waiting for (a start, the first token, the next chunk): a client that leaves
-    during prefill would otherwise be noticed by the next send, which is too late for the backend.
-    Enter it once the request body has been read, or before a WebSocket is accepted, or with the
-    ``upload`` that the rest of a body is to go into. While the backend takes nothing of that,
-    nothing is read from the client either, and so not the end of its connection.
+    ``async with hang_ups.watch(receive): …`` listens for the disconnect message all the time,
+    whatever the block is waiting for (a start, the first token, the next chunk): a client that
+    leaves during prefill would otherwise be noticed by the next send, which is too late for the
+    backend. Enter it once the request body has been read, or before a WebSocket is accepted, or
+    with the ``upload`` that the rest of a body is to go into.
     """
 
-    def __init__(self, receive: Receive, upload: Upload | None = None) -> None:
+    def __init__(self, hang_ups: HangUps, receive: Receive, upload: Upload | None) -> None:
+        self._hang_ups = hang_ups
         self._receive = receive
         self._upload = upload
         self._is_gone = False
+        self._listener: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
+        task = asyncio.current_task(self._hang_ups.loop)
         assert task is not None  # noqa: S101 - a coroutine always runs in a task here
         self._task = task
         self._cancellations_before = task.cancelling()
-        self._listener: asyncio.Task[None] | None = None
-        after_seconds = LISTEN_AFTER_SECONDS if self._upload is None else 0.0
-        self._timer = loop.call_later(after_seconds, self._begin)
+        if self._upload is None:
+            self._hang_ups.join(self)
+        else:
+            self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         self._listener = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
@@ -70,7 +109,7 @@ class HangUpWatch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
+        self._hang_ups.leave(self)
         if self._listener is None:
             return
         self._listener.cancel()
@@ -89,14 +128,14 @@ class HangUpWatch:
 
 
 def response_start(
-    response: aiohttp.ClientResponse,
+    answer: Answer,
     added_headers: Sequence[tuple[bytes, bytes]],
     queued_seconds: float,
     answered_seconds: float,
 ) -> Message:
     """Status and headers, with how long the request waited here, and for the backend."""
-    headers = to_client(response.raw_headers, added_headers)
-    if response.status in _WITHOUT_BODY:
+    headers = to_client(answer.headers, added_headers)
+    if answer.status in _WITHOUT_BODY:
         # It says what a body would be; uvicorn would wait for that, and a 204 must not have it.
         headers = [pair for pair in headers if pair[0] != b"content-length"]
     headers.append(
@@ -105,7 +144,7 @@ def response_start(
             b"queue;dur=%.1f, ttfb;dur=%.1f" % (queued_seconds * 1e3, answered_seconds * 1e3),
         )
     )
-    return {"type": "http.response.start", "status": response.status, "headers": headers}
+    return {"type": "http.response.start", "status": answer.status, "headers": headers}
 
 
 _WITHOUT_BODY = (204, 304)
@@ -115,11 +154,11 @@ class SilenceWatch:
     """Ends a read with Stalled that waits longer than it may.
 
     One timer for the whole body, moved on only when it fires: a stream has a chunk every few
-    milliseconds, and aiohttp's own timeout sets a timer for each.
+    milliseconds, and a timeout around each read would set a timer for each.
     """
 
-    def __init__(self, content: aiohttp.StreamReader, seconds: float) -> None:
-        self._content = content
+    def __init__(self, answer: Answer, seconds: float) -> None:
+        self._answer = answer
         self._loop = asyncio.get_running_loop()
         self.wait(seconds)
         self._timer = self._loop.call_later(seconds, self._look)
@@ -140,39 +179,38 @@ class SilenceWatch:
         if left > 0:
             self._timer = self._loop.call_later(left, self._look)
         else:
-            self._content.set_exception(Stalled(f"nothing came for {self._seconds:g} s"))
+            self._answer.fail(Stalled(f"nothing came for {self._seconds:g} s"))
 
     def end(self) -> None:
         self._timer.cancel()
 
 
-async def first_piece(response: aiohttp.ClientResponse, limits: Limits) -> bytes:
+async def first_piece(answer: Answer, limits: Limits) -> bytes:
     """The beginning of the backend's body; ``b""`` where it has none.
 
     For a stream llama.cpp sends its headers at once, and nothing more before it has read the
     prompt. Until there is something to pass on the request can still be sent again. Raises
     Unanswered or Stalled; the connection is closed then.
     """
-    is_there = False
+    piece = None
     try:
         if limits.first_byte:
             async with asyncio.timeout(limits.first_byte):
-                piece = await response.content.readany()
+                piece = await answer.read()
         else:
-            piece = await response.content.readany()
-        is_there = True
+            piece = await answer.read()
         return piece
-    except aiohttp.ClientError as error:
-        raise Unanswered(repr(error)) from error
+    except BrokeOff as error:
+        raise Unanswered(str(error)) from error
     except TimeoutError as error:
         raise Stalled(f"nothing came within {limits.first_byte:g} s") from error
     finally:
-        if not is_there:
-            response.close()
+        if piece is None:
+            answer.release()
 
 
 async def relay(
-    response: aiohttp.ClientResponse,
+    answer: Answer,
     send: Send,
     *,
     first: bytes | None = None,
@@ -180,7 +218,7 @@ async def relay(
     path: str,
     limits: Limits,
 ) -> None:
-    """Send the backend's body on, after ``response_start``: each chunk as it comes.
+    """Send the backend's body on, after ``response_start``: each piece as it comes.
 
     ``first`` is what was read of it already.
 
@@ -190,49 +228,43 @@ async def relay(
     the backend's ``path`` expect; any other body just stops, without its end mark, which the
     client can tell from a whole one.
     """
-    left = response.content_length
-    if left is not None and (response.method == "HEAD" or response.status in _WITHOUT_BODY):
-        left = 0
-    content = response.content
-    read = content.readany
-    idle_seconds = limits.idle
+    piece = first
     silence = None
-    if limits.first_byte and first is None and left != 0:
-        silence = SilenceWatch(content, limits.first_byte)
-    chunk = first
+    if limits.first_byte and first is None and not answer.is_at_end:
+        silence = SilenceWatch(answer, limits.first_byte)
     try:
-        while left != 0:
-            if chunk is None:
-                chunk = await read()
-            if not chunk:
-                break
-            if left is not None:
-                left -= len(chunk)
-            is_last = left == 0
+        while True:
+            if piece is None:
+                piece = await answer.read()
+            is_last = answer.is_at_end
             if silence is not None:
                 silence.rest()
-            await send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
+            await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
             if is_last:
                 return
-            chunk = None
+            piece = None
             if silence is not None:
-                silence.wait(idle_seconds or _NEVER)
-            elif idle_seconds:
-                silence = SilenceWatch(content, idle_seconds)
-    except (aiohttp.ClientError, Stalled) as error:
+                silence.wait(limits.idle or _NEVER)
+            elif limits.idle:
+                silence = SilenceWatch(answer, limits.idle)
+    except (BrokeOff, Stalled) as error:
         logger.warning("the backend broke off: %r", error, extra={"instance": instance})
-        is_event_stream = response.content_type == "text/event-stream"
-        if not is_event_stream or left is not None or "Content-Encoding" in response.headers:
+        if not _may_be_ended(answer):
             return
         told: LlamactlError = BackendBrokeOff()
         if isinstance(error, Stalled):
             told = BackendStalled(f"The backend fell silent ({error}); see its log.")
         await send({"type": "http.response.body", "body": event(path, told), "more_body": False})
-        return
     finally:
         if silence is not None:
             silence.end()
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _may_be_ended(answer: Answer) -> bool:
+    """Whether an event of ours can follow what has come: in plain events of no fixed length."""
+    kind = (answer.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+    is_plain = answer.length is None and answer.header(b"content-encoding") is None
+    return is_plain and kind == b"text/event-stream"
 
 
 _NEVER = 1e9

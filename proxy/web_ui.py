@@ -12,10 +12,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 
-from multidict import CIMultiDict
-
 from llamactl.asgi_types import Message, Send
-from proxy.headers import accepts_gzip, to_backend
+from proxy.headers import Pairs, accepts_gzip, to_backend
 
 _AS_GZIP_FILE = 16 + zlib.MAX_WBITS
 # A part of a packed file can't be unpacked, nor be compared with a part of the unpacked one.
@@ -24,12 +22,11 @@ _CHANGED_BY_UNPACKING = frozenset(
 )
 
 
-def request_headers(headers: Iterable[tuple[bytes, bytes]]) -> CIMultiDict[str]:
+def request_headers(headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
     """The client's headers as llama-server gets them for a file of its web UI."""
     pairs = to_backend(headers, None)
-    pairs["Accept-Encoding"] = "gzip"
-    pairs.popall("Range", None)
-    return pairs
+    pairs = [pair for pair in pairs if pair[0] not in (b"accept-encoding", b"range")]
+    return [*pairs, (b"accept-encoding", b"gzip")]
 
 
 def as_accepted(headers: Iterable[tuple[bytes, bytes]], send: Send) -> Send:

@@ -22,7 +22,6 @@ from proxy.credentials import without_key
 from proxy.gateway import Gateway
 from proxy.headers import to_backend
 from proxy.routing import Route, Side
-from proxy.stream import HangUpWatch
 from proxy.table import Target
 from proxy.upstream import BackendError, HandshakeRefused, Socket
 
@@ -174,7 +173,7 @@ async def _opened(
     query = without_key(scope["query_string"]).decode("latin-1")
     backend = None
     try:
-        async with HangUpWatch(receive):
+        async with gateway.hang_ups.watch(receive):
             backend = await gateway.upstream.open_websocket(
                 target,
                 path_and_query=f"{route.rest}?{query}" if query else route.rest,

@@ -91,8 +91,7 @@ async def test_repeated_and_odd_headers_arrive_as_they_are(
     assert request.values(b"x-a") == [b"1", b"2, 3"]
     assert request.values(b"x-empty") == [b""]
     assert request.values(b"x-utf") == [b"caf\xc3\xa9"]
-    # It should be text; aiohttp has no other way to write it than UTF-8.
-    assert request.values(b"x-latin") == [b"caf\xc3\xa9"]
+    assert request.values(b"x-latin") == [b"caf\xe9"]
     assert request.values(b"x-tab") == [b"a\tb"]
     assert request.values(b"!#$%&'*+-.^_`|~") == [b"odd"]
     assert request.values(b"content-encoding") == [b"zstd"]

@@ -7,8 +7,8 @@ import pytest
 from aiohttp import web
 
 from instances.states import DesiredState, Status
-from proxy import upstream
 from proxy.application import ProxyApplication
+from proxy.upstream import sockets as upstream_sockets
 from tests.asgi import Socket
 from tests.proxy.conftest import ALICE, MANAGER, Backend, TableGateway, make_target
 from tests.proxy.socket_backend import SocketBackend
@@ -215,8 +215,8 @@ async def test_backend_that_hangs_is_not_waited_for_long(
         raise AssertionError
 
     backend.handler = hang
-    assert upstream.HANDSHAKE_SECONDS == 10
-    monkeypatch.setattr(upstream, "HANDSHAKE_SECONDS", 0.1)
+    assert upstream_sockets.HANDSHAKE_SECONDS == 10
+    monkeypatch.setattr(upstream_sockets, "HANDSHAKE_SECONDS", 0.1)
     socket = await refused(app, key=MANAGER)
     assert socket.refusal.status == 502
 

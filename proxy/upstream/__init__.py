@@ -1,0 +1,26 @@
+"""The connections to the backends: requests with answers, and WebSockets."""
+
+from proxy.upstream.answer import Answer
+from proxy.upstream.client import Limits, Upstream
+from proxy.upstream.errors import (
+    BackendError,
+    BrokeOff,
+    HandshakeRefused,
+    Refused,
+    Stalled,
+    Unanswered,
+)
+from proxy.upstream.sockets import Socket
+
+__all__ = [
+    "Answer",
+    "BackendError",
+    "BrokeOff",
+    "HandshakeRefused",
+    "Limits",
+    "Refused",
+    "Socket",
+    "Stalled",
+    "Unanswered",
+    "Upstream",
+]

@@ -1,0 +1,64 @@
+"""Which connection to a backend carries the next request?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from proxy.upstream.connection import Connection
+from proxy.upstream.errors import Refused
+
+KEEP_ALIVE_SECONDS = 4.0
+"""cpp-httplib closes an idle connection after 5 s; one that we drop first can't be cut under us."""
+
+CONNECT_SECONDS = 10.0
+"""A backend that is up takes a connection at once, whatever it is busy with."""
+
+
+class Pool:
+    """The free connections to one origin, and the making of new ones; as many as are asked for."""
+
+    def __init__(self, origin: str, loop: asyncio.AbstractEventLoop) -> None:
+        """``origin``: ``http://host:port``."""
+        parts = urlsplit(origin)
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self.host = parts.netloc.encode()
+        """The value of the header Host."""
+        self._loop = loop
+        self._free: deque[Connection] = deque()
+
+    def __len__(self) -> int:
+        return len(self._free)
+
+    def take(self) -> Connection | None:
+        """The free connection that was used last; ``None`` where there is none."""
+        oldest = self._loop.time() - KEEP_ALIVE_SECONDS
+        while self._free:
+            connection = self._free.pop()
+            if connection.is_free and connection.free_since >= oldest:
+                return connection
+            connection.close()
+        return None
+
+    def give_back(self, connection: Connection) -> None:
+        if connection.is_free:
+            connection.free_since = self._loop.time()
+            self._free.append(connection)
+
+    async def connect(self, released: Callable[[Connection], None]) -> Connection:
+        """A new connection; ``released`` gets it after its first answer. Raises Refused."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self._loop, released), self._host, self._port
+                )
+        except OSError as error:
+            raise Refused(str(error) or f"no connection within {CONNECT_SECONDS:g} s") from error
+        return connection
+
+    def drop_old(self, before: float) -> None:
+        """Close what has been free since before that time, by the clock of the event loop."""
+        while self._free and self._free[0].free_since < before:
+            self._free.popleft().close()

@@ -1,0 +1,38 @@
+"""The client alone, against a backend that plays bytes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.upstream import Answer, Upstream
+from tests.forwarding.conftest import backend, pytest_asyncio_loop_factories
+from tests.forwarding.wire import RawBackend
+from tests.proxy.conftest import make_target
+
+__all__ = ["backend", "pytest_asyncio_loop_factories"]
+
+
+class Asker:
+    """Sends requests as the proxy does."""
+
+    def __init__(self, upstream: Upstream, backend: RawBackend) -> None:
+        self.upstream = upstream
+        self._target = make_target(backend.origin)
+
+    async def ask(self, body: bytes = b"{}", *, method: str = "POST") -> Answer:
+        return await self.upstream.open(
+            self._target, method=method, path_and_query="/x", headers=[], body=body
+        )
+
+    async def body(self, body: bytes = b"{}", *, method: str = "POST") -> bytes:
+        async with await self.ask(body, method=method) as answer:
+            return await answer.read_whole(2**24)
+
+
+@pytest.fixture
+async def asker(backend: RawBackend) -> AsyncIterator[Asker]:
+    upstream = Upstream()
+    yield Asker(upstream, backend)
+    await upstream.close()

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from proxy.upstream import pool as pools
+from proxy.upstream.pool import Pool
+from tests.forwarding.wire import RawBackend, eventually
+from tests.proxy.upstream.conftest import Asker
+
+
+async def test_connection_that_was_used_last_is_taken_first(
+    asker: Asker, backend: RawBackend
+) -> None:
+    pool = Pool(backend.origin, asyncio.get_running_loop())
+    first, second = [await pool.connect(pool.give_back) for _ in range(2)]
+    pool.give_back(first)
+    pool.give_back(second)
+    assert len(pool) == 2
+    assert pool.take() is second
+    assert pool.take() is first
+    assert pool.take() is None
+    first.close()
+    second.close()
+
+
+async def test_old_connection_is_closed_by_us_before_the_backend_does(
+    asker: Asker, backend: RawBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "KEEP_ALIVE_SECONDS", 0.0)
+    for _ in range(2):
+        await asker.body()
+        await asyncio.sleep(0.01)
+    assert backend.connections == 2
+
+
+async def test_old_connections_are_closed_though_nobody_asks(
+    asker: Asker, backend: RawBackend
+) -> None:
+    pool = Pool(backend.origin, asyncio.get_running_loop())
+    for _ in range(3):
+        pool.give_back(await pool.connect(pool.give_back))
+    pool.drop_old(before=0.0)
+    assert len(pool) == 3
+    pool.drop_old(before=float("inf"))
+    assert len(pool) == 0
+    await eventually(lambda: backend.closed == 3, "all closed")
+
+
+async def test_connection_that_the_backend_closed_is_not_taken(
+    asker: Asker, backend: RawBackend
+) -> None:
+    pool = Pool(backend.origin, asyncio.get_running_loop())
+    connection = await pool.connect(pool.give_back)
+    pool.give_back(connection)
+    await backend.stop()
+    await eventually(lambda: not connection.is_free, "the end noticed")
+    assert pool.take() is None
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [("http://127.0.0.1:8000", b"127.0.0.1:8000"), ("http://[::1]:8000", b"[::1]:8000")],
+)
+async def test_backend_is_called_by_its_address(origin: str, host: bytes) -> None:
+    assert Pool(origin, asyncio.get_running_loop()).host == host
