@@ -40,7 +40,8 @@ def gather(stage: Stage, options: Options, stack: ExitStack) -> list[System]:
         systems.append(stack.enter_context(_start(spec, direct, options)))
     backend = direct.processes["backend"]
     for also in options.also:
-        systems.append(running_system(also.name, also.base_url, also.key, also.model, backend))
+        system = running_system(also.name, also.base_url, also.key, also.model, backend)
+        systems.append(replace(system, backend_url=direct.backend_url))
     return [
         replace(system, fresh_bytes=resident_bytes(system.processes.get("proxy", ())))
         for system in systems

@@ -54,8 +54,12 @@ def parse(arguments: Sequence[str]) -> Options:
     given = parser.parse_args(arguments)
     if given.base_url and not given.model:
         parser.error("--base-url needs --model")
-    if given.full and (given.clients is not None or given.streams is not None or given.base_url):
-        parser.error("--full is a matrix of its own: no --clients, --streams or --base-url with it")
+    if given.leaving and given.base_url:
+        parser.error("--leaving asks the backend, and that of --base-url is not known")
+    is_told = (given.clients, given.streams, given.leaving) != (None, None, None)
+    if given.full and (is_told or given.base_url):
+        loads = "--clients, --streams, --leaving"
+        parser.error(f"--full is a matrix of its own: no {loads} or --base-url with it")
     missing = _missing(given.litellm_venv)
     for name in given.peers:
         if name in missing:
@@ -109,11 +113,12 @@ def _stages(given: argparse.Namespace, installed: Sequence[str]) -> tuple[Stage,
 
 
 def _scenarios(given: argparse.Namespace) -> list[Scenario]:
-    """The essentials, unless clients or streams are told."""
+    """The essentials, unless clients or streams are told; those that leave are measured alone."""
     is_plain = (
         given.clients is None
         and given.streams is None
-        and given.tps == DEFAULT_TPS
+        and given.leaving is None
+        and given.tps is None
         and given.stream_seconds is None
         and given.body_bytes == matrix.REQUEST_BYTES
         and given.response_bytes == DEFAULT_RESPONSE_BYTES
@@ -121,8 +126,9 @@ def _scenarios(given: argparse.Namespace) -> list[Scenario]:
     )
     if is_plain and not given.quick:
         return list(matrix.ESSENTIALS)
-    clients = given.clients if given.clients is not None else (1, 16, 64)
-    streams = given.streams if given.streams is not None else (200,)
+    leaving = given.leaving or ()
+    clients = given.clients if given.clients is not None else () if leaving else (1, 16, 64)
+    streams = given.streams if given.streams is not None else () if leaving else (200,)
     stream_seconds = given.stream_seconds
     if stream_seconds is None and given.quick and not any(n >= matrix.HELD_FROM for n in streams):
         stream_seconds = 1.0
@@ -131,11 +137,17 @@ def _scenarios(given: argparse.Namespace) -> list[Scenario]:
         *(
             matrix.streams_of(
                 number,
-                tps=given.tps,
+                tps=given.tps or DEFAULT_TPS,
                 stream_seconds=stream_seconds,
                 body_bytes=given.body_bytes,
             )
             for number in streams
+        ),
+        *(
+            matrix.leaving_of(
+                number, tps=given.tps or matrix.LEAVING_TPS, body_bytes=given.body_bytes
+            )
+            for number in leaving
         ),
         *(matrix.requests_of(number, **sizes) for number in clients),
         *(matrix.open_loop_of(number) for number in clients if given.open_loop),
@@ -159,7 +171,19 @@ def _parser() -> argparse.ArgumentParser:
     load = parser.add_argument_group("load")
     load.add_argument("--clients", type=_counts, metavar="N,N", help="default 1,16,64")
     load.add_argument("--streams", type=_counts, metavar="N,N", help="default 200")
-    load.add_argument("--tps", type=_positive, default=DEFAULT_TPS, help="tokens/s of a stream")
+    load.add_argument(
+        "--leaving",
+        type=_counts,
+        metavar="N,N",
+        help="so many streams, whose clients all leave at once; alone, unless --clients or"
+        " --streams are told too",
+    )
+    load.add_argument(
+        "--tps",
+        type=_positive,
+        help=f"tokens/s of a stream, default {DEFAULT_TPS:g},"
+        f" or {matrix.LEAVING_TPS:g} with --leaving",
+    )
     load.add_argument(
         "--stream-seconds",
         type=_not_negative,

@@ -4,7 +4,8 @@
 It needs nothing but Python (uvloop is used when it is there) and imports nothing of ours, so it
 runs by its path: alone (``--port``), or owned by a llamactl instance, whose llama-server flags it
 accepts and, but for host, port and alias, ignores. It answers ``GET /health``,
-``GET /v1/models`` and ``POST /v1/chat/completions``; the latter reads from the JSON body:
+``GET /v1/models``, ``GET /streams`` and ``POST /v1/chat/completions``; the last reads from the JSON
+body:
 
 ``stream``          true: server-sent events, then ``[DONE]``; else one JSON document
 ``max_tokens``      how many token events a stream has (default 100)
@@ -19,6 +20,10 @@ its model.
 
 Event k is due at ``arrival of the request + k / tps`` seconds: the clients rely on this schedule
 to tell how late an event reached them.
+
+``GET /streams`` tells how many streams are ``open``, and in ``left_at`` when clients left theirs
+before the end: seconds of CLOCK_MONOTONIC, which all processes of a machine share. That list begins
+anew with the first stream after a moment without any.
 """
 
 from __future__ import annotations
@@ -102,11 +107,40 @@ def models(alias: str) -> bytes:
     return http_response(b"200 OK", json.dumps({"object": "list", "data": [entry]}).encode())
 
 
+class Streams:
+    """The streams of all connections: how many are open, and when clients left theirs."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.left_at: list[float] = []
+
+    def begin(self) -> None:
+        """One more is open."""
+        if self.open == 0:
+            self.left_at.clear()
+        self.open += 1
+
+    def end(self) -> None:
+        """One has come to its end."""
+        self.open -= 1
+
+    def leave(self) -> None:
+        """The client of one is gone."""
+        self.open -= 1
+        self.left_at.append(time.monotonic())
+
+    def response(self) -> bytes:
+        """The response to ``GET /streams``."""
+        document = {"open": self.open, "left_at": self.left_at}
+        return http_response(b"200 OK", json.dumps(document).encode())
+
+
 class Connection(asyncio.Protocol):
     """One client connection: requests one after another, a stream's events by timer."""
 
-    def __init__(self, *, alias: str, tps: float, loaded_at: float) -> None:
+    def __init__(self, *, alias: str, tps: float, loaded_at: float, streams: Streams) -> None:
         self._loop = asyncio.get_running_loop()
+        self._streams = streams
         self._alias = alias
         self._default_tps = tps
         self._loaded_at = loaded_at
@@ -121,8 +155,12 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # At once, as nothing here pauses reading: not only when the next event is written.
         if self._timer is not None:
             self._timer.cancel()
+        if self._is_streaming:
+            self._is_streaming = False
+            self._streams.leave()
 
     def data_received(self, data: bytes) -> None:
         if self._missing:
@@ -179,6 +217,8 @@ class Connection(asyncio.Protocol):
             self._transport.write(HEALTH if time.monotonic() >= self._loaded_at else LOADING)
         elif target == b"/v1/models":
             self._transport.write(models(self._alias))
+        elif target == b"/streams":
+            self._transport.write(self._streams.response())
         else:
             self._transport.write(NOT_FOUND)
 
@@ -196,6 +236,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(completion(size))
             return
         self._is_streaming = True
+        self._streams.begin()
         self._left = tokens
         self._interval = 1.0 / tps if tps > 0 else 0.0
         self._due = self._loop.time()
@@ -207,6 +248,7 @@ class Connection(asyncio.Protocol):
         if self._left == 0:
             self._timer = None
             self._is_streaming = False
+            self._streams.end()
             self._transport.write(STREAM_END)
             self._answer_what_is_complete()
             return
@@ -227,8 +269,12 @@ async def serve(*, host: str, port: int, alias: str, tps: float, load_seconds: f
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopped.set)
     loaded_at = time.monotonic() + load_seconds
+    streams = Streams()
     server = await loop.create_server(
-        lambda: Connection(alias=alias, tps=tps, loaded_at=loaded_at), host, port, backlog=4096
+        lambda: Connection(alias=alias, tps=tps, loaded_at=loaded_at, streams=streams),
+        host,
+        port,
+        backlog=4096,
     )
     print(f"fake backend listens on {host}:{port}", flush=True)
     await stopped.wait()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bench.matrix import LITELLM, MANY_INSTANCES, MANY_KEYS
-from bench.results import Results
+from bench.matrix import LEAVING_CLIENTS, LITELLM, MANY_INSTANCES, MANY_KEYS
+from bench.results import Results, Row, median
 
 OURS = "llamactl"
 NO_SLOPE = 0.95
@@ -46,7 +46,7 @@ def goals(results: Results) -> list[Goal]:
     """All goals, for one web process, in the order of the page."""
     rate = results.median("requests", OURS, 64, "requests_per_second")
     held = results.row("held", OURS, 5000)
-    failures = float(sum(held["failures"].values())) if held else math.nan
+    leaving = results.row("leaving", OURS, LEAVING_CLIENTS)
     start = min((each["added_p50_ms"] for each in results.supervisor[:1]), default=math.nan)
     idle = results.idle["worker_cores"] if results.idle else math.nan
     return [
@@ -74,7 +74,7 @@ def goals(results: Results) -> list[Goal]:
             1,
             " ms",
         ),
-        _most("5,000 open streams x 2 tokens/s: errors", failures, 0),
+        _most("5,000 open streams x 2 tokens/s: errors", _failures(held), 0),
         _most(
             "the same: memory of a stream",
             results.median("held", OURS, 5000, "proxy_kib_each") * 1.024,
@@ -89,6 +89,14 @@ def goals(results: Results) -> list[Goal]:
             0,
             " ms",
         ),
+        _most(
+            f"{LEAVING_CLIENTS:,} clients that leave at once: all slots of the backend free within",
+            median(leaving, "gone_last_ms"),
+            1000,
+            0,
+            " ms",
+        ),
+        _most("the same: errors", _failures(leaving), 0),
         _least(
             f"requests/s with {MANY_KEYS:,} keys, of those with one",
             _slope(results, f"{MANY_KEYS:,} keys"),
@@ -104,6 +112,10 @@ def goals(results: Results) -> list[Goal]:
         _most("added to the start of a backend (median)", start, 150, 0, " ms"),
         _most("the worker beside 100 idle instances, of a core", idle * 100, 1, 2, " %"),
     ]
+
+
+def _failures(row: Row | None) -> float:
+    return float(sum(row["failures"].values())) if row else math.nan
 
 
 def _rate(results: Results, system: str) -> float:

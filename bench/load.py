@@ -16,12 +16,15 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from bench.clients import Client, PacedClient, RequestClient, StreamClient, Tally
+from bench.leaving import depart
 from bench.plan import LoadPlan
 from bench.quantiles import percentile
 
 Figures = dict[str, float | dict[str, int]]
 RECONNECT_SECONDS = 0.05
 PROBE_CLIENTS = 4
+QUIET_SECONDS = 0.3
+"""Before all leave: the CPU samples at the end of the window are taken by then."""
 
 
 def cpu_seconds() -> float:
@@ -70,16 +73,34 @@ class Load:
         cpu = cpu_seconds() - cpu_at_open
         print("closed", flush=True)
 
-        if plan.mode == "held" and (missing := plan.clients - self._streaming()):
-            self._tally.failures["streams that were not open"] = missing
-        figures = self._figures(seconds, cpu)
+        figures: Figures = {}
+        if plan.mode == "held":
+            figures |= await self._end_of_held()
+        self._hang_up()
+        return self._figures(seconds, cpu) | figures
 
+    async def _end_of_held(self) -> Figures:
+        """How many streams were open; and what the backend sees of their end, if it is asked."""
+        plan = self._plan
+        streams_open = self._streaming()
+        departure: dict[str, float] = {}
+        if plan.backend_url:
+            await asyncio.sleep(QUIET_SECONDS)
+            seen = await depart(plan.backend_url, self._hang_up)
+            streams_open = min(streams_open, seen.open_before)
+            departure = seen.figures()
+            if seen.unnoticed:
+                self._tally.failures["clients whose leaving was not noticed"] = seen.unnoticed
+        if missing := plan.clients - streams_open:
+            self._tally.failures["streams that were not open"] = missing
+        return {"streams_open": streams_open, **departure}
+
+    def _hang_up(self) -> None:
         self._is_over = True
         for task in self._reconnects:
             task.cancel()
         for client in self._clients.values():
             client.stop()
-        return figures
 
     async def _connect(self, number: int, first_at: float) -> None:
         host, port = self._plan.address()
@@ -160,8 +181,6 @@ class Load:
             figures["slowest_stream_events_per_second"] = (
                 least_events(list(self._clients.values())) / seconds
             )
-        if self._plan.mode == "held":
-            figures["streams_open"] = self._streaming()
         if self._plan.probes:
             answered = sorted(self._probe_tally.latencies)
             figures["probe_p50_ms"] = percentile(answered, 50) * 1e3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from bench.fake_backend import DEFAULT_RESPONSE_BYTES, DEFAULT_TPS
@@ -17,6 +17,8 @@ HELD_FROM = 500
 """As many streams are held open, unless told otherwise: restarted every two seconds they would
 measure starts, not streams."""
 
+LEAVING_CLIENTS = 1000
+LEAVING_TPS = 10.0
 PROBES_PER_SECOND = 50.0
 OPEN_LOOP_SHARE = 0.5
 MANY_KEYS = 10_000
@@ -99,6 +101,14 @@ def streams_of(
     )
 
 
+def leaving_of(
+    clients: int, *, tps: float = LEAVING_TPS, body_bytes: int = REQUEST_BYTES
+) -> Scenario:
+    """Streams held open, as `streams_of` does, whose clients then all leave at once."""
+    held = streams_of(clients, tps=tps, stream_seconds=0, body_bytes=body_bytes)
+    return replace(held, subject="leaving", probes=0.0, is_leaving=True)
+
+
 def open_loop_of(clients: int, *, share: float = OPEN_LOOP_SHARE) -> Scenario:
     """A fixed rate; `clients` closed-loop requests must be among the scenarios before it."""
     return Scenario(
@@ -121,6 +131,7 @@ ESSENTIALS: tuple[Scenario, ...] = (
 WHOLE: tuple[Scenario, ...] = (
     streams_of(1000, tps=10, rounds=1),
     streams_of(5000, tps=2, rounds=1),
+    leaving_of(LEAVING_CLIENTS),
     *map(requests_of, (1, 16, 64, 256)),
     open_loop_of(64),
     *(streams_of(streams, rounds=2) for streams in (1, 50)),

@@ -162,7 +162,8 @@ def litellm_system(direct: System, venv: Path) -> Iterator[System]:
 
 
 def _system(name: str, direct: System, port: int, key: str, process: psutil.Process) -> System:
-    system = System(name, f"http://127.0.0.1:{port}", (key,), direct.model)
+    url = f"http://127.0.0.1:{port}"
+    system = System(name, url, (key,), direct.model, backend_url=direct.backend_url)
     await_answer(system, timeout_seconds=30)
     # Only now: a program may listen before it has made the processes that answer.
     return replace(system, processes={**direct.processes, "proxy": tree(process)})

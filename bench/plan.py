@@ -29,6 +29,9 @@ class LoadPlan:
     rate             requests per second in total, sent when they are due whether or not the one
                      before is answered in time (open loop); 0: as fast as the answers come
     probes           requests per second without a stream, beside the held streams
+    backend_url      http://host:port of the backend itself, which tells how long it takes to notice
+                     that the clients of all held streams leave at once, after the window; "": they
+                     leave unobserved
     """
 
     base_url: str
@@ -43,6 +46,7 @@ class LoadPlan:
     ramp_seconds: float = 0.0
     rate: float = 0.0
     probes: float = 0.0
+    backend_url: str = ""
 
     def to_json(self) -> str:
         """One line, for the generator's standard input."""

@@ -67,6 +67,13 @@ HELD_COLUMNS = (
     Column("proxy_mib_after", "after", 0),
     Column("proxy_kib_each", "KiB/stream", 1),
 )
+LEAVING_COLUMNS = (
+    Column("gone_last_ms", "all gone after ms", 1, "+"),
+    Column("gone_p50_ms", "half gone after ms", 1, "+"),
+    Column("streams_open", "open before", 0),
+    Column("streams_unnoticed", "never noticed", 0),
+    Column("events_per_second", "events/s before", 0, "x"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class Scenario:
     seconds     how long a stream takes; for held ones it follows from the window
     share       open loop: at this part of what the system answers in a closed loop
     probes      requests per second beside held streams
+    is_leaving  the clients of the held streams all leave at once, which the backend is to notice
     rounds      0: as many as are asked for
     left_out    systems that don't get this load
     """
@@ -90,12 +98,17 @@ class Scenario:
     subject: str = "requests"
     share: float = 0.0
     probes: float = 0.0
+    is_leaving: bool = False
     rounds: int = 0
     left_out: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """One line that says what the load is."""
+        if self.is_leaving:
+            return (
+                f"{self.clients:,} clients leave their streams at once, {self.tps:g} tokens/s each"
+            )
         if self.mode == "held":
             return (
                 f"{self.clients:,} streams held open, {self.tps:g} tokens/s each, and"
@@ -113,7 +126,9 @@ class Scenario:
 
     @property
     def columns(self) -> Sequence[Column]:
-        """The figures to show; the first one is the rate of this scenario."""
+        """The figures to show; the rounds are compared by the first one."""
+        if self.is_leaving:
+            return LEAVING_COLUMNS
         if self.mode == "held":
             return HELD_COLUMNS
         if self.mode == "streams":
@@ -128,7 +143,9 @@ class Scenario:
     def plan(
         self, system: System, *, seconds: float, warm_up_seconds: float, rate: float = 0.0
     ) -> LoadPlan:
-        """This load for that system."""
+        """This load for that system. Raises ValueError when its backend would have to be asked."""
+        if self.is_leaving and not system.backend_url:
+            raise ValueError(f"{system.name}: where its backend listens is not known")
         ramp_seconds, stream_seconds = 0.0, self.stream_seconds
         if self.mode == "streams":
             # Begun spread over the length of one stream: else all events of all streams would
@@ -151,6 +168,7 @@ class Scenario:
             ramp_seconds=ramp_seconds,
             rate=rate,
             probes=self.probes,
+            backend_url=system.backend_url if self.is_leaving else "",
         )
 
     def _body(self, model: str, tokens: int) -> dict[str, object]:

@@ -135,6 +135,7 @@ def llamactl_system(
             keys=_sample(all_keys, 256),
             model=INSTANCE,
             processes=groups(stack.root, stack.port, backend_port),
+            backend_url=f"http://127.0.0.1:{backend_port}" if backend_port else "",
         )
         await_answer(system, timeout_seconds=START_SECONDS)  # the table has the last key
         refuse_open_door(system)

@@ -41,12 +41,12 @@ class Summary:
 
     @property
     def rate(self) -> float:
-        """Requests or events per second."""
+        """Requests or events per second, or whatever figure comes first."""
         return self.median(self.scenario.columns[0].key)
 
     @property
     def spread(self) -> float:
-        """(highest - lowest) / median of the rate over the rounds."""
+        """(highest - lowest) / median of that over the rounds."""
         values = [run.number(self.scenario.columns[0].key) for run in self.runs]
         return (max(values) - min(values)) / self.rate if self.rate else math.inf
 

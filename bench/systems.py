@@ -30,7 +30,7 @@ class System:
     `keys` are dealt out to the clients in turn; `model` is what the requests ask for; `processes`
     are those whose CPU time is shown, as far as they run on this machine; `fresh_bytes` is the
     memory of those of the proxy before any load, since what a process has once taken it seldom
-    gives back.
+    gives back; `backend_url` is the fake backend itself, as far as it is known.
     """
 
     name: str
@@ -39,6 +39,7 @@ class System:
     model: str
     processes: Groups = field(default_factory=dict)
     fresh_bytes: int = 0
+    backend_url: str = ""
 
 
 def free_port() -> int:
@@ -94,12 +95,14 @@ def direct_system(port: int, *, model: str) -> Iterator[System]:
     process = psutil.Process(backend.pid)
     try:
         await_port(port, backend, timeout_seconds=10)
+        url = f"http://127.0.0.1:{port}"
         yield System(
             name=DIRECT,
-            base_url=f"http://127.0.0.1:{port}",
+            base_url=url,
             keys=("unused",),
             model=model,
             processes={"backend": (process,)},
+            backend_url=url,
         )
     finally:
         end([process], grace_seconds=5)

@@ -190,6 +190,21 @@ def held_section(results: Results) -> str:
     return table(heads, body) if body else ""
 
 
+def leaving_section(results: Results) -> str:
+    """Clients that leave at once."""
+    body = [
+        [
+            f"{row['system']}, {row['clients']:,} x {row['tps']:g}/s",
+            number(median(row, "gone_p50_ms")),
+            number(median(row, "gone_last_ms")),
+            number(sum(row["failures"].values())),
+        ]
+        for row in results.of("leaving")
+    ]
+    heads = ["", "half gone after ms", "all gone after ms", "errors"]
+    return table(heads, body) if body else ""
+
+
 def bodies_section(results: Results) -> str:
     """Sizes of request bodies."""
     rows = results.of("bodies")
@@ -317,6 +332,7 @@ SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "open": open_section,
     "streams": streams_section,
     "held": held_section,
+    "leaving": leaving_section,
     "bodies": bodies_section,
     "database": database_section,
     "wrk": wrk_section,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bench import command_line, matrix
@@ -26,6 +28,37 @@ def test_a_probe_asks_for_no_stream() -> None:
     plan = matrix.streams_of(5000, tps=2).plan(SYSTEM, seconds=8, warm_up_seconds=1)
     assert b'"stream"' in plan.request_bytes(0)
     assert b'"stream"' not in plan.probe_bytes()
+
+
+def test_those_who_leave_are_held_streams_of_a_backend_that_can_be_asked() -> None:
+    scenario = matrix.leaving_of(1000)
+    system = replace(SYSTEM, backend_url="http://127.0.0.1:2")
+    plan = scenario.plan(system, seconds=3, warm_up_seconds=1)
+    assert (plan.mode, plan.tps, plan.probes) == ("held", 10, 0)
+    assert plan.backend_url == "http://127.0.0.1:2"
+    with pytest.raises(ValueError, match="its backend listens"):
+        scenario.plan(SYSTEM, seconds=3, warm_up_seconds=1)
+
+
+def test_held_streams_need_no_backend_that_can_be_asked() -> None:
+    assert matrix.streams_of(1000).plan(SYSTEM, seconds=3, warm_up_seconds=1).backend_url == ""
+
+
+def test_those_who_leave_are_in_the_whole_matrix_and_can_be_measured_alone() -> None:
+    [first, _second] = matrix.whole_matrix([], {})
+    assert matrix.leaving_of(1000) in first.scenarios
+    [stage] = command_line.parse(["--leaving", "1000"]).stages
+    assert stage.scenarios == (matrix.leaving_of(1000),)
+
+
+def test_those_who_leave_a_backend_that_nobody_knows_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        command_line.parse(
+            ["--leaving", "9", "--base-url", "http://127.0.0.1:1", "--model", "bench"]
+        )
+    assert "--leaving" in capsys.readouterr().err
 
 
 def test_a_body_has_the_size_that_was_asked_for() -> None:
