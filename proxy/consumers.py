@@ -205,8 +205,14 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             self.route.side is not Side.INSTANCE or method in _IDEMPOTENT
         )
         was_sent = was_replaced = False
+        loaded_seconds = 0.0
         while True:
-            target = await self._ready(target, rule, scope["method"])
+            if not target.is_ready:
+                waits_since = perf_counter()
+                target = await self._ready(target, rule, scope["method"])
+                # It may have come when the load was half done, or have waited for room before.
+                waited_seconds = perf_counter() - waits_since
+                loaded_seconds += min(waited_seconds, target.load_seconds or 0.0)
             # No await between the look at the table and this count; see InFlight.carrying.
             is_use = counts_as_use(self.route, scope["method"])
             with gateway.in_flight.carrying(target.name, is_use=is_use) as carried:
@@ -241,8 +247,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                         start = response_start(
                             answer,
                             target.response_headers,
-                            sent_at - began_at,
-                            perf_counter() - sent_at,
+                            queued_seconds=sent_at - began_at - loaded_seconds,
+                            loaded_seconds=loaded_seconds,
+                            answered_seconds=perf_counter() - sent_at,
                         )
                         self._has_begun = True
                         await send(start)
@@ -265,11 +272,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             was_sent |= isinstance(failure, Unanswered)
 
     async def _ready(self, target: Target, rule: KeyRule, method: str) -> Target:
-        if may_start(self.route, method):
-            return await self.gateway.waiting.ready(target, rule.id)
-        if not target.is_ready:
+        if not may_start(self.route, method):
             raise InstanceNotRunning(f"instance {target.name} is not running; start it first")
-        return target
+        return await self.gateway.waiting.ready(target, rule.id)
 
 
 def _no_answer(target: Target, error: BackendError) -> LlamactlError:

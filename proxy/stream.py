@@ -130,20 +130,23 @@ class HangUpWatch:
 def response_start(
     answer: Answer,
     added_headers: Sequence[tuple[bytes, bytes]],
+    *,
     queued_seconds: float,
+    loaded_seconds: float,
     answered_seconds: float,
 ) -> Message:
-    """Status and headers, with how long the request waited here, and for the backend."""
+    """Status and headers, with how long the request waited here, for the model to be loaded, and
+    for the backend's first byte."""
     headers = to_client(answer.headers, added_headers)
     if answer.status in _WITHOUT_BODY:
         # It says what a body would be; uvicorn would wait for that, and a 204 must not have it.
         headers = [pair for pair in headers if pair[0] != b"content-length"]
-    headers.append(
-        (
-            b"server-timing",
-            b"queue;dur=%.1f, ttfb;dur=%.1f" % (queued_seconds * 1e3, answered_seconds * 1e3),
-        )
+    timing = b"queue;dur=%.1f, load;dur=%.1f, ttfb;dur=%.1f" % (
+        queued_seconds * 1e3,
+        loaded_seconds * 1e3,
+        answered_seconds * 1e3,
     )
+    headers.append((b"server-timing", timing))
     return {"type": "http.response.start", "status": answer.status, "headers": headers}
 
 

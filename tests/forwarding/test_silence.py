@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
+from instances.states import Status
 from tests.forwarding.conftest import Connect
-from tests.forwarding.wire import OK, Play, RawBackend, RawClient, Session, eventually
+from tests.forwarding.wire import OK, Message, Play, RawBackend, RawClient, Session, eventually
 from tests.proxy.conftest import TableGateway
 
 CHAT = b"/v1/chat/completions"
@@ -290,8 +292,41 @@ async def test_answer_says_how_long_it_waited_here_and_for_the_backend(
 
     backend.script = play
     client.post(CHAT, MODEL)
-    theirs, ours = (await client.answer()).values(b"server-timing")
-    assert theirs == b"prefill;dur=9"
-    figures = dict(part.strip().split(b";dur=") for part in ours.split(b","))
-    assert set(figures) == {b"queue", b"ttfb"}
-    assert float(figures[b"ttfb"]) >= 50 > float(figures[b"queue"]) >= 0
+    answer = await client.answer()
+    assert answer.values(b"server-timing")[0] == b"prefill;dur=9"
+    figures = timings(answer)
+    assert list(figures) == ["queue", "load", "ttfb"]
+    assert figures["ttfb"] >= 50 > figures["queue"] >= 0
+    assert figures["load"] == 0
+
+
+@pytest.mark.parametrize(
+    ("load_seconds", "is_all_of_it"), [(60.0, True), (0.05, False), (None, False)]
+)
+async def test_answer_says_how_much_of_the_wait_was_the_load(
+    client: RawClient,
+    backend: RawBackend,
+    gateway: TableGateway,
+    load_seconds: float | None,
+    is_all_of_it: bool,
+) -> None:
+    ready = gateway.live.table.targets["demo"]
+    gateway.lay(replace(ready, status=Status.STARTING))
+    client.post(CHAT, MODEL)
+    await asyncio.sleep(0.2)
+    gateway.lay(replace(ready, load_seconds=load_seconds))
+    figures = timings(await client.answer())
+    if is_all_of_it:
+        # It came when a long load was under way.
+        assert figures["load"] >= 100 > figures["queue"] >= 0
+    else:
+        # Before the load it waited for room.
+        assert figures["load"] == (load_seconds or 0) * 1000
+        assert figures["queue"] >= 100
+
+
+def timings(answer: Message) -> dict[str, float]:
+    """What Server-Timing tells, in milliseconds, in its order."""
+    ours = answer.values(b"server-timing")[-1].decode()
+    pairs = [part.strip().split(";dur=") for part in ours.split(",")]
+    return {name: float(text) for name, text in pairs}
