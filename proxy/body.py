@@ -11,6 +11,7 @@ import orjson
 from llamactl.asgi_types import Receive
 from llamactl.errors import InvalidRequest
 from proxy.errors import BodyTooLarge
+from proxy.form import FormReader, ModelField, boundary_in
 from proxy.upload import Upload
 
 
@@ -18,36 +19,42 @@ class ClientGone(Exception):
     """The client hung up; there is nobody left to answer."""
 
 
-async def read_body(receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: int) -> bytes:
-    """The whole body. Raises BodyTooLarge, or ClientGone where it breaks off."""
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise BodyTooLarge(limit)
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGone
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        # The usual case: one message, and no copy of it.
-        if len(body) > limit:
-            raise BodyTooLarge(limit)
-        return body
-    chunks = [body]
-    size = len(body)
-    while message.get("more_body"):
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk = message.get("body", b"")
+WHOLE_BYTES = 2**20
+"""A body up to this size is read whole, and can be sent again; a larger one goes through."""
+
+
+async def read_routed(
+    receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: int
+) -> tuple[bytes | Upload, ModelField | None]:
+    """The body of a request that is routed by the model it names; of a form with its field.
+
+    All of it, because the last ``model`` of a JSON document counts. A large form may name its own
+    once: that one is read as far as the field, and the rest goes into the Upload. Raises
+    BodyTooLarge, InvalidRequest for what is no form, or ClientGone where it breaks off.
+    """
+    announced = _announced(headers, limit)
+    chunks: list[bytes] = []
+    size = 0
+    form: FormReader | None = None
+    while True:
+        chunk, is_whole = await _next(receive)
+        # What begins with a brace is JSON whatever Content-Type says, as in the seed.
+        if not size:
+            boundary = None if chunk.startswith(b"{") else boundary_in(headers)
+            form = None if boundary is None else FormReader(boundary)
         size += len(chunk)
         if size > limit:
             raise BodyTooLarge(limit)
         chunks.append(chunk)
-    return b"".join(chunks)
-
-
-WHOLE_BYTES = 2**20
-"""A body up to this size is read whole, and can be sent again; a larger one goes through."""
+        if form is not None:
+            form.feed(chunk)
+        is_large = announced > WHOLE_BYTES or size > WHOLE_BYTES
+        if is_whole or (is_large and form is not None and form.field is not None):
+            # The usual case: one message, and no copy of it.
+            read = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            if form is None or is_whole:
+                return read, None if form is None else form.end()
+            return Upload(read, headers, limit=limit, form=form), form.field
 
 
 async def read_beginning(
@@ -58,26 +65,37 @@ async def read_beginning(
     Raises BodyTooLarge where it says that it is larger than ``limit``, or ClientGone where it
     breaks off.
     """
-    announced = 0
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit():
-            announced = int(value)
-    if limit is not None and announced > limit:
-        raise BodyTooLarge(limit)
+    announced = _announced(headers, limit)
     chunks: list[bytes] = []
     size = 0
     while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
+        chunk, is_whole = await _next(receive)
+        chunks.append(chunk)
+        size += len(chunk)
         if limit is not None and size > limit:
             raise BodyTooLarge(limit)
-        is_whole = not message.get("more_body")
         if is_whole or announced > WHOLE_BYTES or size > WHOLE_BYTES:
             read = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             return read if is_whole else Upload(read, headers, limit=limit)
+
+
+def _announced(headers: Iterable[tuple[bytes, bytes]], limit: int | None) -> int:
+    """The Content-Length; 0 where it is not told. Raises BodyTooLarge."""
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            announced = int(value)
+            if limit is not None and announced > limit:
+                raise BodyTooLarge(limit)
+            return announced
+    return 0
+
+
+async def _next(receive: Receive) -> tuple[bytes, bool]:
+    """The next piece of the body, and whether it is the last."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message.get("body", b""), not message.get("more_body")
 
 
 def model_in(body: bytes) -> str:

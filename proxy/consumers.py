@@ -15,9 +15,9 @@ from llamactl.errors import LlamactlError
 from llamactl.response_headers import keep
 from proxy import errors, web_ui
 from proxy.admission import authorise, target_named
-from proxy.body import ClientGone, model_in, read_beginning, read_body, with_model
+from proxy.body import ClientGone, model_in, read_beginning, read_routed, with_model
 from proxy.credentials import without_key
-from proxy.form import boundary_in, model_field
+from proxy.form import ModelField
 from proxy.gateway import Gateway
 from proxy.headers import to_backend
 from proxy.models_list import model, models
@@ -107,13 +107,15 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             await self._by_name(scope, receive, send, rule, max_body_bytes)
 
     async def _by_model(self, scope: Scope, receive: Receive, send: Send, rule: KeyRule) -> None:
-        body = await read_body(receive, scope["headers"], self.gateway.max_body_bytes)
-        async with self.gateway.hang_ups.watch(receive):
+        limit = self.gateway.max_body_bytes
+        body, field = await read_routed(receive, scope["headers"], limit)
+        upload = body if isinstance(body, Upload) else None
+        async with self.gateway.hang_ups.watch(receive, upload):
             try:
-                target, body = self._find_by_model(rule, scope, body)
+                target, body = self._find_by_model(rule, body, field)
             except errors.ModelNotFound:
                 await self.gateway.look_again()
-                target, body = self._find_by_model(rule, scope, body)
+                target, body = self._find_by_model(rule, body, field)
             await self._forward(scope, send, target, body, rule)
 
     async def _models(self, rule: KeyRule) -> bytes:
@@ -152,14 +154,13 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             raise errors.NotLlamaCpp(target.name)
         return target
 
-    def _find_by_model(self, rule: KeyRule, scope: Scope, body: bytes) -> tuple[Target, bytes]:
+    def _find_by_model(
+        self, rule: KeyRule, body: bytes | Upload, field: ModelField | None
+    ) -> tuple[Target, bytes | Upload]:
         """The target, and the body as its backend is to get it."""
-        table = self.gateway.live.table
-        # What begins so is JSON whatever Content-Type says, as in the seed.
-        boundary = None if body.startswith(b"{") else boundary_in(scope["headers"])
-        field = None if boundary is None else model_field(body, boundary)
-        model = model_in(body) if field is None else field.model
-        found = table.route(model)
+        read = body.beginning if isinstance(body, Upload) else body
+        model = model_in(read) if field is None else field.model
+        found = self.gateway.live.table.route(model)
         if found is None:
             raise errors.ModelNotFound(model)
         target, served_model = found
@@ -168,8 +169,12 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         if served_model is None:
             return target, body
         if field is None:
-            return target, with_model(body, served_model)
-        return target, field.replaced(body, served_model)
+            return target, with_model(read, served_model)
+        read = field.replaced(read, served_model)
+        if not isinstance(body, Upload):
+            return target, read
+        body.begin_with(read)
+        return target, body
 
     async def _forward(
         self, scope: Scope, send: Send, target: Target, body: bytes | Upload, rule: KeyRule

@@ -13,7 +13,7 @@ from instances.states import DesiredState, Status
 from proxy.body import WHOLE_BYTES
 from tests.forwarding.conftest import Connect
 from tests.forwarding.wire import OK, RawBackend, RawClient, Session, eventually, read_message
-from tests.proxy.conftest import TableGateway
+from tests.proxy.conftest import BOB, TableGateway
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'
@@ -292,6 +292,80 @@ async def test_answer_before_the_end_of_an_upload_reaches_the_client(
     backend.script = backend._answer
     client.post(CHAT, MODEL)
     assert (await client.answer()).body == b"{}"
+
+
+FORM = b"Content-Type: multipart/form-data; boundary=B"
+FIELD = b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n'
+FILE = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+AUDIO = b"/v1/audio/transcriptions"
+
+
+async def test_large_form_goes_through_once_its_model_is_known(
+    client: RawClient, backend: RawBackend, gateway: TableGateway
+) -> None:
+    gateway.max_body_bytes = 2 * SIZE
+    gateway.lay(replace(gateway.live.table.targets["demo"], served_model="org/whisper"))
+    came = asyncio.Event()
+
+    async def play(session: Session) -> None:
+        await session.reader.readuntil(b"org/whisper")
+        await session.reader.readexactly(WHOLE_BYTES)
+        came.set()
+        rest = len(body) - len(FIELD % b"demo") + 2 - WHOLE_BYTES
+        assert (await session.reader.readexactly(rest)).endswith(b"\r\n--B--\r\n")
+        await session.send(OK)
+
+    backend.script = play
+    body = FIELD % b"demo" + FILE + b"x" * SIZE + b"\r\n--B--\r\n"
+    client.ask(b"POST " + AUDIO, FORM, b"Content-Length: %d" % len(body))
+    client.send(body[: SIZE // 2])
+    # It should be at the backend before the client has sent it all.
+    await asyncio.wait_for(came.wait(), 20)
+    client.send(body[SIZE // 2 :])
+    assert (await client.answer()).status == 200
+
+
+async def test_large_form_whose_model_comes_last_arrives_whole(
+    client: RawClient, backend: RawBackend, gateway: TableGateway
+) -> None:
+    gateway.max_body_bytes = 2 * SIZE
+    body = FILE + b"x" * SIZE + b"\r\n" + FIELD % b"demo" + b"--B--\r\n"
+    client.post(AUDIO, body, FORM)
+    assert (await client.answer()).status == 200
+    assert [request.body for request in backend.requests] == [body]
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        (b"\r\n" + FIELD % b"other" + b"--B--\r\n", b"model is given twice"),
+        (b"\r\n--B--other\r\n", b""),
+        (b"\r\n--B other", b"follows a boundary"),
+        (b"", b"breaks off"),
+    ],
+)
+async def test_backend_never_has_a_whole_form_that_means_something_else(
+    client: RawClient, backend: RawBackend, gateway: TableGateway, end: bytes, why: bytes
+) -> None:
+    gateway.max_body_bytes = 2 * SIZE
+    body = FIELD % b"demo" + FILE + b"x" * SIZE + end
+    client.post(AUDIO, body, FORM)
+    answer = await client.answer()
+    assert answer.status == (400 if why else 200)
+    assert why in answer.body
+    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
+    assert [request.is_whole for request in backend.requests] == [not why]
+
+
+async def test_large_form_for_another_instance_is_refused_before_it_is_sent(
+    client: RawClient, backend: RawBackend, gateway: TableGateway
+) -> None:
+    gateway.max_body_bytes = 2 * SIZE
+    client.key = BOB.encode()
+    client.ask(b"POST " + AUDIO, FORM, b"Content-Length: %d" % SIZE)
+    client.send(FIELD % b"demo" + FILE + b"x" * 1000)
+    assert (await client.answer()).status == 403
+    assert not backend.connections
 
 
 @pytest.mark.parametrize("path", [ANY + b"/files", CHAT])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llamactl.asgi_types import Receive
 from llamactl.errors import InvalidRequest
-from proxy.body import ClientGone, model_in, read_body, with_model
+from proxy.body import ClientGone, model_in, read_routed, with_model
 from proxy.errors import BodyTooLarge
 
 
@@ -24,7 +24,7 @@ def receiving(*messages: dict[str, Any]) -> Receive:
 
 async def test_body_in_one_message_is_returned_as_it_is() -> None:
     body = b'{"model": "a"}'
-    read = await read_body(receiving({"type": "http.request", "body": body}), [], 100)
+    read, _ = await read_routed(receiving({"type": "http.request", "body": body}), [], 100)
     assert read is body
 
 
@@ -33,12 +33,12 @@ async def test_body_in_several_messages_is_joined() -> None:
         {"type": "http.request", "body": b"ab", "more_body": True},
         {"type": "http.request", "body": b"cd", "more_body": False},
     )
-    assert await read_body(receive, [], 4) == b"abcd"
+    assert await read_routed(receive, [], 4) == (b"abcd", None)
 
 
 async def test_body_over_the_limit_is_refused_before_it_is_read() -> None:
     with pytest.raises(BodyTooLarge, match="max_body_mib"):
-        await read_body(receiving(), [(b"content-length", b"101")], 100)
+        await read_routed(receiving(), [(b"content-length", b"101")], 100)
 
 
 async def test_body_without_a_length_is_refused_once_it_passes_the_limit() -> None:
@@ -47,7 +47,7 @@ async def test_body_without_a_length_is_refused_once_it_passes_the_limit() -> No
         {"type": "http.request", "body": b"x" * 60, "more_body": True},
     )
     with pytest.raises(BodyTooLarge):
-        await read_body(receive, [], 100)
+        await read_routed(receive, [], 100)
 
 
 async def test_client_that_leaves_in_the_middle_of_its_body_is_gone() -> None:
@@ -55,7 +55,7 @@ async def test_client_that_leaves_in_the_middle_of_its_body_is_gone() -> None:
         {"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}
     )
     with pytest.raises(ClientGone):
-        await read_body(receive, [], 100)
+        await read_routed(receive, [], 100)
 
 
 @pytest.mark.parametrize(

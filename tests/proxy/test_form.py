@@ -1,12 +1,33 @@
 from __future__ import annotations
 
+import itertools
+import tracemalloc
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llamactl.errors import InvalidRequest
-from proxy.form import MAX_PARTS, boundary_in, model_field
+from proxy.form import MAX_PARTS, FormReader, boundary_in, model_field
 
 MODEL = b'Content-Disposition: form-data; name="model"'
 FILE = b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav'
+
+
+TOKENS = [
+    b"--B",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"--",
+    b"\r",
+    b"\n",
+    b"x",
+    MODEL,
+    FILE,
+    b"demo",
+    b"\r\n--B\r\n" + MODEL + b"\r\n\r\n",
+    b"\r\n--B--",
+]
 
 
 def form(*parts: tuple[bytes, bytes], boundary: bytes = b"B", end: bytes = b"--\r\n") -> bytes:
@@ -36,6 +57,70 @@ def test_model_is_found_wherever_it_stands_and_only_it_is_replaced(body: bytes) 
     assert field.replaced(body, "org/Modèle") == body.replace(b"demo", "org/Modèle".encode())
 
 
+FORMS = [
+    form((FILE, b"\r\n--A\r\n--B-\r\n--"), (MODEL, b"demo"), (FILE, b"")),
+    form((MODEL, b"demo"), (FILE, b"x"), (MODEL, b"other")),
+    form((MODEL, b"demo"), (b"X-A: b", b"x")),
+    form((FILE, b"x")),
+    form((MODEL, b"")),
+    b"preamble\r\n" + form((MODEL, b"demo"), end=b"--") + b"\r\n--B\r\nepilogue",
+    form((MODEL, b"demo")).replace(b"B", b"BB"),
+    b"--B\r\n" + MODEL + b"\r\n\r\n--B--\r\n",
+    b"--B--",
+    b"",
+]
+
+
+def understood(pieces: list[bytes]) -> str:
+    """What the reader makes of a form that comes so: its field, or why it is refused."""
+    reader = FormReader(b"B")
+    try:
+        for piece in pieces:
+            reader.feed(piece)
+        return repr(reader.end())
+    except InvalidRequest as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("body", FORMS)
+def test_form_means_the_same_however_it_is_cut(body: bytes) -> None:
+    whole = understood([body])
+    for size in (1, 2, 3, 5, 7, 11, 50):
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        assert understood(pieces) == whole
+    for cut in range(len(body)):
+        assert understood([body[:cut], b"", body[cut:]]) == whole
+
+
+@given(body=st.lists(st.sampled_from(TOKENS)).map(b"".join), cuts=st.lists(st.integers(0, 200)))
+def test_no_cut_makes_another_form_of_it(body: bytes, cuts: list[int]) -> None:
+    ends = sorted({min(cut, len(body)) for cut in cuts} | {0, len(body)})
+    pieces = [body[start:end] for start, end in itertools.pairwise(ends)]
+    assert understood(pieces) == understood([body])
+
+
+def test_field_is_known_before_the_rest_has_come() -> None:
+    reader = FormReader(b"B")
+    reader.feed(form((MODEL, b"demo"), (FILE, b"x"), end=b"").removesuffix(b"--B"))
+    assert reader.field is not None
+    assert reader.field.model == "demo"
+    with pytest.raises(InvalidRequest, match="twice"):
+        reader.feed(form((FILE, b"y"), (MODEL, b"other")))
+
+
+def test_reader_holds_little_of_a_large_file() -> None:
+    reader = FormReader(b"B")
+    reader.feed(form((FILE, b""), end=b"\r\n" + FILE + b"\r\n\r\n"))
+    tracemalloc.start()
+    try:
+        for _ in range(64):
+            reader.feed(b"\r\n--" * 2**14)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2**14
+
+
 def test_model_after_a_file_of_thirty_megabytes_is_found() -> None:
     # Its content looks like the beginning of a boundary again and again.
     body = form((FILE, b"\r\n--" * (6 * 2**20)), (MODEL, b"demo"))
@@ -57,7 +142,7 @@ def test_model_after_a_file_of_thirty_megabytes_is_found() -> None:
         (form((b"X-A: b", b"demo")), "Content-Disposition"),
         (form((MODEL + b"\r\n" + FILE, b"demo")), "Content-Disposition"),
         (form((MODEL + b"\r\nX: " + b"x" * 9000, b"demo")), "headers of a part"),
-        (form((MODEL, b"demo"), end=b""), "follows a boundary"),
+        (form((MODEL, b"demo"), end=b""), "breaks off"),
         (form((MODEL, b"demo"), end=b"x--"), "follows a boundary"),
         (form((MODEL, b"demo")).replace(b"--B\r\n", b"--B \r\n", 1), "follows a boundary"),
         (form((MODEL, b"demo"))[:-8], "breaks off"),
