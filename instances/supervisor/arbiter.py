@@ -61,7 +61,9 @@ class Arbiter:
 
         Reads the reports as often as these need them.
         """
-        traffic = self._poll.now()
+        # Nothing here can't be undone: who is told to go answers what it carries, and a request
+        # brings it back.
+        traffic = self._poll.news()
         if traffic is not None and self._poll.asked_at > self._judged_at:
             self._judged_at = self._poll.asked_at
             self._stop_idle(now, instances, traffic)

@@ -15,11 +15,16 @@ from llamactl.events import client
 logger = logging.getLogger(__name__)
 
 FRESH_SECONDS = 3.0
-"""A web process reports four times a second; what was read longer ago says nothing of now."""
+"""A web process reports four times a second; what was asked for longer ago says nothing of now."""
 
 
 class TrafficPoll:
-    """Reads the reports off the supervisor's thread, as often as it is told to."""
+    """Reads the reports off the supervisor's thread, as often as it is told to.
+
+    Two questions may be asked of it. ``now`` is for what can't be undone. ``news`` is for what has
+    to go on: where an answer takes longer than it is fresh (on a starved machine; behind docker or
+    health checks that occupy all threads) the next one will too, so each counts once, as it comes.
+    """
 
     def __init__(self, off_thread: OffThread, clock: Callable[[], float]) -> None:
         self.asked_at = -NEVER
@@ -31,6 +36,8 @@ class TrafficPoll:
         self._off_thread = off_thread
         self._clock = clock
         self._latest: Traffic | None = None
+        self._is_news = False
+        """Whether it came in this turn of the supervisor's loop."""
         self._is_asking = False
         self._began_at = -NEVER
 
@@ -38,6 +45,8 @@ class TrafficPoll:
         return NEVER if self._is_asking else self._began_at + interval
 
     def step(self, now: float, interval: float) -> None:
+        """Ask, if it is time. Once in each turn of the loop, after all that wants to know."""
+        self._is_news = False
         if now < self.due(interval):
             return
         self._is_asking = True
@@ -48,8 +57,13 @@ class TrafficPoll:
         """What was read a moment ago; ``None``: nothing was, so nobody can say what is carried."""
         return self._latest if self._clock() - self.asked_at <= FRESH_SECONDS else None
 
+    def news(self) -> Traffic | None:
+        """The same, or what has only just come, however long it was on its way."""
+        return self._latest if self._is_news else self.now()
+
     def _take(self, answer: tuple[list[WebReport], float] | None) -> None:
         self._is_asking = False
+        self._is_news = True
         if answer is None:
             self._latest = None
             return

@@ -15,12 +15,15 @@ from instances import lifecycle
 from instances.errors import NoRoom, NoRoomForRequest
 from instances.models import Instance, StatusChange
 from instances.states import ABANDONED, EVICTED, ON_DEMAND, DesiredState, Status
+from instances.supervisor import Supervisor, polling
 from instances.traffic import WebReport
 from llamactl.config import AppConfig
 from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
 
 SEEN_ALL = 10**9
 """A revision that no change is newer than."""
+FRESH = 0.1
+"""For how many seconds a report is fresh where none ever comes in time."""
 
 Configure = Callable[..., AppConfig]
 
@@ -104,11 +107,14 @@ def test_three_that_are_asked_for_at_once_never_run_together(one: NodeUnderTest)
     most = 0
     for name in "abc":
         one.ask_start(name)
-    deadline = time.monotonic() + 30
+    changes, deadline = 0, time.monotonic() + 30
     while len(set(loads())) < 3 or one.see(loads()[-1]).status != Status.RUNNING:
         # Looked at a second time: they are not all listed in the same moment.
         most = max(most, sum(is_alive(pid) for pid in children()))
         assert time.monotonic() < deadline, [one.history(name) for name in "abc"]
+        if (now := StatusChange.objects.count()) > changes:
+            # A bound for each step: for all together it would time the machine.
+            changes, deadline = now, time.monotonic() + 30
         time.sleep(0.005)
     assert most == 1
     assert len(loads()) == 3
@@ -226,6 +232,49 @@ def test_without_a_report_nobody_makes_room(
     queue_of(one, "b")
     time.sleep(0.5)
     assert one.history("a")[-1] == "running"
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+    """From now on this takes longer than a report counts as fresh, as on a starved machine."""
+    call = getattr(owner, name)
+
+    def late(*arguments: Any) -> Any:
+        time.sleep(3 * FRESH)
+        return call(*arguments)
+
+    monkeypatch.setattr(polling, "FRESH_SECONDS", FRESH)
+    monkeypatch.setattr(owner, name, late)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(polling, "read_reports"), (Supervisor, "_step_all")], ids=["read", "turn"]
+)
+def test_room_is_made_by_reports_that_are_never_fresh(
+    one: NodeUnderTest, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    made(one, "a", "b")
+    one.ask_start("a")
+    one.reaches(Status.RUNNING, "a")
+    slow(monkeypatch, owner, name)
+    one.ask_start("b")
+    one.reaches(Status.RUNNING, "b", seconds=20)
+    assert one.see("a").wish_cause == EVICTED
+
+
+def test_reports_that_are_never_fresh_keep_a_busy_instance(
+    one: NodeUnderTest, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(one, "a", "b")
+    one.ask_start("a")
+    one.reaches(Status.RUNNING, "a")
+    web.in_flight = {"a": 1}
+    slow(monkeypatch, polling, "read_reports")
+    one.ask_start("b")
+    queue_of(one, "b")
+    time.sleep(10 * FRESH)
+    assert one.history("a")[-1] == "running"
+    web.in_flight = {}
+    one.reaches(Status.RUNNING, "b", seconds=20)
 
 
 def test_those_who_gave_up_cause_no_swap(one: NodeUnderTest, web: Web) -> None:
