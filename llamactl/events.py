@@ -39,10 +39,13 @@ def announce(topic: Topic, name: str) -> None:
 
 
 def publish(change: Change) -> None:
-    """Send the event; a broker that is away costs listeners up to a second, nothing else."""
+    """Send the event; a broker that is away costs listeners up to a second, nothing else.
+
+    Nor does one whose password can't be read: the change is in the database already.
+    """
     try:
         client().publish(CHANNEL, json.dumps(change))
-    except redis.RedisError as error:
+    except (redis.RedisError, OSError) as error:
         logger.warning("change event of %s not sent: %s", change["name"], error)
 
 
