@@ -17,6 +17,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from llamactl.run.coalescing import Coalescing
+from llamactl.run.http_1_0 import Http10Cycle
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._disarm()
         before = self.cycle
         super().on_headers_complete()
+        if self.scope["http_version"] < "1.1" and self.cycle is not before:
+            Http10Cycle.take_over(self.cycle)
         self._phase = Phase.BODY
         self._head_bytes = 0
         if not self.parser.should_upgrade():
