@@ -12,6 +12,7 @@ from django.db import DatabaseError
 
 from instances.errors import InstanceNotFound, InstanceNotRunning
 from llamactl.asgi_types import Message, Receive, Scope, Send
+from llamactl.departure import departure
 from llamactl.errors import DatabaseUnavailable, LlamactlError
 from llamactl.websocket_limits import MAX_MESSAGE_BYTES
 from proxy import background, errors
@@ -145,7 +146,7 @@ async def _carry(
                     "headers": list(target.response_headers),
                 }
             )
-            ending = await _relay(receive, send, backend)
+            ending = await _relay(receive, send, backend, departure(scope))
         except OSError:
             ending = CLIENT_GONE
         finally:
@@ -209,18 +210,22 @@ def _own_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def _relay(receive: Receive, send: Send, backend: Socket) -> Ending:
+async def _relay(receive: Receive, send: Send, backend: Socket, departure: asyncio.Event) -> Ending:
     """Carry messages until one side ends; the other is not told yet."""
     from_client = asyncio.create_task(_to_backend(receive, backend))
     from_backend = asyncio.create_task(_to_client(backend, send))
+    leaving = asyncio.create_task(departure.wait())
+    tasks = (from_client, from_backend, leaving)
     try:
-        await asyncio.wait((from_client, from_backend), return_when=asyncio.FIRST_COMPLETED)
-        if not from_client.done() and from_backend.result() is None:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not from_client.done() and (leaving.done() or from_backend.result() is None):
             await asyncio.wait((from_client,), timeout=LAST_WORD_SECONDS)
     finally:
-        await background.end((from_client, from_backend))
+        await background.end(tasks)
     if not from_client.cancelled():
         return from_client.result()
+    if not leaving.cancelled():
+        return CLIENT_GONE
     return from_backend.result() or CLIENT_GONE
 
 
@@ -228,7 +233,8 @@ async def _to_backend(receive: Receive, backend: Socket) -> Ending:
     """What the client sends, to the backend; returns how the client ended it.
 
     While the backend does not read, nothing is received: the server reads one message ahead at
-    most, and the client has to wait. So does its leaving, which comes after what it has sent.
+    most, and the client has to wait. So does its closing, which comes after what it has sent; that
+    it has left is known sooner, see ``departure``.
     """
     while True:
         message = await receive()

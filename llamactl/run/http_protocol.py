@@ -14,14 +14,19 @@ from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, cast
 
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from llamactl.run.coalescing import Coalescing
+from llamactl.run.http_1_0 import Http10Cycle
+from llamactl.run.presence import Watched
 
 logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers; llama.cpp itself takes 8 KiB of each header."""
+
+DEAF_SECONDS = 0.1
+"""How long an application may take to ask for what it is to be told."""
 
 _OTHER_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:(?![ \t]*websocket[ \t]*\r\n)[^\r\n]*", re.I)
 
@@ -43,12 +48,14 @@ class HttpProtocol(HttpToolsProtocol):
     """Between two pieces of a request's body; while it is we who don't read, the clock stands."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast(asyncio.Transport, Coalescing(transport, self.loop)))
+        super().connection_made(cast(asyncio.Transport, Watched(transport, self.loop)))
         self._phase = Phase.HEAD
         self._head_bytes = 0
         self._body_came = False
         self._earlier: list[RequestResponseCycle] = []
         """Requests whose answer is not complete while a later one has come."""
+        self._running: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
+        """The request that an application is at, or was last."""
         self._read_at = self.loop.time()
         self._deadline: asyncio.TimerHandle | None = None
         self._arm(self.head_seconds)
@@ -61,6 +68,18 @@ class HttpProtocol(HttpToolsProtocol):
                 cycle.disconnected = True
                 cycle.message_event.set()
         super().connection_lost(exc)
+        if self._running is not None and not self._running[0].response_complete:
+            self.loop.call_later(DEAF_SECONDS, self._end_deaf, *self._running)
+
+    def _end_deaf(self, cycle: RequestResponseCycle, task: asyncio.Task[None]) -> None:
+        """Cancel an application that is stuck with a part of a body, after its client has left.
+
+        It does not ask for the next part, and so is not told that there is none. One that has had
+        the whole body is left alone: it was told, and may be clearing up, or asks later.
+        """
+        is_deaf = cycle.message_event.is_set() and (cycle.more_body or cycle.body)
+        if is_deaf and not task.done():
+            task.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self._phase is not Phase.BODY:
@@ -95,6 +114,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._disarm()
         super().handle_websocket_upgrade()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        # As uvicorn does it, which keeps nothing that could be cancelled.
+        task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+        self._running = (cycle, task)
+
     # -- the parser's callbacks -------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
@@ -107,6 +133,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._disarm()
         before = self.cycle
         super().on_headers_complete()
+        if self.scope["http_version"] < "1.1" and self.cycle is not before:
+            Http10Cycle.take_over(self.cycle)
         self._phase = Phase.BODY
         self._head_bytes = 0
         if not self.parser.should_upgrade():

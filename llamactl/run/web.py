@@ -17,6 +17,7 @@ import uvicorn
 from llamactl.asgi_types import Application
 from llamactl.leaving import leave
 from llamactl.run.http_protocol import HttpProtocol
+from llamactl.run.websocket_protocol import WebSocketProtocol
 from llamactl.websocket_limits import MAX_MESSAGE_BYTES
 
 GRACE_SECONDS = 10
@@ -32,8 +33,8 @@ PING_SECONDS = 20
 def is_worth_a_line(record: logging.LogRecord) -> bool:
     """uvicorn calls two things errors that are none.
 
-    A request that it cancels itself at the end of the grace, with a traceback, and a WebSocket
-    that was refused with a status instead of being closed.
+    A request that is cancelled, at the end of the grace or because its client has left, with a
+    traceback, and a WebSocket that was refused with a status instead of being closed.
     """
     if record.msg == "ASGI callable returned without completing handshake.":
         return False
@@ -58,9 +59,9 @@ def configuration(application: Application | str) -> uvicorn.Config:
         application,
         loop="uvloop",
         http=HttpProtocol,
-        # The one that stops reading while the application does not take the last message, and
-        # that is not deprecated; ``ws_max_queue`` is for the others.
-        ws="websockets-sansio",
+        # Made of the one that stops reading while the application does not take the last message,
+        # and that is not deprecated; ``ws_max_queue`` is for uvicorn's others.
+        ws=WebSocketProtocol,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_ping_interval=PING_SECONDS,
         # A pong waits behind the messages that we don't read as long as a backend does not, and a

@@ -373,6 +373,40 @@ async def test_end_that_comes_while_a_backend_does_not_read_is_met_once_it_does(
     await connection.close()
 
 
+async def test_who_leaves_while_a_backend_does_not_read_is_missed_before_it_does(
+    served: Served, sockets: SocketBackend, client: aiohttp.ClientSession
+) -> None:
+    sent = 0
+    may_read = asyncio.Event()
+
+    async def read_late(socket: web.WebSocketResponse) -> None:
+        await may_read.wait()
+        while (await socket.receive()).type is aiohttp.WSMsgType.BINARY:
+            pass
+
+    async def flood() -> None:
+        nonlocal sent
+        while True:
+            await connection.send_bytes(bytes(2**16))
+            sent += 1
+
+    sockets.script = read_late
+    connection = await client.ws_connect(served.url + PATH, headers=KEY)
+    transport = connection._response.connection.transport  # type: ignore[union-attr]
+    assert transport is not None
+    flooding = asyncio.ensure_future(flood())
+    await until_it_stalls(lambda: sent)
+    transport.abort()
+    with pytest.raises((aiohttp.ClientError, OSError)):
+        await asyncio.wait_for(flooding, 10)
+    await served.until_idle()
+    # It should leave the backend time to read what was sent before, and why nothing follows.
+    may_read.set()
+    await sockets.end()
+    assert sockets.close_code == 1001
+    await connection.close()
+
+
 @pytest.mark.parametrize("path", ["/%ff", "//", "/api/v1/instances/%ff/proxy/ws", "*"])
 async def test_odd_path_is_refused_quietly(served: Served, path: str) -> None:
     connection = await raw_handshake(served, path)
