@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 from typing import Any, Literal, cast
+from weakref import WeakSet
 
 import aiohttp
 from multidict import CIMultiDict
@@ -33,6 +34,12 @@ class Socket(aiohttp.ClientWebSocketResponse[Literal[True]]):
         super().__init__(reader, writer, protocol, response, *rest, **further)
         # Taken now: a close that was not waited for has let go of it.
         self._transport: asyncio.Transport = response.connection.transport
+        self._handshake: aiohttp.ClientResponse = response
+
+    def drop(self) -> None:
+        """Close the connection, whatever has not been sent yet."""
+        self._transport.abort()
+        self._handshake.close()
 
     def drop_after(self, seconds: float) -> None:
         """Leave a backend so long to take what it was sent before the close, and then no more.
@@ -40,13 +47,14 @@ class Socket(aiohttp.ClientWebSocketResponse[Literal[True]]):
         A closed transport goes on until all is written; for one that does not read, for ever.
         """
         if self._transport.get_write_buffer_size():
-            asyncio.get_running_loop().call_later(seconds, self._transport.abort)
+            asyncio.get_running_loop().call_later(seconds, self.drop)
 
 
 class Sockets:
     """One aiohttp session a web process; as many connections as there are WebSockets."""
 
     def __init__(self) -> None:
+        self._open: WeakSet[Socket] = WeakSet()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
@@ -57,9 +65,13 @@ class Sockets:
         )
 
     async def close(self) -> None:
+        """The WebSockets too, whatever they are at."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._session.close()
+        for socket in self._open:
+            # Else one with something to write to a backend that does not read stays for ever.
+            socket.drop()
 
     async def open(self, url: str, headers: Pairs, subprotocols: Iterable[str]) -> Socket:
         """Shake hands; ``protocol`` of what comes back is what the backend chose, or ``None``.
@@ -83,7 +95,9 @@ class Sockets:
                 )
         except (aiohttp.ClientError, OSError) as error:
             raise BackendError(repr(error)) from error
-        return cast(Socket, socket)
+        opened = cast(Socket, socket)
+        self._open.add(opened)
+        return opened
 
 
 def _text(value: bytes) -> str:
