@@ -57,11 +57,15 @@ class HttpProtocol(HttpToolsProtocol):
         self._running: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
         """The request that an application is at, or was last."""
         self._read_at = self.loop.time()
+        self._answered_at = self._read_at
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._arm(self.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         # uvicorn tells the request that came last alone, and not the ones before it in the line.
         for cycle in self._earlier:
             if not cycle.response_complete:
@@ -113,6 +117,27 @@ class HttpProtocol(HttpToolsProtocol):
         self._phase = Phase.IDLE
         self._disarm()
         super().handle_websocket_upgrade()
+
+    def on_response_complete(self) -> None:
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        # As uvicorn does it, which makes a timer for each answer and cancels it at each request.
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._answered_at = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_idle)
+
+    def _end_idle(self) -> None:
+        left: float = self.timeout_keep_alive
+        if self._phase is Phase.IDLE and self.cycle.response_complete:
+            left = self._answered_at + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._idle_timer = self.loop.call_later(left, self._end_idle)
+        else:
+            self._idle_timer = None
+            self.timeout_keep_alive_handler()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         # As uvicorn does it, which keeps nothing that could be cancelled.

@@ -210,3 +210,46 @@ async def test_what_could_smuggle_a_request_is_refused(connect: Connect, request
     writer.write(request_)
     assert (await answer(reader))[0] == b"HTTP/1.1 400 Bad Request"
     assert await is_closed(reader)
+
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Forgetful(HttpProtocol):
+    """Keeps an idle connection for a moment only."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.timeout_keep_alive = 0.4  # type: ignore[assignment] # uvicorn's has whole seconds
+
+
+@pytest.fixture
+async def forgetful() -> AsyncIterator[Connect]:
+    async for each in serving(Forgetful):
+        yield each
+
+
+async def test_idle_connection_is_closed_after_a_while(forgetful: Connect) -> None:
+    reader, writer = await forgetful()
+    writer.write(GET)
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
+    assert await is_closed(reader)
+
+
+async def test_connection_that_is_used_is_kept(forgetful: Connect) -> None:
+    reader, writer = await forgetful()
+    for _ in range(5):
+        writer.write(GET)
+        assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
+        await asyncio.sleep(0.2)
+
+
+async def test_request_that_takes_longer_than_an_idle_connection_is_answered(
+    forgetful: Connect,
+) -> None:
+    reader, writer = await forgetful()
+    writer.write(GET)
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
+    writer.write(GET.replace(b"/", b"/slow", 1))
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
+    assert await is_closed(reader)
