@@ -108,6 +108,10 @@ class Answer:
         """Give the connection back; a second time it does nothing."""
         source, self._source = self._source, None
         if source is not None:
+            if self._size > BUFFER_BYTES:
+                # All of it may have come in the piece that was too much: the connection is free,
+                # and the next answer would wait on it for ever.
+                source.resume()
             source.release()
 
     async def __aenter__(self) -> Answer:
