@@ -87,7 +87,8 @@ class Answer:
         pieces = self._pieces
         if not pieces:
             if self._error is not None:
-                raise self._error
+                # A new one: ours would hold the frames that it goes through, and they hold us.
+                raise type(self._error)(*self._error.args)
             return b""
         self._pieces = []
         if self._size > BUFFER_BYTES:
