@@ -45,9 +45,11 @@ class Upload:
         return self._piece
 
     def begin_with(self, beginning: bytes) -> None:
-        """Send another beginning instead."""
+        """Send another beginning instead; the limit is for what the client sends."""
+        grown = len(beginning) - len(self._piece)
         if self.length is not None:
-            self.length += len(beginning) - len(self._piece)
+            self.length += grown
+        self._size -= grown
         self._piece = beginning
 
     async def put(self, piece: bytes, *, is_last: bool) -> None:

@@ -325,6 +325,27 @@ async def test_large_form_goes_through_once_its_model_is_known(
     assert (await client.answer()).status == 200
 
 
+@pytest.mark.parametrize(
+    ("served_model", "room", "status"), [("org/whisper", 0, 200), ("w", -1, 413)]
+)
+async def test_limit_is_for_the_form_that_the_client_sends(
+    client: RawClient,
+    backend: RawBackend,
+    gateway: TableGateway,
+    served_model: str,
+    room: int,
+    status: int,
+) -> None:
+    gateway.lay(replace(gateway.live.table.targets["demo"], served_model=served_model))
+    body = FIELD % b"demo" + FILE + b"x" * SIZE + b"\r\n--B--\r\n"
+    gateway.max_body_bytes = len(body) + room
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    client.ask(b"POST " + AUDIO, FORM, b"Transfer-Encoding: chunked", body=chunks)
+    assert (await client.answer()).status == status
+    await eventually(lambda: len(backend.requests) == 1, "the request there, whole or not")
+    assert backend.requests[0].is_whole == (status == 200)
+
+
 async def test_large_form_whose_model_comes_last_arrives_whole(
     client: RawClient, backend: RawBackend, gateway: TableGateway
 ) -> None:
