@@ -241,17 +241,22 @@ async def test_who_leaves_in_the_middle_of_an_upload_ends_it(
     await eventually(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
 
 
+@pytest.mark.parametrize("pieces", [1, 10])
+@pytest.mark.parametrize("path", [b"/llama-cpp/demo/tokenize", b"/v1/audio/transcriptions"])
 async def test_who_leaves_in_an_upload_to_an_instance_that_starts_leaves_nothing(
-    client: RawClient, backend: RawBackend, gateway: TableGateway
+    client: RawClient, backend: RawBackend, gateway: TableGateway, path: bytes, pieces: int
 ) -> None:
     gateway.max_body_bytes = 2 * SIZE
     target = gateway.live.table.targets["demo"]
     gateway.lay(replace(target, status=Status.STARTING))
-    client.ask(b"POST /llama-cpp/demo/tokenize", b"Content-Length: %d" % SIZE)
-    client.send(b"x" * 2**15)
-    await asyncio.sleep(0.1)
+    client.ask(b"POST " + path, FORM, b"Content-Length: %d" % SIZE)
+    client.send(FIELD % b"demo" + FILE)
+    for _ in range(pieces):
+        client.send(b"x" * 2**15)
+        await asyncio.sleep(0.02)
+    await eventually(lambda: bool(gateway.waiting.report()), "the upload waiting")
     client.hang_up()
-    await asyncio.sleep(0.1)
+    await eventually(lambda: not gateway.waiting.report(), "nobody waiting")
     gateway.lay(target)
     await asyncio.sleep(0.05)
     assert not backend.connections
