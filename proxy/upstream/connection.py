@@ -1,7 +1,9 @@
 """One HTTP/1.1 connection to a backend: one request at a time, and the answer to it.
 
-httptools (llhttp) parses, strictly. What a backend says without having been asked, or beyond the
-end of its answer, is never taken for the answer to another request: such a connection is closed.
+httptools (llhttp) parses, strictly. A connection on which a backend says something without having
+been asked, or beyond the end of its answer, is closed, so that it never answers another request;
+but for what has arrived when the next one is written and is not read yet: nothing tells that from
+an answer.
 """
 
 from __future__ import annotations
