@@ -33,6 +33,12 @@ def no_records() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.fixture(autouse=True)
+def limits(gateway: TableGateway) -> None:
+    """As far away as in production."""
+    gateway.upstream.limits = gateway.upstream.limits._replace(first_byte=300, idle=600)
+
+
 async def garbage_of(what: Callable[[], Awaitable[object]]) -> int:
     """How many objects the collector finds when it was done so many times."""
     await what()
