@@ -32,9 +32,7 @@ MARGIN_SECONDS = 2
 LOOP = "event loop (uvloop)"
 PARTS = {
     "uvicorn": "uvicorn: parse the request, write the answer",
-    "aiohttp": "aiohttp: ask the backend",
-    "yarl": "aiohttp: ask the backend",
-    "multidict": "aiohttp: ask the backend",
+    "proxy/upstream": "llamactl: ask the backend",
     "llamactl/run": "llamactl: HTTP protocol and transport",
     "llamactl": "llamactl: outer layers (CORS)",
     "proxy": "llamactl: proxy (key, route, relay)",

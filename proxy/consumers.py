@@ -241,7 +241,8 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                     )
                     if was_replaced or not may_be_sent:
                         raise _no_answer(target, error) from error
-                    failure = error
+                    # Without its frames: this one would hold it and be held, with the whole body.
+                    failure = error.with_traceback(None)
                 else:
                     carried.content = answer
                     async with answer:

@@ -64,6 +64,8 @@ async def _models_of(target: Target, upstream: Upstream) -> list[dict[str, objec
                 path_and_query="/v1/models",
                 headers=to_backend((), target.authorization),
                 body=b"",
+                # Not one that the backend may be closing just now: its models would be missing.
+                fresh=True,
             )
             async with answer:
                 document: Any = orjson.loads(await answer.read_whole(MAX_LIST_BYTES))

@@ -119,6 +119,8 @@ class HangUpWatch:
             # Our own cancel() may arrive only here, when the block ended without awaiting again.
             if not self._is_gone:
                 raise
+        finally:
+            self._listener = None  # it holds what ended it, with a frame that holds us
         if (
             self._is_gone
             and self._task.uncancel() <= self._cancellations_before

@@ -1,12 +1,15 @@
 """How does a large request body reach the backend? Piece by piece, as the client sends it.
 
 One piece waits here at a time: a backend that takes its time makes uvicorn read no more from the
-client. What went through once can't be sent again, so such a request is never repeated.
+client. Before that, while the instance may still have to start, pieces are gathered as far as the
+limit goes: who is not read from is not seen to leave either, and would hold a place among those
+that wait. What went through once can't be sent again, so such a request is never repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 
 from proxy.errors import BodyTooLarge
@@ -31,9 +34,12 @@ class Upload:
         self._limit = limit
         self._form = form
         self._size = 0
-        self._piece = beginning
+        self._pieces = deque([beginning])
+        self._gathered = len(beginning)
         self._is_beginning = True
+        """Whether none of it was taken."""
         self._is_last = False
+        """Whether nothing comes after the pieces."""
         self._has_ended = False
         self._came = asyncio.Event()
         self._came.set()
@@ -42,21 +48,28 @@ class Upload:
     @property
     def beginning(self) -> bytes:
         """What has come already, as long as none of it was taken."""
-        return self._piece
+        return self._pieces[0]
 
     def begin_with(self, beginning: bytes) -> None:
-        """Send another beginning instead."""
+        """Send another beginning instead; the limit is for what the client sends."""
+        grown = len(beginning) - len(self._pieces[0])
         if self.length is not None:
-            self.length += len(beginning) - len(self._piece)
-        self._piece = beginning
+            self.length += grown
+        self._size -= grown
+        self._pieces[0] = beginning
 
     async def put(self, piece: bytes, *, is_last: bool) -> None:
         """Hand over the next piece; returns once there is room for another."""
-        while self._came.is_set():
+        while self._came.is_set() and not self._may_gather():
             self._taken.clear()
             await self._taken.wait()
-        self._piece, self._is_last = piece, is_last
+        self._pieces.append(piece)
+        self._gathered += len(piece)
+        self._is_last = is_last
         self._came.set()
+
+    def _may_gather(self) -> bool:
+        return self._is_beginning and self._limit is not None and self._gathered <= self._limit
 
     async def take(self) -> bytes | None:
         """The next piece, once there is one; ``None`` after the last.
@@ -69,21 +82,21 @@ class Upload:
         if self._has_ended:
             return None
         await self._came.wait()
-        piece, self._piece = self._piece, b""
-        self._has_ended = self._is_last
+        piece = self._pieces.popleft()
+        self._has_ended = self._is_last and not self._pieces
         self._size += len(piece)
         if self._limit is not None and self._size > self._limit:
             raise BodyTooLarge(self._limit)
         if self._form is not None:
             self._judge(self._form, piece)
-        self._came.clear()
-        self._taken.set()
+        self._is_beginning = False
+        if not self._pieces:
+            self._came.clear()
+            self._taken.set()
         return piece
 
     def _judge(self, form: FormReader, piece: bytes) -> None:
-        if self._is_beginning:
-            self._is_beginning = False
-        else:
+        if not self._is_beginning:
             form.feed(piece)
-        if self._is_last:
+        if self._has_ended:
             form.end()

@@ -154,6 +154,10 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade() and not self._should_upgrade() and self._has_body():
+            # The head came in parts, or behind another request: the offer is still in it. What
+            # follows would be read as the next request.
+            raise ValueError("a body behind an offer of another protocol")
         # The body has time of its own.
         self._disarm()
         before = self.cycle
@@ -180,6 +184,13 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._phase = Phase.IDLE
         super().on_message_complete()
+
+    def _has_body(self) -> bool:
+        """Whether the head that was just read announces one."""
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+            for name, value in self.headers
+        )
 
     # -- what takes too long, or is too large ----------------------------------------------------
 

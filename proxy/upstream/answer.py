@@ -87,7 +87,8 @@ class Answer:
         pieces = self._pieces
         if not pieces:
             if self._error is not None:
-                raise self._error
+                # A new one: ours would hold the frames that it goes through, and they hold us.
+                raise type(self._error)(*self._error.args)
             return b""
         self._pieces = []
         if self._size > BUFFER_BYTES:
@@ -108,6 +109,10 @@ class Answer:
         """Give the connection back; a second time it does nothing."""
         source, self._source = self._source, None
         if source is not None:
+            if self._size > BUFFER_BYTES:
+                # All of it may have come in the piece that was too much: the connection is free,
+                # and the next answer would wait on it for ever.
+                source.resume()
             source.release()
 
     async def __aenter__(self) -> Answer:

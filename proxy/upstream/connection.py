@@ -1,7 +1,9 @@
 """One HTTP/1.1 connection to a backend: one request at a time, and the answer to it.
 
-httptools (llhttp) parses, strictly. What a backend says without having been asked, or beyond the
-end of its answer, is never taken for the answer to another request: such a connection is closed.
+httptools (llhttp) parses, strictly. A connection on which a backend says something without having
+been asked, or beyond the end of its answer, is closed, so that it never answers another request;
+but for what has arrived when the next one is written and is not read yet: nothing tells that from
+an answer.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Connection(asyncio.Protocol):
         self.loop = loop
         self._released = released
         self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = None
         self.free_since = 0.0
         """When it was last given back, by the clock of the event loop."""
         self._is_asked = False
@@ -60,8 +62,9 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """At once: so that a backend stops working on what nobody waits for."""
         self._is_reusable = self._is_asked = False
-        if self._head is not None:
-            self._head.cancel()
+        head, self._head = self._head, None
+        if head is not None:
+            head.cancel()
         if self._sender is not None:
             self._sender.cancel()
         if self._transport is not None:
@@ -75,14 +78,13 @@ class Connection(asyncio.Protocol):
         Raises Unanswered where the connection was closed instead, and BackendError where what
         came is no HTTP/1.1. Cancelled, or with an error, it leaves the connection to be closed.
         """
-        waiter = self._expect(method)
         assert self._transport is not None  # noqa: S101 - none is asked that is not connected
         if len(body) <= TOGETHER_BYTES:
             self._transport.write(head + body)
         else:
             self._transport.write(head)
             self._transport.write(body)
-        return await waiter
+        return await self._expect(method)
 
     async def ask_with_upload(
         self, method: str, head: bytes, upload: Upload, *, first_byte: float, idle: float
@@ -97,9 +99,12 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None  # noqa: S101 - none is asked that is not connected
         self._transport.write(head)
         self._sender = asyncio.create_task(self._send(upload, idle or None))
-        await asyncio.wait((waiter, self._sender), return_when=asyncio.FIRST_COMPLETED)
-        async with asyncio.timeout(first_byte or None):
-            return await waiter
+        try:
+            await asyncio.wait((waiter, self._sender), return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(first_byte or None):
+                return await waiter
+        finally:
+            del waiter  # what it raises holds this frame
 
     def _expect(self, method: str) -> asyncio.Future[Answer]:
         self._is_asked = True
@@ -136,6 +141,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._parser = httptools.HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
         if not self._is_asked:

@@ -19,7 +19,7 @@ FORWARD = f"{CYCLE};ProxyConsumer._forward (proxy/consumers.py:115)"
         (f"{CYCLE};digest (keys/secrets.py:27)", PARTS["proxy"]),
         # The standard library works for whoever called it.
         (f"{FORWARD};create_task (asyncio/tasks.py:381)", PARTS["proxy"]),
-        (f"{FORWARD};ClientSession._request (aiohttp/client.py:900)", PARTS["aiohttp"]),
+        (f"{FORWARD};Connection.ask (proxy/upstream/connection.py:82)", PARTS["proxy/upstream"]),
         (f"{SERVE};Coalescing._flush (llamactl/run/coalescing.py:34)", PARTS["llamactl/run"]),
     ],
 )

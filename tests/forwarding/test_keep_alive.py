@@ -8,7 +8,8 @@ import random
 import pytest
 
 from tests.forwarding.conftest import Connect
-from tests.forwarding.wire import OK, RawBackend, Session
+from tests.forwarding.wire import OK, RawBackend, RawClient, Session
+from tests.proxy.conftest import TableGateway, make_target
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'
@@ -62,3 +63,22 @@ async def test_request_on_a_connection_that_closes_is_answered(
 
     answers = await asyncio.gather(*(ask_often() for _ in range(50)))
     assert [status for statuses in answers for status in statuses] == [200] * 1000
+
+
+async def test_models_of_a_router_are_listed_though_a_connection_closes(
+    client: RawClient, backend: RawBackend, gateway: TableGateway
+) -> None:
+    async def play(session: Session) -> None:
+        while (await session.request()).first_line.startswith(b"POST"):
+            await session.send(OK)
+        if len(backend.requests) == 2 and backend.connections == 1:
+            return
+        models = b'{"data":[{"id":"a"}]}'
+        await session.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(models), models)
+
+    backend.script = play
+    gateway.lay(make_target(backend.origin, served_model=None))
+    client.post(CHAT, MODEL)
+    assert (await client.answer()).status == 200
+    client.ask(b"GET /v1/models")
+    assert b'"demo/a"' in (await client.answer()).body

@@ -241,17 +241,22 @@ async def test_who_leaves_in_the_middle_of_an_upload_ends_it(
     await eventually(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
 
 
+@pytest.mark.parametrize("pieces", [1, 10])
+@pytest.mark.parametrize("path", [b"/llama-cpp/demo/tokenize", b"/v1/audio/transcriptions"])
 async def test_who_leaves_in_an_upload_to_an_instance_that_starts_leaves_nothing(
-    client: RawClient, backend: RawBackend, gateway: TableGateway
+    client: RawClient, backend: RawBackend, gateway: TableGateway, path: bytes, pieces: int
 ) -> None:
     gateway.max_body_bytes = 2 * SIZE
     target = gateway.live.table.targets["demo"]
     gateway.lay(replace(target, status=Status.STARTING))
-    client.ask(b"POST /llama-cpp/demo/tokenize", b"Content-Length: %d" % SIZE)
-    client.send(b"x" * 2**15)
-    await asyncio.sleep(0.1)
+    client.ask(b"POST " + path, FORM, b"Content-Length: %d" % SIZE)
+    client.send(FIELD % b"demo" + FILE)
+    for _ in range(pieces):
+        client.send(b"x" * 2**15)
+        await asyncio.sleep(0.02)
+    await eventually(lambda: bool(gateway.waiting.report()), "the upload waiting")
     client.hang_up()
-    await asyncio.sleep(0.1)
+    await eventually(lambda: not gateway.waiting.report(), "nobody waiting")
     gateway.lay(target)
     await asyncio.sleep(0.05)
     assert not backend.connections
@@ -323,6 +328,27 @@ async def test_large_form_goes_through_once_its_model_is_known(
     await asyncio.wait_for(came.wait(), 20)
     client.send(body[SIZE // 2 :])
     assert (await client.answer()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("served_model", "room", "status"), [("org/whisper", 0, 200), ("w", -1, 413)]
+)
+async def test_limit_is_for_the_form_that_the_client_sends(
+    client: RawClient,
+    backend: RawBackend,
+    gateway: TableGateway,
+    served_model: str,
+    room: int,
+    status: int,
+) -> None:
+    gateway.lay(replace(gateway.live.table.targets["demo"], served_model=served_model))
+    body = FIELD % b"demo" + FILE + b"x" * SIZE + b"\r\n--B--\r\n"
+    gateway.max_body_bytes = len(body) + room
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    client.ask(b"POST " + AUDIO, FORM, b"Transfer-Encoding: chunked", body=chunks)
+    assert (await client.answer()).status == status
+    await eventually(lambda: len(backend.requests) == 1, "the request there, whole or not")
+    assert backend.requests[0].is_whole == (status == 200)
 
 
 async def test_large_form_whose_model_comes_last_arrives_whole(

@@ -123,6 +123,37 @@ async def test_a_request_that_offers_another_protocol_keeps_its_body(
     assert await answer(reader) == (b"HTTP/1.1 200 OK", b"POST body")
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 4\r\n", b"Transfer-Encoding: chunked\r\n"])
+@pytest.mark.parametrize("is_behind", [False, True], ids=["in parts", "behind another request"])
+async def test_a_body_behind_an_offer_that_stays_unseen_is_no_request_of_its_own(
+    connect: Connect, length: bytes, is_behind: bool
+) -> None:
+    reader, writer = await connect()
+    offer = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: x\r\n" + offer + length + b"\r\n"
+    if is_behind:
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + head)
+    else:
+        writer.write(head[:-3])
+        await asyncio.sleep(0.05)
+        writer.write(head[-3:])
+    await asyncio.sleep(0.05)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    answers = await asyncio.wait_for(reader.read(), 10)
+    assert b"HTTP/1.1 400" in answers
+    # At most that to the request in front.
+    assert answers.count(b"HTTP/1.1 200") <= is_behind
+
+
+async def test_an_offer_without_a_body_is_ignored(connect: Connect) -> None:
+    reader, writer = await connect()
+    for _ in range(2):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpg")
+        await asyncio.sleep(0.05)
+        writer.write(b"rade: h2c\r\nContent-Length: 0\r\n\r\n")
+        assert (await answer(reader))[0] == b"HTTP/1.1 200 OK"
+
+
 async def test_a_body_that_speaks_of_an_upgrade_is_left_alone(connect: Connect) -> None:
     body = b"\r\nUpgrade: h2c\r\n"
     reader, writer = await connect()

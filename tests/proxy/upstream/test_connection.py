@@ -38,6 +38,17 @@ async def test_connection_is_closed_where_the_answer_was_not_read_to_its_end(
         await answer.read()
 
 
+async def test_connection_is_used_again_where_much_of_a_whole_answer_was_not_read(
+    asker: Asker, backend: RawBackend
+) -> None:
+    # More than waits to be read, and little enough to come in one piece with its end.
+    backend.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000, OK]
+    async with await asker.ask() as answer:
+        await eventually(lambda: answer.is_whole, "the whole answer there")
+    async with asyncio.timeout(5):
+        assert await asker.body() == b"{}"
+
+
 @pytest.mark.parametrize(
     "answer",
     [
