@@ -117,6 +117,20 @@ class BackendUnreachable(LlamactlError):
     status = 502
 
 
+class TooManyOpenFiles(LlamactlError):
+    """It is we who can't connect, and not the backend's fault."""
+
+    code = "too_many_open_files"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "llamactl has as many files and connections open as it may; raise its limit (ulimit"
+            " -n), or server.web_processes",
+            retry_after=1,
+        )
+
+
 class BackendStalled(LlamactlError):
     """The backend runs, and was silent for longer than it may be."""
 

@@ -56,10 +56,10 @@ class HangUps:
         self._known.discard(watch)
 
     def _go_round(self) -> None:
-        for watch in self._known:
-            watch.begin()
-        self._known, self._new = self._new, set()
         self._timer = None
+        late, self._known, self._new = self._known, self._new, set()
+        for watch in late:
+            watch.begin()
         if self._known:
             self._timer = self.loop.call_later(ROUND_SECONDS, self._go_round)
 

@@ -59,8 +59,12 @@ class Upload:
         self._pieces[0] = beginning
 
     async def put(self, piece: bytes, *, is_last: bool) -> None:
-        """Hand over the next piece; returns once there is room for another."""
-        while self._came.is_set() and not self._may_gather():
+        """Hand over the next piece; returns once there is room for it.
+
+        For the last one there is always: who hands it over has then to listen whether the client
+        is still there.
+        """
+        while self._came.is_set() and not is_last and not self._may_gather():
             self._taken.clear()
             await self._taken.wait()
         self._pieces.append(piece)

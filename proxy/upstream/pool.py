@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import deque
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from proxy.errors import TooManyOpenFiles
 from proxy.upstream.connection import Connection
 from proxy.upstream.errors import Refused
 
@@ -48,13 +50,18 @@ class Pool:
             self._free.append(connection)
 
     async def connect(self, released: Callable[[Connection], None]) -> Connection:
-        """A new connection; ``released`` gets it after its first answer. Raises Refused."""
+        """A new connection; ``released`` gets it after its first answer.
+
+        Raises Refused, or TooManyOpenFiles (503).
+        """
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, connection = await self._loop.create_connection(
                     lambda: Connection(self._loop, released), self._host, self._port
                 )
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise TooManyOpenFiles from error
             raise Refused(str(error) or f"no connection within {CONNECT_SECONDS:g} s") from error
         return connection
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+from typing import cast
 
 import pytest
 
+from proxy.errors import TooManyOpenFiles
 from proxy.upstream import pool as pools
 from proxy.upstream.pool import Pool
 from tests.forwarding.wire import RawBackend, eventually
@@ -65,3 +68,17 @@ async def test_connection_that_the_backend_closed_is_not_taken(
 )
 async def test_backend_is_called_by_its_address(origin: str, host: bytes) -> None:
     assert Pool(origin, asyncio.get_running_loop()).host == host
+
+
+class FullLoop:
+    """An event loop of a process that may open no more files."""
+
+    async def create_connection(self, *_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+async def test_our_own_lack_of_files_is_not_told_as_the_backends_fault() -> None:
+    pool = Pool("http://127.0.0.1:1", cast(asyncio.AbstractEventLoop, FullLoop()))
+    with pytest.raises(TooManyOpenFiles, match="ulimit") as refused:
+        await pool.connect(pool.give_back)
+    assert (refused.value.status, refused.value.retry_after) == (503, 1)
