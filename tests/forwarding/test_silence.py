@@ -274,7 +274,7 @@ async def test_defect_of_ours_within_an_answer_is_a_cut(
         await send({"type": "http.response.body", "body": b"half", "more_body": True})  # type: ignore[operator]
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("proxy.consumers.relay", fail)
+    monkeypatch.setattr("proxy.forwarding.relay", fail)
     backend.answers = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]
     client.post(CHAT, MODEL)
     answer = await client.answer()

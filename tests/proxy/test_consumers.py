@@ -411,7 +411,7 @@ async def test_backend_that_answers_nonsense_is_502(
     gateway: TableGateway,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxy.consumers.REPLACED_WITHIN_SECONDS", 0.05)
+    monkeypatch.setattr("proxy.forwarding.REPLACED_WITHIN_SECONDS", 0.05)
 
     async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"\x00\x01 this is no HTTP\r\n\r\n")
