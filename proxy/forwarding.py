@@ -31,6 +31,23 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 class Forwarding:
     """One request that may go to its target, and the answer on its way back."""
 
+    __slots__ = (
+        "_began_at",
+        "_body",
+        "_gateway",
+        "_headers",
+        "_is_repeatable",
+        "_is_web_ui",
+        "_loaded_seconds",
+        "_method",
+        "_path",
+        "_route",
+        "_rule",
+        "_scope",
+        "has_begun",
+        "target",
+    )
+
     def __init__(
         self,
         gateway: Gateway,
