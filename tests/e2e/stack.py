@@ -103,12 +103,12 @@ class Stack:
         found = []
         for process in psutil.process_iter():
             try:
-                environment = process.environ()
+                words = [*process.environ().values(), *process.cmdline()]
                 if process.status() == psutil.STATUS_ZOMBIE:
                     continue
             except psutil.Error:
                 continue
-            if str(self.data_dir) in " ".join([*environment.values(), *process.cmdline()]):
+            if str(self.data_dir) in " ".join(words):
                 found.append(process)
         return found
 

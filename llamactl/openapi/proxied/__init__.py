@@ -101,6 +101,7 @@ _STARTING: tuple[LlamactlError, ...] = (
         f"instance {_NAME} is shutting down; try again in a few seconds", retry_after=5
     ),
     errors.StartNotAsked(),
+    errors.TooManyOpenFiles(),
     NodeDrained("main"),
 )
 _ANY: tuple[LlamactlError, ...] = (
