@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import psutil
 
 LISTENING = "0A"
 """TCP_LISTEN, as /proc/net/tcp writes it."""
+
+LOOK_SECONDS = 0.2
+AT_REST_CORES = 0.1
 
 Groups = Mapping[str, tuple[psutil.Process, ...]]
 """What the processes are to the measurement ("proxy", "backend", "rest") -> the processes."""
@@ -92,6 +95,22 @@ def sample(groups: Groups) -> CpuSample:
         machine=busy - stolen,
         stolen=stolen,
     )
+
+
+def await_rest(processes: Sequence[psutil.Process], seconds: float) -> bool:
+    """Wait until these use less than a tenth of a core; whether they did within that time.
+
+    A slow system has requests in its queue when its clients leave. Worked off in the turn of the
+    next one, they would be measured as its burden.
+    """
+    groups = {"watched": tuple(processes)}
+    end = perf_counter() + seconds
+    while perf_counter() < end:
+        before = sample(groups)
+        sleep(LOOK_SECONDS)
+        if sample(groups).cores_since(before)["watched_cores"] < AT_REST_CORES:
+            return True
+    return False
 
 
 def resident_bytes(processes: Iterable[psutil.Process]) -> int:

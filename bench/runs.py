@@ -12,12 +12,15 @@ from time import sleep
 
 from bench.load import Figures
 from bench.plan import LoadPlan
-from bench.processes import resident_bytes, sample
+from bench.processes import await_rest, resident_bytes, sample
 from bench.scenarios import Scenario
 from bench.systems import System
 
 SETTLE_SECONDS = 2.0
 """After thousands of streams: their connections are closed on each side before the next run."""
+
+REST_SECONDS = 20.0
+"""How long a system may work off what its clients left behind, before the next one's turn."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -111,6 +114,10 @@ def measure(plan: LoadPlan, system: System) -> Figures:
     if "proxy_cores" in cores and isinstance(rate, float) and rate > 0:
         # What each request or event costs: hardly changed by what else the machine does.
         cores["proxy_cpu_us_each"] = cores["proxy_cores"] / rate * 1e6
+    if proxy and not await_rest(proxy, REST_SECONDS):
+        print(
+            f"bench: {system.name} is still at work {REST_SECONDS:g} s after its load", flush=True
+        )
     return {**figures, **cores}
 
 

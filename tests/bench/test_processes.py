@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 
-from bench.processes import listeners
+import psutil
+
+from bench.processes import await_rest, listeners
 
 
 def test_all_processes_that_share_a_listening_socket_are_found() -> None:
@@ -33,3 +35,13 @@ def test_a_port_that_is_connected_to_is_not_listened_on() -> None:
         socket.create_connection(listener.getsockname()) as client,
     ):
         assert listeners(client.getsockname()[1]) == ()
+
+
+def test_who_still_works_is_waited_for() -> None:
+    busy = "import time; end = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass\ninput()"
+    with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE) as child:
+        process = psutil.Process(child.pid)
+        assert not await_rest([process], 0.5)
+        assert await_rest([process], 30)
+        assert process.cpu_times().user > 1
+        child.kill()
