@@ -30,6 +30,12 @@ PING_SECONDS = 20
 """Often enough that a quiet WebSocket is no idle connection to whatever is in between."""
 
 
+ACCEPTS_IN_A_TURN = 16
+"""libuv takes one new connection from a listening socket in a turn of the event loop. A turn that
+has requests of many clients takes milliseconds, so that of 256 who come at once the last would be
+let in after a second. So there are as many descriptors of the socket, and each takes one."""
+
+
 def is_worth_a_line(record: logging.LogRecord) -> bool:
     """uvicorn calls two things errors that are none.
 
@@ -92,10 +98,16 @@ def allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def multiplied(listeners: list[socket.socket]) -> list[socket.socket]:
+    """The sockets, and further descriptors of each; see ACCEPTS_IN_A_TURN."""
+    further = [each.dup() for each in listeners for _ in range(ACCEPTS_IN_A_TURN - 1)]
+    return [*listeners, *further]
+
+
 def main(descriptors: list[str]) -> None:
     allow_many_connections()
     config = configuration("llamactl.asgi:application")
-    Server(config).run([socket.socket(fileno=int(fd)) for fd in descriptors])
+    Server(config).run(multiplied([socket.socket(fileno=int(fd)) for fd in descriptors]))
 
 
 if __name__ == "__main__":
