@@ -15,6 +15,7 @@ import sys
 import uvicorn
 
 from llamactl.asgi_types import Application
+from llamactl.config import current
 from llamactl.leaving import leave
 from llamactl.run.http_protocol import HttpProtocol
 from llamactl.run.websocket_protocol import WebSocketProtocol
@@ -33,7 +34,8 @@ PING_SECONDS = 20
 ACCEPTS_IN_A_TURN = 16
 """libuv takes one new connection from a listening socket in a turn of the event loop. A turn that
 has requests of many clients takes milliseconds, so that of 256 who come at once the last would be
-let in after a second. So there are as many descriptors of the socket, and each takes one."""
+let in after a second. So there are as many descriptors of the socket, and each takes one. Several
+web processes share the number: the first to wake would else take all of a few clients."""
 
 
 def is_worth_a_line(record: logging.LogRecord) -> bool:
@@ -98,16 +100,18 @@ def allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def multiplied(listeners: list[socket.socket]) -> list[socket.socket]:
-    """The sockets, and further descriptors of each; see ACCEPTS_IN_A_TURN."""
-    further = [each.dup() for each in listeners for _ in range(ACCEPTS_IN_A_TURN - 1)]
+def multiplied(listeners: list[socket.socket], times: int) -> list[socket.socket]:
+    """The sockets, with so many descriptors of each; see ACCEPTS_IN_A_TURN."""
+    further = [each.dup() for each in listeners for _ in range(times - 1)]
     return [*listeners, *further]
 
 
 def main(descriptors: list[str]) -> None:
     allow_many_connections()
     config = configuration("llamactl.asgi:application")
-    Server(config).run(multiplied([socket.socket(fileno=int(fd)) for fd in descriptors]))
+    listeners = [socket.socket(fileno=int(fd)) for fd in descriptors]
+    accepts = max(1, ACCEPTS_IN_A_TURN // current().server.web_processes)
+    Server(config).run(multiplied(listeners, accepts))
 
 
 if __name__ == "__main__":
