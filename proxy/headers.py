@@ -29,17 +29,7 @@ _NOT_FOR_CLIENTS = _HOP_BY_HOP | frozenset(
 
 def to_backend(headers: Iterable[tuple[bytes, bytes]], authorization: str | None) -> Pairs:
     """The request's headers as the backend gets them, with the backend's own key."""
-    pairs: Pairs = []
-    named: frozenset[bytes] = frozenset()
-    for pair in headers:
-        name = pair[0]
-        if name == b"connection":
-            named |= _tokens(pair[1])
-        elif name not in _NOT_FOR_BACKENDS:
-            pairs.append(pair)
-    if named:
-        # "Connection: x-foo" makes X-Foo hop-by-hop, wherever it stands.
-        pairs = [pair for pair in pairs if pair[0] not in named]
+    pairs = _passed_on(headers, _NOT_FOR_BACKENDS, frozenset())
     if authorization is not None:
         pairs.append((b"authorization", authorization.encode()))
     return pairs
@@ -76,19 +66,24 @@ def to_client(
 ) -> Pairs:
     """The backend's headers (names in lower case) as the client gets them; configured ones take
     the place of its own."""
+    names = frozenset([name for name, _ in added])
+    return [*_passed_on(headers, _NOT_FOR_CLIENTS, names), *added]
+
+
+def _passed_on(
+    headers: Iterable[tuple[bytes, bytes]], dropped: frozenset[bytes], named: frozenset[bytes]
+) -> Pairs:
+    """Those that are neither ``dropped`` nor ``named``, here or by a Connection header."""
     pairs: Pairs = []
-    named: frozenset[bytes] = frozenset()
     for pair in headers:
         name = pair[0]
         if name == b"connection":
             named |= _tokens(pair[1])
-        elif name not in _NOT_FOR_CLIENTS:
+        elif name not in dropped:
             pairs.append(pair)
-    if added:
-        named |= {name for name, _ in added}
     if named:
+        # "Connection: x-foo" makes X-Foo hop-by-hop, wherever it stands.
         pairs = [pair for pair in pairs if pair[0] not in named]
-    pairs.extend(added)
     return pairs
 
 
