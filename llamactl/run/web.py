@@ -15,7 +15,6 @@ import sys
 import uvicorn
 
 from llamactl.asgi_types import Application
-from llamactl.config import current
 from llamactl.leaving import leave
 from llamactl.run.http_protocol import HttpProtocol
 from llamactl.run.websocket_protocol import WebSocketProtocol
@@ -29,13 +28,6 @@ KEEP_ALIVE_SECONDS = 75
 
 PING_SECONDS = 20
 """Often enough that a quiet WebSocket is no idle connection to whatever is in between."""
-
-
-ACCEPTS_IN_A_TURN = 16
-"""libuv takes one new connection from a listening socket in a turn of the event loop. A turn that
-has requests of many clients takes milliseconds, so that of 256 who come at once the last would be
-let in after a second. So there are as many descriptors of the socket, and each takes one. Several
-web processes share the number: the first to wake would else take all of a few clients."""
 
 
 def is_worth_a_line(record: logging.LogRecord) -> bool:
@@ -100,18 +92,10 @@ def allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def multiplied(listeners: list[socket.socket], times: int) -> list[socket.socket]:
-    """The sockets, with so many descriptors of each; see ACCEPTS_IN_A_TURN."""
-    further = [each.dup() for each in listeners for _ in range(times - 1)]
-    return [*listeners, *further]
-
-
 def main(descriptors: list[str]) -> None:
     allow_many_connections()
     config = configuration("llamactl.asgi:application")
-    listeners = [socket.socket(fileno=int(fd)) for fd in descriptors]
-    accepts = max(1, ACCEPTS_IN_A_TURN // current().server.web_processes)
-    Server(config).run(multiplied(listeners, accepts))
+    Server(config).run([socket.socket(fileno=int(fd)) for fd in descriptors])
 
 
 if __name__ == "__main__":
