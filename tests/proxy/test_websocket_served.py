@@ -337,12 +337,11 @@ async def test_shutdown_ends_a_client_whose_messages_the_backend_does_not_take(
     await connection.close()
 
 
-@pytest.mark.parametrize("is_shutdown", [False, True])
-async def test_end_that_comes_while_a_backend_does_not_read_is_met_once_it_does(
-    served: Served, sockets: SocketBackend, client: aiohttp.ClientSession, *, is_shutdown: bool
-) -> None:
+async def flooded(
+    served: Served, sockets: SocketBackend, client: aiohttp.ClientSession, may_read: asyncio.Event
+) -> tuple[aiohttp.ClientWebSocketResponse, asyncio.Transport, asyncio.Task[None]]:
+    """A client that has sent as much as it can to a backend that reads only once it may."""
     sent = 0
-    may_read = asyncio.Event()
 
     async def read_late(socket: web.WebSocketResponse) -> None:
         await may_read.wait()
@@ -359,8 +358,17 @@ async def test_end_that_comes_while_a_backend_does_not_read_is_met_once_it_does(
     connection = await client.ws_connect(served.url + PATH, headers=KEY)
     transport = connection._response.connection.transport  # type: ignore[union-attr]
     assert transport is not None
-    flooding = asyncio.ensure_future(flood())
+    flooding = asyncio.create_task(flood())
     await until_it_stalls(lambda: sent)
+    return connection, transport, flooding
+
+
+@pytest.mark.parametrize("is_shutdown", [False, True])
+async def test_end_that_comes_while_a_backend_does_not_read_is_met_once_it_does(
+    served: Served, sockets: SocketBackend, client: aiohttp.ClientSession, *, is_shutdown: bool
+) -> None:
+    may_read = asyncio.Event()
+    connection, transport, flooding = await flooded(served, sockets, client, may_read)
     if is_shutdown:
         served.ask_to_stop()
     else:
@@ -376,26 +384,8 @@ async def test_end_that_comes_while_a_backend_does_not_read_is_met_once_it_does(
 async def test_who_leaves_while_a_backend_does_not_read_is_missed_before_it_does(
     served: Served, sockets: SocketBackend, client: aiohttp.ClientSession
 ) -> None:
-    sent = 0
     may_read = asyncio.Event()
-
-    async def read_late(socket: web.WebSocketResponse) -> None:
-        await may_read.wait()
-        while (await socket.receive()).type is aiohttp.WSMsgType.BINARY:
-            pass
-
-    async def flood() -> None:
-        nonlocal sent
-        while True:
-            await connection.send_bytes(bytes(2**16))
-            sent += 1
-
-    sockets.script = read_late
-    connection = await client.ws_connect(served.url + PATH, headers=KEY)
-    transport = connection._response.connection.transport  # type: ignore[union-attr]
-    assert transport is not None
-    flooding = asyncio.ensure_future(flood())
-    await until_it_stalls(lambda: sent)
+    connection, transport, flooding = await flooded(served, sockets, client, may_read)
     transport.abort()
     with pytest.raises((aiohttp.ClientError, OSError)):
         await asyncio.wait_for(flooding, 10)
