@@ -1,12 +1,17 @@
-"""Which port an instance gets."""
+"""Which port does an instance get, and what does the kernel know of it?"""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Container
+from pathlib import Path
 
 from instances.errors import PortOutOfRange, PortUnavailable
 from llamactl.config import AppConfig
+
+# Of the fourth column of /proc/net/tcp.
+_ESTABLISHED = "01"
+_LISTEN = "0A"
 
 
 def choose_port(wanted: int | None, taken: Container[int], config: AppConfig) -> int:
@@ -45,13 +50,48 @@ def choose_port(wanted: int | None, taken: Container[int], config: AppConfig) ->
 def is_bindable(port: int, host: str = "127.0.0.1") -> bool:
     """Whether nothing listens there; only valid on the node, and a hint at that.
 
-    SO_REUSEADDR looks past connections in TIME_WAIT, and on Linux not past a listener.
+    What is left of the connections of a server that has ended is nothing: on Linux SO_REUSEADDR
+    looks past it, and not past a listener. Servers that share their port (llama-server did until
+    2026) leave what only the other option looks past; that one looks past such a listener too.
     """
+    if _binds(port, host, socket.SO_REUSEADDR):
+        return True
+    shared = (socket.SO_REUSEADDR, socket.SO_REUSEPORT)
+    return _binds(port, host, *shared) and not _has_sockets(port, _LISTEN, if_unknown=True)
+
+
+def has_connections(port: int) -> bool:
+    """Whether a TCP connection to a local ``port`` is open on this host.
+
+    Idle kept-alive ones count too; the proxy keeps those for a few seconds only.
+    """
+    return _has_sockets(port, _ESTABLISHED, if_unknown=False)
+
+
+def _binds(port: int, host: str, *options: int) -> bool:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for option in options:
+            probe.setsockopt(socket.SOL_SOCKET, option, 1)
         try:
             probe.bind((host, port))
         except (OSError, TypeError, ValueError):
             # The last two: a host that is no address, such as one with a blank in it.
             return False
     return True
+
+
+def _has_sockets(port: int, state: str, *, if_unknown: bool) -> bool:
+    """Whether the kernel has a TCP socket of that state at a local ``port``."""
+    local = f":{port:04X}"
+    is_known = False
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:  # no IPv6, or no Linux
+            continue
+        is_known = True
+        for line in lines:
+            fields = line.split()
+            if fields[1].endswith(local) and fields[3] == state:
+                return True
+    return if_unknown and not is_known

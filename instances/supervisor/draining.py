@@ -6,10 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 from enum import IntEnum
-from pathlib import Path
 
 import redis
 
+from instances.ports import has_connections
 from instances.traffic import Traffic, WebReport, is_drained, read_reports
 from llamactl.events import client
 
@@ -17,8 +17,6 @@ logger = logging.getLogger(__name__)
 
 BROKER_PATIENCE_SECONDS = 2.0
 """Web processes look into the database once a second, so by then none sends new requests."""
-
-_ESTABLISHED = "01"
 
 
 class Left(IntEnum):
@@ -91,21 +89,3 @@ class TrafficWatch:
         if now - self._unreachable_since < BROKER_PATIENCE_SECONDS:
             return Left.USES
         return self._left_by_connections()
-
-
-def has_connections(port: int) -> bool:
-    """Whether a TCP connection to a local ``port`` is open on this host.
-
-    Idle kept-alive ones count too; the proxy keeps those for a few seconds only.
-    """
-    local = f":{port:04X}"
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:  # no IPv6
-            continue
-        for line in lines:
-            fields = line.split()
-            if fields[1].endswith(local) and fields[3] == _ESTABLISHED:
-                return True
-    return False

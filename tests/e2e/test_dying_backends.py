@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -35,11 +38,12 @@ def key(restarting: Stack, model: dict[str, object]) -> str:
     return key
 
 
-def kill(stack: Stack) -> None:
+def kill(stack: Stack, name: str = "demo") -> None:
     """What the kernel does to a process that takes all the memory."""
-    for process in stack.backends("demo"):
+    for process in stack.backends(name):
         for each in [*process.children(recursive=True), process]:
-            each.kill()
+            with suppress(psutil.NoSuchProcess):  # the outer one ends with its inner one
+                each.kill()
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -115,3 +119,34 @@ def test_first_byte_is_what_server_timing_tells_of(restarting: Stack, key: str) 
     prompt_ms = json.loads(events[-1].removeprefix(b"data: "))["timings"]["prompt_ms"]
     # It should be the time for the prompt, and not that for the headers, which come at once.
     assert float(figures["ttfb"]) >= prompt_ms * 0.9
+
+
+@pytest.fixture
+def with_its_own_port(restarting: Stack, model: dict[str, object]) -> Iterator[int]:
+    """The port of an instance ``fixed``, as its operator chose it."""
+    port = int(restarting.environment["LLAMACTL_INSTANCE_PORT_RANGE"].split("-")[1])
+    restarting.create("fixed", {**model, "port": port}, max_restarts=100, restart_delay=1)
+    yield port
+    restarting.call("POST", "/api/v1/instances/fixed/stop")
+
+
+def test_killed_amid_answers_it_comes_back_on_its_own_port(
+    restarting: Stack, key: str, with_its_own_port: int
+) -> None:
+    """What is left of the connections of a server is no stranger on its port."""
+    document = {"max_tokens": 400, "ignore_eos": True, "stream": True}
+    assert restarting.chat("fixed", key, max_tokens=1).status_code == 200
+    before = restarting.backends("fixed")
+    with ThreadPoolExecutor() as clients:
+        for _ in range(3):
+            clients.submit(restarting.chat, "fixed", key, **document)
+        until(lambda: restarting.busy_slots("fixed") == 3, 20, "three slots busy")
+        kill(restarting, "fixed")
+    until(
+        lambda: restarting.backends("fixed") not in ([], before),
+        20,
+        f"started again: {restarting.instance('fixed')}",
+    )
+    restarting.until_status("fixed", "running")
+    (process,) = restarting.backends("fixed")
+    assert f"--port {with_its_own_port}" in " ".join(process.cmdline())

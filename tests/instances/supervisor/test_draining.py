@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import socket
-
 import pytest
 import redis
 
 from instances.supervisor import draining
-from instances.supervisor.draining import Left, TrafficWatch, has_connections
+from instances.supervisor.draining import Left, TrafficWatch
 from instances.traffic import WebReport
 
 
@@ -124,16 +122,3 @@ def test_a_broker_that_comes_back_is_believed_again(web: Web) -> None:
     assert watch.left() is Left.USES
     web.reports = None
     assert watch.left() is Left.USES
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_connections_are_seen_on_the_side_that_listens(address: str) -> None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.create_server((address, 0), family=family) as server:
-        port = server.getsockname()[1]
-        assert not has_connections(port)
-        with socket.create_connection((address, port)):
-            accepted, _ = server.accept()
-            with accepted:
-                assert has_connections(port)
-        assert not has_connections(port)
