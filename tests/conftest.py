@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,28 @@ from django.test import Client
 from hypothesis import settings as hypothesis_settings
 
 from llamactl.config import AppConfig, current
+from tests.e2e.stack import Stack
 from tests.environment import DATA_DIR, MANAGEMENT_KEY
 
 # A deadline would time the machine, not the code.
 hypothesis_settings.register_profile("llamactl", deadline=None)
 hypothesis_settings.load_profile("llamactl")
+
+
+OUTPUT_BYTES = 20_000
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed on a whole llamactl shows what that has said last."""
+    report = yield
+    for name, value in getattr(item, "funcargs", {}).items():
+        if report.failed and isinstance(value, Stack) and value.output.exists():
+            text = value.output.read_bytes()[-OUTPUT_BYTES:].decode(errors="replace")
+            report.sections.append((f"what llamactl said ({name})", text))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ SHORT_SECONDS = 6
 LONG_SECONDS = 23
 """Longer than the 20 s for which SQLite waits."""
 AWAY_SECONDS = 5
+BACK_SECONDS = 60
+"""The lock is held for as long: whoever waited for the database would not be back by then."""
 
 WARM = ("one", "two", "crashing")
 COLD = ("red", "green", "blue")
@@ -90,7 +92,7 @@ def test_a_locked_database_delays_wishes_and_records_and_nothing_else(
             crashing.kill()
             until(
                 lambda: [p.pid for p in stack.backends("crashing")] not in ([], [crashing.pid]),
-                30,
+                BACK_SECONDS,
                 "the crashed one restarted",
             )
             # What only reads goes on.

@@ -31,8 +31,7 @@ FROZEN_SECONDS = 7
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Iterator[FakeStack]:
     directory = tmp_path_factory.mktemp("llamactl") / "data"
-    settings = {"LLAMACTL_WEB_PROCESSES": "2", "LLAMACTL_INSTANCE_PORT_RANGE": "20000-20999"}
-    with running(directory, program, **settings) as stack:
+    with running(directory, program, LLAMACTL_WEB_PROCESSES="2") as stack:
         stack.run_fake("one")
         stack.run_fake("two")
         yield stack
