@@ -14,8 +14,9 @@ from functools import partial
 
 from instances.capacity import Decision, Resident, Wanted, decide, limits_of
 from instances.states import ABANDONED, EVICTED, IDLE, ON_DEMAND
-from instances.supervisor.ledger import Ledger, Row
+from instances.supervisor.ledger import Ledger
 from instances.supervisor.polling import TrafficPoll
+from instances.supervisor.rows import Row
 from instances.supervisor.supervised import SupervisedInstance
 from instances.supervisor.surroundings import NEVER
 from instances.traffic import Traffic

@@ -22,9 +22,9 @@ from instances.supervisor.command_shown import shown_command
 from instances.supervisor.confinement import CannotConfine, start_confined
 from instances.supervisor.environment import clean_environment
 from instances.supervisor.failures import TAIL_BYTES, TAIL_LINES, Failure, refusal, spawn_failure
-from instances.supervisor.ledger import Row
 from instances.supervisor.process import Marker, Process, spawn
 from instances.supervisor.restarts import RestartPolicy
+from instances.supervisor.rows import Row
 from llamactl.config import AppConfig
 from llamactl.errors import LlamactlError
 

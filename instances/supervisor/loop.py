@@ -29,10 +29,11 @@ from instances.supervisor.adoption import Sighting
 from instances.supervisor.arbiter import Arbiter
 from instances.supervisor.bell import Bell
 from instances.supervisor.guarding import OrphanGuard
-from instances.supervisor.ledger import Ledger, Row
+from instances.supervisor.ledger import Ledger
 from instances.supervisor.polling import TrafficPoll
 from instances.supervisor.process import Marker, Process
 from instances.supervisor.rotation import LogRotation
+from instances.supervisor.rows import Row
 from instances.supervisor.starting import instance_marker
 from instances.supervisor.supervised import SupervisedInstance
 from instances.supervisor.surroundings import NEVER, Surroundings

@@ -13,8 +13,9 @@ from django.utils import timezone
 
 from instances.states import DesiredState, Status
 from instances.supervisor.failures import Failure
-from instances.supervisor.ledger import Ledger, Observation, Row
+from instances.supervisor.ledger import Ledger
 from instances.supervisor.process import Process
+from instances.supervisor.rows import Observation, Row
 
 logger = logging.getLogger(__name__)
 

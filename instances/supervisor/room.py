@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from instances.supervisor.ledger import Row
+from instances.supervisor.rows import Row
 
 
 class Room:

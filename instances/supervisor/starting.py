@@ -16,8 +16,8 @@ from instances.supervisor import launching
 from instances.supervisor.containers import remove_container
 from instances.supervisor.failures import Failure
 from instances.supervisor.launching import LaunchFailed
-from instances.supervisor.ledger import Row
 from instances.supervisor.process import Process
+from instances.supervisor.rows import Row
 from instances.supervisor.surroundings import NEVER, Surroundings
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from instances.states import DesiredState
 from instances.supervisor.draining import Left, TrafficWatch
-from instances.supervisor.ledger import Row
 from instances.supervisor.process import Process
+from instances.supervisor.rows import Row
 from instances.supervisor.surroundings import NEVER, OffThread
 from instances.wishes import is_by_supervisor
 

@@ -22,12 +22,12 @@ from instances.supervisor.containers import remove_container, stop_container
 from instances.supervisor.draining import TrafficWatch
 from instances.supervisor.failures import Failure, exit_failure, exit_text, fault, useless
 from instances.supervisor.launching import LaunchFailed
-from instances.supervisor.ledger import Row
 from instances.supervisor.process import Process
 from instances.supervisor.readiness import Readiness
 from instances.supervisor.record import Record
 from instances.supervisor.restarts import Crash, restart_delay, stable_seconds
 from instances.supervisor.room import Room
+from instances.supervisor.rows import Row
 from instances.supervisor.starting import Start
 from instances.supervisor.stopping import (
     QUICK_SECONDS,

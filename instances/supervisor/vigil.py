@@ -11,7 +11,7 @@ import logging
 from instances.backends import backend_for
 from instances.supervisor import launching
 from instances.supervisor.launching import Endpoint
-from instances.supervisor.ledger import Row
+from instances.supervisor.rows import Row
 from instances.supervisor.surroundings import NEVER, Surroundings
 from instances.traffic import Traffic
 

@@ -14,7 +14,7 @@ from instances.models import Instance
 from instances.rehearsal import command_line_of, rehearse_create, rehearse_update
 from instances.states import DesiredState, Status
 from instances.supervisor import launching
-from instances.supervisor.ledger import Row
+from instances.supervisor.rows import Row
 from llamactl.config import current
 from tests.instances.preflight.test_check import with_node
 

@@ -14,8 +14,8 @@ from django.db import IntegrityError, OperationalError, connection
 
 from instances.models import Instance
 from instances.states import Status
-from instances.supervisor import ledger
-from instances.supervisor.ledger import steps_between
+from instances.supervisor import ledger, rows
+from instances.supervisor.rows import steps_between
 from instances.supervisor.supervised import SupervisedInstance
 from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
 
@@ -36,14 +36,14 @@ class Database:
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     database = Database()
-    write = ledger._write
+    write = rows.write
 
-    def reach_and_write(observation: ledger.Observation) -> None:
+    def reach_and_write(observation: rows.Observation) -> None:
         database.reach()
         write(observation)
 
     monkeypatch.setattr(ledger, "close_old_connections", database.reach)
-    monkeypatch.setattr(ledger, "_write", reach_and_write)
+    monkeypatch.setattr(rows, "write", reach_and_write)
     return database
 
 
@@ -139,14 +139,14 @@ def test_a_status_that_somebody_else_wrote_is_corrected(supervised: NodeUnderTes
 def test_what_the_database_refuses_does_not_hold_up_the_rest(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = ledger._write
+    write = rows.write
 
-    def refuse(observation: ledger.Observation) -> None:
+    def refuse(observation: rows.Observation) -> None:
         if observation.name == "cursed":
             raise IntegrityError("no")
         write(observation)
 
-    monkeypatch.setattr(ledger, "_write", refuse)
+    monkeypatch.setattr(rows, "write", refuse)
     supervised.create("cursed")
     supervised.ask_start("cursed")
     supervised.running("one")

@@ -6,9 +6,10 @@ import time
 from typing import Any
 
 import pytest
+from django.db import IntegrityError
 
 from instances.states import IDLE, DesiredState, Status
-from instances.supervisor import arbiter, ledger
+from instances.supervisor import arbiter, rows
 from instances.traffic import WebReport
 from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
 
@@ -24,7 +25,7 @@ def reports(node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch) -> list[WebRep
         monkeypatch.setattr(
             f"instances.supervisor.{module}.read_reports", lambda client: list(found)
         )
-    monkeypatch.setattr(ledger, "MINUTE_SECONDS", MINUTE)
+    monkeypatch.setattr(rows, "MINUTE_SECONDS", MINUTE)
     monkeypatch.setattr(arbiter, "IDLE_POLL_SECONDS", 0.05)
     return found
 
@@ -121,7 +122,7 @@ def test_looking_how_it_is_does_not_keep_it(
 def test_a_request_that_slips_in_is_answered(
     supervised: NodeUnderTest, reports: list[WebReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wish_stop = ledger._wish_stop
+    wish_stop = rows.wish_stop
 
     def wish_and_be_late(row: Any, cause: str) -> bool:
         # A web process that has not heard of the wish yet sends one more request.
@@ -129,13 +130,32 @@ def test_a_request_that_slips_in_is_answered(
         reports[:] = [WebReport("web", SEEN_ALL, {"one": 1})]
         return is_wished
 
-    monkeypatch.setattr(ledger, "_wish_stop", wish_and_be_late)
+    monkeypatch.setattr(rows, "wish_stop", wish_and_be_late)
     pid = supervised.running(idle_timeout=1).pid or 0
     eventually(lambda: supervised.see().status == Status.SHUTTING_DOWN)
     time.sleep(1.3)  # longer than drain_timeout
     assert is_alive(pid)
     reports[:] = [WebReport("web", SEEN_ALL)]
     supervised.reaches(Status.STOPPED)
+
+
+def test_a_stop_that_the_database_refuses_is_wished_again(
+    supervised: NodeUnderTest, reports: list[WebReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wish_stop = rows.wish_stop
+    refusals: list[str] = []
+
+    def refuse_once(row: Any, cause: str) -> bool:
+        if not refusals:
+            refusals.append(cause)
+            raise IntegrityError("not now")
+        return wish_stop(row, cause)
+
+    monkeypatch.setattr(rows, "wish_stop", refuse_once)
+    reports[:] = [WebReport("web", SEEN_ALL)]
+    supervised.running(idle_timeout=1)
+    supervised.reaches(Status.STOPPED)
+    assert refusals == [IDLE]
 
 
 def test_last_use_is_written_in_batches_and_when_the_worker_ends(

@@ -310,19 +310,19 @@ def test_a_start_by_hand_is_not_given_up_with_the_requests(one: NodeUnderTest, w
 def test_a_newer_wish_wins_over_an_eviction(
     one: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from instances.supervisor import ledger
+    from instances.supervisor import rows
 
     made(one, "a", "b")
     one.ask_start("a")
     one.reaches(Status.RUNNING, "a")
-    wish_stop = ledger._wish_stop
+    wish_stop = rows.wish_stop
 
     def restarted_meanwhile(row: Any, cause: str) -> bool:
-        monkeypatch.setattr(ledger, "_wish_stop", wish_stop)
+        monkeypatch.setattr(rows, "wish_stop", wish_stop)
         lifecycle.request_restart("a", cause="admin:bob")
         return wish_stop(row, cause)
 
-    monkeypatch.setattr(ledger, "_wish_stop", restarted_meanwhile)
+    monkeypatch.setattr(rows, "wish_stop", restarted_meanwhile)
     one.ask_start("b")
     # The restart is heeded first, then a is asked again.
     one.reaches(Status.RUNNING, "b", seconds=10)

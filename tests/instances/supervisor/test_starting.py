@@ -12,10 +12,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.db import DataError
 
 from instances import lifecycle
 from instances.models import Instance
 from instances.states import Status
+from instances.supervisor import rows
 from llamactl.config import AppConfig, current
 from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
 
@@ -292,6 +294,22 @@ def test_a_port_next_to_it_that_is_anothers_is_not_taken(supervised: NodeUnderTe
         supervised.ask_start("one")
         instance = supervised.reaches(Status.RUNNING, "one")
     assert instance.port == other.port + 1
+
+
+def test_a_port_that_the_database_refuses_fails_the_start(
+    supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise DataError("no such port")
+
+    monkeypatch.setattr(rows, "move_port", refuse)
+    supervised.create()
+    with socket.create_server(("127.0.0.1", supervised.see().port)):
+        supervised.ask_start()
+        failure = supervised.reaches(Status.FAILED).failure
+    assert failure is not None
+    assert failure["reason"] == "port_in_use"
+    assert "log" in failure["details"]
 
 
 def test_a_port_that_the_operator_chose_is_not_changed(supervised: NodeUnderTest) -> None:
