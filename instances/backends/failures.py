@@ -283,10 +283,11 @@ def classify_exit(
     if exit_code in _EXIT_CODES:
         how = f"The program {_EXIT_CODES[exit_code]} (exit code {exit_code})"
         return _PROGRAM, f"{how}: install it, or set the backend's command."
-    return FailureReason.CRASHED, _describe_end(exit_code, signal)
+    return FailureReason.CRASHED, describe_end(exit_code, signal)
 
 
-def _describe_end(exit_code: int | None, signal: int | None) -> str:
+def describe_end(exit_code: int | None, signal: int | None) -> str:
+    """A sentence that says how a process ended and where to look; arguments as above."""
     if signal is None and exit_code is not None and exit_code > 128:
         signal = exit_code - 128  # how shells, docker and the embedded server report a signal
     look = "look at the end of the log."

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from instances.backends.failures import FailureReason, classify_exit
+from instances.backends.failures import FailureReason, classify_exit, describe_end
 from llamactl.config.schema import InstancesConfig
 from llamactl.errors import LlamactlError
 
@@ -24,6 +24,9 @@ _INCURABLE = frozenset(
     }
 )
 """What the same command will meet again."""
+
+_OF_STARTS = _INCURABLE | {FailureReason.PORT_IN_USE}
+"""What keeps a program from starting, and no longer concerns one that has started."""
 
 _SPAWN_REASONS = {
     errno.ENOENT: FailureReason.EXECUTABLE_NOT_FOUND,
@@ -65,14 +68,17 @@ class Failure:
         }
 
 
-def exit_failure(exit_code: int | None, log_tail: Sequence[str]) -> Failure:
-    """The failure of a process that ended by itself."""
+def exit_failure(
+    exit_code: int | None, log_tail: Sequence[str], *, was_ready: bool = False
+) -> Failure:
+    """The failure of a process that ended by itself; ``was_ready``: after it had got ready."""
     by_signal = exit_code is not None and exit_code < 0
-    reason, details = classify_exit(
-        exit_code=None if by_signal else exit_code,
-        signal=-exit_code if exit_code is not None and by_signal else None,
-        log_tail=log_tail,
-    )
+    code = None if by_signal else exit_code
+    number = -exit_code if exit_code is not None and by_signal else None
+    reason, details = classify_exit(exit_code=code, signal=number, log_tail=log_tail)
+    if was_ready and reason in _OF_STARTS:
+        # It did start, so the line is of something else: of a request's text, say.
+        reason, details = FailureReason.CRASHED, describe_end(code, number)
     if by_signal and exit_text(exit_code) not in details:
         details = f"{exit_text(exit_code)}. {details}"
     return Failure(reason, details, exit_code, log_tail)

@@ -473,7 +473,7 @@ class SupervisedInstance:
         elif was_ready and exit_code == 0:
             self._seen.stopped(row, "supervisor:exit", "ended by itself", is_outcome=True)
         else:
-            self._crashed(row, exit_failure(exit_code, log_tail))
+            self._crashed(row, exit_failure(exit_code, log_tail, was_ready=was_ready))
 
     def _close_log(self, row: Row) -> list[str]:
         """The launch's last lines, without the key: they go to everybody who waited for it."""

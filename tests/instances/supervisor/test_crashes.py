@@ -31,6 +31,26 @@ def test_a_crash_is_restarted(supervised: NodeUnderTest) -> None:
     assert supervised.history() == ["starting", "running", "restarting", "starting", "running"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "error: unrecognized arguments: --made-up-by-a-client",
+        "error while loading model: no such file",
+        "bash: a word of a prompt: command not found",
+        "Address already in use",
+    ],
+)
+def test_a_line_about_a_start_explains_no_crash_of_what_has_started(
+    supervised: NodeUnderTest, line: str
+) -> None:
+    """A backend may log what clients send, which must not keep it from being restarted."""
+    supervised.running(restart_delay=0, FAKE_PRINT=line)
+    kill(supervised)
+    assert supervised.reaches(Status.RUNNING).restarts == 1
+    change = supervised.see().history.get(new=Status.RESTARTING)
+    assert change.reason.startswith("Killed by SIGKILL")
+
+
 def test_a_restart_waits_and_says_why(supervised: NodeUnderTest) -> None:
     supervised.running(restart_delay=30)
     kill(supervised)
