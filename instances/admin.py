@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django import forms
@@ -23,109 +22,37 @@ from django.http import (
     JsonResponse,
 )
 from django.shortcuts import render
-from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from instances import lifecycle
+from instances.admin_controls import ControlsAdmin, cause_of, control_buttons, counted
+from instances.admin_filters import BackendFilter, StatusFilter
 from instances.admin_preflight import PreflightAdmin, check_document
 from instances.backends import BACKENDS, backend_for
 from instances.capacity import limits_of
-from instances.forms import SHORT_ROWS, InstanceForm, suggested_name, to_fields, to_lines
+from instances.form_values import suggested_name, to_fields, to_lines
+from instances.forms import SHORT_ROWS, InstanceForm
 from instances.models import Instance, StatusChange
 from instances.overview import curl_line, overview
 from instances.readable import readable, readable_json
 from instances.rehearsal import command_line_of
-from instances.reported import reported
 from instances.states import Status
 from keys.models import InferenceKey
 from llamactl.admin_pages import moment
 from llamactl.config import current
 from llamactl.errors import LlamactlError
 
-NAMES_IN_A_MESSAGE = 10
 POLLED_AT_ONCE = 500
 """Rows that one poll for badges may ask about; a page of the list has 50."""
 
 SECRET_WORDS = ("key", "token", "secret", "password", "passwd", "credential")
 
 
-@dataclass(frozen=True)
-class Control:
-    """A button of an instance: which rule it calls, and how the outcome is said."""
-
-    name: str
-    label: str
-    icon: str
-    request: Callable[..., Instance]
-    asked: str
-    """What was done to those it changed something for."""
-    idle: str
-    """Why it changed nothing for the others."""
-
-
-CONTROLS = {
-    control.name: control
-    for control in (
-        Control(
-            "start",
-            "Start",
-            "play_arrow",
-            lifecycle.request_start,
-            "Asked to start",
-            "Running or starting already",
-        ),
-        Control("stop", "Stop", "stop", lifecycle.request_stop, "Asked to stop", "Stopped already"),
-        Control(
-            "restart",
-            "Restart",
-            "restart_alt",
-            lifecycle.request_restart,
-            "Asked to restart",
-            "Nothing to do for",
-        ),
-    )
-}
-
-
-class StatusFilter(admin.SimpleListFilter):
-    """By the status that the list shows, which knows of wishes the node has not seen yet."""
-
-    title = "status"
-    parameter_name = "status"
-
-    def lookups(
-        self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]
-    ) -> Iterable[tuple[str, str]]:
-        return [(status.value, str(status.label)) for status in Status]
-
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[Instance]
-    ) -> QuerySet[Instance] | None:
-        value = self.value()
-        return queryset.filter(reported(Status(value))) if value in Status.values else queryset
-
-
-class BackendFilter(admin.SimpleListFilter):
-    title = "backend"
-    parameter_name = "backend"
-
-    def lookups(
-        self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]
-    ) -> Iterable[tuple[str, str]]:
-        return [(kind, backend.title) for kind, backend in BACKENDS.items()]
-
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[Instance]
-    ) -> QuerySet[Instance] | None:
-        value = self.value()
-        return queryset.filter(options__backend_type=value) if value else queryset
-
-
 @admin.register(Instance)
-class InstanceAdmin(PreflightAdmin):
+class InstanceAdmin(ControlsAdmin, PreflightAdmin):
     form = InstanceForm
     list_display = (
         "name",
@@ -234,67 +161,9 @@ class InstanceAdmin(PreflightAdmin):
     ) -> Any:
         if request.method == "POST" and "control" in request.POST:
             name, _, object_id = request.POST["control"].partition(":")
-            self._control(request, name, object_id)
+            self.control(request, name, object_id)
             return HttpResponseRedirect(request.get_full_path())
         return super().changelist_view(request, extra_context)
-
-    # -- starting and stopping --------------------------------------------------------------------
-
-    @admin.action(description="Start the selected instances", permissions=["change"])
-    def start_selected(self, request: HttpRequest, queryset: QuerySet[Instance]) -> None:
-        self._apply(request, CONTROLS["start"], queryset)
-
-    @admin.action(description="Stop the selected instances", permissions=["change"])
-    def stop_selected(self, request: HttpRequest, queryset: QuerySet[Instance]) -> None:
-        self._apply(request, CONTROLS["stop"], queryset)
-
-    @admin.action(description="Restart the selected instances", permissions=["change"])
-    def restart_selected(self, request: HttpRequest, queryset: QuerySet[Instance]) -> None:
-        self._apply(request, CONTROLS["restart"], queryset)
-
-    def _control(self, request: HttpRequest, name: str, object_id: str) -> Instance:
-        """Press one instance's button. Raises Http404 or PermissionDenied."""
-        instance = self.get_object(request, unquote(object_id))
-        control = CONTROLS.get(name)
-        if instance is None or control is None:
-            raise Http404
-        if not self.has_change_permission(request, instance):
-            raise PermissionDenied
-        self._apply(request, control, [instance])
-        return instance
-
-    def _apply(self, request: HttpRequest, control: Control, instances: Iterable[Instance]) -> None:
-        """Call the rule for each instance, then say what it changed, what not, and why not."""
-        asked: list[Instance] = []
-        idle: list[Instance] = []
-        refused: list[str] = []
-        for instance in instances:
-            before = (instance.desired_state, instance.generation)
-            try:
-                after = control.request(instance.name, cause=cause_of(request))
-            except LlamactlError as error:
-                refused.append(f"{instance.name}: {error.details}")
-                continue
-            if (after.desired_state, after.generation) == before:
-                idle.append(instance)
-            else:
-                asked.append(instance)
-                self.log_change(request, instance, f"{control.asked}.")
-        if asked:
-            self.message_user(request, counted(control.asked, asked), messages.SUCCESS)
-        if idle:
-            self.message_user(request, counted(control.idle, idle), messages.INFO)
-        for text in refused:
-            self.message_user(request, text, messages.ERROR)
-        now = timezone.now()
-        late = {instance.node.name for instance in asked if not instance.node.is_alive(now)}
-        for node in sorted(late):
-            self.message_user(
-                request,
-                f"The worker of node {node} has sent no heartbeat lately; it will follow when it"
-                " is back.",
-                messages.WARNING,
-            )
 
     # -- the form ---------------------------------------------------------------------------------
 
@@ -463,13 +332,6 @@ class InstanceAdmin(PreflightAdmin):
             raise Http404
         return render(request, "instances/now.html", self._detail(request, instance))
 
-    def control_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """POST ``control=start|stop|restart`` from the detail page."""
-        if request.method != "POST":
-            return HttpResponseNotAllowed(["POST"])
-        instance = self._control(request, request.POST.get("control", ""), object_id)
-        return HttpResponseRedirect(self.page_url("change", instance.pk))
-
     def parse_command_view(self, request: HttpRequest) -> HttpResponse:
         """POST ``backend_type`` and ``command``: fields and findings, or an error document."""
         if request.method != "POST":
@@ -505,11 +367,6 @@ class InstanceAdmin(PreflightAdmin):
         }
 
 
-def cause_of(request: HttpRequest) -> str:
-    """Who asks, for the history: ``admin:<user>``."""
-    return f"admin:{request.user.get_username()}"
-
-
 def status_words(status: Status) -> dict[str, str]:
     return {"status": status.value, "label": str(status.label)}
 
@@ -525,21 +382,6 @@ def status_badge(instance: Instance) -> SafeString:
         instance.place_in_queue,
         status.label,
     )
-
-
-def control_buttons(instance: Instance, *, in_row: bool = False) -> str:
-    """Start, stop and restart; the stylesheet shows those that fit the status."""
-    return render_to_string(
-        "instances/controls.html",
-        {"instance": instance, "controls": CONTROLS.values(), "in_row": in_row},
-    )
-
-
-def counted(what: str, instances: list[Instance]) -> str:
-    """``Asked to start 2: a, b`` with the names of the first ten."""
-    names = ", ".join(instance.name for instance in instances[:NAMES_IN_A_MESSAGE])
-    more = len(instances) - NAMES_IN_A_MESSAGE
-    return f"{what} {len(instances)}: {names}{f' and {more} more' if more > 0 else ''}."
 
 
 def masked(value: Any, name: str = "") -> Any:

@@ -13,7 +13,8 @@ from django.test import Client
 from django.utils import timezone
 
 from instances import lifecycle
-from instances.admin import CONTROLS, masked
+from instances.admin import masked
+from instances.admin_controls import CONTROLS
 from instances.errors import InstanceNotFound
 from instances.models import Instance, StatusChange
 from instances.states import DesiredState, Status
