@@ -1,4 +1,4 @@
-"""The admin's pages of the instances: list, form, detail, and the buttons that start and stop."""
+"""The admin's pages of the instances: list, form and detail."""
 
 from __future__ import annotations
 

@@ -66,6 +66,11 @@ class Stack:
         self.output = data_dir / "output.txt"
         self.process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def last_port(self) -> int:
+        """The highest that an instance may have: none gets it unasked."""
+        return int(self.environment["LLAMACTL_INSTANCE_PORT_RANGE"].split("-")[1])
+
     def start(self) -> None:
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(

@@ -124,7 +124,7 @@ def test_first_byte_is_what_server_timing_tells_of(restarting: Stack, key: str) 
 @pytest.fixture
 def with_its_own_port(restarting: Stack, model: dict[str, object]) -> Iterator[int]:
     """The port of an instance ``fixed``, as its operator chose it."""
-    port = int(restarting.environment["LLAMACTL_INSTANCE_PORT_RANGE"].split("-")[1])
+    port = restarting.last_port
     restarting.create("fixed", {**model, "port": port}, max_restarts=100, restart_delay=1)
     yield port
     restarting.call("POST", "/api/v1/instances/fixed/stop")

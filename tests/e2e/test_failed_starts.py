@@ -66,7 +66,7 @@ def test_executable_that_is_not_there(stack: Stack, key: str, model: dict) -> No
 
 
 def test_port_that_a_stranger_took(stack: Stack, key: str, model: dict) -> None:
-    last = int(stack.environment["LLAMACTL_INSTANCE_PORT_RANGE"].split("-")[1])
+    last = stack.last_port
     with socket.socket() as stranger:
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         stranger.bind(("127.0.0.1", last))

@@ -10,6 +10,7 @@ from instances.form_values import SHORT_OPTIONS
 from instances.forms import SHORT_ROWS, InstanceForm
 from instances.models import Instance
 from llamactl.config import current
+from tests.instances.test_form_values import posted
 
 
 def test_every_backend_has_a_short_form_of_options_it_knows() -> None:
@@ -47,8 +48,7 @@ def test_document_of_an_untouched_edit_is_the_stored_one() -> None:
     instance = Instance.objects.get()
     shown = InstanceForm(instance=instance).initial
     data = {
-        # As a browser sends the text of an area.
-        name: value.replace("\n", "\r\n") if isinstance(value, str) else value
+        name: posted(value) if isinstance(value, str) else value
         for name, value in shown.items()
         if value is not False
     }
