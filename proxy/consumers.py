@@ -72,16 +72,14 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             allowed = ", ".join((*possible, "OPTIONS")).encode()
             await _answer(send, 204, b"", (b"allow", allowed))
             return
-        rule, max_body_bytes = ANYONE, 0
-        if route.side not in _OPEN_SIDES:
-            rule = await authorise(self.gateway, scope, is_management=route.side is Side.INSTANCE)
-            max_body_bytes = self.gateway.max_body_bytes
+        rule = await self._rule(scope)
+        max_body_bytes = self.gateway.max_body_bytes if route.side not in _OPEN_SIDES else 0
         if route.side is Side.NOWHERE:
             raise errors.NothingThere(scope["path"])
         if possible is not None and method not in possible:
             raise errors.MethodNotPossible(method, scope["path"], possible)
         if route.side is Side.MODELS:
-            await _answer(send, 200, await self._models(rule))
+            await _answer(send, 200, await self._models(scope, rule))
             return
         if len(scope["query_string"]) + len(route.rest) > MAX_TARGET_BYTES:
             raise errors.UriTooLong(MAX_TARGET_BYTES)
@@ -95,6 +93,17 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         else:
             await self._by_name(scope, receive, send, rule, max_body_bytes)
 
+    async def _rule(self, scope: Scope) -> KeyRule:
+        if self.route.side in _OPEN_SIDES:
+            return ANYONE
+        is_management = self.route.side is Side.INSTANCE
+        return await authorise(self.gateway, scope, is_management=is_management)
+
+    async def _rule_now(self, scope: Scope) -> KeyRule:
+        """Look again, before a request is refused for what may have been changed a moment ago."""
+        await self.gateway.look_again()
+        return await self._rule(scope)
+
     async def _by_model(self, scope: Scope, receive: Receive, send: Send, rule: KeyRule) -> None:
         limit = self.gateway.max_body_bytes
         body, field = await read_routed(receive, scope["headers"], limit)
@@ -102,19 +111,19 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         async with self.gateway.hang_ups.watch(receive, upload):
             try:
                 target, body = self._find_by_model(rule, body, field)
-            except errors.ModelNotFound:
-                await self.gateway.look_again()
+            except (errors.ModelNotFound, errors.PermissionDenied):
+                rule = await self._rule_now(scope)
                 target, body = self._find_by_model(rule, body, field)
             await self._forward(scope, send, target, body, rule)
 
-    async def _models(self, rule: KeyRule) -> bytes:
+    async def _models(self, scope: Scope, rule: KeyRule) -> bytes:
         gateway = self.gateway
         if not self.route.rest:
             return await models(gateway.live.table, rule, gateway.upstream)
         try:
             return await model(gateway.live.table, rule, gateway.upstream, self.route.rest)
-        except errors.ModelNotFound:
-            await gateway.look_again()
+        except (errors.ModelNotFound, errors.PermissionDenied):
+            rule = await self._rule_now(scope)
             return await model(gateway.live.table, rule, gateway.upstream, self.route.rest)
 
     async def _by_name(
@@ -130,8 +139,8 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         async with self.gateway.hang_ups.watch(receive, upload):
             try:
                 target = self._find_by_name(rule)
-            except InstanceNotFound:
-                await self.gateway.look_again()
+            except (InstanceNotFound, errors.PermissionDenied):
+                rule = await self._rule_now(scope)
                 target = self._find_by_name(rule)
             await self._forward(scope, send, target, body, rule)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from time import perf_counter
 
-from instances.errors import InstanceNotRunning
 from llamactl.asgi_types import Scope, Send
 from llamactl.errors import LlamactlError
 from llamactl.response_headers import keep
@@ -121,10 +120,12 @@ class Forwarding:
             was_sent |= is_unanswered
 
     async def _make_ready(self) -> None:
+        waiting = self._gateway.waiting
         if not may_start(self._route, self._scope["method"]):
-            raise InstanceNotRunning(f"instance {self.target.name} is not running; start it first")
+            self.target = await waiting.running(self.target)
+            return
         waits_since = perf_counter()
-        self.target = await self._gateway.waiting.ready(self.target, self._rule.id)
+        self.target = await waiting.ready(self.target, self._rule.id)
         # It may have come when the load was half done, or have waited for room before.
         waited_seconds = perf_counter() - waits_since
         self._loaded_seconds += min(waited_seconds, self.target.load_seconds or 0.0)

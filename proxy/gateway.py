@@ -67,6 +67,7 @@ class Gateway:
             self.waiting = Waiting(
                 self.live,
                 self._refresher.request_start,
+                self._refresher.look,
                 timeout_seconds=self.config.instances.on_demand_start_timeout,
                 on_change=self._report_wanted.set,
             )

@@ -18,6 +18,7 @@ from instances.errors import (
     InstanceShuttingDown,
 )
 from instances.states import Status
+from llamactl.errors import LlamactlError
 from proxy.load_times import retry_after
 from proxy.refresh import LiveTable
 from proxy.table import RoutingTable, Target
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 RequestStart = Callable[[str], Awaitable[int]]
 """Asks for the instance to run; returns the generation that was asked for."""
+LookAgain = Callable[[], Awaitable[None]]
+"""Returns once the table is no older than the call; see ``Refresher.look``."""
 
 
 @dataclass(eq=False, slots=True)
@@ -44,6 +47,7 @@ class Waiting:
         self,
         live: LiveTable,
         request_start: RequestStart,
+        look_again: LookAgain,
         *,
         timeout_seconds: float,
         on_change: Callable[[], None] = lambda: None,
@@ -51,6 +55,7 @@ class Waiting:
         """``on_change``: a first request waits for some instance, or the last no longer does."""
         self._live = live
         self._request_start = request_start
+        self._look_again = look_again
         self._timeout_seconds = timeout_seconds
         self._on_change = on_change
         self._starts: dict[str, asyncio.Task[int]] = {}
@@ -73,6 +78,18 @@ class Waiting:
                     return await self._wait(target, waiter)
         except TimeoutError:
             raise self._timeout(target) from None
+
+    async def running(self, target: Target) -> Target:
+        """The target for a request that starts nothing and waits for nothing.
+
+        Returns in the very step in which the table was read. Raises InstanceNotRunning, or
+        InstanceNotFound (deleted meanwhile).
+        """
+        if not target.is_ready:
+            target = await self._as_it_is_now(target)
+        if not target.is_ready:
+            raise InstanceNotRunning(f"instance {target.name} is not running; start it first")
+        return target
 
     async def replaced(self, target: Target, *, within_seconds: float) -> Target:
         """The target once the table says something else of it than it did when it was away.
@@ -98,38 +115,37 @@ class Waiting:
         }
 
     async def _wait(self, target: Target, waiter: _Waiter) -> Target:
+        if not wishes.is_wanted(target) and _refusal(target) is not None:
+            target = await self._as_it_is_now(target)
         generation = target.generation
         if not wishes.is_wanted(target):
-            self._check_startable(target)
-            generation = await self._start(target.name)
+            generation = await self._start(target)
         while True:
             # Before the look, so that no change after it is missed.
             waiter.news.clear()
             now = self._current(target)
             if wishes.gave_way(now) and now.generation >= generation:
                 # It was ready for a moment, or nobody seemed to wait for it any more.
-                self._check_startable(now)
-                generation = await self._start(now.name)
+                generation = await self._start(now)
             elif wishes.is_ready(now, generation):
                 return now
             else:
                 await waiter.news.wait()
 
-    def _check_startable(self, target: Target) -> None:
-        is_ending = target.status in (Status.SHUTTING_DOWN, Status.RUNNING)
-        if is_ending and not (wishes.gave_way(target) and target.on_demand_start):
-            raise InstanceShuttingDown(
-                f"instance {target.name} is shutting down; try again in a few seconds",
-                retry_after=5,
-            )
-        if not target.on_demand_start:
-            raise InstanceNotRunning(
-                f"instance {target.name} is not running and on-demand start is not enabled;"
-                " start it first"
-            )
+    async def _as_it_is_now(self, target: Target) -> Target:
+        """What the database says, before a request is refused for what the table does.
 
-    async def _start(self, name: str) -> int:
-        """Ask for the start, or join the asking that is under way."""
+        The client may have been told a moment ago, by the API, that it runs.
+        """
+        await self._look_again()
+        return self._current(target)
+
+    async def _start(self, target: Target) -> int:
+        """Ask for the start, if a request may, or join the asking that is under way."""
+        refusal = _refusal(target)
+        if refusal is not None:
+            raise refusal
+        name = target.name
         task = self._starts.get(name)
         if task is None:
             task = asyncio.ensure_future(self._request_start(name))
@@ -190,6 +206,21 @@ class Waiting:
         return BackendStartTimeout(
             details, reason="timeout", exit_code=None, log_tail=[], retry_after=again_seconds
         )
+
+
+def _refusal(target: Target) -> LlamactlError | None:
+    """Why no request may start the target now."""
+    is_ending = target.status in (Status.SHUTTING_DOWN, Status.RUNNING)
+    if is_ending and not (wishes.gave_way(target) and target.on_demand_start):
+        return InstanceShuttingDown(
+            f"instance {target.name} is shutting down; try again in a few seconds", retry_after=5
+        )
+    if not target.on_demand_start:
+        return InstanceNotRunning(
+            f"instance {target.name} is not running and on-demand start is not enabled;"
+            " start it first"
+        )
+    return None
 
 
 def in_turns(waiters: list[_Waiter]) -> list[_Waiter]:

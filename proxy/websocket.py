@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import aiohttp
 from django.db import DatabaseError
 
-from instances.errors import InstanceNotFound, InstanceNotRunning
+from instances.errors import InstanceNotFound
 from llamactl.asgi_types import Message, Receive, Scope, Send
 from llamactl.departure import departure
 from llamactl.errors import DatabaseUnavailable, LlamactlError
@@ -131,7 +131,12 @@ async def _carry(
     await authorise(gateway, scope, is_management=True)
     if len(scope["query_string"]) + len(route.rest) > MAX_TARGET_BYTES:
         raise errors.UriTooLong(MAX_TARGET_BYTES)
-    target = await _running(gateway, route.instance)
+    try:
+        target = target_named(gateway.live.table, route.instance)
+    except InstanceNotFound:
+        await gateway.look_again()
+        target = target_named(gateway.live.table, route.instance)
+    target = await gateway.waiting.running(target)
     # No await between the look at the table and this count; see InFlight.carrying.
     with gateway.in_flight.carrying(target.name):
         backend = await _opened(gateway, target, route, scope, receive)
@@ -153,18 +158,6 @@ async def _carry(
             await _close_backend(backend, ending)
     if not ending.is_by_client:
         await _close_client(send, ending)
-
-
-async def _running(gateway: Gateway, name: str) -> Target:
-    """The instance, which nothing is started for. Raises InstanceNotFound, InstanceNotRunning."""
-    try:
-        target = target_named(gateway.live.table, name)
-    except InstanceNotFound:
-        await gateway.look_again()
-        target = target_named(gateway.live.table, name)
-    if not target.is_ready:
-        raise InstanceNotRunning(f"instance {target.name} is not running; start it first")
-    return target
 
 
 async def _opened(

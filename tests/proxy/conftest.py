@@ -123,17 +123,23 @@ class TableGateway(Gateway):
         self.max_body_bytes = 1000
         self.upstream = Upstream()
         self.starts: list[str] = []
+        self.looks = 0
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What the database has come to say since the table was read."""
         self.start_was_asked = asyncio.Event()
-        self.waiting = Waiting(self.live, self._start, timeout_seconds=timeout_seconds)
+        self.waiting = Waiting(
+            self.live, self._start, lambda: self.look_again(), timeout_seconds=timeout_seconds
+        )
         self.is_started = True
 
-    def lay(self, *targets: Target) -> None:
-        self.live.replace(
-            RoutingTable(targets={target.name: target for target in targets}, keys=rules())
-        )
+    def lay(self, *targets: Target, keys: dict[bytes, KeyRule] | None = None) -> None:
+        found = {target.name: target for target in targets}
+        self.live.replace(RoutingTable(targets=found, keys=rules() if keys is None else keys))
 
     async def look_again(self) -> None:
-        """There is no database to look at."""
+        """There is no database to look at; see ``meanwhile``."""
+        self.looks += 1
+        self.meanwhile()
 
     async def _start(self, name: str) -> int:
         self.starts.append(name)

@@ -89,6 +89,26 @@ async def test_what_was_made_a_moment_ago_is_known_to_whoever_looks_again(
         assert name in gateway.live.table.targets
 
 
+async def test_instance_that_runs_since_a_moment_ago_is_found_running(
+    broker: None, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = await create("a")
+    await gateway.look_again()
+    monkeypatch.setattr(events, "publish", lambda change: None)
+    await asyncio.sleep(0.3)
+
+    @sync_to_async
+    def run() -> None:
+        lifecycle.request_start("a", cause="test")
+        instance.refresh_from_db()
+        instance.transition(Status.STARTING, cause="test", observed_generation=1)
+        instance.transition(Status.RUNNING, cause="test")
+
+    before = gateway.live.table.targets["a"]
+    await run()
+    assert (await gateway.waiting.running(before)).is_ready
+
+
 async def test_changed_port_is_where_requests_go_from_then_on(
     broker: None, gateway: Gateway
 ) -> None:

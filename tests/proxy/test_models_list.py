@@ -78,15 +78,5 @@ async def test_key_decides_who_may_see_it(
     assert (await retrieve(app, "demo", key).finish()).status == status
 
 
-async def test_model_made_a_moment_ago_is_found_by_a_second_look(
-    app: ProxyApplication, backend: Backend, gateway: TableGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def look_again() -> None:
-        gateway.lay(make_target(backend.origin, name="new"))
-
-    monkeypatch.setattr(gateway, "look_again", look_again)
-    assert (await retrieve(app, "new").finish()).json()["id"] == "new"
-
-
 async def test_models_are_read_only(app: ProxyApplication) -> None:
     assert (await retrieve(app, "demo", method="DELETE").finish()).status == 405

@@ -28,7 +28,11 @@ class Waits:
         self.starts = 0
         self.generation = 1
         self.waiting = Waiting(
-            self.live, self._start, timeout_seconds=5, on_change=self._count_change
+            self.live,
+            self._start,
+            self._look_again,
+            timeout_seconds=5,
+            on_change=self._count_change,
         )
 
     def lay(self, **changes: Any) -> Target:
@@ -49,6 +53,9 @@ class Waits:
         self.generation += 1
         self.starting()
         return self.generation
+
+    async def _look_again(self) -> None:
+        """The table is as true as it gets."""
 
     def _count_change(self) -> None:
         self.changes += 1
