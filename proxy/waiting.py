@@ -85,11 +85,14 @@ class Waiting:
         Returns in the very step in which the table was read. Raises InstanceNotRunning, or
         InstanceNotFound (deleted meanwhile).
         """
-        if not target.is_ready:
-            target = await self._as_it_is_now(target)
-        if not target.is_ready:
-            raise InstanceNotRunning(f"instance {target.name} is not running; start it first")
-        return target
+        return target if target.is_ready else await self.still_running(target)
+
+    async def still_running(self, target: Target) -> Target:
+        """The same, by what the database says now: it may have been stopped a moment ago."""
+        now = await self._as_it_is_now(target)
+        if not now.is_ready:
+            raise InstanceNotRunning(f"instance {now.name} is not running; start it first")
+        return now
 
     async def replaced(self, target: Target, *, within_seconds: float) -> Target:
         """The target once the table says something else of it than it did when it was away.

@@ -182,6 +182,7 @@ async def _opened(
         raise BackendRefused(target, error.status) from error
     except BackendError as error:
         logger.info("no WebSocket: %s", error, extra={"instance": target.name})
+        await gateway.waiting.still_running(target)
         raise errors.BackendUnreachable(
             f"the backend of {target.name} does not answer a WebSocket's handshake; see GET"
             f" /api/v1/instances/{target.name}/logs"

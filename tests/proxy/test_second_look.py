@@ -69,6 +69,17 @@ async def test_socket_to_an_instance_that_has_started_meanwhile_is_opened(
     await socket.finish()
 
 
+async def test_socket_to_an_instance_that_was_stopped_meanwhile_is_told_so(
+    app: ProxyApplication, gateway: TableGateway, backend: Backend, unused_tcp_port: int
+) -> None:
+    gateway.lay(make_target(f"http://127.0.0.1:{unused_tcp_port}"))
+    gateway.meanwhile = lambda: gateway.lay(demo(backend, **STOPPED))
+    socket = Socket(app, SOCKET, key=MANAGER)
+    await socket.finish()
+    assert socket.refusal.status == 503
+    assert socket.refusal.json()["error"] == "instance_not_running"
+
+
 async def test_instance_that_may_be_started_since_a_moment_ago_is(
     app: ProxyApplication, gateway: TableGateway, backend: Backend
 ) -> None:
