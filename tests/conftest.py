@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ from tests.environment import DATA_DIR, MANAGEMENT_KEY
 hypothesis_settings.register_profile("llamactl", deadline=None)
 hypothesis_settings.load_profile("llamactl")
 
+
+# Of a shell's job in the background, or under nohup, the tests would inherit that these are
+# ignored, and what they start from them: then nothing stops at a Ctrl-C.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        is_ctrl_c = number is signal.SIGINT
+        signal.signal(number, signal.default_int_handler if is_ctrl_c else signal.SIG_DFL)
 
 OUTPUT_BYTES = 20_000
 

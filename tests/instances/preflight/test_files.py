@@ -65,7 +65,7 @@ def test_what_is_there_is_no_finding(directory: Path, options: dict[str, Any]) -
         ({"model": "fifo"}, "is a FIFO"),
         ({"model": "/dev/zero"}, "is a device"),
         ({"model": "/proc/self/mem"}, "can't be read"),
-        ({"model": "/proc/self/environ"}, "begin"),
+        ({"model": "/proc/self/auxv"}, "begin"),
         ({"mmproj": "text"}, "backend_options.mmproj: must be a GGUF file"),
         ({"model_draft": "nowhere"}, "backend_options.model_draft: 'nowhere' does not exist"),
         ({"lora": ["good.gguf", "nowhere"]}, "backend_options.lora: 'nowhere' does not exist"),
