@@ -139,7 +139,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         async with self.gateway.hang_ups.watch(receive, upload):
             try:
                 target = self._find_by_name(rule)
-            except (InstanceNotFound, errors.PermissionDenied):
+            except (InstanceNotFound, errors.PermissionDenied, errors.NotLlamaCpp):
                 rule = await self._rule_now(scope)
                 target = self._find_by_name(rule)
             await self._forward(scope, send, target, body, rule)

@@ -11,7 +11,7 @@ from llamactl.response_headers import keep
 from proxy import errors, web_ui
 from proxy.credentials import without_key
 from proxy.gateway import Gateway
-from proxy.headers import to_backend
+from proxy.headers import Pairs, to_backend
 from proxy.routing import Route, Side, counts_as_use, may_start
 from proxy.stream import first_piece, relay, response_start
 from proxy.table import KeyRule, Target
@@ -20,7 +20,7 @@ from proxy.upstream import Answer, BackendError, Refused, Stalled, Unanswered
 
 logger = logging.getLogger(__name__)
 
-REPLACED_WITHIN_SECONDS = 2.0
+REPLACED_WITHIN_SECONDS = 5.0
 """How long a supervisor may take to notice that a backend is gone."""
 
 # RFC 9110, section 9.2.2.
@@ -64,10 +64,7 @@ class Forwarding:
         self._rule = rule
         self._scope = scope
         self._is_web_ui = route.side is Side.WEB_UI
-        if self._is_web_ui:
-            self._headers = web_ui.request_headers(scope["headers"])
-        else:
-            self._headers = to_backend(scope["headers"], target.authorization)
+        self._headers = self._headers_for(target)
         method = scope["method"]
         if route.endpoint is not None:
             method = route.endpoint[method].sent_as
@@ -112,8 +109,10 @@ class Forwarding:
                 raise _no_answer(self.target, failure) from failure
             if was_sent or not is_unanswered:
                 before, was_replaced = self.target, True
-                self.target = await self._gateway.waiting.replaced(
-                    before, within_seconds=REPLACED_WITHIN_SECONDS
+                self._aim_at(
+                    await self._gateway.waiting.replaced(
+                        before, within_seconds=REPLACED_WITHIN_SECONDS
+                    )
                 )
                 if is_unanswered and self.target == before:
                     raise _no_answer(before, failure) from failure
@@ -122,13 +121,23 @@ class Forwarding:
     async def _make_ready(self) -> None:
         waiting = self._gateway.waiting
         if not may_start(self._route, self._scope["method"]):
-            self.target = await waiting.running(self.target)
+            self._aim_at(await waiting.running(self.target))
             return
         waits_since = perf_counter()
-        self.target = await waiting.ready(self.target, self._rule.id)
+        self._aim_at(await waiting.ready(self.target, self._rule.id))
         # It may have come when the load was half done, or have waited for room before.
         waited_seconds = perf_counter() - waits_since
         self._loaded_seconds += min(waited_seconds, self.target.load_seconds or 0.0)
+
+    def _aim_at(self, target: Target) -> None:
+        if target.authorization != self.target.authorization:
+            self._headers = self._headers_for(target)
+        self.target = target
+
+    def _headers_for(self, target: Target) -> Pairs:
+        if self._is_web_ui:
+            return web_ui.request_headers(self._scope["headers"])
+        return to_backend(self._scope["headers"], target.authorization)
 
     async def _try(self, send: Send, *, fresh: bool) -> BackendError | None:
         """Ask once, and relay the answer; returns why there is none."""

@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
 """How long a change may go unseen when the event that told of it was lost."""
+LOOK_SECONDS = 10.0
+"""How long a look at the database may take, before the table has to do as it is."""
 PAUSE_SECONDS = 0.05
 """Between two looks at the database, however many ask for one: wrong keys must not load it."""
 
@@ -112,7 +114,7 @@ class Refresher:
         )
 
     async def look(self) -> None:
-        """Return once the table is no older than this call, or a second has passed.
+        """Return once the table is no older than this call, or LOOK_SECONDS have passed.
 
         For what the table doesn't know: a key or an instance made a moment ago, whose event has
         not arrived yet, is not to be refused.
@@ -120,7 +122,7 @@ class Refresher:
         if self._next_look is None:
             self._next_look = asyncio.get_running_loop().create_future()
         self._hint.set()
-        await asyncio.wait((self._next_look,), timeout=CHECK_SECONDS)
+        await asyncio.wait((self._next_look,), timeout=LOOK_SECONDS)
 
     async def request_start(self, name: str) -> int:
         """Wish the instance to run; returns the generation to wait for."""

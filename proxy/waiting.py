@@ -18,7 +18,6 @@ from instances.errors import (
     InstanceShuttingDown,
 )
 from instances.states import Status
-from llamactl.errors import LlamactlError
 from proxy.load_times import retry_after
 from proxy.refresh import LiveTable
 from proxy.table import RoutingTable, Target
@@ -75,7 +74,7 @@ class Waiting:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 with self._enlisted(target.name, key_id) as waiter:
-                    return await self._wait(target, waiter)
+                    return await self._wait(await self._as_it_is_now(target), waiter)
         except TimeoutError:
             raise self._timeout(target) from None
 
@@ -118,8 +117,6 @@ class Waiting:
         }
 
     async def _wait(self, target: Target, waiter: _Waiter) -> Target:
-        if not wishes.is_wanted(target) and _refusal(target) is not None:
-            target = await self._as_it_is_now(target)
         generation = target.generation
         if not wishes.is_wanted(target):
             generation = await self._start(target)
@@ -136,18 +133,17 @@ class Waiting:
                 await waiter.news.wait()
 
     async def _as_it_is_now(self, target: Target) -> Target:
-        """What the database says, before a request is refused for what the table does.
+        """What the database says: the API may have told the client a moment ago that it runs.
 
-        The client may have been told a moment ago, by the API, that it runs.
+        Or that the last start has failed or was taken back: then this request is for another one,
+        and must not be answered with what became of that.
         """
         await self._look_again()
         return self._current(target)
 
     async def _start(self, target: Target) -> int:
         """Ask for the start, if a request may, or join the asking that is under way."""
-        refusal = _refusal(target)
-        if refusal is not None:
-            raise refusal
+        _check_startable(target)
         name = target.name
         task = self._starts.get(name)
         if task is None:
@@ -211,19 +207,17 @@ class Waiting:
         )
 
 
-def _refusal(target: Target) -> LlamactlError | None:
-    """Why no request may start the target now."""
+def _check_startable(target: Target) -> None:
     is_ending = target.status in (Status.SHUTTING_DOWN, Status.RUNNING)
     if is_ending and not (wishes.gave_way(target) and target.on_demand_start):
-        return InstanceShuttingDown(
+        raise InstanceShuttingDown(
             f"instance {target.name} is shutting down; try again in a few seconds", retry_after=5
         )
     if not target.on_demand_start:
-        return InstanceNotRunning(
+        raise InstanceNotRunning(
             f"instance {target.name} is not running and on-demand start is not enabled;"
             " start it first"
         )
-    return None
 
 
 def in_turns(waiters: list[_Waiter]) -> list[_Waiter]:

@@ -6,6 +6,7 @@ before the event has reached this web process.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -89,6 +90,42 @@ async def test_instance_that_may_be_started_since_a_moment_ago_is(
     await gateway.start_was_asked.wait()
     gateway.lay(demo(backend, generation=2, observed_generation=2))
     assert (await exchange.finish()).status == 200
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [{"status": Status.FAILED, "failure": {"reason": "crashed"}}, STOPPED],
+    ids=["failed", "taken back"],
+)
+async def test_request_after_a_start_that_came_to_nothing_asks_for_another(
+    app: ProxyApplication, gateway: TableGateway, backend: Backend, outcome: dict[str, Any]
+) -> None:
+    gateway.lay(demo(backend, status=Status.STARTING))
+    gateway.meanwhile = lambda: gateway.lay(demo(backend, **outcome))
+    exchange = Exchange(app, CHAT[1], key=ALICE, json={"model": "demo"}).start()
+    await asyncio.wait_for(gateway.start_was_asked.wait(), 20)
+    gateway.lay(demo(backend, generation=2, observed_generation=2))
+    assert (await exchange.finish()).status == 200
+
+
+async def test_backend_that_has_got_another_key_while_it_was_waited_for_gets_that(
+    app: ProxyApplication, gateway: TableGateway, backend: Backend
+) -> None:
+    gateway.lay(demo(backend, **STOPPED))
+    exchange = Exchange(app, CHAT[1], key=ALICE, json={"model": "demo"}).start()
+    await asyncio.wait_for(gateway.start_was_asked.wait(), 20)
+    started = {"generation": 2, "observed_generation": 2, "authorization": "Bearer another"}
+    gateway.lay(demo(backend, **started))
+    assert (await exchange.finish()).status == 200
+    assert backend.requests[0].headers.getall("Authorization") == ["Bearer another"]
+
+
+async def test_instance_that_has_become_a_llama_server_meanwhile_is_taken_for_one(
+    app: ProxyApplication, gateway: TableGateway, backend: Backend
+) -> None:
+    gateway.lay(demo(backend, is_llama_server=False))
+    gateway.meanwhile = lambda: gateway.lay(demo(backend))
+    assert (await ask(app, TOKENIZE)).status == 200
 
 
 async def test_instance_that_has_gone_meanwhile_is_not_found(
