@@ -11,11 +11,15 @@ import logging
 import resource
 import socket
 import sys
+from functools import partial
+from typing import cast
 
 import uvicorn
 
 from llamactl.asgi_types import Application
+from llamactl.config import current
 from llamactl.leaving import leave
+from llamactl.run.accepting import MOST_IN_A_TURN, Acceptor
 from llamactl.run.http_protocol import HttpProtocol
 from llamactl.run.websocket_protocol import WebSocketProtocol
 from llamactl.websocket_limits import MAX_MESSAGE_BYTES
@@ -42,7 +46,23 @@ def is_worth_a_line(record: logging.LogRecord) -> bool:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which tells what never ends by itself that it is time to."""
+    """uvicorn's, with a door of ours; and it tells what never ends by itself that it is time to."""
+
+    def __init__(self, config: uvicorn.Config, *, most_in_a_turn: int = MOST_IN_A_TURN) -> None:
+        """``most_in_a_turn``: how many clients are let in in a turn of the event loop."""
+        super().__init__(config)
+        self._most_in_a_turn = most_in_a_turn
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])  # its own door takes one in a turn
+        protocol = partial(
+            HttpProtocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        doors = [Acceptor(each, protocol, most=self._most_in_a_turn) for each in sockets or ()]
+        self.servers = cast(list[asyncio.Server], doors)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         from instances.supervisor.inquiry import end_inquiries  # needs Django, which is up now
@@ -95,7 +115,9 @@ def allow_many_connections() -> None:
 def main(descriptors: list[str]) -> None:
     allow_many_connections()
     config = configuration("llamactl.asgi:application")
-    Server(config).run([socket.socket(fileno=int(fd)) for fd in descriptors])
+    # Of several processes the first to wake would else take all of a few clients.
+    most = max(1, MOST_IN_A_TURN // current().server.web_processes)
+    Server(config, most_in_a_turn=most).run([socket.socket(fileno=int(fd)) for fd in descriptors])
 
 
 if __name__ == "__main__":
