@@ -22,16 +22,27 @@ PROGRAM = Path(__file__).parents[2] / "backend_program.py"
 NODE = "main"
 
 
-def eventually(what: Callable[[], Any], *, seconds: float = 5.0, message: str = "") -> Any:
+WAIT_SECONDS = 30.0
+"""How long anything may take before the test fails: a bound, not an expectation."""
+
+
+def eventually(what: Callable[[], Any], *, seconds: float = WAIT_SECONDS, message: str = "") -> Any:
     """The first true answer of ``what``; fails if there is none in time."""
     deadline = time.monotonic() + seconds
     while True:
+        # Looked at before: on a machine that stood still, the question is asked once more.
+        is_last = time.monotonic() > deadline
         answer = what()
         if answer:
             return answer
-        if time.monotonic() > deadline:
+        if is_last:
             pytest.fail(message or f"not within {seconds} s: {what}")
         time.sleep(0.005)
+
+
+def signals_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The signals that were sent to backends, by what was logged."""
+    return [text for record in caplog.records if (text := record.getMessage()).startswith("SIG")]
 
 
 def children() -> set[int]:
@@ -106,7 +117,9 @@ class NodeUnderTest:
     def see(self, name: str = "one") -> Instance:
         return Instance.objects.get(name=name)
 
-    def reaches(self, status: Status, name: str = "one", *, seconds: float = 5.0) -> Instance:
+    def reaches(
+        self, status: Status, name: str = "one", *, seconds: float = WAIT_SECONDS
+    ) -> Instance:
         """The instance, once it has acted on the last wish and has this status."""
 
         def is_there() -> Instance | None:
@@ -115,14 +128,16 @@ class NodeUnderTest:
             return instance if instance.status == status and seen else None
 
         deadline = time.monotonic() + seconds
-        while (instance := is_there()) is None:
-            if time.monotonic() > deadline:
+        while True:
+            is_last = time.monotonic() > deadline
+            if (instance := is_there()) is not None:
+                return instance
+            if is_last:
                 now = self.see(name)
                 pytest.fail(
                     f"{name} is {now.status}, not {status}; {self.history(name)}; {now.failure}"
                 )
             time.sleep(0.005)
-        return instance
 
     def history(self, name: str = "one") -> list[str]:
         """The statuses it has had, the oldest first."""

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from instances.supervisor import logfiles
 from instances.supervisor.logparts import parts_of, read_from
 from instances.supervisor.process import Marker, Process, spawn
 
+ROTATIONS = 5
+"""So many a log must have been through before its writer may end."""
 WRITER = """
-import os, sys, time
-until, pause, number = time.monotonic() + float(sys.argv[1]), float(sys.argv[2]), 0
-while time.monotonic() < until:
+import os, signal, sys, time
+is_over = []
+signal.signal(signal.SIGTERM, lambda *_: is_over.append(1))
+pause, number = float(sys.argv[1]), 0
+while not is_over:
     lines = (b"line %09d of a log that is written in a hurry\\n" % (number + i) for i in range(100))
     os.write(1, b"".join(lines))
     number += 100
@@ -21,14 +28,12 @@ while time.monotonic() < until:
 """
 
 
-def start_writer(
-    path: Path, *, seconds: float, pause: float = 0.0, program: str = WRITER
-) -> Process:
-    """Writes numbered lines, 100 at a time, for so long."""
+def start_writer(path: Path, *, pause: float = 0.0, program: str = WRITER) -> Process:
+    """Writes numbered lines, 100 at a time, until SIGTERM."""
     log = logfiles.open_log(path, create_directory=True)
     try:
         return spawn(
-            [sys.executable, "-S", "-c", program, str(seconds), str(pause)],
+            [sys.executable, "-S", "-c", program, str(pause)],
             environment=dict(os.environ),
             marker=Marker("node", "1:one", "launch"),
             directory=path.parent,
@@ -36,6 +41,22 @@ def start_writer(
         )
     finally:
         os.close(log)
+
+
+def rotate_while_it_writes(process: Process, rotate: Callable[[], bool], seconds: float) -> None:
+    """Call ``rotate``, which says whether it did, for so long and often enough; end the writer."""
+    rotations, began = 0, time.monotonic()
+    try:
+        while time.monotonic() - began < seconds or rotations < ROTATIONS:
+            assert not process.has_exited()
+            assert time.monotonic() - began < 40, f"only {rotations} rotations"
+            rotations += rotate()
+        process.signal_group(signal.SIGTERM)
+        while not process.has_exited():
+            rotate()
+    except BaseException:
+        process.signal_group(signal.SIGKILL)  # it would fill the disk
+        raise
 
 
 def all_lines(path: Path) -> list[bytes]:

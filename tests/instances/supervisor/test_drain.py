@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from io import StringIO
 
 import pytest
@@ -36,7 +38,8 @@ def test_drain_also_ends_a_start_and_a_restart_that_are_under_way(
     supervised.create("slow", FAKE_NEVER_HEALTHY="1")
     supervised.ask_start("slow")
     eventually(lambda: supervised.see("slow").pid)
-    supervised.running("crashing", restart_delay=600, FAKE_CRASH_AFTER="0.3")
+    crashing = supervised.running("crashing", restart_delay=600)
+    os.kill(crashing.pid or 0, signal.SIGKILL)
     supervised.reaches(Status.RESTARTING, "crashing")
     call_command("drain", stdout=StringIO())
     assert not children()

@@ -107,7 +107,7 @@ def test_a_worker_can_end_without_a_database(
     database.is_away = True
     began = time.monotonic()
     node.stop()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert not children()
     # The next worker sees that it has gone, and that it is still wished.
     database.is_away = False

@@ -59,6 +59,7 @@ def test_thirty_starts_and_stops_leave_nothing_open_and_nobody_behind(
     no_more_than(before)
 
 
+@pytest.mark.timeout(240)
 def test_five_hundred_starts_and_stops_cost_no_memory(
     node: NodeUnderTest,
     fake_backend: Callable[..., AppConfig],
@@ -105,7 +106,7 @@ def test_a_supervisor_leaves_no_thread_and_no_descriptor(node: NodeUnderTest) ->
     node.start()
     node.running()
     node.stop()
-    assert set(threading.enumerate()) == threads
+    assert set(threading.enumerate()) <= threads
     no_more_than(before)
 
 

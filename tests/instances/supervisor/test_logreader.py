@@ -21,7 +21,7 @@ from instances.supervisor.logreader import (
 )
 from instances.supervisor.rotation import tidy
 from instances.supervisor.standstill import stopped
-from tests.instances.supervisor.logs import numbers, start_writer
+from tests.instances.supervisor.logs import numbers, rotate_while_it_writes, start_writer
 
 
 @contextmanager
@@ -63,17 +63,20 @@ def test_what_is_written_is_read_once_across_rotations(path: Path) -> None:
 
 
 def test_a_reader_keeps_up_with_a_writer_and_rotations(path: Path) -> None:
-    process = start_writer(path, seconds=2, pause=0.002)
+    process = start_writer(path, pause=0.002)
     reader = LogReader(path, BEFORE_THE_FIRST)
-    found, rotations = [], 0
-    while not process.has_exited():
+    found = []
+
+    def read_and_rotate() -> bool:
         found.append(rest(reader))
-        if path.stat().st_size > 200_000:
+        is_large = path.stat().st_size > 200_000
+        if is_large:
             cut(path, partial(stopped, process))
-            rotations += 1
+        return is_large
+
+    rotate_while_it_writes(process, read_and_rotate, seconds=2)
     process.bury()
     found.append(rest(reader))
-    assert rotations >= 5
     read = numbers(b"".join(found).splitlines())
     assert len(read) > 1000
     assert read == list(range(len(read)))

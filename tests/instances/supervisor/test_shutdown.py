@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -10,7 +12,13 @@ import pytest
 from instances.states import DesiredState, Status
 from instances.supervisor import running_supervisor
 from llamactl.config import AppConfig
-from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
+from tests.instances.supervisor.conftest import (
+    NodeUnderTest,
+    children,
+    eventually,
+    is_alive,
+    signals_of,
+)
 
 
 def test_backends_that_are_kept_run_on(
@@ -43,13 +51,14 @@ def test_backends_that_are_not_kept_end_and_come_back(node: NodeUnderTest) -> No
     node.reaches(Status.RUNNING, "two")
 
 
-def test_backends_end_in_parallel(node: NodeUnderTest) -> None:
+def test_backends_end_in_parallel(node: NodeUnderTest, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     node.start()
     for name in ("one", "two", "three"):
         node.running(name, FAKE_IGNORE_SIGINT="1", FAKE_IGNORE_SIGTERM="1")
-    began = time.monotonic()
     node.stop()
-    assert time.monotonic() - began < 1.2
+    # All should have been asked before any of them is waited for.
+    assert signals_of(caplog)[:3] == ["SIGINT"] * 3
     assert not children()
 
 
@@ -67,7 +76,8 @@ def test_one_that_is_starting_ends_and_comes_back(node: NodeUnderTest) -> None:
 
 def test_one_that_waits_to_restart_comes_back(node: NodeUnderTest) -> None:
     node.start()
-    node.running(restart_delay=30, FAKE_CRASH_AFTER="0.3")
+    pid = node.running(restart_delay=600).pid
+    os.kill(pid or 0, signal.SIGKILL)
     node.reaches(Status.RESTARTING)
     node.stop()
     assert node.see().status == Status.STOPPED
@@ -75,16 +85,15 @@ def test_one_that_waits_to_restart_comes_back(node: NodeUnderTest) -> None:
     node.reaches(Status.RUNNING)
 
 
-@pytest.mark.parametrize(
-    "end", [{"FAKE_EXIT_CODE": "1"}, {"FAKE_CRASH_AFTER": "0.2", "FAKE_EXIT_CODE": "00"}]
-)
-def test_what_had_come_to_its_end_does_not_come_back(
-    node: NodeUnderTest, end: dict[str, str]
-) -> None:
+@pytest.mark.parametrize("end", [Status.FAILED, Status.STOPPED])
+def test_what_had_come_to_its_end_does_not_come_back(node: NodeUnderTest, end: Status) -> None:
     node.start()
-    node.create(**end)
-    node.ask_start()
-    eventually(lambda: node.history()[-1:] in (["failed"], ["stopped"]))
+    if end == Status.FAILED:
+        node.create(FAKE_EXIT_CODE="1")
+        node.ask_start()
+    else:
+        os.kill(node.running().pid or 0, signal.SIGTERM)  # which it heeds: it exits with code 0
+    node.reaches(end)
     history = node.history()
     node.stop()
     node.start()
@@ -118,7 +127,7 @@ def test_a_quick_stop_does_not_wait_for_requests(
     eventually(lambda: node.see().status == Status.SHUTTING_DOWN)
     began = time.monotonic()
     node.stop(quickly=True)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 10
     assert not children()
 
 

@@ -17,11 +17,13 @@ from instances.supervisor import draining
 from instances.traffic import WebReport
 from llamactl.config import AppConfig
 from llamactl.models import Revision
-from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
-
-
-def signals_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [text for record in caplog.records if (text := record.getMessage()).startswith("SIG")]
+from tests.instances.supervisor.conftest import (
+    NodeUnderTest,
+    children,
+    eventually,
+    is_alive,
+    signals_of,
+)
 
 
 @pytest.fixture
@@ -30,6 +32,14 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[WebReport]:
     said: list[WebReport] = []
     monkeypatch.setattr(draining, "read_reports", lambda client: list(said))
     return said
+
+
+@pytest.fixture
+def patient(node: NodeUnderTest, fake_backend: Callable[..., AppConfig]) -> NodeUnderTest:
+    """A node whose supervisor waits for requests for longer than a test lasts."""
+    fake_backend(drain_timeout=600)
+    node.start()
+    return node
 
 
 def test_a_stop_announces_itself_and_ends_the_process(supervised: NodeUnderTest) -> None:
@@ -42,23 +52,28 @@ def test_a_stop_announces_itself_and_ends_the_process(supervised: NodeUnderTest)
 
 
 @pytest.mark.parametrize(
-    ("knobs", "signals"),
+    ("ignored", "stop_timeout", "signals"),
     [
-        ({}, ["SIGINT"]),
-        ({"FAKE_IGNORE_SIGINT": "1"}, ["SIGINT", "SIGTERM"]),
-        ({"FAKE_IGNORE_SIGINT": "1", "FAKE_IGNORE_SIGTERM": "1"}, ["SIGINT", "SIGTERM", "SIGKILL"]),
+        # As long as whoever heeds a signal may take on a machine that stands still.
+        ((), 60, ["SIGINT"]),
+        (("SIGINT",), 3, ["SIGINT", "SIGTERM"]),
+        (("SIGINT", "SIGTERM"), 0.3, ["SIGINT", "SIGTERM", "SIGKILL"]),
     ],
 )
 def test_each_signal_follows_when_the_one_before_is_not_heeded(
-    supervised: NodeUnderTest,
+    node: NodeUnderTest,
+    fake_backend: Callable[..., AppConfig],
     caplog: pytest.LogCaptureFixture,
-    knobs: dict[str, str],
+    ignored: tuple[str, ...],
+    stop_timeout: float,
     signals: list[str],
 ) -> None:
     caplog.set_level("INFO")
-    supervised.running(**knobs)
-    supervised.ask_stop()
-    supervised.reaches(Status.STOPPED)
+    fake_backend(stop_timeout=stop_timeout)
+    node.start()
+    node.running(**{f"FAKE_IGNORE_{name}": "1" for name in ignored})
+    node.ask_stop()
+    node.reaches(Status.STOPPED)
     assert signals_of(caplog) == signals
 
 
@@ -92,7 +107,7 @@ def test_stop_while_starting_aborts_the_start(supervised: NodeUnderTest) -> None
     supervised.ask_start()
     pid = eventually(lambda: supervised.see().pid)
     supervised.ask_stop()
-    supervised.reaches(Status.STOPPED, seconds=1)
+    supervised.reaches(Status.STOPPED)
     assert not is_alive(pid)
     assert supervised.history() == ["starting", "shutting_down", "stopped"]
 
@@ -113,19 +128,24 @@ def test_stop_before_the_process_is_there_cancels_the_start(
 
 
 def test_stop_while_waiting_to_restart_cancels_the_restart(supervised: NodeUnderTest) -> None:
-    pid = supervised.running(restart_delay=30).pid
+    pid = supervised.running(restart_delay=600).pid
     os.kill(pid or 0, 9)
     supervised.reaches(Status.RESTARTING)
     supervised.ask_stop()
-    supervised.reaches(Status.STOPPED, seconds=1)
+    supervised.reaches(Status.STOPPED)
 
 
-def test_start_while_stopping_starts_again_after_the_stop(supervised: NodeUnderTest) -> None:
-    pid = supervised.running(FAKE_IGNORE_SIGINT="1").pid
-    supervised.ask_stop()
-    eventually(lambda: supervised.see().status == Status.SHUTTING_DOWN)
-    supervised.ask_start()
-    instance = supervised.reaches(Status.RUNNING)
+def test_start_while_stopping_starts_again_after_the_stop(
+    node: NodeUnderTest, fake_backend: Callable[..., AppConfig]
+) -> None:
+    fake_backend(stop_timeout=60)
+    node.start()
+    pid = node.running(FAKE_IGNORE_SIGINT="1").pid
+    node.ask_stop()
+    eventually(lambda: node.see().status == Status.SHUTTING_DOWN)
+    node.ask_start()
+    os.kill(pid or 0, 15)
+    instance = node.reaches(Status.RUNNING)
     assert instance.pid != pid
     assert not is_alive(pid or 0)
 
@@ -164,43 +184,48 @@ def test_a_deleted_rows_process_is_ended(supervised: NodeUnderTest) -> None:
     eventually(lambda: pid not in children())
 
 
-def test_one_stop_does_not_hold_up_the_others(supervised: NodeUnderTest) -> None:
-    supervised.running("slow", FAKE_IGNORE_SIGINT="1", FAKE_IGNORE_SIGTERM="1")
-    supervised.running("quick")
-    supervised.ask_stop("slow")
-    supervised.ask_stop("quick")
-    supervised.reaches(Status.STOPPED, "quick", seconds=0.5)
-    assert supervised.see("slow").status == Status.SHUTTING_DOWN
-    supervised.running("new")
-    supervised.reaches(Status.STOPPED, "slow")
+def test_one_stop_does_not_hold_up_the_others(
+    node: NodeUnderTest, fake_backend: Callable[..., AppConfig]
+) -> None:
+    fake_backend(stop_timeout=60)
+    node.start()
+    pid = node.running("slow", FAKE_IGNORE_SIGINT="1", FAKE_IGNORE_SIGTERM="1").pid
+    node.running("quick")
+    node.ask_stop("slow")
+    node.ask_stop("quick")
+    node.reaches(Status.STOPPED, "quick")
+    node.running("new")
+    assert node.see("slow").status == Status.SHUTTING_DOWN
+    os.kill(pid or 0, 9)
+    node.reaches(Status.STOPPED, "slow")
 
 
 def test_requests_in_flight_are_waited_for(
-    supervised: NodeUnderTest, reports: list[WebReport], caplog: pytest.LogCaptureFixture
+    patient: NodeUnderTest, reports: list[WebReport], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    supervised.running()
+    patient.running()
     reports.append(WebReport("web", revision=10**9, in_flight={"one": 1}))
-    supervised.ask_stop()
-    supervised.reaches(Status.SHUTTING_DOWN)
+    patient.ask_stop()
+    patient.reaches(Status.SHUTTING_DOWN)
     time.sleep(0.25)
     assert signals_of(caplog) == []
     reports[:] = [WebReport("web", revision=10**9, in_flight={"two": 1})]
-    supervised.reaches(Status.STOPPED, seconds=0.6)
+    patient.reaches(Status.STOPPED)
 
 
 def test_a_web_process_that_has_not_seen_the_shutdown_is_waited_for(
-    supervised: NodeUnderTest, reports: list[WebReport], caplog: pytest.LogCaptureFixture
+    patient: NodeUnderTest, reports: list[WebReport], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    supervised.running()
+    patient.running()
     reports.append(WebReport("web", revision=Revision.numbers()["instances"]))
-    supervised.ask_stop()
-    supervised.reaches(Status.SHUTTING_DOWN)
+    patient.ask_stop()
+    patient.reaches(Status.SHUTTING_DOWN)
     time.sleep(0.25)
     assert signals_of(caplog) == []
     reports[:] = [WebReport("web", revision=Revision.numbers()["instances"])]
-    supervised.reaches(Status.STOPPED, seconds=0.6)
+    patient.reaches(Status.STOPPED)
 
 
 def test_requests_that_never_end_are_waited_for_so_long_and_no_longer(
@@ -213,22 +238,20 @@ def test_requests_that_never_end_are_waited_for_so_long_and_no_longer(
     began = time.monotonic()
     node.ask_stop()
     node.reaches(Status.STOPPED)
-    assert 0.3 <= time.monotonic() - began < 1
+    assert 0.3 <= time.monotonic() - began < 20
 
 
 def test_without_a_broker_open_connections_are_waited_for(
     node: NodeUnderTest,
     fake_backend: Callable[..., AppConfig],
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def refuse(client: object) -> list[WebReport]:
         raise redis.ConnectionError("no broker")
 
-    caplog.set_level("INFO")
     monkeypatch.setattr(draining, "read_reports", refuse)
     monkeypatch.setattr(draining, "BROKER_PATIENCE_SECONDS", 0.1)
-    fake_backend(drain_timeout=10)
+    fake_backend(drain_timeout=600)
     node.start()
     instance = node.running()
     stream = requests.post(
@@ -236,15 +259,14 @@ def test_without_a_broker_open_connections_are_waited_for(
         json={"stream": True, "tokens": 6, "delay": 0.1},
         headers={"Authorization": f"Bearer key-{instance.pk}", "Connection": "close"},
         stream=True,
-        timeout=5,
+        timeout=30,
     )
     with stream:
         node.ask_stop()
         node.reaches(Status.SHUTTING_DOWN)
         # It should come to its end although nobody reports it.
         assert stream.text.rstrip().endswith("[DONE]")
-        assert signals_of(caplog) == []
-    node.reaches(Status.STOPPED, seconds=1)
+    node.reaches(Status.STOPPED)
 
 
 def test_a_stop_wins_over_a_crash_at_the_same_time(supervised: NodeUnderTest) -> None:
