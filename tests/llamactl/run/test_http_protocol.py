@@ -19,6 +19,16 @@ class Impatient(HttpProtocol):
     body_seconds = 0.2
 
 
+class Calm(HttpProtocol):
+    """Its limits are shorter than what goes on for long, and far longer than a piece of it."""
+
+    body_seconds = 3.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.timeout_keep_alive = 3
+
+
 async def echo(scope: Any, receive: Any, send: Any) -> None:
     """Answers with the method and the body, ``/slow`` after a while."""
     body = b""
@@ -64,6 +74,12 @@ async def serving(protocol: type[HttpProtocol]) -> AsyncIterator[Connect]:
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
     async for each in serving(HttpProtocol):
+        yield each
+
+
+@pytest.fixture
+async def connect_calm() -> AsyncIterator[Connect]:
+    async for each in serving(Calm):
         yield each
 
 
@@ -187,13 +203,13 @@ async def test_a_body_that_stops_in_the_middle_is_given_up(connect_impatient: Co
     assert await is_closed(reader)
 
 
-async def test_a_body_that_goes_on_may_take_its_time(connect_impatient: Connect) -> None:
-    reader, writer = await connect_impatient()
-    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n")
-    for _ in range(20):
+async def test_a_body_that_goes_on_may_take_its_time(connect_calm: Connect) -> None:
+    reader, writer = await connect_calm()
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n")
+    for _ in range(12):
         writer.write(b"x")
-        await asyncio.sleep(0.03)
-    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"POST " + b"x" * 20)
+        await asyncio.sleep(0.3)
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"POST " + b"x" * 12)
 
 
 async def test_an_idle_connection_is_kept_between_requests(connect_impatient: Connect) -> None:
@@ -267,12 +283,12 @@ async def test_idle_connection_is_closed_after_a_while(forgetful: Connect) -> No
     assert await is_closed(reader)
 
 
-async def test_connection_that_is_used_is_kept(forgetful: Connect) -> None:
-    reader, writer = await forgetful()
-    for _ in range(5):
+async def test_connection_that_is_used_is_kept(connect_calm: Connect) -> None:
+    reader, writer = await connect_calm()
+    for _ in range(8):
         writer.write(GET)
         assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.45)
 
 
 async def test_request_that_takes_longer_than_an_idle_connection_is_answered(
