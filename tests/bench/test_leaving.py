@@ -20,6 +20,7 @@ from bench.leaving import Departure, depart
 from bench.systems import System, direct_system
 
 FEW = 5
+SECONDS_BETWEEN_TOKENS = 20
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -34,13 +35,19 @@ class Backend:
 
     async def open_streams(self, number: int) -> None:
         system = System("direct", self.url, (), "fake", backend_url=self.url)
-        plan = matrix.leaving_of(number, tps=1).plan(system, seconds=60, warm_up_seconds=0)
+        scenario = matrix.leaving_of(number, tps=1 / SECONDS_BETWEEN_TOKENS)
+        plan = scenario.plan(system, seconds=60, warm_up_seconds=0)
         request = plan.request_bytes(0)
         loop = asyncio.get_running_loop()
         for _ in range(number):
             _, client = await loop.create_connection(
                 lambda: StreamClient(
-                    request, Tally(), ignore, perf_counter(), tokens=plan.tokens, interval=1
+                    request,
+                    Tally(),
+                    ignore,
+                    perf_counter(),
+                    tokens=plan.tokens,
+                    interval=SECONDS_BETWEEN_TOKENS,
                 ),
                 "127.0.0.1",
                 self.port,
@@ -79,8 +86,8 @@ async def test_the_backend_says_when_each_client_left(backend: Backend) -> None:
     seen = await depart(backend.url, backend.hang_up)
     assert seen.open_before == FEW
     assert len(seen.gone_after) == FEW
-    # It should be noticed when the connection ends: the next token is due after a second.
-    assert 0 < seen.gone_after[0] <= seen.gone_after[-1] < 0.5
+    # It should be noticed when the connection ends, and not at the next token.
+    assert 0 < seen.gone_after[0] <= seen.gone_after[-1] < SECONDS_BETWEEN_TOKENS / 2
 
 
 async def test_a_way_that_ends_late_is_seen_to_end_late(backend: Backend) -> None:
@@ -88,17 +95,17 @@ async def test_a_way_that_ends_late_is_seen_to_end_late(backend: Backend) -> Non
 
     def hang_up_late() -> None:
         backend.clients[0].stop()
-        asyncio.get_running_loop().call_later(0.3, backend.hang_up)
+        asyncio.get_running_loop().call_later(2, backend.hang_up)
 
     seen = await depart(backend.url, hang_up_late)
     assert len(seen.gone_after) == FEW
-    assert seen.gone_after[0] < 0.3 <= seen.gone_after[1]
+    assert seen.gone_after[0] < 2 <= seen.gone_after[1]
 
 
 async def test_who_is_never_seen_to_leave_is_not_forgotten(backend: Backend) -> None:
     await backend.open_streams(FEW)
     stay: Callable[[], None] = backend.clients[0].stop
-    seen = await depart(backend.url, stay, notice_seconds=0.2)
+    seen = await depart(backend.url, stay, notice_seconds=2)
     assert (seen.open_before, len(seen.gone_after), seen.unnoticed) == (FEW, 1, FEW - 1)
     assert seen.figures()["gone_last_ms"] == 10_000
 
@@ -122,8 +129,8 @@ def test_half_and_all_are_told_in_milliseconds() -> None:
 def test_the_generator_has_all_its_streams_leave(is_leaving: bool) -> None:
     with direct_system(0, model="fake") as system:
         scenario = matrix.leaving_of(FEW)
-        plan = scenario.plan(system, seconds=0.2, warm_up_seconds=0)
-        plan = replace(plan, ramp_seconds=0.1, backend_url=plan.backend_url if is_leaving else "")
+        plan = scenario.plan(system, seconds=1, warm_up_seconds=0)
+        plan = replace(plan, ramp_seconds=1, backend_url=plan.backend_url if is_leaving else "")
         told = subprocess.run(
             [sys.executable, "-m", "bench.load"],
             cwd=REPOSITORY,
@@ -139,4 +146,4 @@ def test_the_generator_has_all_its_streams_leave(is_leaving: bool) -> None:
     assert figures["events_per_second"] > 0
     assert ("gone_last_ms" in figures) is is_leaving
     if is_leaving:
-        assert 0 < figures["gone_p50_ms"] <= figures["gone_last_ms"] < 1000
+        assert 0 < figures["gone_p50_ms"] <= figures["gone_last_ms"] < 10_000

@@ -29,9 +29,13 @@ def test_a_lock_can_be_taken_once_it_is_given_back(tmp_path: Path) -> None:
 def test_waiting_is_announced_once_and_ends_with_the_lock(tmp_path: Path) -> None:
     held = acquire(tmp_path / "lock")
     timer = threading.Timer(0.1, os.close, [held])
-    timer.start()
     announced: list[str] = []
-    mine = acquire(tmp_path / "lock", wait_seconds=5, on_wait=lambda: announced.append("waiting"))
+
+    def announce() -> None:
+        announced.append("waiting")
+        timer.start()
+
+    mine = acquire(tmp_path / "lock", wait_seconds=30, on_wait=announce)
     timer.join()
     os.close(mine)
     assert announced == ["waiting"]

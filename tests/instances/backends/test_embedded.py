@@ -467,7 +467,7 @@ class Server:
         """The exit code, and how many seconds it took."""
         begin = time.monotonic()
         self.process.send_signal(number)
-        return self.process.wait(10), time.monotonic() - begin
+        return self.process.wait(30), time.monotonic() - begin
 
 
 @pytest.fixture(scope="module")
@@ -562,7 +562,7 @@ def test_stop_in_the_midst_of_a_stream(start: Callable[..., Server]) -> None:
         assert answer.read(20)
         code, seconds = server.stop(signal.SIGINT)
     assert code == 0
-    assert seconds < 2
+    assert seconds < 10
     assert server.log.read_text().endswith("stopped by SIGINT\n")
 
 
@@ -574,7 +574,7 @@ def test_stop_while_the_model_loads(start: Callable[..., Server], number: int) -
     server.wait_until_loading()
     code, seconds = server.stop(number)
     assert code == 0
-    assert seconds < 2
+    assert seconds < 10
     assert server.ask("/health")[0] == 0
 
 
@@ -584,10 +584,11 @@ def test_server_does_not_outlive_a_killed_outer_process(start: Callable[..., Ser
     server.wait_until_loading()
     (inner,) = psutil.Process(server.process.pid).children()
     server.stop(signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while inner.is_running() and inner.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    deadline = time.monotonic() + 30
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while inner.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 @pytest.mark.llama_cpp
@@ -595,7 +596,7 @@ def test_server_that_is_killed_is_told(start: Callable[..., Server]) -> None:
     server = start()
     server.wait_until_loading()
     psutil.Process(server.process.pid).children()[0].kill()
-    assert server.process.wait(5) == 137
+    assert server.process.wait(30) == 137
     assert "killed by SIGKILL" in server.log.read_text().splitlines()[-1]
 
 

@@ -61,14 +61,15 @@ def kept(tmp_path: Path) -> Path:
 @pytest.fixture
 def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs that hang are killed soon, and are gone when the test ends."""
-    monkeypatch.setattr(programs, "HELP_SECONDS", 2.0)
+    monkeypatch.setattr(programs, "HELP_SECONDS", 4.0)
 
 
 def ask(shelf: HelpShelf, asked: Program, kept: Path, patience: float = PATIENCE) -> Help:
     return shelf.help_of(asked, kept, patience)
 
 
-def test_program_is_asked_once(script: Script, kept: Path) -> None:
+def test_program_is_asked_once(script: Script, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "SLOW_SECONDS", PATIENCE)
     script.lists("--one")
     shelf = HelpShelf()
     assert "--one" in ask(shelf, script.asked("serve"), kept)
@@ -180,7 +181,6 @@ def test_program_that_hangs_is_neither_waited_for_nor_left_behind(
         os.kill(pid, 0)
 
 
-@pytest.mark.usefixtures("bounded")
 def test_answer_of_a_slow_program_is_there_for_the_next(script: Script, kept: Path) -> None:
     flags = "".join(f"--flag-{number}\\n" for number in range(30))
     script.write(f"time.sleep(0.3)\nprint('{flags}')")

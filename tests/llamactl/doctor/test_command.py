@@ -23,12 +23,14 @@ Doctor = Callable[..., tuple[int, dict[str, list[dict[str, str]]]]]
 def doctor(tmp_path: Path) -> Doctor:
     """Runs it on ``tmp_path/data``; returns the exit code and the findings by subject."""
     (tmp_path / "llamactl.yaml").write_text("{}\n")
+    last_port = int(os.environ["LLAMACTL_INSTANCE_PORT_RANGE"].partition("-")[2])
     environment = {
         **{name: text for name, text in os.environ.items() if "LLAMACTL" not in name},
         "LLAMACTL_DATA_DIRECTORY": str(tmp_path / "data"),
         "LLAMACTL_CONFIG_PATH": str(tmp_path / "llamactl.yaml"),
         "LLAMACTL_PORT": "1",  # which nobody listens on
-        "LLAMACTL_INSTANCE_PORT_RANGE": "18000-18010",
+        # Of this test process's own, at the end where its other tests need none.
+        "LLAMACTL_INSTANCE_PORT_RANGE": f"{last_port - 10}-{last_port}",
     }
 
     def run(*command: str, **more: str) -> tuple[int, dict[str, list[dict[str, str]]]]:

@@ -62,8 +62,15 @@ def test_a_port_in_use_is_refused_before_anything_starts(data_dir: Path, setting
 def test_the_processes_of_a_killed_run_are_waited_for(data_dir: Path, settings: Any) -> None:
     lock = acquire(data_dir / "processes.lock")
     timer = threading.Timer(0.2, os.close, [lock])
-    timer.start()
-    output = StringIO()
+
+    class Output(StringIO):
+        def write(self, text: str) -> int:
+            # Of the wait: from now on the lock is given back any moment.
+            if timer.ident is None:
+                timer.start()
+            return super().write(text)
+
+    output = Output()
     with socket.create_server(("127.0.0.1", settings.LLAMACTL.server.port)):
         # It should get as far as the port.
         assert "is in use" in refusal(output)
