@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
-from playwright.sync_api import Browser, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, Page, Request, Response, expect, sync_playwright
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -20,6 +20,10 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
+TIMEOUT_MS = 30_000
+"""For whatever is waited for. (What is expected of a page has 5 s otherwise, too few for a machine
+that stands still.)"""
+expect.set_options(timeout=TIMEOUT_MS)
 CANDIDATES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -78,7 +82,7 @@ def open_page(browser: Browser, live_server: Any, monkeypatch: pytest.MonkeyPatc
             [{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": live_server.url}]
         )
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(TIMEOUT_MS)
         watch(page, live_server.url, faults)
         return page
 

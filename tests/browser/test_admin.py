@@ -14,6 +14,8 @@ from instances.supervisor.logfiles import log_path
 from keys.models import InferenceKey
 from llamactl.config import current
 
+pytestmark = pytest.mark.timeout(180)
+
 LIST = "/admin/instances/instance/"
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e"
 
@@ -51,6 +53,12 @@ def polls_of(page: Page) -> list[str]:
     return polls
 
 
+def stop_clock(page: Page) -> None:
+    """From the next page on, time passes for its scripts only when they are told so."""
+    page.clock.install(time=0)
+    page.clock.pause_at(1)
+
+
 def badge(page: Page, instance: Instance) -> Any:
     return page.locator(f'.badge[data-instance="{instance.pk}"]')
 
@@ -74,10 +82,12 @@ def test_badge_and_buttons_follow_the_status_without_a_reload(open_page: Any) ->
 def test_tab_that_nobody_sees_does_not_poll(open_page: Any) -> None:
     create()
     page = open_page()
-    page.clock.install()
+    stop_clock(page)
+    page.add_init_script(
+        "Object.defineProperty(document, 'hidden', {value: true, configurable: true})"
+    )
     polls = polls_of(page)
     page.goto(LIST)
-    page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
     page.clock.run_for(20_000)
     assert polls == []
     with page.expect_response("**/statuses/*"):
@@ -91,13 +101,12 @@ def test_tab_that_nobody_sees_does_not_poll(open_page: Any) -> None:
 def test_polling_ends_with_the_session(open_page: Any) -> None:
     create()
     page = open_page()
-    page.clock.install()
+    stop_clock(page)
     page.goto(LIST)
     page.context.clear_cookies()
     polls = polls_of(page)
-    with page.expect_request("**/statuses/*"):
+    with page.expect_response("**/statuses/*"):
         page.clock.run_for(2_000)
-    page.wait_for_load_state("networkidle")
     page.clock.run_for(20_000)
     assert len(polls) == 1
 
@@ -156,6 +165,7 @@ def test_form_shows_the_fields_that_the_backend_has(open_page: Any) -> None:
 
 def test_page_of_a_new_key_is_left_by_a_reload_and_makes_no_second_key(open_page: Any) -> None:
     page = open_page()
+    stop_clock(page)  # the button says "Copied" for two seconds
     page.goto("/admin/keys/inferencekey/add/")
     page.fill("#id_name", "<script>alert(1)</script>")
     page.click("button[name=_save]")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.conftest import watch
+from tests.browser.conftest import TIMEOUT_MS, watch
 from tests.e2e.stack import ROOT, Stack, running_stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -38,7 +38,7 @@ def open_docs(browser: Browser, stack: Stack) -> Iterator[Any]:
         context = browser.new_context(base_url=stack.url, color_scheme=theme)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(TIMEOUT_MS)
         watch(page, stack.url, faults)
         page.on(
             "console",

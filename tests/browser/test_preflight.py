@@ -10,6 +10,8 @@ from playwright.sync_api import expect
 from instances.models import Instance
 from tests.browser.test_admin import LIST
 
+pytestmark = pytest.mark.timeout(180)
+
 
 @pytest.mark.parametrize("width", [1280, 400])
 def test_paste_check_and_save_anyway(open_page: Any, width: int) -> None:
