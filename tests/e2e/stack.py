@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +21,13 @@ import requests
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60
 STOP_SECONDS = 60
+END_SECONDS = 15
+"""For what ends a little later than llamactl itself, a guard for example."""
+
+# Each test process has its own ports, all of them below those that the kernel gives away.
+_BLOCK = os.getpid() % 40
+INSTANCE_PORTS = range(20000 + _BLOCK * 300, 20300 + _BLOCK * 300)
+WEB_PORTS = cycle(range(12000 + _BLOCK * 150, 12150 + _BLOCK * 150))
 
 T = TypeVar("T")
 
@@ -37,10 +46,22 @@ def until(question: Callable[[], T], within_seconds: float, what: str) -> T:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens at, nor will before it is used.
+
+    Not one that the kernel chooses: it would give the same to the next who asks for any.
+    """
+    for port in WEB_PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
+
+
+def kill_all(processes: Iterable[psutil.Process]) -> None:
+    """Those of them that have not ended by themselves."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 class Stack:
@@ -50,13 +71,12 @@ class Stack:
         self.data_dir = data_dir
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        first = 20000 + (os.getpid() % 40) * 300  # each test process has its own
         self.environment = {
             **{name: text for name, text in os.environ.items() if "LLAMACTL" not in name},
             "LLAMACTL_DATA_DIRECTORY": str(data_dir),
             "LLAMACTL_CONFIG_PATH": str(data_dir / "llamactl.yaml"),
             "LLAMACTL_PORT": str(self.port),
-            "LLAMACTL_INSTANCE_PORT_RANGE": f"{first}-{first + 299}",
+            "LLAMACTL_INSTANCE_PORT_RANGE": f"{INSTANCE_PORTS[0]}-{INSTANCE_PORTS[-1]}",
             **environment,
         }
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -108,6 +128,8 @@ class Stack:
     def processes(self) -> list[psutil.Process]:
         """Every process that belongs to this data directory: ours, and the backends."""
         found = []
+        # It would keep those of before, and one of them may have another's pid by now.
+        psutil.process_iter.cache_clear()
         for process in psutil.process_iter():
             try:
                 words = [*process.environ().values(), *process.cmdline()]
@@ -118,6 +140,16 @@ class Stack:
             if str(self.data_dir) in " ".join(words):
                 found.append(process)
         return found
+
+    def until_nothing_left(self) -> None:
+        with suppress(AssertionError):
+            until(lambda: not self.processes(), END_SECONDS, "nothing left")
+        left = self.processes()
+        assert not left, f"left behind: {left}"
+
+    @property
+    def database(self) -> Path:
+        return self.data_dir / self.environment.get("LLAMACTL_DATABASE_PATH", "llamactl.db")
 
     @property
     def management_key(self) -> str:
@@ -174,9 +206,10 @@ class Stack:
                 continue
         return found
 
-    def busy_slots(self, name: str) -> int:
-        slots = self.call("GET", f"/api/v1/instances/{name}/proxy/slots").json()
-        return sum(slot["is_processing"] for slot in slots)
+    def busy_slots(self, name: str) -> int | None:
+        """``None`` where there are none to ask for: it is not ready."""
+        answer = self.call("GET", f"/api/v1/instances/{name}/proxy/slots")
+        return sum(slot["is_processing"] for slot in answer.json()) if answer.ok else None
 
     def chat(self, name: str, key: str, **fields: object) -> requests.Response:
         document = {
@@ -200,9 +233,9 @@ def running_stack(data_dir: Path, **environment: str) -> Iterator[Stack]:
         stack.start()
         yield stack
     finally:
-        if stack.process is not None and stack.process.poll() is None:
-            stack.interrupt()
-        left = stack.processes()
-        for process in left:
-            process.kill()
-    assert not left, f"left behind: {left}"
+        try:
+            if stack.process is not None and stack.process.poll() is None:
+                stack.interrupt()
+            stack.until_nothing_left()
+        finally:
+            kill_all(stack.processes())

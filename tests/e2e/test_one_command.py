@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import Stack, until
+from tests.e2e.stack import Stack, kill_all
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(240)]
 
@@ -16,8 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(240)]
 def own(tmp_path: Path) -> Iterator[Stack]:
     stack = Stack(tmp_path / "data")
     yield stack
-    for process in stack.processes():
-        process.kill()
+    kill_all(stack.processes())
 
 
 def test_ctrl_c_leaves_nothing_and_the_next_start_finds_its_instances(
@@ -29,7 +28,7 @@ def test_ctrl_c_leaves_nothing_and_the_next_start_finds_its_instances(
     assert own.chat("demo", key).status_code == 200
     management_key = own.management_key
     assert own.interrupt() == 130
-    assert own.processes() == []
+    own.until_nothing_left()
     assert not list(own.data_dir.rglob("*.sock"))
 
     own.start()
@@ -38,7 +37,7 @@ def test_ctrl_c_leaves_nothing_and_the_next_start_finds_its_instances(
     own.until_status("demo", "running")
     assert own.chat("demo", key).status_code == 200
     assert own.interrupt() == 130
-    assert own.processes() == []
+    own.until_nothing_left()
 
 
 def test_kill_of_the_parent_blocks_nothing(own: Stack, model: dict) -> None:
@@ -51,4 +50,4 @@ def test_kill_of_the_parent_blocks_nothing(own: Stack, model: dict) -> None:
     assert own.chat("demo", key).status_code == 200
     assert len(own.backends("demo")) == 1
     assert own.interrupt() == 130
-    until(lambda: own.processes() == [], 5, "no process left")
+    own.until_nothing_left()

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.stack import Stack, until
+from tests.e2e.stack import Stack, kill_all, until
 from tests.faults import victims
 
 END_SECONDS = 15
+REAP_SECONDS = 5
 
 
 class FakeStack(Stack):
@@ -48,8 +49,7 @@ class FakeStack(Stack):
 
     def query(self, sql: str, *parameters: object) -> list[tuple]:
         """Straight from the database, which is as good a witness as any."""
-        path = self.data_dir / "llamactl.db"
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as database:
             return database.execute(sql, parameters).fetchall()
 
     def crashes(self, name: str) -> int:
@@ -78,8 +78,7 @@ def running(
     finally:
         if stack.process is not None and stack.process.poll() is None:
             stack.kill()
-        for process in stack.processes():
-            process.kill()
+        kill_all(stack.processes())
 
 
 def end(stack: FakeStack) -> None:
@@ -96,13 +95,9 @@ def end(stack: FakeStack) -> None:
         END_SECONDS,
         "all stopped",
     )
-    zombies = [
-        child
-        for child in victims.worker(stack).children(recursive=True)
-        if child.status() == psutil.STATUS_ZOMBIE
-    ]
-    assert not zombies, f"never reaped: {zombies}"
+    worker = victims.worker(stack)
+    until(lambda: not victims.zombies(worker), REAP_SECONDS, "all reaped")
     assert stack.interrupt() == 130
     output = stack.output.read_text(errors="replace")
     assert "Traceback" not in output, output[-5000:]
-    until(lambda: not stack.processes(), END_SECONDS, f"nothing left: {stack.processes()}")
+    stack.until_nothing_left()

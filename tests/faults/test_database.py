@@ -42,7 +42,8 @@ database.execute("COMMIT")
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Iterator[FakeStack]:
     directory = tmp_path_factory.mktemp("llamactl") / "data"
-    with running(directory, program) as stack:
+    # In a directory of its own, so that all of its files go away in one step.
+    with running(directory, program, LLAMACTL_DATABASE_PATH="database/llamactl.db") as stack:
         for name in WARM:
             stack.run_fake(name)
         for name in COLD:
@@ -59,7 +60,7 @@ def key(stack: FakeStack) -> str:
 def locked(stack: FakeStack) -> Iterator[None]:
     """Nobody else can write while the block runs."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(stack.data_dir / "llamactl.db")],
+        [sys.executable, "-c", HOLD, str(stack.database)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as holder:
@@ -138,11 +139,10 @@ def test_a_database_that_is_away_for_a_while_stops_no_answer(stack: FakeStack, k
 @contextmanager
 def away(stack: FakeStack) -> Iterator[None]:
     """As on a volume that is unmounted for a moment."""
-    files = list(stack.data_dir.glob("llamactl.db*"))
-    for file in files:
-        file.rename(file.with_name(f"{file.name}.away"))
+    directory = stack.database.parent
+    elsewhere = directory.with_name("away")
+    directory.rename(elsewhere)
     try:
         yield
     finally:
-        for file in files:
-            file.with_name(f"{file.name}.away").rename(file)
+        elsewhere.rename(directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,10 +22,11 @@ def kill_everything(stack: FakeStack) -> None:
     victims = stack.processes()
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for victim in victims:
-            victim.send_signal(number)
+            with suppress(psutil.NoSuchProcess):
+                victim.send_signal(number)
     stack.process.wait(10)
     psutil.wait_procs(victims, timeout=10)
-    assert stack.processes() == []
+    stack.until_nothing_left()
 
 
 def test_what_ran_runs_again_and_what_did_not_does_not(tmp_path: Path, program: Path) -> None:

@@ -53,9 +53,7 @@ class Footprint:
         self.bytes = process.memory_info().rss
         self.descriptors = process.num_fds()
         self.threads = process.num_threads()
-        self.zombies = [
-            child.pid for child in process.children() if child.status() == psutil.STATUS_ZOMBIE
-        ]
+        self.zombies = victims.zombies(process)
         self.files = sorted(
             str(path)
             for path in stack.data_dir.rglob("*")
@@ -100,10 +98,19 @@ def test_a_hundred_starts_and_stops_leave_nothing(stack: FakeStack, sleeper: Pat
     def seen(name: str) -> tuple:
         return stack.query("SELECT pid, status FROM instances_instance WHERE name = ?", name)[0]
 
-    with ThreadPoolExecutor(INSTANCES) as operators:
-        list(operators.map(cycle, names * WARM_UP_ROUNDS))
-        before = {process: Footprint(stack, process) for process in (worker, web)}
-        list(operators.map(cycle, names * ROUNDS))
+    def cycle_all(rounds: int) -> None:
+        """All at once, but each by one operator: two would undo what the other one waits for."""
+
+        def cycles(name: str) -> None:
+            for _ in range(rounds):
+                cycle(name)
+
+        with ThreadPoolExecutor(INSTANCES) as operators:
+            list(operators.map(cycles, names))
+
+    cycle_all(WARM_UP_ROUNDS)
+    before = {process: Footprint(stack, process) for process in (worker, web)}
+    cycle_all(ROUNDS)
     for process, footprint in before.items():
         what = "worker" if process is worker else "web"
         has_grown_little(footprint, lambda p=process: Footprint(stack, p), f"{what}, 100 cycles")  # type: ignore[misc]

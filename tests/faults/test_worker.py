@@ -37,6 +37,8 @@ def key(stack: FakeStack) -> str:
 
 
 def test_streams_outlive_the_worker_and_the_next_one_takes_over(stack: FakeStack, key: str) -> None:
+    if stack.backends("cold"):
+        stack.stop_instance("cold")
     before = {name: stack.one_backend(name).pid for name in ("one", "two")}
     with Traffic(stack, key, ["one", "two"]) as traffic:
         traffic.until_streaming()

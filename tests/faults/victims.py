@@ -39,6 +39,16 @@ def broker(stack: Stack) -> psutil.Process:
     return found
 
 
+def zombies(process: psutil.Process) -> list[psutil.Process]:
+    """Those that were begotten by it, or by one of them, and that nobody has reaped yet."""
+    found = []
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                found.append(child)
+    return found
+
+
 def said(stack: Stack, text: str) -> int:
     """How often ``manage.py run`` has said so: ``worker ready`` once for each start."""
     return stack.output.read_text(errors="replace").count(text)

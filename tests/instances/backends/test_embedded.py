@@ -33,6 +33,7 @@ from instances.backends.embedded.arguments import (
     StartError,
     parse,
 )
+from tests.e2e.stack import free_port
 
 COMMAND = [sys.executable, "-I", str(PROGRAM)]
 KEY = "key-of-the-instance"
@@ -419,12 +420,6 @@ def test_inner_process_ends_with_its_standard_input_or_its_http_server(
 
 
 # Real runs
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -6,16 +6,16 @@ import http.client
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.e2e.stack import free_port, kill_all
 
 ROOT = Path(__file__).resolve().parents[3]
 START_SECONDS = 45.0
@@ -30,9 +30,7 @@ class Run:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self.output_path = data_dir.with_name("output")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.children: list[psutil.Process] = []
 
@@ -94,9 +92,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         run.process.kill()
         run.process.wait()
     _, alive = psutil.wait_procs(run.children, timeout=END_SECONDS)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    kill_all(alive)
     assert alive == []
 
 
