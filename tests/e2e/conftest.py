@@ -15,8 +15,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One stack for the tests of a module."""
     yield from running_stack(
         tmp_path_factory.mktemp("llamactl"),
-        LLAMACTL_START_TIMEOUT="15",
+        LLAMACTL_START_TIMEOUT="60",
         LLAMACTL_STOP_TIMEOUT="2",
+        LLAMACTL_DRAIN_TIMEOUT="60",
         LLAMACTL_DEFAULT_AUTO_RESTART="false",
     )
 

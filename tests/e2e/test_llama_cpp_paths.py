@@ -43,6 +43,8 @@ def ask(
 def test_stopped_instance_has_no_web_ui_and_looking_at_it_starts_nothing(
     stack: Stack, key: str
 ) -> None:
+    stack.call("POST", "/api/v1/instances/demo/stop")
+    stack.until_status("demo", "stopped")
     for path in ("demo/", "demo/favicon.svg"):
         answer = ask(stack, None, "GET", path)
         assert (answer.status_code, answer.json()["error"]) == (503, "instance_not_running")

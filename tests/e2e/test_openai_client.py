@@ -490,7 +490,7 @@ def test_cancelled_task_is_given_up_by_the_backend(stack: Stack, key: str, is_st
     async def cancel() -> None:
         async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key=key) as client:
             task = asyncio.create_task(ask(client))
-            await asyncio.to_thread(until, lambda: stack.busy_slots("demo"), 10, "a busy slot")
+            await asyncio.to_thread(until, lambda: stack.busy_slots("demo"), 60, "a busy slot")
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

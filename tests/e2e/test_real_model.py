@@ -79,11 +79,11 @@ def test_chat(stack: Stack, demo: str) -> None:
 
 def test_streamed_chat_arrives_token_by_token(stack: Stack, demo: str) -> None:
     arrivals = []
-    stream = stream_of(stack, demo, max_tokens=32)
+    stream = stream_of(stack, demo, max_tokens=200)
     for chunk in stream:
         if chunk.choices and chunk.choices[0].delta.content:
             arrivals.append(time.monotonic())
-    assert len(arrivals) > 16
+    assert len(arrivals) > 100
     # It should not come in one piece at the end.
     assert arrivals[-1] - arrivals[0] > 0.05
 
@@ -133,7 +133,7 @@ def test_revoked_key_stops_working(stack: Stack, demo: str) -> None:
         headers = {"Authorization": f"Bearer {key}"}
         return requests.get(f"{stack.url}/v1/models", headers=headers, timeout=5).status_code == 401
 
-    until(is_refused, 5, "the key refused")
+    until(is_refused, 20, "the key refused")
 
 
 @pytest.mark.parametrize("tokens_before", [0, 3])
@@ -158,14 +158,15 @@ def test_client_that_hangs_up_without_reading_anything_frees_the_slot(
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {demo}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
-        until(lambda: stack.busy_slots("demo") == 1, 20, "one slot busy")
+        # It may have to start first.
+        until(lambda: stack.busy_slots("demo") == 1, 60, "one slot busy")
     until(lambda: stack.busy_slots("demo") == 0, 15, "the slot free")
 
 
 def test_stop_lets_the_running_stream_finish_and_refuses_new_requests(
     stack: Stack, demo: str
 ) -> None:
-    stream = stream_of(stack, demo, max_tokens=200)
+    stream = stream_of(stack, demo, max_tokens=600)
     chunks = [next(iter(stream))]
     assert stack.call("POST", "/api/v1/instances/demo/stop").status_code == 200
 
@@ -173,12 +174,12 @@ def test_stop_lets_the_running_stream_finish_and_refuses_new_requests(
         answer = stack.chat("demo", demo, max_tokens=1)
         return answer.json()["error"] if answer.status_code == 503 else None
 
-    refused = until(refusal, 2, "new requests refused")
+    refused = until(refusal, 20, "new requests refused")
     assert refused is not None
     assert refused["code"] == "instance_shutting_down"
     chunks += list(stream)
     assert chunks[-1].choices[0].finish_reason == "length"
-    stack.until_status("demo", "stopped", 30)
+    stack.until_status("demo", "stopped", 60)
     assert not stack.backends("demo")
 
 

@@ -26,11 +26,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         tmp_path_factory.mktemp("llamactl"),
         LLAMACTL_START_TIMEOUT="60",
         LLAMACTL_STOP_TIMEOUT="2",
+        # The long streams take half a minute on a busy machine.
+        LLAMACTL_DRAIN_TIMEOUT="120",
         LLAMACTL_WEB_PROCESSES="2",
         LLAMACTL_MAX_RUNNING_INSTANCES="1",
         LLAMACTL_DEFAULT_IDLE_TIMEOUT="60",
         LLAMACTL_SWAP_AFTER="3",
-        LLAMACTL_UNHEALTHY_TIMEOUT="4",
+        LLAMACTL_UNHEALTHY_TIMEOUT="12",
         LLAMACTL_ON_DEMAND_START_TIMEOUT="100",
     )
 
@@ -68,14 +70,18 @@ def most_at_once(changes: list[tuple[str, str, str]]) -> int:
 
 
 def all_stopped(stack: Stack) -> None:
-    for name in ("a", "b", "c"):
+    names = [instance["name"] for instance in stack.call("GET", "/api/v1/instances").json()]
+    for name in names:
         stack.call("POST", f"/api/v1/instances/{name}/stop")
-    for name in ("a", "b", "c"):
+    for name in names:
         stack.until_status(name, "stopped")
 
 
-def ask(stack: Stack, key: str, name: str, **fields: Any) -> openai.types.chat.ChatCompletion:
-    client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key=key, max_retries=0, timeout=120)
+def make_client(stack: Stack, key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{stack.url}/v1", api_key=key, max_retries=0, timeout=120)
+
+
+def ask(client: openai.OpenAI, name: str, **fields: Any) -> openai.types.chat.ChatCompletion:
     answer: openai.types.chat.ChatCompletion = client.chat.completions.create(
         model=name,
         messages=[{"role": "user", "content": "Say hello."}],
@@ -88,10 +94,12 @@ def test_mixed_requests_at_once_cost_one_load_a_model(stack: Stack, keys: tuple[
     all_stopped(stack)
     before = len(history(stack))
     order = ["a", "b", "a", "a", "c", "a", "b"]
+    # Made before, which takes them longer than all the rest.
+    clients = [make_client(stack, keys[0]) for _ in order]
     with ThreadPoolExecutor(len(order)) as pool:
         answers = []
-        for name in order:
-            answers.append(pool.submit(ask, stack, keys[0], name))
+        for client, name in zip(clients, order, strict=True):
+            answers.append(pool.submit(ask, client, name))
             time.sleep(0.02)
         models = [answer.result().model for answer in answers]
     assert models == order
@@ -110,7 +118,7 @@ def test_a_key_with_many_requests_does_not_keep_another_key_waiting(
     finished: list[str] = []
 
     def one(name: str, key: str) -> None:
-        ask(stack, key, name, max_tokens=16, extra_body={"ignore_eos": True})
+        ask(make_client(stack, key), name, max_tokens=16, extra_body={"ignore_eos": True})
         finished.append(name)
 
     before = len(history(stack))
@@ -131,22 +139,22 @@ def test_a_key_with_many_requests_does_not_keep_another_key_waiting(
 
 def test_a_stream_is_never_cut_for_others(stack: Stack, keys: tuple[str, str]) -> None:
     all_stopped(stack)
-    client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key=keys[0], max_retries=0)
+    client = make_client(stack, keys[0])
     stream = client.chat.completions.create(
         model="a",
         messages=[{"role": "user", "content": "Count."}],
-        max_tokens=300,
+        max_tokens=900,
         stream=True,
         extra_body={"ignore_eos": True},
     )
     chunks = [next(stream)]
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(ask, stack, keys[1], "b")
+        other = pool.submit(ask, make_client(stack, keys[1]), "b")
 
         def queue() -> Any:
             return stack.instance("b")["queue"]
 
-        shown = until(queue, 10, "b in the queue")
+        shown = until(queue, 30, "b in the queue")
         assert shown["place"] == 1
         assert "max_running_instances (1) is reached; waiting for a" in shown["reason"]
         chunks += list(stream)
@@ -157,13 +165,13 @@ def test_a_stream_is_never_cut_for_others(stack: Stack, keys: tuple[str, str]) -
 
 def test_who_hangs_up_while_waiting_causes_no_swap(stack: Stack, keys: tuple[str, str]) -> None:
     all_stopped(stack)
-    ask(stack, keys[0], "a")
-    client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key=keys[0], max_retries=0)
+    ask(make_client(stack, keys[0]), "a")
+    client = make_client(stack, keys[0])
     before = len(history(stack))
     with client.chat.completions.create(
         model="a",
         messages=[{"role": "user", "content": "Count."}],
-        max_tokens=300,
+        max_tokens=900,
         stream=True,
         extra_body={"ignore_eos": True},
     ) as stream:
@@ -173,9 +181,9 @@ def test_who_hangs_up_while_waiting_causes_no_swap(stack: Stack, keys: tuple[str
                 f"{stack.url}/v1/chat/completions",
                 json={"model": "b", "messages": []},
                 headers={"Authorization": f"Bearer {keys[1]}"},
-                timeout=0.7,
+                timeout=1.5,
             )
-        until(lambda: stack.instance("b")["desired_state"] == "stopped", 5, "the wish withdrawn")
+        until(lambda: stack.instance("b")["desired_state"] == "stopped", 30, "the wish withdrawn")
         for _ in stream:
             pass
     assert stack.instance("b")["wish_cause"] == "supervisor:abandoned"
@@ -184,13 +192,13 @@ def test_who_hangs_up_while_waiting_causes_no_swap(stack: Stack, keys: tuple[str
 
 def test_a_frozen_backend_is_replaced(stack: Stack, keys: tuple[str, str]) -> None:
     all_stopped(stack)
-    ask(stack, keys[0], "a")
+    ask(make_client(stack, keys[0]), "a")
     backend = stack.backends("a")[0]
     for process in [backend, *backend.children(recursive=True)]:
         os.kill(process.pid, signal.SIGSTOP)
-    until(lambda: not backend.is_running(), 40, "the frozen backend ended")
+    until(lambda: not backend.is_running(), 60, "the frozen backend ended")
     stack.until_status("a", "running")
-    assert ask(stack, keys[0], "a").model == "a"
+    assert ask(make_client(stack, keys[0]), "a").model == "a"
     assert stack.instance("a")["restarts"] == 1
 
 
@@ -199,29 +207,31 @@ def test_an_unused_model_is_stopped_and_comes_back(
 ) -> None:
     all_stopped(stack)
     stack.create("brief", model, idle_timeout=1)
-    ask(stack, keys[0], "brief")
+    client = make_client(stack, keys[0])
+    ask(client, "brief")
+    asked = time.time()
+    ask(client, "brief")
     answered = time.time()
     stack.until_status("brief", "stopped", within_seconds=90)
-    assert time.time() - answered >= 60
+    stopped = time.time()
     found = stack.instance("brief")
     assert (found["desired_state"], found["wish_cause"]) == ("stopped", "supervisor:idle")
-    assert abs(found["last_used_at"] - answered) < 3
-    assert ask(stack, keys[0], "brief").model == "brief"
+    assert asked - 1 <= found["last_used_at"] <= answered + 1
+    assert stopped - found["last_used_at"] >= 60
+    assert ask(client, "brief").model == "brief"
 
 
 def test_pinned_ones_make_no_room(
     stack: Stack, keys: tuple[str, str], model: dict[str, object], gemma_model: Path
 ) -> None:
     all_stopped(stack)
-    stack.call("POST", "/api/v1/instances/brief/stop")
-    stack.until_status("brief", "stopped")
     stack.create("pinned", model, idle_timeout=0)
-    ask(stack, keys[0], "pinned")
+    ask(make_client(stack, keys[0]), "pinned")
     refused = stack.call("POST", "/api/v1/instances/a/start")
     assert refused.status_code == 409
     assert refused.json()["error"] == "max_instances_reached"
     with pytest.raises(openai.InternalServerError) as answer:
-        ask(stack, keys[0], "a")
+        ask(make_client(stack, keys[0]), "a")
     assert answer.value.status_code == 503
     assert answer.value.code == "max_instances_reached"
     assert "pinned" in str(answer.value)
