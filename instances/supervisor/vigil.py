@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 PAUSE_SHARE = 0.75
 """Of the timeout, between two probes that are answered; what is left of it is for a few more."""
+LEAST_PROBES = 2
+"""In a row that no answer came to: one may itself take longer than a short timeout leaves."""
 LONGEST_PAUSE_SECONDS = 5.0
 """Between two probes of a backend that did not answer the last one."""
 
@@ -35,6 +37,8 @@ class Vigil:
         self._timeout = world.config.instances.unhealthy_timeout
         self._answered_at = now
         self._doubtful_since = NEVER
+        self._unanswered = 0
+        """Probes in a row."""
         self._probe_at = now + PAUSE_SHARE * self._timeout
 
     @property
@@ -63,7 +67,7 @@ class Vigil:
         Where nobody can say what it carries, it is not: it may be in the middle of an answer.
         """
         since = now - self._timeout
-        if not self.is_doubtful or self._answered_at > since:
+        if self._unanswered < LEAST_PROBES or self._answered_at > since:
             return False
         traffic = self._world.traffic()
         if traffic is None or traffic.read_at < self._doubtful_since:
@@ -79,8 +83,10 @@ class Vigil:
         now = self._world.clock()
         if is_well:
             self._answered_at = now
+            self._unanswered = 0
             self._probe_at = now + PAUSE_SHARE * self._timeout
         else:
+            self._unanswered += 1
             self._probe_at = now + min(self._timeout / 10, LONGEST_PAUSE_SECONDS)
         was_doubtful = self.is_doubtful
         self._doubtful_since = NEVER if is_well else min(self._doubtful_since, now)
