@@ -43,8 +43,13 @@ class Acceptor:
             self._pause.cancel()
         self._loop.remove_reader(self._listener)
 
+    async def all_in(self) -> None:
+        """Return once everybody who was let in is one of the server's connections."""
+        if self._entering:
+            await asyncio.wait(self._entering)
+
     async def wait_closed(self) -> None:
-        """Nothing is left: uvicorn itself waits for those who are in."""
+        """Nothing is left: uvicorn itself waits for its connections."""
 
     def _listen(self) -> None:
         self._loop.add_reader(self._listener, self._let_in)

@@ -30,6 +30,10 @@ GRACE_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75
 """Longer than the 60 s after which load balancers in front usually close idle connections."""
 
+LAST_REQUEST_SECONDS = 0.1
+"""How long those who were let in last may take to say what they want, before the stop counts them:
+who asks nothing is cut off then, and who asks is answered."""
+
 PING_SECONDS = 20
 """Often enough that a quiet WebSocket is no idle connection to whatever is in between."""
 
@@ -52,6 +56,7 @@ class Server(uvicorn.Server):
         """``most_in_a_turn``: how many clients are let in in a turn of the event loop."""
         super().__init__(config)
         self._most_in_a_turn = most_in_a_turn
+        self._doors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])  # its own door takes one in a turn
@@ -61,14 +66,21 @@ class Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        doors = [Acceptor(each, protocol, most=self._most_in_a_turn) for each in sockets or ()]
-        self.servers = cast(list[asyncio.Server], doors)
+        most = self._most_in_a_turn
+        self._doors = [Acceptor(each, protocol, most=most) for each in sockets or ()]
+        self.servers = cast(list[asyncio.Server], self._doors)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         from instances.supervisor.inquiry import end_inquiries  # needs Django, which is up now
 
         leave()
         end_inquiries()
+        for door in self._doors:
+            door.close()
+        # uvicorn tells the connections that there are of the stop, and waits for all that come.
+        for door in self._doors:
+            await door.all_in()
+        await asyncio.sleep(LAST_REQUEST_SECONDS)
         await super().shutdown(sockets)
 
 
