@@ -58,8 +58,12 @@ class Gateway:
             self._broker = redis.asyncio.Redis.from_url(
                 url, socket_timeout=2, retry=Retry(NoBackoff(), 0)
             )
-            self._refresher = Refresher(self.live, url, after_refresh=self._report)
+            self._refresher = Refresher(self.live, url)
+            # The supervisors want to know by which table it is judged what is in flight.
+            self.live.listen(lambda before: self._report_wanted.set())
             await self._refresher.start()
+            # Before it carries anything: who is not known is not waited for.
+            await self._report()
             server = self.config.server
             self.upstream = Upstream(
                 Limits(server.upstream_first_byte_timeout, server.upstream_idle_timeout)
@@ -115,7 +119,8 @@ class Gateway:
             self._report_wanted.clear()
             await self._report()
             try:
-                # At once where a first request waits: somebody may have to make room for it.
+                # At once where a first request waits (somebody may have to make room for it), and
+                # where the table is new (somebody may be drained).
                 async with asyncio.timeout(REPORT_SECONDS):
                     await self._report_wanted.wait()
             except TimeoutError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import MappingProxyType
@@ -77,23 +77,18 @@ class LiveTable:
 class Refresher:
     """Two tasks: one listens for change events, one looks at the revisions once a second."""
 
-    def __init__(
-        self,
-        live: LiveTable,
-        broker_url: str,
-        *,
-        after_refresh: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, live: LiveTable, broker_url: str) -> None:
         self._live = live
         self._broker_url = broker_url
-        self._after_refresh = after_refresh
         self._numbers: dict[str, int] = {}
         self._hint = asyncio.Event()
         self._refreshing = asyncio.Lock()
         self._next_look: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        # Few threads, so few database connections; the event loop itself never waits for one.
-        self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="table")
+        # Few threads, so few database connections; the event loop itself never waits for one. And
+        # who reads the table does not wait for those who write, which wait for the database's lock.
+        self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="table")
+        self._writing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="wishes")
 
     async def start(self) -> None:
         """Build the first table, then keep it fresh. Raises DatabaseError."""
@@ -105,16 +100,15 @@ class Refresher:
 
     async def stop(self) -> None:
         await background.end(self._tasks)
-        self._executor.shutdown(wait=False)
+        self._reading.shutdown(wait=False)
+        self._writing.shutdown(wait=False)
 
     async def in_thread(self, function: Callable[[], T]) -> T:
-        """Run a function that uses the database, off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor, _with_fresh_connection, function
-        )
+        """Run a function that writes to the database, off the event loop."""
+        return await _run(self._writing, function)
 
     async def look(self) -> None:
-        """Return once the table is no older than this call, or LOOK_SECONDS have passed.
+        """Return once the table is no older than this call, the look failed, or took too long.
 
         For what the table doesn't know: a key or an instance made a moment ago, whose event has
         not arrived yet, is not to be refused.
@@ -137,19 +131,18 @@ class Refresher:
             await self._refresh()
 
     async def _refresh(self) -> None:
-        numbers = await self.in_thread(Revision.numbers)
+        numbers = await _run(self._reading, Revision.numbers)
         table = self._live.table
         if self._is_behind(numbers, Topic.INSTANCES):
-            targets = with_load_times(await self.in_thread(read_targets), table.targets)
+            targets = with_load_times(await _run(self._reading, read_targets), table.targets)
             revision = numbers.get(Topic.INSTANCES.value, 0)
             table = replace(table, targets=MappingProxyType(targets), revision=revision)
         if self._is_behind(numbers, Topic.KEYS):
-            rules = await self.in_thread(read_rules)
+            rules = await _run(self._reading, read_rules)
             table = replace(table, keys=MappingProxyType(rules))
         if table is not self._live.table:
             self._numbers = numbers
             self._live.replace(table)
-            await self._after_refresh()
 
     def _is_behind(self, numbers: dict[str, int], topic: Topic) -> bool:
         return self._numbers.get(topic.value) != numbers.get(topic.value, 0)
@@ -194,6 +187,11 @@ class Refresher:
             finally:
                 await client.aclose()
             await asyncio.sleep(CHECK_SECONDS)
+
+
+async def _run(executor: ThreadPoolExecutor, function: Callable[[], T]) -> T:
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(executor, _with_fresh_connection, function)
 
 
 def _with_fresh_connection(function: Callable[[], T]) -> T:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 RequestStart = Callable[[str], Awaitable[int]]
 """Asks for the instance to run; returns the generation that was asked for."""
 LookAgain = Callable[[], Awaitable[None]]
-"""Returns once the table is no older than the call; see ``Refresher.look``."""
+"""Returns once the table is no older than the call, if it can be; see ``Refresher.look``."""
 
 
 @dataclass(eq=False, slots=True)

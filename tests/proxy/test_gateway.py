@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
@@ -117,6 +118,21 @@ async def test_instance_that_runs_since_a_moment_ago_is_found_running(
     before = gateway.live.table.targets["a"]
     await run()
     assert (await gateway.waiting.running(before)).is_ready
+
+
+async def test_look_waits_neither_for_who_writes_nor_for_the_broker(
+    broker: None, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlocked, answered = threading.Event(), asyncio.Event()
+    refresher = gateway._refresher
+    writers = [asyncio.ensure_future(refresher.in_thread(unlocked.wait)) for _ in range(4)]
+    monkeypatch.setattr(gateway, "_report", answered.wait)
+    await create("a")
+    await asyncio.wait_for(gateway.look_again(), 8)  # less than a look may take
+    assert "a" in gateway.live.table.targets
+    unlocked.set()
+    answered.set()
+    await asyncio.gather(*writers)
 
 
 async def test_changed_port_is_where_requests_go_from_then_on(
