@@ -39,6 +39,8 @@ class Gateway:
         self.is_started = False
         self._starting: asyncio.Lock | None = None
         self._report_wanted = asyncio.Event()
+        # The supervisors want to know by which table it is judged what is in flight.
+        self.live.listen(lambda before: self._report_wanted.set())
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -59,8 +61,6 @@ class Gateway:
                 url, socket_timeout=2, retry=Retry(NoBackoff(), 0)
             )
             self._refresher = Refresher(self.live, url)
-            # The supervisors want to know by which table it is judged what is in flight.
-            self.live.listen(lambda before: self._report_wanted.set())
             await self._refresher.start()
             # Before it carries anything: who is not known is not waited for.
             await self._report()
