@@ -36,9 +36,10 @@ class Vigil:
         self._world = world
         self._timeout = world.config.instances.unhealthy_timeout
         self._answered_at = now
-        self._doubtful_since = NEVER
         self._unanswered = 0
         """Probes in a row."""
+        self._doubtful_since = now
+        """When the first of them was given up."""
         self._probe_at = now + PAUSE_SHARE * self._timeout
 
     @property
@@ -48,7 +49,7 @@ class Vigil:
     @property
     def is_doubtful(self) -> bool:
         """Whether it did not answer the last probe."""
-        return self._doubtful_since < NEVER
+        return self._unanswered > 0
 
     def step(self, now: float) -> None:
         if now < self._probe_at:
@@ -81,15 +82,16 @@ class Vigil:
 
     def _take_answer(self, is_well: bool) -> None:
         now = self._world.clock()
+        was_doubtful = self.is_doubtful
         if is_well:
             self._answered_at = now
             self._unanswered = 0
             self._probe_at = now + PAUSE_SHARE * self._timeout
         else:
+            if not was_doubtful:
+                self._doubtful_since = now
             self._unanswered += 1
             self._probe_at = now + min(self._timeout / 10, LONGEST_PAUSE_SECONDS)
-        was_doubtful = self.is_doubtful
-        self._doubtful_since = NEVER if is_well else min(self._doubtful_since, now)
         if self.is_doubtful is not was_doubtful:
             text = "it answers again" if is_well else "it does not answer its health check"
             logger.log(
