@@ -9,10 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.stack import Stack, kill_all, until
+from tests.e2e.stack import END_SECONDS, Stack, kill_all, until
 from tests.faults import victims
 
-END_SECONDS = 15
 REAP_SECONDS = 5
 
 
