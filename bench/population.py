@@ -23,7 +23,7 @@ def populate(keys: int, instances: int, model: str) -> list[str]:
     from instances.models import Instance
     from keys.models import InferenceKey
     from keys.secrets import digest, new_inference_key
-    from llamactl.events import announce
+    from llamactl.core.events import announce
     from llamactl.models import Topic
 
     plain = [new_inference_key() for _ in range(keys)]

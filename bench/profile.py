@@ -50,7 +50,7 @@ def part_of(frames: Iterable[str]) -> str:
         if found is None:
             continue
         file = found["file"]
-        if file == "llamactl/run/web.py":
+        if file == "llamactl/server/web/__main__.py":
             break
         for package, name in PARTS.items():
             if file.startswith(f"{package}/"):

@@ -16,7 +16,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from instances.capacity import Claim, Limits, limits_of, obstacle
+from instances.desired_state import gave_way, is_by_operator, is_unseen
 from instances.errors import (
     InstanceBusy,
     InstanceExists,
@@ -28,11 +28,11 @@ from instances.errors import (
 from instances.models import Instance
 from instances.options import InstanceOptions, parse_options, validate_name
 from instances.ports import choose_port
+from instances.scheduling.policy import Claim, Limits, limits_of, obstacle
 from instances.states import HAS_PROCESS, ON_DEMAND, DesiredState
 from instances.tasks import wake_node
-from instances.wishes import gave_way, is_by_operator, is_unseen
 from llamactl.config import AppConfig, current
-from llamactl.events import announce
+from llamactl.core.events import announce
 from llamactl.models import Topic
 from nodes.errors import NodeDrained
 from nodes.models import Node

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from instances.errors import InvalidInstance
-from llamactl.errors import InvalidRequest
+from llamactl.core.errors import InvalidRequest
 
 MOST_CPUS = 4096
 _CPU_RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", re.ASCII)

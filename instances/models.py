@@ -8,11 +8,11 @@ from django.core.validators import RegexValidator
 from django.db import models, transaction
 from django.utils import timezone
 
-from instances import wishes
+from instances import desired_state as wishes
 from instances.backends import backend_for
 from instances.options import MAX_NAME_LENGTH, NAME_PATTERN, InstanceOptions, stored_options
 from instances.states import TRANSITIONS, DesiredState, Status
-from llamactl.events import announce
+from llamactl.core.events import announce
 from llamactl.models import Topic
 from nodes.models import Node
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from instances.backends import backend_for
 from instances.errors import InvalidInstance, InvalidInstanceName
 from instances.limits import Limits, parse_limits
-from llamactl.errors import InvalidRequest
+from llamactl.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from llamactl.config import AppConfig

@@ -15,12 +15,12 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from instances.admin.detail import curl_line
 from instances.models import Instance
-from instances.overview import curl_line
 from keys import issuing
 from keys.forms import KeyForm
 from keys.models import InferenceKey
-from llamactl.admin_pages import DomainAdmin, moment
+from llamactl.admin.base import DomainAdmin, moment
 
 NAMES_IN_A_ROW = 3
 

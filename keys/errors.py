@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llamactl.errors import LlamactlError
+from llamactl.core.errors import LlamactlError
 
 
 class KeyNotFound(LlamactlError):

@@ -22,8 +22,8 @@ from keys.errors import (
     MissingPermissions,
 )
 from keys.models import MAX_NAME_LENGTH, InferenceKey
-from llamactl.admin_pages import RefusableForm
-from llamactl.errors import LlamactlError
+from llamactl.admin.base import RefusableForm
+from llamactl.core.errors import LlamactlError
 
 if TYPE_CHECKING:
     _ModelForm = forms.ModelForm[InferenceKey]

@@ -18,7 +18,7 @@ from keys.errors import (
 )
 from keys.models import MAX_NAME_LENGTH, InferenceKey
 from keys.secrets import digest, new_inference_key
-from llamactl.events import announce
+from llamactl.core.events import announce
 from llamactl.models import Topic
 
 

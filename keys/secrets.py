@@ -7,7 +7,7 @@ import secrets
 from hashlib import sha256
 
 from llamactl.config import AppConfig
-from llamactl.secret_files import read_or_create_secret
+from llamactl.core.secret_files import read_or_create_secret
 
 INFERENCE_PREFIX = "llamactl-"
 MANAGEMENT_PREFIX = "llamactl-mgmt-"

@@ -14,13 +14,13 @@ django_application = get_asgi_application()
 # These need the app registry, which the line above fills.
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: E402
 
-from llamactl.asgi_types import Application  # noqa: E402
 from llamactl.config import current  # noqa: E402
-from llamactl.cors import CrossOrigin  # noqa: E402
-from llamactl.open_access import OpenAccessGuard  # noqa: E402
-from llamactl.request_size import BoundedBody  # noqa: E402
-from llamactl.response_headers import ResponseHeaders  # noqa: E402
-from proxy.application import ProxyApplication, refuse  # noqa: E402
+from llamactl.core.asgi_types import Application  # noqa: E402
+from llamactl.middleware.body_limit import BoundedBody  # noqa: E402
+from llamactl.middleware.cors import CrossOrigin  # noqa: E402
+from llamactl.middleware.origin_guard import OpenAccessGuard  # noqa: E402
+from llamactl.middleware.response_headers import ResponseHeaders  # noqa: E402
+from proxy.asgi import ProxyApplication, refuse  # noqa: E402
 
 
 def forwarded(application: Application) -> Application:

@@ -10,10 +10,10 @@ from typing import Any
 
 import dj_database_url
 
-from llamactl.broker import BrokerError, broker_urls
+from llamactl.admin.theme import UNFOLD as UNFOLD
 from llamactl.config import ConfigError, load
-from llamactl.secret_files import read_or_create_secret
-from llamactl.unfold import UNFOLD as UNFOLD
+from llamactl.core.secret_files import read_or_create_secret
+from llamactl.server.embedded_broker import BrokerError, broker_urls
 from llamactl.version import VERSION
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -156,9 +156,9 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["keys.authentication.ManagementKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["keys.permissions.IsManager"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["llamactl.api.StrictJSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["llamactl.api.errors.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "llamactl.api.exception_handler",
+    "EXCEPTION_HANDLER": "llamactl.api.errors.exception_handler",
     "UNAUTHENTICATED_USER": None,
 }
 

@@ -1,4 +1,4 @@
-"""Which path is answered by what. The proxy's own paths never get here (``proxy.routing``)."""
+"""Which path is answered by what. The proxy's own paths never get here (``proxy.routes``)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
-from llamactl.endpoints import UnknownPath, endpoint
-from llamactl.server_info import ServerViewSet, healthz
+from llamactl.api.views import UnknownPath, endpoint
+from llamactl.console.system_api import ServerViewSet, healthz
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
@@ -22,7 +22,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^api/v1(?:/|\Z)", UnknownPath.as_view(schema=None)),
 ]
 
-handler400 = "llamactl.error_pages.bad_request"
-handler403 = "llamactl.error_pages.permission_denied"
-handler404 = "llamactl.error_pages.not_found"
-handler500 = "llamactl.error_pages.server_error"
+handler400 = "llamactl.api.error_pages.bad_request"
+handler403 = "llamactl.api.error_pages.permission_denied"
+handler404 = "llamactl.api.error_pages.not_found"
+handler500 = "llamactl.api.error_pages.server_error"

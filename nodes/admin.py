@@ -9,8 +9,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from instances import maintenance
-from llamactl.admin_pages import DomainAdmin, moment
+from instances import node_drain
+from llamactl.admin.base import DomainAdmin, moment
 from nodes.models import Node
 
 
@@ -55,7 +55,7 @@ class NodeAdmin(DomainAdmin[Node]):
     @admin.action(description="Drain: stop everything, start nothing", permissions=["maintain"])
     def drain_selected(self, request: HttpRequest, queryset: QuerySet[Node]) -> None:
         for node in queryset:
-            names = maintenance.drain(node.name, cause=f"drain:{request.user}"[:60])
+            names = node_drain.drain(node.name, cause=f"drain:{request.user}"[:60])
             text = f"{node.name} is being drained; asked to stop: {', '.join(names) or 'nothing'}"
             self.log_change(request, node, "Drained.")
             self.message_user(request, text, messages.SUCCESS)
@@ -63,7 +63,7 @@ class NodeAdmin(DomainAdmin[Node]):
     @admin.action(description="Resume: back to work", permissions=["maintain"])
     def resume_selected(self, request: HttpRequest, queryset: QuerySet[Node]) -> None:
         for node in queryset:
-            names = maintenance.resume(node.name, cause=f"resume:{request.user}"[:60])
+            names = node_drain.resume(node.name, cause=f"resume:{request.user}"[:60])
             text = f"{node.name} is back; asked to start: {', '.join(names) or 'nothing'}"
             self.log_change(request, node, "Resumed.")
             self.message_user(request, text, messages.SUCCESS)

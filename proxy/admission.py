@@ -6,11 +6,11 @@ import time
 
 from instances.errors import InstanceNotFound
 from instances.options import validate_name
-from llamactl.asgi_types import Scope
+from llamactl.core.asgi_types import Scope
 from proxy import errors
-from proxy.credentials import rule_for
+from proxy.auth import rule_for
 from proxy.gateway import Gateway
-from proxy.table import ANYONE, KeyRule, RoutingTable, Target
+from proxy.table.table import ANYONE, KeyRule, RoutingTable, Target
 
 
 async def authorise(gateway: Gateway, scope: Scope, *, is_management: bool) -> KeyRule:

@@ -9,18 +9,18 @@ from django.db import DatabaseError
 
 from instances.errors import InstanceNotFound
 from instances.options import validate_name
-from llamactl.asgi_types import Receive, Scope, Send
-from llamactl.errors import LlamactlError
+from llamactl.core.asgi_types import Receive, Scope, Send
+from llamactl.core.errors import LlamactlError
 from proxy import errors
 from proxy.admission import authorise, target_named
-from proxy.body import ClientGone, model_in, read_beginning, read_routed, with_model
-from proxy.form import ModelField
-from proxy.forwarding import Forwarding, path_and_query
+from proxy.body.body import ClientGone, model_in, read_beginning, read_routed, with_model
+from proxy.body.multipart import ModelField
+from proxy.body.upload import Upload
+from proxy.forward import Forwarding, path_and_query
 from proxy.gateway import Gateway
-from proxy.models_list import model, models
-from proxy.routing import Route, Side
-from proxy.table import ANYONE, KeyRule, Target
-from proxy.upload import Upload
+from proxy.routes.models import model, models
+from proxy.routes.routes import Route, Side
+from proxy.table.table import ANYONE, KeyRule, Target
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,12 @@ import re
 
 import orjson
 
-from llamactl.errors import DatabaseUnavailable, InvalidRequest, LlamactlError, MethodNotAllowed
+from llamactl.core.errors import (
+    DatabaseUnavailable,
+    InvalidRequest,
+    LlamactlError,
+    MethodNotAllowed,
+)
 
 Headers = list[tuple[bytes, bytes]]
 

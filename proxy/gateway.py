@@ -11,16 +11,16 @@ from django.db import DatabaseError
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from instances.traffic import REPORT_EXPIRES_SECONDS, REPORT_KEY
-from keys.usage import KeyUsage, write_last_used
-from llamactl.broker import broker_urls
+from instances.scheduling.traffic_report import REPORT_EXPIRES_SECONDS, REPORT_KEY
+from keys.last_used import KeyUsage, write_last_used
 from llamactl.config import AppConfig, current
-from proxy import background
+from llamactl.server.embedded_broker import broker_urls
+from proxy import cancel
+from proxy.activation.waiting import Waiting
 from proxy.inflight import InFlight
-from proxy.refresh import LiveTable, Refresher
-from proxy.stream import HangUps
+from proxy.relay import HangUps
+from proxy.table.refresh import LiveTable, Refresher
 from proxy.upstream import Limits, Upstream
-from proxy.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Gateway:
         if not self.is_started:
             return
         self.is_started = False
-        await background.end(self._tasks)
+        await cancel.end(self._tasks)
         await self._write_usage()
         await self._refresher.stop()
         await self.upstream.close()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from instances.traffic import WebReport
+from instances.scheduling.traffic_report import WebReport
 
 Waiters = Mapping[str, dict[str, tuple[int, float]]]
 

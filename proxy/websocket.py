@@ -11,19 +11,19 @@ import aiohttp
 from django.db import DatabaseError
 
 from instances.errors import InstanceNotFound
-from llamactl.asgi_types import Message, Receive, Scope, Send
-from llamactl.departure import departure
-from llamactl.errors import DatabaseUnavailable, LlamactlError
-from llamactl.websocket_limits import MAX_MESSAGE_BYTES
-from proxy import background, errors
+from llamactl.core.asgi_types import Message, Receive, Scope, Send
+from llamactl.core.disconnect_event import departure
+from llamactl.core.errors import DatabaseUnavailable, LlamactlError
+from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
+from proxy import cancel, errors
 from proxy.admission import authorise, target_named
-from proxy.body import ClientGone
+from proxy.auth import without_key
+from proxy.body.body import ClientGone
 from proxy.consumers import MAX_TARGET_BYTES
-from proxy.credentials import without_key
 from proxy.gateway import Gateway
 from proxy.headers import to_backend
-from proxy.routing import Route, Side
-from proxy.table import Target
+from proxy.routes.routes import Route, Side
+from proxy.table.table import Target
 from proxy.upstream import BackendError, HandshakeRefused, Socket
 
 logger = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ async def _relay(receive: Receive, send: Send, backend: Socket, departure: async
         if not from_client.done() and (leaving.done() or from_backend.result() is None):
             await asyncio.wait((from_client,), timeout=LAST_WORD_SECONDS)
     finally:
-        await background.end(tasks)
+        await cancel.end(tasks)
     if not from_client.cancelled():
         return from_client.result()
     if not leaving.cancelled():

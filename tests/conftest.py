@@ -13,8 +13,8 @@ from django.test import Client
 from hypothesis import settings as hypothesis_settings
 
 from llamactl.config import AppConfig, current
-from tests.e2e.stack import Stack
-from tests.environment import DATA_DIR, MANAGEMENT_KEY
+from tests.support.environment import DATA_DIR, MANAGEMENT_KEY
+from tests.support.stack import Stack
 
 # A deadline would time the machine, not the code.
 hypothesis_settings.register_profile("llamactl", deadline=None)
@@ -58,7 +58,7 @@ def config() -> AppConfig:
 @pytest.fixture(scope="session")
 def broker() -> Iterator[None]:
     """A real Valkey for this test process."""
-    from llamactl.broker import EmbeddedBroker
+    from llamactl.server.embedded_broker import EmbeddedBroker
 
     server = EmbeddedBroker(current())
     server.start()

@@ -12,9 +12,9 @@ from rest_framework.response import Response
 from instances.api import schema
 from instances.api.serializers import command_of
 from instances.backends import Backend, backend_for
-from instances.supervisor.inquiry import inquire
+from instances.backends.run_program import inquire
+from llamactl.api.views import ApiViewSet, body_of
 from llamactl.config import current
-from llamactl.endpoints import ApiViewSet, body_of
 from llamactl.openapi import PLAIN_TEXT
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from instances.backends.failures import FailureReason
+from instances.backends.exit_reasons import FailureReason
 from instances.errors import BackendStartFailed, BackendStartTimeout, NoRoom, PreflightFailed
 
 NAME = "gemma"

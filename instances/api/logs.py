@@ -13,19 +13,13 @@ from rest_framework.request import Request
 
 from instances import lifecycle
 from instances.api import schema
-from instances.api.log_events import READERS, LogFollower
-from instances.api.parameters import flag_of, lines_of
+from instances.api.log_stream import READERS, LogFollower
+from instances.api.query_params import flag_of, lines_of
 from instances.errors import FollowingNotServed, LogsUnreadable
-from instances.supervisor.logfiles import log_path, tail
-from instances.supervisor.logreader import (
-    BEFORE_THE_FIRST,
-    LogReader,
-    Position,
-    position_of_last,
-    start_of,
-)
+from instances.logs.files import log_path, tail
+from instances.logs.reader import BEFORE_THE_FIRST, LogReader, Position, position_of_last, start_of
+from llamactl.api.views import ApiViewSet
 from llamactl.config import current
-from llamactl.endpoints import ApiViewSet
 from llamactl.openapi import EVENT_STREAM, PLAIN_TEXT
 
 CONTENT_TYPE = f"{PLAIN_TEXT}; charset=utf-8"

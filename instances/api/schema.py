@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, PolymorphicProxySerializer
 
 from instances.api import examples
-from instances.api.parameters import MAX_LINES, MAX_WAIT_SECONDS
+from instances.api.query_params import MAX_LINES, MAX_WAIT_SECONDS
 from instances.api.serializers import (
     CommandSerializer,
     InstanceSerializer,
@@ -20,6 +20,7 @@ from instances.api.serializers import (
 )
 from instances.backends.base import Backend
 from instances.backends.command_line import CommandSyntaxError, EmptyCommand
+from instances.backends.run_program import CommandFailed
 from instances.errors import (
     FollowingNotServed,
     InstanceBusy,
@@ -35,9 +36,8 @@ from instances.errors import (
     TooManyInstances,
 )
 from instances.options import MAX_NAME_LENGTH, NAME_PATTERN
-from instances.supervisor.inquiry import CommandFailed
-from llamactl.api import PathNotFound
-from llamactl.errors import InvalidParameter, InvalidRequest
+from llamactl.api.errors import PathNotFound
+from llamactl.core.errors import InvalidParameter, InvalidRequest
 from llamactl.openapi import EVENT_STREAM, PLAIN_TEXT, Answer, operation
 from nodes.errors import NodeDrained
 

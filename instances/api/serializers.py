@@ -12,8 +12,8 @@ from instances.backends import BACKEND_TYPES
 from instances.models import Instance
 from instances.options import ENVIRONMENT_NAME_PATTERN, MAX_COUNT
 from instances.states import DesiredState, Status
-from llamactl.errors import InvalidRequest
-from llamactl.unix_time import UnixSecondsField
+from llamactl.core.errors import InvalidRequest
+from llamactl.core.unix_time import UnixSecondsField
 
 
 @extend_schema_field(

@@ -8,7 +8,7 @@ from instances.api.backend_tools import BackendProgramViewSet, parse_command_vie
 from instances.api.logs import LogViewSet
 from instances.api.views import InstanceViewSet
 from instances.backends import BACKENDS
-from llamactl.endpoints import endpoint
+from llamactl.api.views import endpoint
 
 urlpatterns: list[URLPattern] = [
     *endpoint("instances", InstanceViewSet, {"get": "list"}, name="instances"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from instances import lifecycle, rehearsal
+from instances import dry_run, lifecycle
 from instances.api import schema
-from instances.api.parameters import flag_of, wait_of
+from instances.api.query_params import flag_of, wait_of
 from instances.api.serializers import InstanceSerializer, whole_options
 from instances.models import Instance
-from instances.readiness import wait_until_ready
+from instances.wait_ready import wait_until_ready
+from llamactl.api.views import ApiViewSet, body_of
 from llamactl.config import current
-from llamactl.endpoints import ApiViewSet, body_of
 
 CAUSE = "api"
 
@@ -30,9 +30,9 @@ class InstanceViewSet(ApiViewSet):
         is_dry_run = flag_of(request.query_params, "dry_run")
         is_strict = flag_of(request.query_params, "strict")
         if is_dry_run:
-            return Response(rehearsal.rehearse_create(name, document).to_document())
+            return Response(dry_run.rehearse_create(name, document).to_document())
         if is_strict:
-            rehearsal.refuse_faulty_create(name, document)
+            dry_run.refuse_faulty_create(name, document)
         return _saved(lifecycle.create(name, document, cause=CAUSE), status=201)
 
     @schema.show_instance
@@ -45,9 +45,9 @@ class InstanceViewSet(ApiViewSet):
         is_dry_run = flag_of(request.query_params, "dry_run")
         is_strict = flag_of(request.query_params, "strict")
         if is_dry_run:
-            return Response(rehearsal.rehearse_update(name, document).to_document())
+            return Response(dry_run.rehearse_update(name, document).to_document())
         if is_strict:
-            rehearsal.refuse_faulty_update(name, document)
+            dry_run.refuse_faulty_update(name, document)
         return _saved(lifecycle.update(name, document, cause=CAUSE), status=200)
 
     @schema.delete_instance
@@ -74,7 +74,7 @@ class InstanceViewSet(ApiViewSet):
 def _saved(instance: Instance, *, status: int) -> Response:
     """The instance, and what was found about it if anything: clients of the seed see no change."""
     document = InstanceSerializer(instance).data
-    if findings := rehearsal.findings_of(instance):
+    if findings := dry_run.findings_of(instance):
         document["warnings"] = [finding.to_document() for finding in findings]
     return Response(document, status=status)
 

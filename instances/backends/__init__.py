@@ -8,7 +8,9 @@ from __future__ import annotations
 from instances.backends.base import Backend, UnknownBackend
 from instances.backends.command_line import CommandError, EmptyCommand, ParsedCommand
 from instances.backends.docker import remove_command, stop_command
-from instances.backends.launch import (
+from instances.backends.registry import BACKEND_TYPES, BACKENDS, backend_for
+from instances.backends.values import InvalidBackendOptions
+from instances.launch import (
     ExecutableNotFound,
     Launch,
     build_launch,
@@ -17,8 +19,6 @@ from instances.backends.launch import (
     find_program,
     runs_in_docker,
 )
-from instances.backends.registry import BACKEND_TYPES, BACKENDS, backend_for
-from instances.backends.values import InvalidBackendOptions
 
 __all__ = [
     "BACKENDS",

@@ -20,9 +20,9 @@ from instances.backends.extra_args import (
     normal_value,
 )
 from instances.backends.flags import Flag, FlagTable, Kind, Setting
-from instances.backends.paths import PathOption
+from instances.backends.path_options import PathOption
 from instances.backends.values import InvalidBackendOptions, shown
-from llamactl.errors import LlamactlError
+from llamactl.core.errors import LlamactlError
 
 LOOPBACK = "127.0.0.1"
 _ANY_ADDRESS = {"0.0.0.0": LOOPBACK, "*": LOOPBACK, "::": "::1", "[::]": "::1"}  # noqa: S104

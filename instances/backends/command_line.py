@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from instances.backends.extra_args import Bare, extra_key, normal_value
 from instances.backends.flags import SWITCH_WORDS, Flag, FlagTable, Kind, Many
 from instances.backends.values import InvalidBackendOptions, is_flag_like, shown
-from llamactl.errors import LlamactlError
+from llamactl.core.errors import LlamactlError
 
 MAX_COMMAND_LENGTH = 64 * 1024
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from instances.backends.base import Backend, UnknownBackend
-from instances.backends.llama_cpp import LlamaCpp
-from instances.backends.mlx import Mlx
-from instances.backends.vllm import Vllm
+from instances.backends.llama_cpp.backend import LlamaCpp
+from instances.backends.mlx.backend import Mlx
+from instances.backends.vllm.backend import Vllm
 
 BACKENDS: dict[str, Backend] = {backend.type: backend for backend in (LlamaCpp(), Vllm(), Mlx())}
 BACKEND_TYPES = tuple(BACKENDS)

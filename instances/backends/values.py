@@ -10,7 +10,7 @@ import math
 import re
 from decimal import Decimal
 
-from llamactl.errors import LlamactlError
+from llamactl.core.errors import LlamactlError
 
 MAX_VALUE_BYTES = 128_000
 """Linux takes at most 131,071 bytes in one argument, the flag's name before a ``=`` included."""

@@ -21,14 +21,14 @@ from instances.backends import (
     find_program,
     runs_in_docker,
 )
-from instances.backends.launch import EMBEDDED_COMMAND
+from instances.launch import EMBEDDED_COMMAND
 from instances.options import InstanceOptions
+from instances.preflight.bounded_threads import TooBusy, begin
 from instances.preflight.files import check_files, shown
 from instances.preflight.findings import Finding, FindingDocument, Severity, error, warning
 from instances.preflight.flags import check_flags
-from instances.preflight.patience import TooBusy, begin
 from instances.preflight.programs import HelpShelf, NoHelp, program
-from instances.supervisor.launching import working_directory
+from instances.supervisor.controller.spawn import working_directory
 from llamactl.config import AppConfig
 
 __all__ = ["Finding", "FindingDocument", "Severity", "check", "is_local"]

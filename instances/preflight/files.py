@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from instances.backends.base import Backend, looks_like_path
-from instances.backends.paths import Expected, PathOption
+from instances.backends.path_options import Expected, PathOption
 from instances.preflight.findings import Finding, error
 from instances.preflight.gguf import HEADER_BYTES, fault_of_header
 

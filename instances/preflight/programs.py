@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from instances.backends.environment import backend_environment
+from instances.backends.run_program import CommandFailed, output_of
+from instances.preflight.bounded_threads import TooBusy, begin
 from instances.preflight.help_text import MAX_CHARACTERS, Help, read_help
-from instances.preflight.patience import TooBusy, begin
-from instances.supervisor.environment import backend_environment
-from instances.supervisor.inquiry import CommandFailed, output_of
 
 logger = logging.getLogger(__name__)
 

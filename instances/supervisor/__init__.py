@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from instances.supervisor.loop import Supervisor, running_supervisor
+from instances.supervisor.supervisor import Supervisor, running_supervisor
 
 __all__ = ["Supervisor", "running_supervisor"]

@@ -11,8 +11,8 @@ from typing import Any
 from celery import bootsteps
 from django.conf import settings
 
-from instances.supervisor.loop import Supervisor
-from instances.supervisor.process import heed_ignored_signals
+from instances.supervisor.process.pidfd import heed_ignored_signals
+from instances.supervisor.supervisor import Supervisor
 from llamactl.config import current
 
 POOL = "celery.concurrency.thread:TaskPool"

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from llamactl.config.masking import MASK, judged
+from llamactl.masking import MASK, judged
 
 _NAME = re.compile("key|token|secret|pass|credential|auth", re.IGNORECASE)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from instances.supervisor.process import Process
+from instances.supervisor.process.pidfd import Process
 
 PATIENCE_SECONDS = 1.0
 """A thread that waits for a device or a disk stops only when that answers."""

@@ -19,8 +19,8 @@ from keys.errors import (
     InvalidPermissionMode,
 )
 from keys.models import MAX_NAME_LENGTH, InferenceKey
-from llamactl.json_body import StrictJSONParser
-from llamactl.unix_time import LAST_UNIX_SECOND, UnixSecondsField, from_unix
+from llamactl.api.json_parser import StrictJSONParser
+from llamactl.core.unix_time import LAST_UNIX_SECOND, UnixSecondsField, from_unix
 
 LARGEST_ID = 2**63 - 1
 """What an integer column holds; SQLite's driver raises on more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import URLPattern
 
 from keys.api.views import KeyViewSet
-from llamactl.endpoints import endpoint
+from llamactl.api.views import endpoint
 
 urlpatterns: list[URLPattern] = [
     *endpoint("auth/keys", KeyViewSet, {"get": "list", "post": "create"}, name="keys"),

@@ -16,7 +16,7 @@ from keys.api.serializers import (
 from keys.errors import KeyNotFound
 from keys.issuing import issue, revoke
 from keys.models import InferenceKey
-from llamactl.endpoints import ApiViewSet, body_of
+from llamactl.api.views import ApiViewSet, body_of
 
 
 class KeyViewSet(ApiViewSet):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 
-from llamactl.config.masking import MASK, mask_arguments, mask_url
 from llamactl.config.problems import ConfigError, dotted, printable
 from llamactl.config.schema import AppConfig, BackendConfig, DockerConfig
 from llamactl.config.sources import load
+from llamactl.masking import MASK, mask_arguments, mask_url
 
 
 def redacted(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from instances.backends import BACKENDS, ExecutableNotFound, build_launch
 from instances.backends.base import LOOPBACK
-from instances.backends.launch import EMBEDDED_COMMAND
+from instances.launch import EMBEDDED_COMMAND
 from instances.options import parse_options
 from llamactl.config import AppConfig
 from llamactl.doctor.findings import Finding, note, ok, problem

@@ -10,9 +10,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from llamactl.broker import broker_urls
 from llamactl.config import AppConfig
 from llamactl.doctor.findings import Finding, note, ok, problem, warning
+from llamactl.server.embedded_broker import broker_urls
 
 SUBJECT = "broker"
 PATIENCE_SECONDS = 2.0

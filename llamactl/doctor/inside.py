@@ -9,8 +9,8 @@ import django.db
 from django.db import connections
 from django.utils import timezone
 
+from instances.backends.run_program import inquire
 from instances.models import Instance
-from instances.supervisor.inquiry import inquire
 from llamactl.config import AppConfig
 from llamactl.doctor import backends, broker, database, host, ports, processes, services, storage
 from llamactl.doctor.examination import guarded

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from instances.supervisor.adoption import Sighting, marked_processes
+from instances.supervisor.process.adoption import Sighting, marked_processes
 from llamactl.doctor.findings import Finding, note, ok, problem, warning
 
 SUBJECT = "processes"
@@ -35,6 +35,11 @@ class ProcessFacts:
     has_guard: bool = True
 
 
+def _is_guard(word: str) -> bool:
+    # The second name is the one before the program moved; a guard outlives an upgrade.
+    return word.endswith("orphans/program.py") or "orphan_guard" in word
+
+
 def look(
     lock_path: Path,
     known: Mapping[int, str] | None,
@@ -55,7 +60,7 @@ def look(
         if info["status"] == psutil.STATUS_ZOMBIE:
             if info["ppid"] in {1, worker} and _is_of_a_backend(info["name"]):
                 zombies.append(process.pid)
-        elif str(lock_path) in command and any("orphan_guard" in word for word in command):
+        elif str(lock_path) in command and any(map(_is_guard, command)):
             guards.add(process.pid)
         elif info["name"] in SERVERS:
             foreign.setdefault(process.pid, info["name"])

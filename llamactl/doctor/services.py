@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from llamactl.config import AppConfig
 from llamactl.doctor.findings import Finding, note, ok, problem, warning
-from llamactl.run.listening import is_loopback, local_host
+from llamactl.server.sockets import is_loopback, local_host
 
 PATIENCE_SECONDS = 3.0
 STALE_AFTER_SECONDS = 10.0

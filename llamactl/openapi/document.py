@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llamactl.openapi import errors, proxied
+from llamactl.openapi import errors
+from proxy import openapi
 
 INTRODUCTION = Path(__file__).with_name("introduction.md").read_text(encoding="utf-8")
 
@@ -44,9 +45,9 @@ def complete(result: Document, generator: object, request: object, public: bool)
     result["tags"] = TAGS
     components = result["components"]
     components["schemas"] |= errors.SCHEMAS
-    for kind, entries in proxied.components().items():
+    for kind, entries in openapi.components().items():
         components[kind] = components.get(kind, {}) | entries
-    for path, operations in proxied.paths().items():
+    for path, operations in openapi.paths().items():
         result["paths"].setdefault(path, {}).update(operations)
     result["paths"] = {
         path: dict(sorted(operations.items(), key=lambda item: _METHODS.index(item[0])))

@@ -14,7 +14,7 @@ from drf_spectacular.utils import (
     extend_schema,
 )
 
-from llamactl.errors import LlamactlError
+from llamactl.core.errors import LlamactlError
 from llamactl.openapi import errors as documented
 from llamactl.openapi.keys import Key
 

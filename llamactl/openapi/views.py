@@ -18,8 +18,8 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
 from drf_spectacular.views import SpectacularSwaggerView
 
+from llamactl.api.views import IgnoreHeaders
 from llamactl.config import current
-from llamactl.endpoints import IgnoreHeaders
 
 View = Callable[..., HttpResponseBase]
 _RENDERERS: dict[str, Any] = {"json": OpenApiJsonRenderer, "yaml": OpenApiYamlRenderer}

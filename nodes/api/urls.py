@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern
 
-from llamactl.endpoints import endpoint
+from llamactl.api.views import endpoint
 from nodes.api.views import NodeViewSet
 
 urlpatterns: list[URLPattern] = [

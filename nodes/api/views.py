@@ -5,8 +5,8 @@ from __future__ import annotations
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from llamactl.api.views import ApiViewSet
 from llamactl.config import current
-from llamactl.endpoints import ApiViewSet
 from nodes.api import schema
 from nodes.directory import known_nodes, node_address
 

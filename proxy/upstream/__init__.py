@@ -1,6 +1,5 @@
 """The connections to the backends: requests with answers, and WebSockets."""
 
-from proxy.upstream.answer import Answer
 from proxy.upstream.client import Limits, Upstream
 from proxy.upstream.errors import (
     BackendError,
@@ -10,7 +9,8 @@ from proxy.upstream.errors import (
     Stalled,
     Unanswered,
 )
-from proxy.upstream.sockets import Socket
+from proxy.upstream.response import Answer
+from proxy.upstream.websocket import Socket
 
 __all__ = [
     "Answer",

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from proxy.body.upload import Upload
 from proxy.headers import Pairs, request_head
-from proxy.table import Target
-from proxy.upload import Upload
-from proxy.upstream.answer import Answer
+from proxy.table.table import Target
 from proxy.upstream.connection import Connection
 from proxy.upstream.errors import Stalled
 from proxy.upstream.pool import KEEP_ALIVE_SECONDS, Pool
-from proxy.upstream.sockets import Socket, Sockets
+from proxy.upstream.response import Answer
+from proxy.upstream.websocket import Socket, Sockets
 
 
 class Limits(NamedTuple):

@@ -14,10 +14,10 @@ from typing import cast
 
 import httptools
 
+from proxy.body.upload import Upload
 from proxy.headers import Pairs
-from proxy.upload import Upload
-from proxy.upstream.answer import Answer
 from proxy.upstream.errors import BackendError, BrokeOff, Stalled, Unanswered
+from proxy.upstream.response import Answer
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of all headers of an answer; and how much may come without a byte of a body in it."""

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 
 import pytest
@@ -18,10 +17,11 @@ from bench.clients import Client, StreamClient, Tally
 from bench.fake_backend import Connection, Streams
 from bench.leaving import Departure, depart
 from bench.systems import System, direct_system
+from tests.support.paths import ROOT
 
 FEW = 5
 SECONDS_BETWEEN_TOKENS = 20
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = ROOT
 
 
 class Backend:

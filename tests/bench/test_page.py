@@ -13,8 +13,9 @@ from bench.goals import goals
 from bench.page import fill, image
 from bench.results import Results, read
 from bench.tables import SECTIONS
+from tests.support.paths import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "performance.md"
 
 
 def row(system: str, clients: int, rate: float, **compared: float) -> dict[str, Any]:

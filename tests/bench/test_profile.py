@@ -6,7 +6,7 @@ import pytest
 
 from bench.profile import LOOP, PARTS, part_of, shares
 
-SERVE = "<module> (llamactl/run/web.py:49);Server.run (uvicorn/server.py:86)"
+SERVE = "<module> (llamactl/server/web/__main__.py:49);Server.run (uvicorn/server.py:86)"
 CYCLE = f"{SERVE};RequestResponseCycle.run_asgi (uvicorn/protocols/http/httptools_impl.py:422)"
 FORWARD = f"{CYCLE};ProxyConsumer._forward (proxy/consumers.py:115)"
 
@@ -20,7 +20,10 @@ FORWARD = f"{CYCLE};ProxyConsumer._forward (proxy/consumers.py:115)"
         # The standard library works for whoever called it.
         (f"{FORWARD};create_task (asyncio/tasks.py:381)", PARTS["proxy"]),
         (f"{FORWARD};Connection.ask (proxy/upstream/connection.py:82)", PARTS["proxy/upstream"]),
-        (f"{SERVE};Coalescing._flush (llamactl/run/coalescing.py:34)", PARTS["llamactl/run"]),
+        (
+            f"{SERVE};Coalescing._flush (llamactl/server/web/write_coalescing.py:34)",
+            PARTS["llamactl/run"],
+        ),
     ],
 )
 def test_a_sample_counts_for_the_innermost_package(stack: str, expected: str) -> None:

@@ -64,7 +64,7 @@ def open_page(browser: Browser, live_server: Any, monkeypatch: pytest.MonkeyPatc
     request to another host: machines with GPUs are often offline.
     """
     monkeypatch.setattr("instances.lifecycle.wake_node", lambda node: None)
-    monkeypatch.setattr("llamactl.events.publish", lambda change: None)
+    monkeypatch.setattr("llamactl.core.events.publish", lambda change: None)
     client = Client()
     client.force_login(User.objects.create_superuser("olga"))
     session = client.cookies[settings.SESSION_COOKIE_NAME].value

@@ -8,9 +8,9 @@ import pytest
 from playwright.sync_api import Page, Request, expect
 
 from instances import lifecycle
+from instances.logs.files import log_path
 from instances.models import Instance
 from instances.states import DesiredState, Status
-from instances.supervisor.logfiles import log_path
 from keys.models import InferenceKey
 from llamactl.config import current
 

@@ -11,7 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import TIMEOUT_MS, watch
-from tests.e2e.stack import ROOT, Stack, running_stack
+from tests.support.paths import FAKE_BACKEND
+from tests.support.stack import Stack, running_stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A whole llamactl, whose llama.cpp instances are the fake backend."""
-    program = ROOT / "tests" / "backend_program.py"
+    program = FAKE_BACKEND
     yield from running_stack(
         tmp_path_factory.mktemp("llamactl"),
         LLAMACTL_LLAMACPP_COMMAND=sys.executable,

@@ -10,7 +10,7 @@ from django.test import Client
 
 from instances import lifecycle
 from keys.issuing import issue
-from llamactl.endpoints import ApiView
+from llamactl.api.views import ApiView
 from tests.contract.operations import MANAGEMENT, SWAGGER, Operation, carry_out, filled
 
 pytestmark = pytest.mark.django_db

@@ -11,7 +11,7 @@ from instances import lifecycle
 from instances.models import Instance
 from keys.issuing import issue
 from keys.models import InferenceKey
-from llamactl.json_body import MAX_BODY_BYTES
+from llamactl.api.json_parser import MAX_BODY_BYTES
 from tests.contract.operations import MANAGEMENT, Operation, carry_out, filled
 
 pytestmark = pytest.mark.django_db

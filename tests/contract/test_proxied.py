@@ -9,10 +9,10 @@ import pytest
 from aiohttp import web
 
 from instances.states import DesiredState, Status
-from proxy.application import ProxyApplication
-from tests.asgi import Answer, Exchange
+from proxy.asgi import ProxyApplication
 from tests.contract.operations import LLAMA_CPP_UI, OPERATIONS, PROXIED, SWAGGER, Operation
 from tests.proxy.conftest import ALICE, MANAGER, Backend, TableGateway, make_target
+from tests.support.asgi import Answer, Exchange
 
 IN_ORDER = [operation for operation in OPERATIONS if operation in PROXIED]
 NAMED = [operation for operation in IN_ORDER if "{name}" in operation[1]]

@@ -11,7 +11,7 @@ import pytest
 from django.test import Client
 
 from instances.errors import BackendStartFailed, InstanceNotFound, InstanceShuttingDown
-from llamactl.errors import InvalidRequest, LlamactlError
+from llamactl.core.errors import InvalidRequest, LlamactlError
 from llamactl.openapi.views import document
 from nodes.errors import NodeDrained
 from proxy import errors

@@ -15,7 +15,7 @@ from instances import lifecycle
 from keys.issuing import issue
 from llamactl.openapi.views import document
 from llamactl.wsgi import application
-from tests.environment import MANAGEMENT_KEY
+from tests.support.environment import MANAGEMENT_KEY
 
 HAVE_RULES_THAT_NO_SCHEMA_SAYS = [
     *("create_instance", "replace_instance_options"),  # what the backend's flags take

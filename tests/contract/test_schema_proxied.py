@@ -17,7 +17,8 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.config import SchemathesisConfig
 
 from llamactl.openapi.views import document
-from tests.e2e.stack import ROOT, Stack, running_stack
+from tests.support.paths import FAKE_BACKEND
+from tests.support.stack import Stack, running_stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -41,7 +42,7 @@ proxied = schemathesis.openapi.from_dict({**DOCUMENT, "paths": PROXIED}, config=
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The instance that the document's examples speak of, running."""
-    program = ROOT / "tests" / "backend_program.py"
+    program = FAKE_BACKEND
     for stack in running_stack(
         tmp_path_factory.mktemp("llamactl"),
         LLAMACTL_LLAMACPP_COMMAND=sys.executable,

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from llamactl.openapi.views import document
-from tests.e2e.stack import Stack, running_stack
+from tests.support.stack import Stack, running_stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from llamactl.openapi.views import document
-from proxy import llama_cpp
-from proxy.routing import Side, may_start, route
+from proxy.routes import llama_cpp
+from proxy.routes.routes import Side, may_start, route
 
 PATHS = document()["paths"]
 PROXIED = [path for path in PATHS if not path.startswith("/api/v1/") or "/proxy" in path]

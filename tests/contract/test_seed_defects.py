@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
 from django.test import Client
 
 from instances.backends import backend_for
 from keys.secrets import digest
-from proxy.credentials import rule_for
-from proxy.table import KeyRule, RoutingTable
-
-ROOT = Path(__file__).parents[2]
+from proxy.auth import rule_for
+from proxy.table.table import KeyRule, RoutingTable
+from tests.support.paths import ROOT
 
 
 @pytest.mark.django_db

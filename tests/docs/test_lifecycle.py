@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from instances.states import TRANSITIONS, Status
+from tests.support.paths import ROOT
 
-PAGE = (Path(__file__).parents[2] / "docs" / "lifecycle.md").read_text()
+PAGE = (ROOT / "docs" / "lifecycle.md").read_text()
 
 
 def test_the_diagram_has_the_arrows_of_the_code_and_no_others() -> None:
@@ -40,4 +40,4 @@ def test_every_status_is_explained() -> None:
 def test_the_pages_it_points_to_are_there() -> None:
     links = re.findall(r"\]\(([^)]+)\)", PAGE)
     assert links
-    assert all((Path(__file__).parents[2] / "docs" / link).is_file() for link in links)
+    assert all((ROOT / "docs" / link).is_file() for link in links)

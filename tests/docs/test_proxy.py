@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from proxy.upstream.answer import BUFFER_BYTES
 from proxy.upstream.pool import KEEP_ALIVE_SECONDS
+from proxy.upstream.response import BUFFER_BYTES
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "proxy.md").read_text()
 # Beside the way: Django's registration, one list, one page, how tasks end, what a load takes.
 BESIDE = {"apps.py", "models_list.py", "web_ui.py", "background.py", "load_times.py"}

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import Stack, running_stack
-
-DATA = Path(__file__).parents[1] / "data"
+from tests.support.paths import DATA
+from tests.support.stack import Stack, running_stack
 
 
 @pytest.fixture(scope="module")

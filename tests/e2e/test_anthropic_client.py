@@ -9,7 +9,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.e2e.stack import Stack, until
+from tests.support.stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 

@@ -9,11 +9,12 @@ from typing import Any
 import openai
 import pytest
 
-from tests.e2e.stack import ROOT, Stack
+from tests.support.paths import FAKE_BACKEND
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
-PROGRAM = str(ROOT / "tests" / "backend_program.py")
+PROGRAM = str(FAKE_BACKEND)
 # Every byte there is, line breaks and what looks like a boundary, and more than one buffer.
 RECORDING = b"RIFF--\r\n----\r\n\r\n" + bytes(range(256)) * 8192
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.stack import Stack, running_stack, until
+from tests.support.paths import ROOT
+from tests.support.stack import Stack, running_stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 
@@ -81,7 +82,7 @@ def test_port_that_a_stranger_took(stack: Stack, key: str, model: dict) -> None:
 
 
 def test_memory_that_is_not_enough(stack: Stack, key: str, model: dict, tmp_path: Path) -> None:
-    embedded = Path(__file__).resolve().parents[2] / "instances" / "backends" / "embedded"
+    embedded = ROOT / "instances" / "backends" / "embedded"
     wrapper = tmp_path / "small-llama-server"
     wrapper.write_text(
         f'#!/bin/sh\nulimit -v 700000\nexec "{sys.executable}" -I "{embedded}" "$@"\n'

@@ -16,7 +16,7 @@ import pydantic
 import pytest
 import requests
 
-from tests.e2e.stack import Stack, until
+from tests.support.stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 

@@ -11,7 +11,7 @@ import openai
 import pytest
 import requests
 
-from tests.e2e.stack import Stack, until
+from tests.support.stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 

@@ -16,12 +16,14 @@ import psutil
 import pytest
 import requests
 
-from tests.e2e.stack import ROOT, Stack, kill_all, until
+from tests.support.paths import FAKE_BACKEND
+from tests.support.paths import ROOT
+from tests.support.stack import Stack, kill_all, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 UNITS = ROOT / "docs" / "deploy"
-PROGRAM = ROOT / "tests" / "backend_program.py"
+PROGRAM = FAKE_BACKEND
 
 
 def unit(service: str) -> ConfigParser:

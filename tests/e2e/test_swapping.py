@@ -15,7 +15,7 @@ import openai
 import pytest
 import requests
 
-from tests.e2e.stack import Stack, running_stack, until
+from tests.support.stack import Stack, running_stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(240)]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.e2e.stack import Stack, running_stack, until
+from tests.support.paths import FAKE_BACKEND
+from tests.support.stack import Stack, running_stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
-BACKEND = Path(__file__).resolve().parents[1] / "backend_program.py"
+BACKEND = FAKE_BACKEND
 PATH = "/api/v1/instances/talker/proxy/ws"
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-BACKEND = Path(__file__).resolve().parents[1] / "backend_program.py"
+from tests.support.paths import FAKE_BACKEND
+
+BACKEND = FAKE_BACKEND
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.stack import END_SECONDS, Stack, kill_all, until
 from tests.faults import victims
+from tests.support.stack import END_SECONDS, Stack, kill_all, until
 
 REAP_SECONDS = 5
 

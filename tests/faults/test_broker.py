@@ -12,10 +12,10 @@ import pytest
 import redis
 import requests
 
-from tests.e2e.stack import until
 from tests.faults import victims
 from tests.faults.stack import FakeStack, running
 from tests.faults.traffic import Traffic
+from tests.support.stack import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

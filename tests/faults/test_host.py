@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.stack import until
 from tests.faults.stack import FakeStack, running
 from tests.faults.traffic import Traffic
+from tests.support.stack import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from tests.e2e.stack import Stack, until
+from tests.support.stack import Stack, until
 
 ANSWER_SECONDS = 60
 """How long a client waits for a sign of life."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-from tests.e2e.stack import Stack, until
+from tests.support.stack import Stack, until
 
 BACK_SECONDS = 30
 
@@ -26,7 +26,7 @@ def _children(stack: Stack, word: str) -> list[psutil.Process]:
 
 
 def webs(stack: Stack) -> list[psutil.Process]:
-    return _children(stack, "llamactl.run.web")
+    return _children(stack, "llamactl.server.web")
 
 
 def worker(stack: Stack) -> psutil.Process:

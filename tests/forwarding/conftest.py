@@ -12,10 +12,10 @@ import uvloop
 from uvicorn.server import ServerState
 
 from llamactl.config import AppConfig
-from llamactl.run.http_protocol import HttpProtocol
-from proxy.application import ProxyApplication
-from tests.forwarding.wire import RawBackend, RawClient
+from llamactl.server.web.http import HttpProtocol
+from proxy.asgi import ProxyApplication
 from tests.proxy.conftest import TableGateway, make_target
+from tests.support.wire import RawBackend, RawClient
 
 Connect = Callable[[], Awaitable[RawClient]]
 

@@ -1,7 +1,7 @@
 """What a request leaves behind is freed at once: the garbage collector comes seldom in production.
 
 A cycle for each request would hold its body until fifty thousand other objects are left; see
-``proxy.application``.
+``proxy.asgi``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from proxy.body import WHOLE_BYTES
+from proxy.body.body import WHOLE_BYTES
 from tests.forwarding.conftest import Connect
-from tests.forwarding.wire import OK, Play, RawBackend, RawClient, Session, eventually
 from tests.proxy.conftest import TableGateway, make_target
+from tests.support.wire import OK, Play, RawBackend, RawClient, Session, eventually
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'

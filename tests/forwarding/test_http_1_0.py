@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.forwarding.wire import OK, SECONDS, RawBackend, RawClient, Session, eventually
+from tests.support.wire import OK, SECONDS, RawBackend, RawClient, Session, eventually
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'

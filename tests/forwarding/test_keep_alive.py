@@ -8,8 +8,8 @@ import random
 import pytest
 
 from tests.forwarding.conftest import Connect
-from tests.forwarding.wire import OK, RawBackend, RawClient, Session
 from tests.proxy.conftest import TableGateway, make_target
+from tests.support.wire import OK, RawBackend, RawClient, Session
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'

@@ -8,9 +8,9 @@ import struct
 
 import pytest
 
-from llamactl.run.presence import Watched
-from tests.forwarding.wire import RawBackend, RawClient, Session, eventually
+from llamactl.server.web.disconnect_watch import Watched
 from tests.proxy.conftest import TableGateway
+from tests.support.wire import RawBackend, RawClient, Session, eventually
 
 ANY = b"/api/v1/instances/demo/proxy"
 MUCH = 200 * 2**20

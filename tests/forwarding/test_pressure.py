@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from instances.states import DesiredState, Status
-from proxy.body import WHOLE_BYTES
+from proxy.body.body import WHOLE_BYTES
 from tests.forwarding.conftest import Connect
-from tests.forwarding.wire import OK, RawBackend, RawClient, Session, eventually, read_message
 from tests.proxy.conftest import BOB, TableGateway
+from tests.support.wire import OK, RawBackend, RawClient, Session, eventually, read_message
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'

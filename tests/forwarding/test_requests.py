@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from tests.forwarding.conftest import Connect
-from tests.forwarding.wire import OK, RawBackend, RawClient, Session
 from tests.proxy.conftest import ALICE, TableGateway
+from tests.support.wire import OK, RawBackend, RawClient, Session
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'

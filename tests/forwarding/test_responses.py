@@ -7,7 +7,7 @@ import gzip
 
 import pytest
 
-from tests.forwarding.wire import OK, RawBackend, RawClient, Session, eventually
+from tests.support.wire import OK, RawBackend, RawClient, Session, eventually
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'

@@ -11,8 +11,8 @@ import pytest
 
 from instances.states import Status
 from tests.forwarding.conftest import Connect
-from tests.forwarding.wire import OK, Message, Play, RawBackend, RawClient, Session, eventually
 from tests.proxy.conftest import TableGateway
+from tests.support.wire import OK, Message, Play, RawBackend, RawClient, Session, eventually
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'
@@ -280,7 +280,7 @@ async def test_defect_of_ours_within_an_answer_is_a_cut(
         await send({"type": "http.response.body", "body": b"half", "more_body": True})  # type: ignore[operator]
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("proxy.forwarding.relay", fail)
+    monkeypatch.setattr("proxy.forward.relay", fail)
     backend.answers = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]
     client.post(CHAT, MODEL)
     answer = await client.answer()

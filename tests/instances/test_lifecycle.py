@@ -23,7 +23,7 @@ from instances.errors import (
 from instances.models import Instance
 from instances.states import EVICTED, ON_DEMAND, DesiredState, Status
 from llamactl.config import current
-from llamactl.errors import LlamactlError
+from llamactl.core.errors import LlamactlError
 from llamactl.models import Revision
 
 pytestmark = pytest.mark.django_db

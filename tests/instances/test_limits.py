@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from instances.limits import Limits, parse_limits
-from llamactl.errors import LlamactlError
+from llamactl.core.errors import LlamactlError
 
 
 def test_limits_come_back_as_they_were_said() -> None:

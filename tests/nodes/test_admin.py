@@ -9,7 +9,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from instances import lifecycle, maintenance
+from instances import lifecycle, node_drain
 from nodes.models import Node
 
 pytestmark = pytest.mark.django_db
@@ -62,7 +62,7 @@ def test_node_is_drained_and_resumed_by_its_actions(operator: Client) -> None:
         text = operator.post(LIST, chosen, follow=True).content.decode()
         assert said in text
         assert lifecycle.get("a").desired_state == wish
-    maintenance.drain("main")
+    node_drain.drain("main")
     assert "drained" in operator.get(LIST).content.decode()
 
 

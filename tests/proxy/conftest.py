@@ -15,12 +15,12 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from instances.states import DesiredState, Status
 from keys.secrets import digest
 from llamactl.config import AppConfig
-from proxy.application import ProxyApplication
+from proxy.activation.waiting import Waiting
+from proxy.asgi import ProxyApplication
 from proxy.gateway import Gateway
-from proxy.table import KeyRule, RoutingTable, Target
+from proxy.table.table import KeyRule, RoutingTable, Target
 from proxy.upstream import Upstream
-from proxy.waiting import Waiting
-from tests.proxy.socket_backend import SocketBackend
+from tests.support.socket_backend import SocketBackend
 
 ALICE = "llamactl-alice"
 """May use every instance."""

@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 
 from instances.states import DesiredState, Status
-from llamactl.response_headers import ResponseHeaders
-from proxy.application import ProxyApplication
-from proxy.table import Target
-from tests.asgi import Exchange
+from llamactl.middleware.response_headers import ResponseHeaders
+from proxy.asgi import ProxyApplication
+from proxy.table.table import Target
 from tests.proxy.conftest import ALICE, BOB, CHARLIE, MANAGER, Backend, TableGateway, make_target
+from tests.support.asgi import Exchange
 
 CHAT = "/v1/chat/completions"
 
@@ -411,7 +411,7 @@ async def test_backend_that_answers_nonsense_is_502(
     gateway: TableGateway,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxy.forwarding.REPLACED_WITHIN_SECONDS", 0.05)
+    monkeypatch.setattr("proxy.forward.REPLACED_WITHIN_SECONDS", 0.05)
 
     async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"\x00\x01 this is no HTTP\r\n\r\n")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llamactl.errors import InvalidRequest
+from llamactl.core.errors import InvalidRequest
 from proxy.errors import MethodNotPossible, document_for, render
 
 

@@ -13,17 +13,17 @@ from asgiref.sync import sync_to_async
 from blockbuster import BlockBuster
 from django.utils import timezone
 
-from instances import lifecycle, maintenance
+from instances import lifecycle, node_drain
 from instances.models import Instance
+from instances.scheduling.traffic_report import read_reports
 from instances.states import Status
-from instances.traffic import read_reports
 from keys import issuing
 from keys.models import InferenceKey
 from keys.secrets import digest
-from llamactl import events
+from llamactl.core import events
 from nodes.errors import NodeDrained
 from proxy.gateway import Gateway
-from tests.environment import MANAGEMENT_KEY
+from tests.support.environment import MANAGEMENT_KEY
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -59,7 +59,7 @@ def issue(**fields: Any) -> tuple[InferenceKey, str]:
 @pytest.fixture
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a test lasts, no look comes by the clock, and none is given up by it."""
-    monkeypatch.setattr("proxy.refresh.CHECK_SECONDS", 600)
+    monkeypatch.setattr("proxy.table.refresh.CHECK_SECONDS", 600)
 
 
 async def until(question: Callable[[], object]) -> None:
@@ -265,7 +265,7 @@ async def test_request_for_an_instance_of_a_drained_node_starts_nothing(
     broker: None, gateway: Gateway
 ) -> None:
     await create("gemma")
-    await sync_to_async(maintenance.drain)("main")
+    await sync_to_async(node_drain.drain)("main")
     await gateway.look_again()
     with pytest.raises(NodeDrained):
         await gateway.waiting.ready(gateway.live.table.targets["gemma"])

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.application import ProxyApplication
-from tests.asgi import Exchange
+from proxy.asgi import ProxyApplication
 from tests.proxy.conftest import ALICE, MANAGER, Backend, TableGateway, make_target
+from tests.support.asgi import Exchange
 
 PATH = "/api/v1/instances/demo/proxy"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"]

@@ -10,9 +10,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseProblem
 from django.utils import timezone
 
-from instances import maintenance
+from instances import node_drain
 from llamactl.config import AppConfig, current
-from llamactl.errors import LlamactlError
+from llamactl.core.errors import LlamactlError
 from nodes.models import Node
 
 POLL_SECONDS = 0.3
@@ -45,7 +45,7 @@ class Command(BaseCommand):
         name = options["node"] or config.local_node
         try:
             if options["resume"]:
-                started = maintenance.resume(name)
+                started = node_drain.resume(name)
                 self.stdout.write(f"{name} is back; asked to start: {_listed(started)}")
                 self._warn_if_gone(name)
                 return
@@ -59,12 +59,12 @@ class Command(BaseCommand):
             raise CommandError(f"the database can't be used: {error}".strip()) from error
 
     def _drain(self, name: str, wait_seconds: float) -> None:
-        stopping = maintenance.drain(name)
+        stopping = node_drain.drain(name)
         self.stdout.write(f"{name} starts nothing any more; asked to stop: {_listed(stopping)}")
         self._warn_if_gone(name)
         deadline = time.monotonic() + wait_seconds
         said: list[str] = []
-        while left := maintenance.unfinished(name):
+        while left := node_drain.unfinished(name):
             if left != said:
                 self.stdout.write(f"waiting for {_listed(left)}")
                 self.stdout.flush()

@@ -16,22 +16,22 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseProblem
 from django.db import connections
 
-from llamactl.broker import BrokerError
 from llamactl.config import AppConfig, current
-from llamactl.locks import Locked, acquire
-from llamactl.run.banner import banner, examples, exposure_warnings
-from llamactl.run.demo import (
+from llamactl.core.locks import Locked, acquire
+from llamactl.server.banner import banner, examples, exposure_warnings
+from llamactl.server.bootstrap import AdminAccount, ensure_admin, make_directories, migrate
+from llamactl.server.demo import (
     EXAMPLE_PROMPT,
     INSTANCE_NAME,
     DemoUnavailable,
     start_demo,
     unpack_model,
 )
-from llamactl.run.listening import AddressUnusable, close_all, listen
-from llamactl.run.preparation import AdminAccount, ensure_admin, make_directories, migrate
-from llamactl.run.processes import CannotStart, ForegroundGroup, Stopped
-from llamactl.run.services import MARGIN_SECONDS, stages, worker_grace_seconds
-from llamactl.run.single import SERVICES, run_single
+from llamactl.server.embedded_broker import BrokerError
+from llamactl.server.process_group import CannotStart, ForegroundGroup, Stopped
+from llamactl.server.services import MARGIN_SECONDS, stages, worker_grace_seconds
+from llamactl.server.single_service import SERVICES, run_single
+from llamactl.server.sockets import AddressUnusable, close_all, listen
 
 
 class Command(BaseCommand):

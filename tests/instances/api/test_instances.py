@@ -9,9 +9,9 @@ from django.test import Client
 
 from instances import lifecycle
 from instances.models import Instance
-from instances.readiness import wait_until_ready
 from instances.states import Status
-from tests.instances.api.observed import FAILURE, observe
+from instances.wait_ready import wait_until_ready
+from tests.support.observed import FAILURE, observe
 
 pytestmark = pytest.mark.django_db
 INSTANCES = "/api/v1/instances"

@@ -12,10 +12,10 @@ from django.test import Client
 
 from instances import lifecycle
 from instances.api.logs import LogStream
-from instances.supervisor.cutting import cut
-from instances.supervisor.logfiles import log_path
+from instances.logs.files import log_path
+from instances.logs.truncate import cut
 from llamactl.config import AppConfig
-from tests.asgi import Answer, Exchange
+from tests.support.asgi import Answer, Exchange
 
 pytestmark = pytest.mark.django_db
 LOGS = "/api/v1/instances/x/logs"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +20,9 @@ from instances.backends.command_line import (
     split,
 )
 from tests.instances.backends.options_strategies import PROSE, TRICKY, options_of
+from tests.support.paths import DATA
 
-VECTORS = json.loads(
-    (Path(__file__).parents[2] / "data" / "parse_vectors.json").read_text(encoding="utf-8")
-)
+VECTORS = json.loads((DATA / "parse_vectors.json").read_text(encoding="utf-8"))
 
 # The seed's vectors whose outcome is a defect that a user would mind; what we do instead.
 BETTER: dict[str, dict[str, Any]] = {

@@ -33,7 +33,7 @@ from instances.backends.embedded.arguments import (
     StartError,
     parse,
 )
-from tests.e2e.stack import free_port
+from tests.support.stack import free_port
 
 COMMAND = [sys.executable, "-I", str(PROGRAM)]
 KEY = "key-of-the-instance"

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from instances.backends import backend_for
 from instances.preflight.findings import Finding, Severity
 from instances.preflight.flags import check_flags
 from instances.preflight.help_text import Help, ListedFlag, read_help
+from tests.support.paths import DATA
 
-DATA = Path(__file__).parents[2] / "data" / "help"
+DATA = DATA / "help"
 PROGRAMS = {"llama_cpp": "llama_server", "vllm": "vllm_serve", "mlx_lm": "mlx_lm_server"}
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from instances.preflight.help_text import FEWEST_FLAGS, MAX_CHARACTERS, Help, read_help
+from tests.support.paths import DATA
 
-DATA = Path(__file__).parents[2] / "data" / "help"
+DATA = DATA / "help"
 
 
 def listed(name: str) -> Help:

@@ -17,8 +17,9 @@ from instances.models import Instance, StatusChange
 from instances.states import Status
 from instances.supervisor import Supervisor
 from llamactl.config import AppConfig, current
+from tests.support.paths import FAKE_BACKEND
 
-PROGRAM = Path(__file__).parents[2] / "backend_program.py"
+PROGRAM = FAKE_BACKEND
 NODE = "main"
 
 
@@ -182,8 +183,10 @@ def node(
     node = NodeUnderTest()
     monkeypatch.setattr(lifecycle, "wake_node", node.wake)
     # No web process: nothing is in flight but for what has a connection open.
-    monkeypatch.setattr("instances.supervisor.draining.read_reports", lambda client: [])
-    monkeypatch.setattr("instances.supervisor.polling.read_reports", lambda client: [])
+    monkeypatch.setattr("instances.supervisor.controller.drain.read_reports", lambda client: [])
+    monkeypatch.setattr(
+        "instances.supervisor.scheduling.traffic_monitor.read_reports", lambda client: []
+    )
     yield node
     fake_backend()
     node.stop(quickly=True)

@@ -12,7 +12,7 @@ from instances.supervisor import running_supervisor
 from instances.supervisor.bootstep import SupervisorStep
 from keys.secrets import backend_key
 from tests.instances.supervisor.conftest import NodeUnderTest, children
-from tests.instances.supervisor.test_starting import environment_of
+from tests.instances.supervisor.controller.test_start import environment_of
 
 
 def worker(pool: str) -> Any:

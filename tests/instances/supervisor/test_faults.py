@@ -14,9 +14,9 @@ from django.db import IntegrityError, OperationalError, connection
 
 from instances.models import Instance
 from instances.states import Status
-from instances.supervisor import ledger, rows
-from instances.supervisor.rows import steps_between
-from instances.supervisor.supervised import SupervisedInstance
+from instances.supervisor.controller.controller import SupervisedInstance
+from instances.supervisor.state import rows, store
+from instances.supervisor.state.rows import steps_between
 from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
 
 
@@ -42,7 +42,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
         database.reach()
         write(observation)
 
-    monkeypatch.setattr(ledger, "close_old_connections", database.reach)
+    monkeypatch.setattr(store, "close_old_connections", database.reach)
     monkeypatch.setattr(rows, "write", reach_and_write)
     return database
 
@@ -101,7 +101,7 @@ def test_a_supervisor_that_starts_without_a_database_begins_when_it_is_there(
 def test_a_worker_can_end_without_a_database(
     node: NodeUnderTest, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.supervisor.loop.LEDGER_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("instances.supervisor.supervisor.LEDGER_PATIENCE_SECONDS", 0.3)
     node.start()
     node.running()
     database.is_away = True
@@ -186,7 +186,7 @@ class Cursed:
             return original(this, *args, **named)
 
         monkeypatch.setattr(SupervisedInstance, method, broken)
-        monkeypatch.setattr("instances.supervisor.loop.PAUSE_AFTER_ERROR_SECONDS", 0.02)
+        monkeypatch.setattr("instances.supervisor.supervisor.PAUSE_AFTER_ERROR_SECONDS", 0.02)
 
 
 @pytest.mark.parametrize("method", ["step", "_begin_start", "_step_start", "_step_readiness"])
@@ -225,7 +225,7 @@ def test_a_few_mistakes_are_forgiven(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     curse = Cursed(monkeypatch, "_step_readiness")
-    monkeypatch.setattr("instances.supervisor.loop.PAUSE_AFTER_ERROR_SECONDS", 0.2)
+    monkeypatch.setattr("instances.supervisor.supervisor.PAUSE_AFTER_ERROR_SECONDS", 0.2)
     supervised.create("cursed")
     supervised.ask_start("cursed")
     eventually(lambda: curse.tries >= 2)

@@ -119,7 +119,7 @@ def test_a_quick_stop_does_not_wait_for_requests(
     fake_backend: Callable[..., AppConfig],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("instances.supervisor.draining.has_connections", lambda port: True)
+    monkeypatch.setattr("instances.supervisor.controller.drain.has_connections", lambda port: True)
     fake_backend(drain_timeout=60, stop_timeout=60)
     node.start()
     node.running()

@@ -13,8 +13,9 @@ import pytest
 from llamactl import config as config_package
 from llamactl.config import current, explain
 from llamactl.config.explain import redacted
-from llamactl.config.masking import mask_arguments, mask_url
 from llamactl.management.commands.check_config import Command
+from llamactl.masking import mask_arguments, mask_url
+from tests.support.paths import ROOT
 
 from .conftest import Load
 
@@ -210,7 +211,7 @@ def test_main_needs_no_settings(working_directory: Path) -> None:
         "import sys; from llamactl.config.explain import main; code = main([]); "
         "assert 'llamactl.settings' not in sys.modules; sys.exit(code)"
     )
-    root = Path(__file__).parents[3]
+    root = ROOT
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(root), "HOME": str(working_directory), "LLAMACTL_PORT": "x"},

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
+
 pytestmark = pytest.mark.timeout(240)  # several programs a test, each with all of Django
 
-ROOT = Path(__file__).resolve().parents[3]
 Doctor = Callable[..., tuple[int, dict[str, list[dict[str, str]]]]]
 
 

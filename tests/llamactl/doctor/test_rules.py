@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from llamactl.core.locks import acquire
 from llamactl.doctor import backends, broker, database, host, ports, processes, services, storage
 from llamactl.doctor.findings import Finding, Severity, exit_code, summary, to_json, to_lines
 from llamactl.doctor.services import WebFacts, WorkerFacts
-from llamactl.locks import acquire
 
 HERE = Path("/srv/llamactl")
 WELL = storage.DirectoryFacts(HERE, exists=True, free_bytes=2**40, free_files=10**6)

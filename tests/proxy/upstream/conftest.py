@@ -8,8 +8,8 @@ import pytest
 
 from proxy.upstream import Answer, Upstream
 from tests.forwarding.conftest import backend, pytest_asyncio_loop_factories
-from tests.forwarding.wire import RawBackend
 from tests.proxy.conftest import make_target
+from tests.support.wire import RawBackend
 
 __all__ = ["backend", "pytest_asyncio_loop_factories"]
 

@@ -8,8 +8,8 @@ import pytest
 
 from proxy.upstream import BackendError, BrokeOff, Refused, Unanswered
 from proxy.upstream.connection import MAX_HEAD_BYTES, MAX_HEADERS
-from tests.forwarding.wire import OK, RawBackend, Session, eventually
 from tests.proxy.upstream.conftest import Asker
+from tests.support.wire import OK, RawBackend, Session, eventually
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

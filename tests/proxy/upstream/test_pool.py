@@ -9,8 +9,8 @@ import pytest
 from proxy.errors import TooManyOpenFiles
 from proxy.upstream import pool as pools
 from proxy.upstream.pool import Pool
-from tests.forwarding.wire import RawBackend, eventually
 from tests.proxy.upstream.conftest import Asker
+from tests.support.wire import RawBackend, eventually
 
 
 async def test_connection_that_was_used_last_is_taken_first(

@@ -1,0 +1,157 @@
+"""What an operator wants to know of one instance: how it is, why, and what it said last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from instances.logs.files import log_path, tail
+from instances.models import Instance, StatusChange
+from instances.states import DesiredState, Status
+from llamactl.admin.base import duration
+from llamactl.config import current
+from llamactl.core.sanitize import readable
+
+LOG_LINES = 100
+LOG_BYTES = 256 * 1024
+"""Of the log that is read at most; the page asks every two seconds."""
+HISTORY_LENGTH = 20
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an instance failed, all of it safe to show."""
+
+    reason: str
+    details: str
+    exit_code: str
+    log_tail: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the history, all of it safe to show."""
+
+    at: datetime
+    status: str
+    label: str
+    reason: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The state of one instance at one moment."""
+
+    instance: Instance
+    now: datetime
+    facts: tuple[tuple[str, str], ...]
+    warning: str
+    failure: Failure | None
+    history: tuple[Change, ...]
+    log: str
+    log_problem: str
+
+
+def overview(instance: Instance, now: datetime | None = None) -> Overview:
+    """Reads the history and the log file; ``instance`` must have its node loaded."""
+    now = now or timezone.now()
+    log, log_problem = _log(instance)
+    return Overview(
+        instance=instance,
+        now=now,
+        facts=tuple(_facts(instance, now)),
+        warning=_warning(instance, now),
+        failure=_failure(instance.failure),
+        history=tuple(as_change(row) for row in instance.history.all()[:HISTORY_LENGTH]),
+        log=log,
+        log_problem=log_problem,
+    )
+
+
+def as_change(row: StatusChange) -> Change:
+    """A row of the history as it is shown."""
+    return Change(
+        at=row.at,
+        status=row.new,
+        label=str(Status(row.new).label),
+        reason=readable(row.reason),
+        cause=readable(row.cause),
+    )
+
+
+def curl_line(name: str, base_url: str, key: str = "$LLAMACTL_KEY") -> str:
+    """A shell command that asks the instance ``name`` something through llamactl.
+
+    ``base_url`` without a slash at the end. Unless told otherwise the key is a shell variable.
+    """
+    body = {"model": name, "messages": [{"role": "user", "content": "Hello!"}]}
+    lines = [f"curl {base_url}/v1/chat/completions"]
+    if current().auth.require_inference_auth:
+        lines.append(f'-H "Authorization: Bearer {key}"')
+    lines.append("-H 'Content-Type: application/json'")
+    lines.append(f"-d '{json.dumps(body)}'")
+    return " \\\n  ".join(lines)
+
+
+def _facts(instance: Instance, now: datetime) -> list[tuple[str, str]]:
+    facts = [
+        ("Model", readable(instance.summary) or "none"),
+        ("Port", str(instance.port)),
+        ("Node", instance.node.name),
+    ]
+    if instance.pid is not None:
+        facts.append(("Process", str(instance.pid)))
+    if instance.status == Status.RUNNING and instance.ready_at is not None:
+        facts.append(("Ready for", duration(now - instance.ready_at)))
+    elif instance.status == Status.STARTING and instance.started_at is not None:
+        facts.append(("Starting for", duration(now - instance.started_at)))
+    if instance.queue and instance.place_in_queue:
+        reason = readable(str(instance.queue["reason"]))
+        facts.append(("Waits for room", f"{instance.place_in_queue}: {reason}"))
+    if instance.wish_cause:
+        facts.append(("Wished by", readable(instance.wish_cause)))
+    facts.append(("Restarts", str(instance.restarts)))
+    if instance.last_used_at is not None:
+        facts.append(("Last used", f"{duration(now - instance.last_used_at)} ago"))
+    return facts
+
+
+def _warning(instance: Instance, now: datetime) -> str:
+    """What keeps the operator's wish from coming true, or an empty text."""
+    wanted = instance.desired_state == DesiredState.RUNNING
+    settled = wanted == (instance.status == Status.RUNNING) and not instance.has_unseen_wish
+    if settled or instance.node.is_alive(now):
+        return ""
+    return (
+        f"The worker of node {instance.node.name} has sent no heartbeat lately; what you ask for"
+        " happens as soon as it is back."
+    )
+
+
+def _failure(failure: Mapping[str, Any] | None) -> Failure | None:
+    if not failure:
+        return None
+    lines = failure.get("log_tail") or ""
+    exit_code = failure.get("exit_code")
+    return Failure(
+        reason=readable(str(failure.get("reason") or "failed")).replace("_", " "),
+        details=readable(str(failure.get("details") or "")),
+        exit_code="" if exit_code is None else readable(str(exit_code)),
+        log_tail=readable(lines if isinstance(lines, str) else "\n".join(map(str, lines))),
+    )
+
+
+def _log(instance: Instance) -> tuple[str, str]:
+    """The last lines of the log, and why there are none."""
+    path = log_path(current(), instance.name)
+    try:
+        lines = tail(path, LOG_LINES, max_bytes=LOG_BYTES)
+    except OSError as error:
+        return "", f"The log can't be read: {error.strerror or error}"
+    return readable("\n".join(lines)), ""

@@ -1,0 +1,49 @@
+"""By what can the admin's list of instances be narrowed down?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from instances.backends import BACKENDS
+from instances.models import Instance
+from instances.reported_status import reported
+from instances.states import Status
+
+
+class StatusFilter(admin.SimpleListFilter):
+    """By the status that the list shows, which knows of wishes the node has not seen yet."""
+
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(
+        self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]
+    ) -> Iterable[tuple[str, str]]:
+        return [(status.value, str(status.label)) for status in Status]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[Instance]
+    ) -> QuerySet[Instance] | None:
+        value = self.value()
+        return queryset.filter(reported(Status(value))) if value in Status.values else queryset
+
+
+class BackendFilter(admin.SimpleListFilter):
+    title = "backend"
+    parameter_name = "backend"
+
+    def lookups(
+        self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]
+    ) -> Iterable[tuple[str, str]]:
+        return [(kind, backend.title) for kind, backend in BACKENDS.items()]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[Instance]
+    ) -> QuerySet[Instance] | None:
+        value = self.value()
+        return queryset.filter(options__backend_type=value) if value else queryset

@@ -1,0 +1,329 @@
+"""The admin's form of an instance: the options document as fields, and the fields as a document."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanSwitchWidget,
+)
+
+from instances.admin.form_preflight import SAVE_ANYWAY, CheckedForm
+from instances.admin.form_values import (
+    SHORT_OPTIONS,
+    fingerprint,
+    parse_lines,
+    parse_object,
+    to_fields,
+    to_lines,
+    to_value,
+)
+from instances.backends import BACKENDS
+from instances.errors import (
+    InstanceExists,
+    InvalidInstanceName,
+    PortOutOfRange,
+    PortUnavailable,
+    TooManyInstances,
+)
+from instances.models import Instance
+from instances.options import MAX_NAME_LENGTH
+from llamactl.config import current
+from llamactl.core.errors import LlamactlError
+from llamactl.core.sanitize import readable, readable_json
+
+if TYPE_CHECKING:
+    _ModelForm = forms.ModelForm[Instance]
+else:
+    _ModelForm = forms.ModelForm
+
+SHORT_ROWS: tuple[str | tuple[str, ...], ...] = (
+    "model",
+    "hf_repo",
+    ("ctx_size", "gpu_layers"),
+    ("threads", "parallel"),
+    ("batch_size", "flash_attn"),
+    ("tensor_parallel_size", "max_model_len"),
+    "gpu_memory_utilization",
+)
+"""The short options as rows of the form; each backend shows those it has."""
+
+_LABELS = {
+    "model": ("Model", "Path of a model file, or a repository where the backend takes one."),
+    "hf_repo": ("Hugging Face repository", "Downloaded on first start: owner/name:Q4_K_M"),
+    "ctx_size": ("Context size", "Tokens, shared by the parallel slots. Empty: the model's own."),
+    "gpu_layers": ("GPU layers", "How many layers go to the GPU; 0 is none, 999 is all."),
+    "threads": ("Threads", "CPU threads for generation. Empty: chosen by the backend."),
+    "parallel": ("Parallel slots", "Requests that are answered at the same time."),
+    "batch_size": ("Batch size", "Tokens of a prompt that are worked on at once."),
+    "flash_attn": ("Flash attention", "on, off or auto"),
+    "tensor_parallel_size": ("Tensor parallel size", "How many GPUs share the model."),
+    "max_model_len": ("Context size", "Tokens. Empty: the model's own."),
+    "gpu_memory_utilization": ("GPU memory", "Share of a GPU's memory it may use, such as 0.9."),
+}
+
+_LEADING_FIELD = re.compile(r"\W*(?:(?:options|backend_options)\.)?([a-z_]+)")
+
+_DOCKER_CHOICES = (("", "as configured"), ("true", "yes"), ("false", "no"))
+_DOCKER_VALUES: dict[str, bool | None] = {"": None, "true": True, "false": False}
+
+
+class InstanceForm(CheckedForm, _ModelForm):
+    """Builds an options document; ``lifecycle`` judges it.
+
+    On editing, the document starts from the stored one and takes over only what was changed in
+    the form, so that a field which can't show a stored value can't lose it either.
+    """
+
+    name = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget({"maxlength": MAX_NAME_LENGTH, "autofocus": True}),
+        help_text="What requests call it (their “model”). Letters, digits, hyphens, underscores and"
+        " periods.",
+    )
+    start_now = forms.BooleanField(
+        required=False, initial=True, label="Start it now", widget=UnfoldBooleanSwitchWidget()
+    )
+    backend_type = forms.ChoiceField(label="Backend", widget=UnfoldAdminSelectWidget())
+    node = forms.ChoiceField(required=False, widget=UnfoldAdminSelectWidget())
+    port = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget({"inputmode": "numeric"}),
+        help_text="Where the backend listens. Empty: a free one of the configured range.",
+    )
+    further_options = forms.CharField(
+        required=False,
+        strip=False,
+        label="Further backend options",
+        widget=UnfoldAdminTextareaWidget({"rows": 6, "spellcheck": "false"}),
+        help_text='A JSON object, such as {"mlock": true, "extra_args": {"new-flag": "value"}}.'
+        " Names are those of the program's flags, with underscores.",
+    )
+    auto_restart = forms.BooleanField(
+        required=False, label="Restart after a crash", widget=UnfoldBooleanSwitchWidget()
+    )
+    max_restarts = forms.IntegerField(
+        min_value=0, label="Restarts at most", widget=UnfoldAdminIntegerFieldWidget()
+    )
+    restart_delay = forms.IntegerField(
+        min_value=0, label="Restart delay (s)", widget=UnfoldAdminIntegerFieldWidget()
+    )
+    on_demand_start = forms.BooleanField(
+        required=False,
+        label="Start on demand",
+        widget=UnfoldBooleanSwitchWidget(),
+        help_text="A request for it starts it, and waits until it is ready.",
+    )
+    idle_timeout = forms.IntegerField(
+        min_value=0,
+        label="Idle timeout (min)",
+        help_text="Stopped when unused that long; 0: never.",
+        widget=UnfoldAdminIntegerFieldWidget(),
+    )
+    environment = forms.CharField(
+        required=False,
+        strip=False,
+        widget=UnfoldAdminTextareaWidget({"rows": 3, "spellcheck": "false"}),
+        help_text="One NAME=value a line. A value with line breaks goes in double quotes, as in"
+        ' JSON: CERT="first\\nsecond".',
+    )
+    docker_enabled = forms.ChoiceField(
+        required=False,
+        label="Run in Docker",
+        choices=_DOCKER_CHOICES,
+        widget=UnfoldAdminSelectWidget(choices=_DOCKER_CHOICES),
+    )
+    command_override = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget({"spellcheck": "false"}),
+        help_text="Another program than the configured one; not used with Docker.",
+    )
+    group = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="Instances of a group share the limit that group_limits sets for it.",
+    )
+    working_directory = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget({"spellcheck": "false"}),
+        help_text="An absolute path on the node; empty: the data directory. Not for Docker.",
+    )
+    limits = forms.CharField(
+        required=False,
+        strip=False,
+        widget=UnfoldAdminTextareaWidget({"rows": 2, "spellcheck": "false"}),
+        help_text='A JSON object, such as {"nice": 10, "cpus": "0-3", "memory_mb": 8000}; also'
+        " open_files, core_dumps and oom_score_adj. Not for Docker.",
+    )
+    seen = forms.CharField(required=False, widget=forms.HiddenInput())
+
+    class Meta:
+        model = Instance
+        fields: tuple[str, ...] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stored: dict[str, Any] | None = self.instance.options if self.instance.pk else None
+        for name in ("seen",) if self.stored is None else ("name", "start_now", "node"):
+            self.fields.pop(name)
+        for name, (label, help_text) in _LABELS.items():
+            self.fields[name] = forms.CharField(
+                required=False,
+                label=label,
+                help_text=help_text,
+                widget=UnfoldAdminTextInputWidget(
+                    {
+                        "spellcheck": "false",
+                        # Read by instance_form.js, which hides what the chosen backend has not.
+                        "data-backends": " ".join(
+                            kind for kind, names in SHORT_OPTIONS.items() if name in names
+                        ),
+                    }
+                ),
+            )
+        self._offer_choices()
+        self.initial = {**self._shown(), **self.initial}
+
+    # -- document → fields ------------------------------------------------------------------------
+
+    def _offer_choices(self) -> None:
+        config = current()
+        if isinstance(kinds := self.fields.get("backend_type"), forms.ChoiceField):
+            kinds.choices = [(kind, backend.title) for kind, backend in BACKENDS.items()]
+        if isinstance(node := self.fields.get("node"), forms.ChoiceField):
+            node.choices = [(name, name) for name in sorted({config.local_node, *config.nodes})]
+
+    def _shown(self) -> dict[str, object]:
+        """The initial values: the stored document as fields, or else the config's defaults."""
+        if self.stored is None:
+            config = current()
+            defaults = config.instances
+            return {
+                "backend_type": next(iter(BACKENDS)),
+                "node": config.local_node,
+                "auto_restart": defaults.default_auto_restart,
+                "max_restarts": defaults.default_max_restarts,
+                "restart_delay": defaults.default_restart_delay,
+                "on_demand_start": defaults.default_on_demand_start,
+                "idle_timeout": defaults.default_idle_timeout,
+            }
+        document = self.stored
+        docker = document.get("docker_enabled")
+        return {
+            "backend_type": document["backend_type"],
+            "auto_restart": document["auto_restart"],
+            "max_restarts": document["max_restarts"],
+            "restart_delay": document["restart_delay"],
+            "on_demand_start": document["on_demand_start"],
+            "idle_timeout": document["idle_timeout"],
+            "environment": to_lines(document.get("environment", {})),
+            "docker_enabled": "" if docker is None else str(docker).lower(),
+            "command_override": readable(document.get("command_override", "")),
+            "group": readable(document.get("group", "")),
+            "working_directory": readable(document.get("working_directory", "")),
+            "limits": readable_json(limits) if (limits := document.get("limits")) else "",
+            "seen": fingerprint(document),
+            **to_fields(document["backend_type"], document["backend_options"]),
+        }
+
+    # -- fields → document ------------------------------------------------------------------------
+
+    def clean_further_options(self) -> dict[str, object]:
+        return parse_object(self.cleaned_data["further_options"])
+
+    def clean_limits(self) -> dict[str, object]:
+        return parse_object(self.cleaned_data["limits"])
+
+    def clean_environment(self) -> dict[str, str]:
+        return parse_lines(self.cleaned_data["environment"])
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        further = cleaned.get("further_options")
+        for name in (*SHORT_OPTIONS.get(cleaned.get("backend_type", ""), ()), "port"):
+            if further and name in further and cleaned.get(name):
+                self.add_error(
+                    "further_options", f"{name} is also a field above; say it in one place"
+                )
+        if self.stored is not None and cleaned.get("seen") != fingerprint(self.stored):
+            self.add_error(
+                None,
+                "Somebody changed this instance while you were editing it; open the page again to"
+                " see how it is now",
+            )
+        if self.refusal is not None:
+            self.add_refusal(self.refusal)
+        self.add_findings()
+        return cleaned
+
+    def _post_clean(self) -> None:
+        """Not the model's own checks: ``lifecycle`` has the rules and says them better."""
+
+    def changes_options(self) -> bool:
+        """Whether an edit changes anything; if not, a running instance needs no restart."""
+        return bool(set(self.changed_data) - {"seen", SAVE_ANYWAY})
+
+    def to_document(self) -> dict[str, object]:
+        """The options document that was asked for; call it on a valid form."""
+        cleaned = self.cleaned_data
+        changed = set(self.changed_data) if self.stored is not None else set(self.fields)
+        document: dict[str, object] = dict(self.stored or {})
+        for name in (
+            "backend_type",
+            "auto_restart",
+            "max_restarts",
+            "restart_delay",
+            "on_demand_start",
+            "idle_timeout",
+            "environment",
+            "command_override",
+            "group",
+            "working_directory",
+            "limits",
+        ):
+            if name in changed:
+                document[name] = cleaned[name]
+        if "docker_enabled" in changed:
+            document["docker_enabled"] = _DOCKER_VALUES[cleaned["docker_enabled"]]
+        if "node" in changed and cleaned.get("node"):
+            document["nodes"] = [cleaned["node"]]
+        if changed & {"backend_type", "further_options", "port", *_LABELS}:
+            document["backend_options"] = self._backend_options()
+        return document
+
+    def _backend_options(self) -> dict[str, object]:
+        cleaned = self.cleaned_data
+        options: dict[str, object] = dict(cleaned["further_options"])
+        for name in (*SHORT_OPTIONS.get(cleaned["backend_type"], ()), "port"):
+            if text := cleaned.get(name):
+                options[name] = to_value(name, text)
+        return options
+
+    # -- refusals ---------------------------------------------------------------------------------
+
+    def refused_field(self, error: LlamactlError) -> str | None:
+        if isinstance(error, InvalidInstanceName | InstanceExists):
+            return "name"
+        if isinstance(error, PortOutOfRange | PortUnavailable):
+            return "port"
+        if isinstance(error, TooManyInstances):
+            return None
+        named = super().refused_field(error)
+        if named is None:
+            # Only where the message is put depends on its wording, never what is done about it.
+            match = _LEADING_FIELD.match(error.details)
+            named = match[1] if match else None
+        if named == "backend_options" or (named and named not in self.fields and self._says(named)):
+            return "further_options"
+        return named
+
+    def _says(self, option: str) -> bool:
+        further = self.cleaned_data.get("further_options")
+        return isinstance(further, Mapping) and option in further

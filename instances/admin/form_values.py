@@ -1,0 +1,152 @@
+"""How are an instance's options written into the fields of a form, and read from them again?"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+
+from django.forms import ValidationError
+
+from instances.options import MAX_NAME_LENGTH
+from llamactl.core.sanitize import is_plain, readable_json
+
+SHORT_OPTIONS: dict[str, tuple[str, ...]] = {
+    "llama_cpp": (
+        "model",
+        "hf_repo",
+        "ctx_size",
+        "gpu_layers",
+        "threads",
+        "parallel",
+        "batch_size",
+        "flash_attn",
+    ),
+    "vllm": ("model", "tensor_parallel_size", "max_model_len", "gpu_memory_utilization"),
+    "mlx_lm": ("model",),
+}
+"""Backend type → the options that have a field of their own; all others are in the JSON field."""
+
+TEXT_OPTIONS = frozenset({"model", "hf_repo"})
+"""Short options that stay text even where they look like a number."""
+
+_INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_DECIMAL = re.compile(r"-?[0-9]{1,9}\.[0-9]{1,9}", re.ASCII)
+_LINE_BREAK = re.compile(r"\r\n?|\n")
+
+
+def to_fields(backend_type: str, options: Mapping[str, object]) -> dict[str, str]:
+    """Backend options as form texts: short options by name, the rest in ``further_options``.
+
+    ``to_value`` and ``parse_object`` bring exactly the same options back; what a line of text
+    could not carry unchanged is left to the JSON.
+    """
+    fields: dict[str, str] = {}
+    rest: dict[str, object] = {}
+    short = {*SHORT_OPTIONS.get(backend_type, ()), "port"}
+    for name, value in options.items():
+        text = _to_text(name, value) if name in short else None
+        if text is None:
+            rest[name] = value
+        else:
+            fields[name] = text
+    fields["further_options"] = readable_json(rest) if rest else ""
+    return fields
+
+
+def to_value(name: str, text: str) -> int | float | str:
+    """What a short field's text says: a number where it is one and the option may be one."""
+    if name not in TEXT_OPTIONS:
+        if _INTEGER.fullmatch(text):
+            return int(text)
+        if _DECIMAL.fullmatch(text):
+            return float(text)
+    return text
+
+
+def _to_text(name: str, value: object) -> str | None:
+    """The text that ``to_value`` reads as ``value``; None where there is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    text = str(value)
+    if not text or not is_plain(text):
+        return None
+    back = to_value(name, text)
+    return text if back == value and type(back) is type(value) else None
+
+
+def to_lines(environment: Mapping[str, str]) -> str:
+    """Variables as ``NAME=value`` lines, quoted as JSON where a plain line would not do."""
+    return "\n".join(f"{name}={_to_line(value)}" for name, value in environment.items())
+
+
+def _to_line(value: str) -> str:
+    return value if is_plain(value) and not value.startswith('"') else readable_json(value)
+
+
+def parse_lines(text: str) -> dict[str, str]:
+    """The inverse of ``to_lines``; blank lines are skipped. Raises ValidationError."""
+    environment: dict[str, str] = {}
+    for number, line in enumerate(_LINE_BREAK.split(text), start=1):
+        if not line.strip():
+            continue
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if not equals:
+            raise ValidationError(f"line {number}: write NAME=value")
+        if name in environment:
+            raise ValidationError(f"line {number}: {name[:80]} was set before")
+        if value.startswith('"'):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise ValidationError(
+                    f'line {number}: a value that begins with " must be a JSON string'
+                ) from None
+        environment[name] = value
+    return environment
+
+
+def parse_object(text: str) -> dict[str, object]:
+    """A JSON object; blank text is an empty one. Raises ValidationError that says what is wrong."""
+    if not text.strip():
+        return {}
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValidationError("nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValidationError(
+            f"no valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        ) from None
+    except ValueError as error:
+        raise ValidationError(f"no valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValidationError('must be a JSON object: {"option": value}')
+    return value
+
+
+def fingerprint(document: Mapping[str, object]) -> str:
+    """Tells two versions of an options document apart."""
+    text = json.dumps(document, sort_keys=True)
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def suggested_name(fields: Mapping[str, str]) -> str:
+    """An instance name made of the model's: the file's stem, or the repository's last part."""
+    source = fields.get("model") or fields.get("hf_repo") or ""
+    last = re.split(r"[\\/]", source.partition(":")[0].rstrip("/\\"))[-1].removesuffix(".gguf")
+    return re.sub(r"[^a-zA-Z0-9._-]+", "-", last).strip("-.")[:MAX_NAME_LENGTH]
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:80]!r} is there twice")
+    return value
+
+
+def _no_constant(constant: str) -> object:
+    raise ValueError(f"{constant} is no JSON number")

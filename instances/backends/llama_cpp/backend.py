@@ -1,0 +1,117 @@
+"""llama.cpp's llama-server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from instances.backends.base import Backend, last_part, text_option
+from instances.backends.command_line import Programs
+from instances.backends.flags import FlagTable
+from instances.backends.llama_cpp.flags import LLAMA_CPP_FLAGS
+from instances.backends.path_options import DIRECTORY, FILE, gguf
+
+_MODEL_SOURCES = ("model", "hf_repo", "model_url", "docker_repo")
+_MODEL_PRESETS = tuple(
+    flag.name
+    for flag in LLAMA_CPP_FLAGS
+    if flag.name.endswith(("_default", "_spec")) and flag.name != "spec_default"
+)
+"""``gpt_oss_20b_default`` and its like: one flag that names a model and its settings."""
+
+_PATHS = {
+    # With another source, --model is where the download goes.
+    "model": gguf(unless=(*_MODEL_SOURCES[1:], *_MODEL_PRESETS)),
+    "model_draft": gguf(unless=("hf_repo_draft",)),
+    "model_vocoder": gguf(unless=("hf_repo_v",)),
+    "mmproj": gguf(unless=("mmproj_url",)),
+    "lora": gguf(commas=True),
+    "lora_scaled": gguf(commas=True, scaled=True),
+    "control_vector": gguf(commas=True),
+    "control_vector_scaled": gguf(commas=True, scaled=True),
+    **dict.fromkeys(
+        (
+            *("chat_template_file", "grammar_file", "json_schema_file", "lookup_cache_static"),
+            *("api_key_file", "ssl_key_file", "ssl_cert_file"),
+            *("models_preset", "mcp_servers_config", "webui_config_file"),
+        ),
+        FILE,
+    ),
+    **dict.fromkeys(
+        ("models_dir", "media_path", "path", "slot_save_path", "video_ffmpeg_dir"), DIRECTORY
+    ),
+}
+
+
+class LlamaCpp(Backend):
+    """llama-server serves one model, or (router mode) whatever models it is asked for."""
+
+    type = "llama_cpp"
+    config_key = "llama_cpp"
+    config_name = "llama-cpp"
+    title = "llama.cpp"
+    default_command = "llama-server"
+    install_hint = "install llama.cpp"
+    has_embedded_server = True
+    is_llama_server = True
+    table = FlagTable(LLAMA_CPP_FLAGS, equals=False)
+    programs = Programs(
+        commands=(
+            ("llama-server",),
+            ("llama", "serve"),
+            ("llama", "server"),
+            ("server",),  # its name until June 2024
+        )
+    )
+    paths = _PATHS
+    secret_variables = {"hf_token": "HF_TOKEN"}
+
+    def launch_options(
+        self, options: Mapping[str, object], *, instance_name: str, host: str, port: int
+    ) -> dict[str, object]:
+        """As for all backends, and the instance's name as the model's unless it has one.
+
+        Without it llama-server would answer with the path of the model's file.
+        """
+        launched = super().launch_options(
+            options, instance_name=instance_name, host=host, port=port
+        )
+        if not is_router(launched):
+            launched.setdefault("alias", instance_name)
+        return launched
+
+    def key_environment(self, key: str) -> dict[str, str]:
+        return {"LLAMA_API_KEY": key}
+
+    def operator_key(self, options: Mapping[str, object]) -> str | None:
+        # llama-server takes several with commas between them; one is enough to be let in.
+        return text_option(options, "api_key").partition(",")[0].strip() or None
+
+    def served_model(self, options: Mapping[str, object], instance_name: str) -> str | None:
+        if is_router(options):
+            return None
+        return text_option(options, "alias").partition(",")[0].strip() or instance_name
+
+    def model_path(self, options: Mapping[str, object]) -> str | None:
+        return text_option(options, "model") or None
+
+    def summary(self, options: Mapping[str, object]) -> str:
+        if model := text_option(options, "model"):
+            return last_part(model)
+        if repository := text_option(options, "hf_repo"):
+            file = text_option(options, "hf_file")
+            return f"{repository} {last_part(file)}" if file else repository
+        if url := text_option(options, "model_url"):
+            return last_part(url)
+        if repository := text_option(options, "docker_repo"):
+            return repository
+        for preset in _MODEL_PRESETS:
+            if options.get(preset) is True:
+                return preset.replace("_", "-")
+        if directory := text_option(options, "models_dir"):
+            return f"router: {directory}"
+        return "router"
+
+
+def is_router(options: Mapping[str, object]) -> bool:
+    """Whether no model is set: then llama-server starts as a router that loads models by name."""
+    return not any(options.get(name) for name in (*_MODEL_SOURCES, *_MODEL_PRESETS))

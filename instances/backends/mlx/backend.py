@@ -1,0 +1,80 @@
+"""mlx-lm's server, for Apple's GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from instances.backends.base import Backend, last_part, looks_like_path, text_option
+from instances.backends.command_line import Programs
+from instances.backends.flags import FlagTable, boolean, integer, json_text, number, text
+from instances.backends.path_options import DIRECTORY, DIRECTORY_OR_NAME
+
+MLX_FLAGS = (
+    text("model"),
+    text("adapter_path"),
+    text("host"),
+    integer("port", low=0, high=65535),
+    text("allowed_origins", commas=True),
+    text("draft_model"),
+    integer("num_draft_tokens"),
+    boolean("trust_remote_code"),
+    text("log_level"),
+    text("chat_template", prose=True),
+    boolean("use_default_chat_template"),
+    number("temp"),
+    number("top_p"),
+    integer("top_k"),
+    number("min_p"),
+    integer("max_tokens"),
+    json_text("chat_template_args"),
+    integer("decode_concurrency"),
+    integer("prompt_concurrency"),
+    integer("prefill_step_size"),
+    integer("prompt_cache_size"),
+    text("prompt_cache_bytes"),  # "2GB"
+    integer("kv_bits"),
+    integer("kv_group_size"),
+    integer("quantized_kv_start"),
+    boolean("pipeline"),
+)
+"""From ``mlx_lm/server.py``."""
+
+
+class Mlx(Backend):
+    """mlx_lm.server. It has no API keys, and does not run in a container."""
+
+    type = "mlx_lm"
+    config_key = "mlx"
+    config_name = "mlx"
+    title = "MLX"
+    default_command = "mlx_lm.server"
+    install_hint = "install mlx-lm (pip install mlx-lm)"
+    # Its server did everything on one thread for a long time.
+    answers_health_while_busy = False
+    table = FlagTable(MLX_FLAGS, equals=True)
+    paths = {
+        "model": DIRECTORY_OR_NAME,
+        "draft_model": DIRECTORY_OR_NAME,
+        "adapter_path": DIRECTORY,
+    }
+    programs = Programs(
+        commands=(("mlx_lm.server",), ("mlx_lm", "server")),
+        modules=(("mlx_lm.server",), ("mlx_lm", "server")),
+    )
+
+    def served_model(self, options: Mapping[str, object], instance_name: str) -> str | None:
+        model = text_option(options, "model")
+        if model and text_option(options, "adapter_path"):
+            # Asked for by its name, the server would load the model again without the adapter.
+            return "default_model"
+        return model or None
+
+    def model_path(self, options: Mapping[str, object]) -> str | None:
+        model = text_option(options, "model")
+        return model if looks_like_path(model) else None
+
+    def summary(self, options: Mapping[str, object]) -> str:
+        model = text_option(options, "model")
+        if not model:
+            return "models by name"
+        return last_part(model) if looks_like_path(model) else model

@@ -1,0 +1,86 @@
+"""vLLM's OpenAI-compatible server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from instances.backends.base import Backend, last_part, looks_like_path, text_option
+from instances.backends.command_line import Programs
+from instances.backends.flags import FlagTable, Setting
+from instances.backends.path_options import (
+    DIRECTORY,
+    DIRECTORY_OR_NAME,
+    FILE,
+    FILE_OR_NAME,
+    MODEL_OR_NAME,
+)
+from instances.backends.vllm.flags import VLLM_FLAGS
+
+
+class Vllm(Backend):
+    """``vllm serve``; ``serve`` itself is in the config's ``args``."""
+
+    type = "vllm"
+    config_key = "vllm"
+    config_name = "vllm"
+    title = "vLLM"
+    default_command = "vllm"
+    install_hint = "install vLLM (pip install vllm)"
+    table = FlagTable(VLLM_FLAGS, equals=True)
+    programs = Programs(
+        commands=(("vllm", "serve"), ("serve",), ("vllm",)),
+        modules=(
+            ("vllm.entrypoints.openai.api_server",),
+            ("vllm.entrypoints.cli.main", "serve"),
+        ),
+        need_flags=frozenset({("vllm",)}),
+    )
+    paths = {
+        "model": MODEL_OR_NAME,
+        "tokenizer": DIRECTORY_OR_NAME,
+        "chat_template": FILE_OR_NAME,
+        "generation_config": DIRECTORY_OR_NAME,
+        "config": FILE,
+        "ssl_keyfile": FILE,
+        "ssl_certfile": FILE,
+        "ssl_ca_certs": FILE,
+        "allowed_local_media_path": DIRECTORY,
+    }
+    help_flags = ("--help=all", "--help")  # alone the second prints the names of groups
+    secret_variables = {"hf_token": "HF_TOKEN"}
+
+    def _flag_args(self, options: dict[str, Setting], *, docker: bool) -> list[str]:
+        """The model comes first, without its flag: ``vllm serve`` is about to drop ``--model``.
+
+        Images differ in what they start (``vllm serve``, or in older ones the server's module,
+        which knows the flag only), so a container gets the flag, which both understand.
+        """
+        model = options.get("model")
+        if docker or not isinstance(model, str) or model.startswith("-"):
+            return self.table.argv(options)
+        others = {name: value for name, value in options.items() if name != "model"}
+        return [model, *self.table.argv(others)]
+
+    def key_environment(self, key: str) -> dict[str, str]:
+        return {"VLLM_API_KEY": key}
+
+    def operator_key(self, options: Mapping[str, object]) -> str | None:
+        keys = options.get("api_key")
+        # The variable holds one key, and one is enough to be let in.
+        return keys[0] if isinstance(keys, list) and keys else None
+
+    def served_model(self, options: Mapping[str, object], instance_name: str) -> str | None:
+        names = options.get("served_model_name")
+        if isinstance(names, list) and names:
+            return str(names[0])
+        return text_option(options, "model") or None
+
+    def model_path(self, options: Mapping[str, object]) -> str | None:
+        model = text_option(options, "model")
+        return model if looks_like_path(model) else None
+
+    def summary(self, options: Mapping[str, object]) -> str:
+        model = text_option(options, "model")
+        if not model:
+            return text_option(options, "config") or "no model set"
+        return last_part(model) if looks_like_path(model) else model

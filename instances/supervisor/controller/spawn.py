@@ -1,0 +1,203 @@
+"""What does it take to start an instance's process, and what can go wrong with it?"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from django.utils import timezone
+
+from instances.backends import Launch, backend_for, build_launch, effective_api_key
+from instances.backends.base import LOOPBACK
+from instances.backends.environment import clean_environment
+from instances.backends.exit_reasons import FailureReason
+from instances.limits import Limits
+from instances.logs import files
+from instances.options import InstanceOptions, stored_options
+from instances.supervisor.command_shown import shown_command
+from instances.supervisor.controller.restart_policy import RestartPolicy
+from instances.supervisor.failure import TAIL_BYTES, TAIL_LINES, Failure, refusal, spawn_failure
+from instances.supervisor.process.pidfd import Marker, Process, spawn
+from instances.supervisor.process.resource_limits import CannotConfine, start_confined
+from instances.supervisor.state.rows import Row
+from llamactl.config import AppConfig
+from llamactl.core.errors import LlamactlError
+
+logger = logging.getLogger(__name__)
+
+
+class LaunchFailed(Exception):
+    """There is no process, and nothing is left of the try."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.details)
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an instance is started and where it will answer; nothing has happened yet."""
+
+    instance: str
+    launch: Launch
+    log: Path
+    bind_host: str
+    """The address its port must be free at."""
+    directory: str = ""
+    """Where it runs; empty is the data directory."""
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where and how a backend is asked whether it is ready."""
+
+    origin: str
+    health_paths: tuple[str, ...]
+    key: str
+
+
+def parse(row: Row) -> InstanceOptions:
+    """The row's options. Raises LaunchFailed for a document that can't be read."""
+    try:
+        return stored_options(row.options)
+    except (KeyError, TypeError, ValueError, LlamactlError) as error:
+        raise LaunchFailed(
+            Failure(FailureReason.BAD_FLAG, f"the saved options can't be read: {error!r}")
+        ) from error
+
+
+def endpoint(row: Row, derived_key: str) -> Endpoint:
+    """Where this node reaches the backend of ``row``. Raises LaunchFailed."""
+    options = parse(row)
+    backend = backend_for(options.backend_type)
+    host = backend.connect_host(options.backend_options)
+    origin = f"http://{f'[{host}]' if ':' in host else host}:{row.port}"
+    return Endpoint(origin, backend.health_paths, effective_api_key(options, derived_key))
+
+
+def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:
+    """What to start for ``row``. Raises LaunchFailed."""
+    options = parse(row)
+    try:
+        launch = launch_for(row.name, options, row.port, config, derived_key)
+    except LlamactlError as error:
+        raise LaunchFailed(refusal(error)) from error
+    bind_host = str(options.backend_options.get("host") or LOOPBACK)
+    directory, limits = options.working_directory, options.limits
+    if launch.container_name and (directory or limits.to_document()):
+        # They would be docker's client's, and not those of what runs in the container.
+        logger.warning(
+            "limits and working_directory do nothing for a container; see docker's arguments",
+            extra={"instance": row.name},
+        )
+        directory, limits = "", Limits()
+    log = files.log_path(config, row.name)
+    return Plan(row.name, launch, log, bind_host, directory, limits)
+
+
+def launch_for(
+    name: str,
+    options: InstanceOptions,
+    port: int,
+    config: AppConfig,
+    derived_key: str,
+    *,
+    which: Callable[..., str | None] = shutil.which,
+) -> Launch:
+    """What is started for an instance of this node with these options.
+
+    Raises ExecutableNotFound, InvalidBackendOptions.
+    """
+    return build_launch(
+        instance_name=name,
+        options=options,
+        config=getattr(config.backends, backend_for(options.backend_type).config_key),
+        host=LOOPBACK,
+        port=port,
+        api_key=derived_key,
+        which=which,
+    )
+
+
+def executed(launch: Launch) -> tuple[str, ...]:
+    """The arguments as the system gets them.
+
+    The working directory is ours; a program that was named relative to the worker's is meant there.
+    """
+    return (os.path.abspath(launch.argv[0]), *launch.argv[1:])
+
+
+def working_directory(options: InstanceOptions, config: AppConfig) -> Path:
+    """Where it is started, and what relative paths in its options are relative to."""
+    return Path(options.working_directory or config.data_dir)
+
+
+def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Process:
+    """Start the process, marked as ``instance`` of ``node``. Raises LaunchFailed."""
+    launch = plan.launch
+    if plan.directory and not os.path.isdir(plan.directory):
+        details = f"working_directory {plan.directory} is no directory on this node"
+        raise LaunchFailed(Failure(FailureReason.BAD_FLAG, details))
+    argv = executed(launch)
+    marker = Marker(node, instance, uuid.uuid4().hex, launch.container_name or "")
+    try:
+        log = files.open_log(plan.log, create_directory=config.instances.auto_create_dirs)
+    except OSError as error:
+        raise LaunchFailed(spawn_failure("its log can't be opened", error)) from error
+    try:
+        _write_started(log, plan.instance)
+        process = start_confined(
+            plan.limits,
+            lambda: spawn(
+                argv,
+                environment=clean_environment(os.environ) | launch.environment,
+                marker=marker,
+                directory=Path(plan.directory or config.data_dir),
+                log=log,
+            ),
+        )
+    except CannotConfine as error:
+        raise LaunchFailed(Failure(FailureReason.BAD_FLAG, str(error))) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
+        raise LaunchFailed(spawn_failure(f"{argv[0]} can't be started", error)) from error
+    finally:
+        os.close(log)
+    logger.info(
+        "process %d: %s", process.pid, shown_command(launch.argv), extra={"instance": plan.instance}
+    )
+    return process
+
+
+def _write_started(log: int, name: str) -> None:
+    """Mark where the launch begins; a disk that is full of logs must not keep it from running."""
+    try:
+        files.write_started(log, name, timezone.localtime())
+    except OSError as error:
+        logger.warning("its log can't be written to: %s", error, extra={"instance": name})
+
+
+def close_log(name: str, config: AppConfig) -> list[str]:
+    """Mark the end of a launch in the instance's log; returns its last lines."""
+    path = files.log_path(config, name)
+    found: list[str] = []
+    try:
+        found = files.tail_of_launch(path, name, TAIL_LINES, max_bytes=TAIL_BYTES)
+        files.write_stopped(path, name, timezone.localtime())
+    except OSError as error:
+        logger.warning("its log can't be used: %s", error, extra={"instance": name})
+    return found
+
+
+def restart_policy(row: Row) -> RestartPolicy:
+    """What the operator said about restarts; none, where that can't be read."""
+    try:
+        options = parse(row)
+    except LaunchFailed:
+        return RestartPolicy(auto_restart=False, max_restarts=0, delay_seconds=0.0)
+    return RestartPolicy(options.auto_restart, options.max_restarts, options.restart_delay)

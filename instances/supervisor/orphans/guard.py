@@ -1,0 +1,171 @@
+"""Who ends the node's backends if this worker ends and none comes back?
+
+The orphan guard, a process of its own. Here is the supervisor's side of it: one is started as soon
+as there are backends, another in its place if it dies, and none is kept where there is nothing to
+guard.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from instances.backends.environment import clean_environment
+from instances.supervisor.context import NEVER
+from instances.supervisor.orphans import program
+from instances.supervisor.process.pidfd import Marker, Process, read_stat
+from llamactl.config import AppConfig
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = Path(program.__file__)
+RESTART_SECONDS = 5.0
+QUIET_SECONDS = 10.0
+"""How long a guard is kept that has nothing to guard: a restart is no reason to change it."""
+MOST_LOG_BYTES = 1024 * 1024
+
+Backends = frozenset[tuple[int, int]]
+"""Pid and start time of each."""
+
+
+class OrphanGuard:
+    """The guard of one node. Used on the supervisor's thread, while that holds the node's lock."""
+
+    def __init__(
+        self,
+        config: AppConfig,
+        lock_path: Path,
+        *,
+        watch: Callable[[Process, Callable[[], None]], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.due = 0.0
+        self._config = config
+        self._lock_path = lock_path
+        self._orders_path = lock_path.with_suffix(".guard")
+        self._log_path = lock_path.with_suffix(".guard.log")
+        self._watch = watch
+        self._clock = clock
+        self._process: Process | None = None
+        self._token = ""
+        self._written: tuple[str, Backends] | None = None
+        self._retry_at = 0.0
+        self._quiet_since: float | None = None
+
+    def step(self, now: float, backends: Iterable[tuple[int, int] | None]) -> None:
+        """Have a guard as long as there are backends, and tell it which they are.
+
+        The first orders dismiss the guard of the worker before.
+        """
+        self.due = NEVER
+        if self._config.instances.orphan_grace == 0 or now < self._retry_at:
+            self.due = self._retry_at or NEVER
+            return
+        self._retry_at = 0.0
+        guarded = frozenset(each for each in backends if each is not None)
+        try:
+            if guarded:
+                self._quiet_since = None
+                if self._process is None:
+                    self._start(guarded)
+            elif self._process is not None:
+                self._step_quiet(now)
+            self._order(guarded)
+        except OSError as error:
+            logger.warning("the backends have no orphan guard: %s", error)
+            self._retry_at = self.due = now + RESTART_SECONDS
+
+    def close(self, backends: Iterable[tuple[int, int] | None]) -> None:
+        """The supervision ends; a guard stays if backends do."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        guarded = frozenset(each for each in backends if each is not None)
+        if guarded:
+            with suppress(OSError):
+                self._order(guarded)
+            process.close()
+        else:
+            # We have the node's lock, so it does nothing but wait.
+            process.signal_group(signal.SIGKILL)
+            process.bury()
+
+    def _step_quiet(self, now: float) -> None:
+        if self._quiet_since is None:
+            self._quiet_since = now
+        self.due = self._quiet_since + QUIET_SECONDS
+        if now >= self.due:
+            self._token = ""
+            self.due = NEVER
+
+    def _start(self, guarded: Backends) -> None:
+        token = uuid.uuid4().hex
+        self._token = token
+        self._order(guarded)
+        limits = self._config.instances
+        log = self._open_log()
+        try:
+            child = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", str(PROGRAM)),
+                    *(str(self._lock_path), str(self._orders_path), token),
+                    *(f"{limits.orphan_grace:g}", f"{limits.stop_timeout:g}"),
+                    shutil.which("docker") or "",
+                ],
+                env=clean_environment(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                umask=0o077,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        pidfd = os.pidfd_open(child.pid)
+        child.returncode = 0  # the pidfd is the handle, as of a backend (``process.spawn``)
+        stat = read_stat(child.pid)
+        nobody = Marker(node="", instance="", launch="")
+        self._process = Process(child.pid, stat.started_ticks if stat else 0, pidfd, nobody)
+        self._watch(self._process, self._on_exit)
+        logger.info("orphan guard: process %d", child.pid)
+
+    def _on_exit(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        exit_code = process.bury()
+        self._quiet_since = None
+        self.due = 0.0
+        if self._token:
+            logger.warning("the orphan guard ended (%s); starting another", exit_code)
+            # Not at once: one that can't start at all would be started all the time.
+            self._retry_at = self.due = self._clock() + RESTART_SECONDS
+
+    def _order(self, guarded: Backends) -> None:
+        """Write the orders, if they are new. Complete or not at all. Raises OSError."""
+        orders = (self._token, guarded)
+        if orders == self._written:
+            return
+        draft = self._orders_path.with_suffix(".guard.new")
+        lines = [self._token or "-", *(f"{pid} {ticks}" for pid, ticks in sorted(guarded))]
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write("\n".join(lines) + "\n")
+        draft.replace(self._orders_path)
+        self._written = orders
+
+    def _open_log(self) -> int:
+        with suppress(FileNotFoundError):
+            if self._log_path.stat().st_size > MOST_LOG_BYTES:
+                self._log_path.replace(self._log_path.with_suffix(".log.1"))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        return os.open(self._log_path, flags, 0o600)

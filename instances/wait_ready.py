@@ -1,0 +1,65 @@
+"""Is the process that was asked for ready, and if it never will be, why?
+
+For callers that can only look at the database: the API. The proxy waits on its routing table.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from django.utils import timezone
+
+from instances import lifecycle
+from instances.desired_state import is_ready
+from instances.errors import BackendStartTimeout
+from instances.models import Instance
+from nodes.models import Node
+
+_POLL_SECONDS = 0.2
+_RETRY_AFTER_SECONDS = 5
+
+
+def wait_until_ready(
+    name: str,
+    generation: int,
+    timeout_seconds: float,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> Instance:
+    """The instance, once the process of ``generation`` (or a later one) is ready to answer.
+
+    Looks at the row at least once, so a timeout of 0 asks "is it ready?".
+
+    Raises BackendStartFailed (with the reason), BackendStartTimeout (it is still loading),
+    InstanceNotRunning (it was stopped meanwhile) or InstanceNotFound (deleted meanwhile).
+    """
+    deadline = now() + timeout_seconds
+    while True:
+        instance = lifecycle.get(name)
+        if is_ready(instance, generation):
+            return instance
+        remaining = deadline - now()
+        if remaining <= 0:
+            raise _timeout(instance, timeout_seconds)
+        sleep(min(_POLL_SECONDS, remaining))
+
+
+def _timeout(instance: Instance, timeout_seconds: float) -> BackendStartTimeout:
+    node = instance.node
+    queue = instance.queue
+    if queue and instance.place_in_queue:
+        outlook = f"it waits for room, {instance.place_in_queue}: {queue['reason']}"
+    elif node.kind == Node.Kind.WORKER and not node.is_alive(timezone.now()):
+        outlook = f"the worker of node {node.name} has not reported lately: is it running?"
+    else:
+        outlook = "it goes on starting, GET it to see how far it is"
+    return BackendStartTimeout(
+        f"instance {instance.name} is still {instance.reported_status.value} after"
+        f" {timeout_seconds:g} s; {outlook}",
+        reason="timeout",
+        exit_code=None,
+        log_tail=[],
+        retry_after=_RETRY_AFTER_SECONDS,
+    )

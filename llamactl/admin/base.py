@@ -1,0 +1,137 @@
+"""What the admin pages of instances, keys and nodes have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from django.contrib import messages
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from llamactl.core.errors import LlamactlError
+
+M = TypeVar("M", bound=Model)
+
+if TYPE_CHECKING:
+    from django.contrib.admin import ModelAdmin as ThemedAdmin
+    from django.forms import BaseForm, ModelForm
+else:
+    from unfold.admin import ModelAdmin
+
+    BaseForm = object
+
+    class ThemedAdmin(ModelAdmin):
+        """unfold's ModelAdmin, with the type parameter that type checkers ask for."""
+
+        def __class_getitem__(cls, model):
+            return cls
+
+
+class RefusableForm(BaseForm):
+    """A form that can show why the domain function refused what was submitted."""
+
+    refusal: LlamactlError | None = None
+
+    def add_refusal(self, error: LlamactlError) -> None:
+        """Put the error next to the field it is about, or else at the top of the form."""
+        field = self.refused_field(error)
+        self.add_error(field if field in self.fields else None, error.details)
+
+    def refused_field(self, error: LlamactlError) -> str | None:
+        """The name of the form field that ``error`` is about, where it says so."""
+        field = error.extra.get("field")
+        return field if isinstance(field, str) else None
+
+
+class _RefusedRequest(HttpRequest):
+    """A POST that ``save_model`` answered with ``refusal``."""
+
+    refusal: LlamactlError
+
+
+MAX_SEARCH_WORDS = 20
+"""Each becomes a condition of its own, and SQLite takes no more than 1,000 of them."""
+
+
+class DomainAdmin(ThemedAdmin[M]):
+    """Pages of a model whose rules live in a domain module that raises LlamactlError.
+
+    Saving calls the domain function inside Django's transaction. Its refusal rolls that back, and
+    the same submission is shown again as a form that is wrong. So no rule is written down here a
+    second time, and nothing half-made stays behind.
+    """
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[M], search_term: str
+    ) -> tuple[QuerySet[M], bool]:
+        words = " ".join(search_term[:1000].split()[:MAX_SEARCH_WORDS])
+        return super().get_search_results(request, queryset, words)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        context = {"show_save_and_add_another": False, **(extra_context or {})}
+        try:
+            return super().changeform_view(request, object_id, form_url, context)
+        except LlamactlError as error:
+            cast(_RefusedRequest, request).refusal = error
+        return super().changeform_view(request, object_id, form_url, context)
+
+    def get_form(
+        self, request: HttpRequest, obj: M | None = None, change: bool = False, **kwargs: Any
+    ) -> type[ModelForm[M]]:
+        form = super().get_form(request, obj, change=change, **kwargs)
+        refusal = getattr(request, "refusal", None)
+        return form if refusal is None else type(form.__name__, (form,), {"refusal": refusal})
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except LlamactlError as error:
+            self.message_user(request, error.details, messages.ERROR)
+            return HttpResponseRedirect(self.page_url("change", object_id))
+
+    def page_url(self, page: str, *args: object) -> str:
+        """The address of one of this model's pages: ``changelist``, ``change``, ``add`` …"""
+        name = f"{self.opts.app_label}_{self.opts.model_name}_{page}"
+        return reverse(f"{self.admin_site.name}:{name}", args=args)
+
+    def protected(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+        """``view`` behind the admin's login and CSRF checks, never cached."""
+        return self.admin_site.admin_view(view)
+
+
+def duration(span: timedelta) -> str:
+    """A length of time in its largest unit: ``4 s``, ``3 min``, ``5 h``, ``2 d``."""
+    seconds = max(int(span.total_seconds()), 0)
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+def moment(at: datetime | None, now: datetime, *, never: str = "never") -> SafeString:
+    """A time as people say it (``3 min ago``, ``in 2 d``), with the exact one on hovering."""
+    if at is None:
+        return format_html('<span class="muted">{}</span>', never)
+    if abs(now - at) < timedelta(seconds=2):
+        text = "just now"
+    else:
+        text = f"{duration(now - at)} ago" if at < now else f"in {duration(at - now)}"
+    return format_html(
+        '<time datetime="{}" title="{} UTC">{}</time>',
+        at.isoformat(),
+        at.strftime("%Y-%m-%d %H:%M:%S"),
+        text,
+    )

@@ -1,0 +1,115 @@
+"""What JSON a request to the management API may carry.
+
+A body is one JSON object in UTF-8, of a size and depth that no honest request reaches. What would
+hurt further in (NUL characters that PostgreSQL refuses, halves of surrogate pairs that no
+encoder takes, numbers that are none) is refused here, once, by the place it stands at.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import IO, Any, ClassVar
+
+from rest_framework.parsers import BaseParser
+
+from llamactl.core.errors import InvalidRequest, LlamactlError
+
+MAX_BODY_BYTES = 2 * 1024 * 1024
+MAX_DEPTH = 32
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class BodyTooLarge(LlamactlError):
+    code = "invalid_request"
+    status = 413
+
+
+class StrictJSONParser(BaseParser):
+    """Parses a body to a dict, or to None where there is none (or ``null``).
+
+    ``refusal`` is the error for a body that is no good: the keys have a code of their own.
+    """
+
+    media_type = "application/json"
+    refusal: ClassVar[type[LlamactlError]] = InvalidRequest
+
+    def parse(  # type: ignore[override]  # DRF itself allows any value
+        self,
+        stream: IO[Any],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> dict[str, object] | None:
+        """Raises ``refusal`` (400), or BodyTooLarge (413)."""
+        raw: bytes = stream.read(MAX_BODY_BYTES + 1)
+        if len(raw) > MAX_BODY_BYTES:
+            raise BodyTooLarge(f"Invalid request body: it must have at most {MAX_BODY_BYTES} bytes")
+        try:
+            return parse_object(raw)
+        except ValueError as error:
+            raise self.refusal(f"Invalid request body: {error}") from None
+
+
+def parse_object(raw: bytes) -> dict[str, object] | None:
+    """The JSON object in ``raw``; None for nothing, blanks or ``null``. Raises ValueError."""
+    try:
+        text = raw.decode("utf-8")
+        if not text.strip():
+            return None
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"it is not JSON: {error.msg} at line {error.lineno} column {error.colno}"
+        ) from None
+    except RecursionError:
+        raise ValueError(f"it must not be nested more than {MAX_DEPTH} deep") from None
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"it must be a JSON object, not {_kind(value)}")
+    _check(value)
+    return value
+
+
+def _check(document: dict[str, object]) -> None:
+    """Look at every text and at the depth, without recursion of our own."""
+    pending: list[tuple[object, int, str]] = [(document, 1, "")]
+    while pending:
+        value, depth, place = pending.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it must not be nested more than {MAX_DEPTH} deep")
+        if isinstance(value, str):
+            _check_text(value, place)
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                _check_text(name, f"a name in {place or 'the object'}")
+                pending.append((item, depth + 1, f"{place}.{name[:40]}" if place else name[:40]))
+        elif isinstance(value, list):
+            pending.extend((item, depth + 1, place) for item in value)
+
+
+def _check_text(text: str, place: str) -> None:
+    found = _UNSTORABLE.search(text)
+    if found is not None:
+        what = "a NUL character" if found.group() == "\x00" else "half of a surrogate pair"
+        raise ValueError(f"{place[:200]} must not contain {what}")
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
+
+
+def _kind(value: object) -> str:
+    kinds = {list: "a list", str: "a string", bool: "a boolean"}
+    return kinds.get(type(value), "a number")

@@ -1,0 +1,80 @@
+"""Cross-origin requests: which web pages may call us from a browser.
+
+One layer around everything, proxy and Django alike, because a streamed answer needs the same
+headers as a view's. Where a request has no ``Origin`` it costs one look through the headers.
+"""
+
+from __future__ import annotations
+
+from llamactl.core.asgi_types import Application, Message, Receive, Scope, Send
+
+METHODS = b"GET, POST, PUT, DELETE, OPTIONS"
+MAX_AGE_SECONDS = 300
+Headers = list[tuple[bytes, bytes]]
+
+
+class CrossOrigin:
+    """Answers preflights and adds the CORS headers, by the seed's ``server.allowed_*``.
+
+    Credentials are never allowed: keys travel in headers, and the admin's cookie is its own.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        *,
+        allowed_origins: list[str],
+        allowed_headers: list[str],
+    ) -> None:
+        self._application = application
+        self._allows_all = "*" in allowed_origins
+        self._origins = frozenset(origin.encode() for origin in allowed_origins)
+        self._all_headers = "*" in allowed_headers
+        self._headers = ", ".join(allowed_headers).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        origin = _header(scope, b"origin") if scope["type"] == "http" else None
+        if origin is None:
+            await self._application(scope, receive, send)
+            return
+        added = self._added(origin)
+        asked_method = _header(scope, b"access-control-request-method")
+        if scope["method"] == "OPTIONS" and asked_method is not None:
+            if added:
+                added += self._preflight(_header(scope, b"access-control-request-headers") or b"")
+            await send({"type": "http.response.start", "status": 204, "headers": added})
+            await send({"type": "http.response.body", "body": b""})
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *added]
+            await send(message)
+
+        await self._application(scope, receive, with_headers)
+
+    def _added(self, origin: bytes) -> Headers:
+        """The headers that let this origin read the answer; none for a foreign one."""
+        if self._allows_all:
+            return [(b"access-control-allow-origin", b"*")]
+        if origin in self._origins:
+            return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+        return []
+
+    def _preflight(self, asked_headers: bytes) -> Headers:
+        return [
+            (b"access-control-allow-methods", METHODS),
+            (
+                b"access-control-allow-headers",
+                asked_headers if self._all_headers else self._headers,
+            ),
+            (b"access-control-max-age", b"%d" % MAX_AGE_SECONDS),
+        ]
+
+
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            found: bytes = value
+            return found
+    return None

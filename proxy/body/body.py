@@ -1,0 +1,164 @@
+"""The request body: read it within bounds, find ``model`` in it, put another one there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import islice
+
+import orjson
+
+from llamactl.core.asgi_types import Receive
+from llamactl.core.errors import InvalidRequest
+from proxy.body.multipart import FormReader, ModelField, boundary_in
+from proxy.body.upload import Upload
+from proxy.errors import BodyTooLarge
+
+
+class ClientGone(Exception):
+    """The client hung up; there is nobody left to answer."""
+
+
+WHOLE_BYTES = 2**20
+"""A body up to this size is read whole, and can be sent again; a larger one goes through."""
+
+
+async def read_routed(
+    receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: int
+) -> tuple[bytes | Upload, ModelField | None]:
+    """The body of a request that is routed by the model it names; of a form with its field.
+
+    All of it, because the last ``model`` of a JSON document counts. A large form may name its own
+    once: that one is read as far as the field, and the rest goes into the Upload. Raises
+    BodyTooLarge, InvalidRequest for what is no form, or ClientGone where it breaks off.
+    """
+    announced = _announced(headers, limit)
+    chunks: list[bytes] = []
+    size = 0
+    form: FormReader | None = None
+    while True:
+        chunk, is_whole = await _next(receive)
+        # What begins with a brace is JSON whatever Content-Type says, as in the seed.
+        if not size:
+            boundary = None if chunk.startswith(b"{") else boundary_in(headers)
+            form = None if boundary is None else FormReader(boundary)
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLarge(limit)
+        chunks.append(chunk)
+        if form is not None:
+            form.feed(chunk)
+        is_large = announced > WHOLE_BYTES or size > WHOLE_BYTES
+        if is_whole or (is_large and form is not None and form.field is not None):
+            # The usual case: one message, and no copy of it.
+            read = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            if form is None or is_whole:
+                return read, None if form is None else form.end()
+            return Upload(read, headers, limit=limit, form=form), form.field
+
+
+async def read_beginning(
+    receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: int | None
+) -> bytes | Upload:
+    """The whole body if it is small, else an Upload for the rest of it to go into.
+
+    Raises BodyTooLarge where it says that it is larger than ``limit``, or ClientGone where it
+    breaks off.
+    """
+    announced = _announced(headers, limit)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        chunk, is_whole = await _next(receive)
+        chunks.append(chunk)
+        size += len(chunk)
+        if limit is not None and size > limit:
+            raise BodyTooLarge(limit)
+        if is_whole or announced > WHOLE_BYTES or size > WHOLE_BYTES:
+            read = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            return read if is_whole else Upload(read, headers, limit=limit)
+
+
+def _announced(headers: Iterable[tuple[bytes, bytes]], limit: int | None) -> int:
+    """The Content-Length; 0 where it is not told. Raises BodyTooLarge."""
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            announced = int(value)
+            if limit is not None and announced > limit:
+                raise BodyTooLarge(limit)
+            return announced
+    return 0
+
+
+async def _next(receive: Receive) -> tuple[bytes, bool]:
+    """The next piece of the body, and whether it is the last."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message.get("body", b""), not message.get("more_body")
+
+
+def model_in(body: bytes) -> str:
+    """The ``model`` of a JSON request. Raises InvalidRequest (400) where there is none."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"Invalid request body: it is not JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise InvalidRequest("Invalid request body: expected a JSON object")
+    model = document.get("model")
+    if model is None:
+        raise InvalidRequest(
+            'Model name is required: put "model" into the request; GET /v1/models lists the names'
+        )
+    if not isinstance(model, str) or not model:
+        raise InvalidRequest("Invalid model: it must be a non-empty string")
+    return model
+
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
+_MODEL_KEY = re.compile(
+    b'"'
+    + b"".join(rb"(?:%c|\\u00%x)" % (letter, letter) for letter in b"model")
+    + rb'"[ \t\r\n]*:[ \t\r\n]*',
+    re.IGNORECASE,
+)
+"""Every spelling of the key; it may match within another string too, and MODEL is not the key."""
+
+
+def with_model(body: bytes, model: str) -> bytes:
+    """The body with its top-level ``model`` replaced and every other byte untouched.
+
+    Decoding and encoding it again would turn integers above 2^53 into floats for some readers
+    and lose the client's own spelling of numbers; so the value is found by walking the tokens.
+    Where the key is repeated each one is replaced. ``body`` must be what ``model_in`` accepted.
+    """
+    encoded = orjson.dumps(model)
+    found = list(islice(_MODEL_KEY.finditer(body), 2))
+    if len(found) == 1:
+        # As model_in found the key at the top, that is the one. The walk below looks at each of
+        # the tokens, which are a million in a prompt of ten megabytes made of numbers.
+        start = found[0].end()
+        value = _TOKEN.match(body, start)
+        assert value is not None  # noqa: S101 - model_in saw a text there
+        return b"".join((memoryview(body)[:start], encoded, memoryview(body)[value.end() :]))
+    parts: list[bytes] = []
+    copied = depth = 0
+    key = pending = None
+    for match in _TOKEN.finditer(body):
+        token = match.group()
+        if token in (b"{", b"["):
+            depth += 1
+        elif token in (b"}", b"]"):
+            depth -= 1
+        elif depth == 1:
+            if token == b":":
+                key = pending
+            elif token == b",":
+                key = None
+            elif key is None:
+                pending = orjson.loads(token)
+            elif key == "model":
+                parts += (body[copied : match.start()], encoded)
+                copied = match.end()
+    return b"".join((*parts, body[copied:]))

@@ -1,0 +1,221 @@
+"""Which model does a multipart form name, and where in the body does it stand?
+
+Audio and image requests are forms (``multipart/form-data``) with files of many megabytes. The
+body is searched for its boundary lines as it comes; no part of it is decoded or kept but the
+headers of the parts and the one short field. Whatever two readers could understand differently
+(a boundary line that goes on, a field that is there twice) is refused, also after the model was
+found: the backend must not see another model than the one that was judged here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from email import policy
+from email.message import Message
+from email.parser import BytesHeaderParser
+from enum import Enum, auto
+from typing import NamedTuple
+
+from llamactl.core.errors import InvalidRequest
+
+MAX_PARTS = 1000
+"""OpenAI's requests have about twenty; each is looked at on the event loop."""
+MAX_HEADER_BYTES = 8192
+MAX_MODEL_BYTES = 1000
+_LINE_END = b"\r\n"
+
+
+class ModelField(NamedTuple):
+    """The value of the field ``model``, and its place in the body."""
+
+    model: str
+    start: int
+    end: int
+
+    def replaced(self, body: bytes, model: str) -> bytes:
+        """The body with another value there and every other byte untouched."""
+        view = memoryview(body)
+        return b"".join((view[: self.start], model.encode(), view[self.end :]))
+
+
+def boundary_in(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The boundary of a form; ``None`` where the request is none.
+
+    Raises InvalidRequest (400) for a form without a boundary that can be used.
+    """
+    content_types = [value for name, value in headers if name == b"content-type"]
+    if not content_types or not content_types[0].lower().startswith(b"multipart/form-data"):
+        return None
+    message = Message()
+    message["content-type"] = content_types[0].decode("latin-1")
+    boundaries = [value for key, value in message.get_params([]) if key.lower() == "boundary"]
+    boundary = boundaries[0] if len(content_types) == len(boundaries) == 1 else None
+    # RFC 2046, section 5.1.1: up to 70 characters.
+    if not isinstance(boundary, str) or not 1 <= len(boundary) <= 70:
+        raise _bad_form("its Content-Type must name one boundary of 1 to 70 characters")
+    return boundary.encode("latin-1")
+
+
+def model_field(body: bytes, boundary: bytes) -> ModelField:
+    """The one field ``model``, wherever in the body. Raises InvalidRequest (400)."""
+    reader = FormReader(boundary)
+    reader.feed(body)
+    return reader.end()
+
+
+class _At(Enum):
+    """Where in a form the reader is."""
+
+    BEGINNING = auto()
+    PREAMBLE = auto()
+    BOUNDARY = auto()
+    """Behind a boundary, before the end of its line."""
+    HEADERS = auto()
+    FILE = auto()
+    """In a part that is not the field."""
+    MODEL = auto()
+    END = auto()
+
+
+class FormReader:
+    """Finds the field in a form that comes in pieces; what it raises is InvalidRequest (400)."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self.field: ModelField | None = None
+        """The field, as soon as all of it has come."""
+        self._delimiter = _LINE_END + b"--" + boundary
+        self._at = _At.BEGINNING
+        self._parts = 0
+        self._held = b""
+        """The end of what has come, which can't be understood without what comes next."""
+        self._held_from = 0
+        """Its place in the body."""
+
+    def feed(self, piece: bytes) -> None:
+        """The next piece of the body."""
+        data = self._held + piece if self._held else piece
+        done = self._read(data)
+        self._held = data[done:]
+        self._held_from += done
+
+    def end(self) -> ModelField:
+        """That was the last piece: the field."""
+        if self._at in (_At.BEGINNING, _At.PREAMBLE):
+            raise _bad_form("its boundary does not occur in it")
+        if self._at is not _At.END:
+            raise _bad_form("it breaks off before its last boundary")
+        if self.field is None:
+            raise InvalidRequest(
+                'Model name is required: put a field "model" into the form; GET /v1/models lists'
+                " the names"
+            )
+        return self.field
+
+    def _read(self, data: bytes) -> int:
+        """Understand as much as can be; returns how much that is."""
+        done = 0
+        while True:
+            before = done, self._at
+            if self._at in (_At.BEGINNING, _At.PREAMBLE, _At.FILE):
+                done = self._skip(data, done)
+            elif self._at is _At.BOUNDARY:
+                done = self._read_line_end(data, done)
+            elif self._at is _At.HEADERS:
+                done = self._read_headers(data, done)
+            elif self._at is _At.MODEL:
+                done = self._read_model(data, done)
+            else:
+                return len(data)
+            if (done, self._at) == before:
+                return done
+
+    def _skip(self, data: bytes, done: int) -> int:
+        """To the next boundary."""
+        delimiter = self._delimiter
+        if self._at is _At.BEGINNING:
+            # The first one may stand at the very beginning, without the line end before it.
+            if data.startswith(delimiter[2:]):
+                self._at = _At.BOUNDARY
+                return len(delimiter) - 2
+            if len(data) < len(delimiter):
+                return done
+            self._at = _At.PREAMBLE
+        found = data.find(delimiter, done)
+        if found == -1:
+            return max(done, len(data) - len(delimiter) + 1)
+        self._at = _At.BOUNDARY
+        return found + len(delimiter)
+
+    def _read_line_end(self, data: bytes, done: int) -> int:
+        if len(data) < done + 2:
+            return done
+        if data.startswith(b"--", done):
+            self._at = _At.END
+            return len(data)
+        if not data.startswith(_LINE_END, done):
+            raise _bad_form("something follows a boundary on its line")
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise _bad_form(f"it has more than {MAX_PARTS} parts")
+        self._at = _At.HEADERS
+        return done + 2
+
+    def _read_headers(self, data: bytes, done: int) -> int:
+        delimiter = self._delimiter
+        # A part without headers begins with their last line end.
+        blank = done - 2 if data.startswith(_LINE_END, done) else data.find(b"\r\n\r\n", done)
+        # A boundary may not begin within the headers, nor with the line end behind them.
+        end = len(data) if blank == -1 else blank + 2 + len(delimiter)
+        if data.find(delimiter, done, end) != -1 or end - len(delimiter) - done > MAX_HEADER_BYTES:
+            raise _bad_form(f"the headers of a part do not end within {MAX_HEADER_BYTES} bytes")
+        if blank == -1 or len(data) < end:
+            return done
+        is_model = _field_name(data[done : blank + 2]) == "model"
+        self._at = _At.MODEL if is_model else _At.FILE
+        return blank + 4
+
+    def _read_model(self, data: bytes, done: int) -> int:
+        end = data.find(self._delimiter, done)
+        known = data[done : end if end != -1 else max(done, len(data) - len(self._delimiter))]
+        if end == -1 and len(known) <= MAX_MODEL_BYTES:
+            return done
+        try:
+            model = known.decode()
+        except UnicodeDecodeError:
+            model = ""
+        if not model or len(known) > MAX_MODEL_BYTES:
+            raise InvalidRequest(
+                f"Invalid model: it must be a text of 1 to {MAX_MODEL_BYTES} bytes in UTF-8"
+            )
+        if self.field is not None:
+            raise _bad_form("model is given twice")
+        self.field = ModelField(model, self._held_from + done, self._held_from + end)
+        self._at = _At.BOUNDARY
+        return end + len(self._delimiter)
+
+
+_parser = BytesHeaderParser(policy=policy.compat32)
+
+
+def _field_name(headers: bytes) -> str | None:
+    """The name of a field; ``None`` for a file, whatever its name."""
+    dispositions = _parser.parsebytes(headers).get_all("content-disposition", [])
+    if len(dispositions) != 1:
+        raise _bad_form("each part must have one Content-Disposition")
+    message = Message()
+    message["content-disposition"] = dispositions[0]
+    names = [
+        (key.lower(), value)
+        for key, value in message.get_params([], header="content-disposition")
+        if key.lower().startswith(("name", "filename"))
+    ]
+    if any(key.startswith("filename") for key, _ in names):
+        return None
+    # Not a text: in the extended notation of RFC 2231, which few readers know.
+    if len(names) != 1 or names[0][0] != "name" or not isinstance(names[0][1], str):
+        raise _bad_form("each part must have one name")
+    return names[0][1]
+
+
+def _bad_form(why: str) -> InvalidRequest:
+    return InvalidRequest(f"Invalid request body: it is no multipart form ({why})")

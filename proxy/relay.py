@@ -1,0 +1,275 @@
+"""Carrying one response from the backend to the client, for as long as both are there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from types import TracebackType
+
+from llamactl.core.asgi_types import Message, Receive, Send
+from llamactl.core.errors import LlamactlError
+from proxy.body.body import ClientGone
+from proxy.body.upload import Upload
+from proxy.errors import BackendBrokeOff, BackendStalled, event
+from proxy.headers import to_client
+from proxy.upstream import Answer, BrokeOff, Limits, Stalled, Unanswered
+
+logger = logging.getLogger(__name__)
+
+ROUND_SECONDS = 0.02
+"""Answers that come within one of these need nobody who listens for the client's leaving; a task
+for each would be a tenth of their cost. After two at the latest somebody does."""
+
+
+_DISCONNECTS = ("http.disconnect", "websocket.disconnect")
+
+
+class HangUps:
+    """Who leaves while a request is under way? One timer for all requests of a web process.
+
+    A timer for each would cost more than to check its key.
+    """
+
+    def __init__(self) -> None:
+        self._new: set[HangUpWatch] = set()
+        self._known: set[HangUpWatch] = set()
+        """Those that were there at the last round."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    @cached_property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Kept, because Python 3.11 asks the system for the process's id whenever it is asked."""
+        return asyncio.get_running_loop()
+
+    def watch(self, receive: Receive, upload: Upload | None = None) -> HangUpWatch:
+        return HangUpWatch(self, receive, upload)
+
+    def join(self, watch: HangUpWatch) -> None:
+        self._new.add(watch)
+        if self._timer is None:
+            self._timer = self.loop.call_later(ROUND_SECONDS, self._go_round)
+
+    def leave(self, watch: HangUpWatch) -> None:
+        self._new.discard(watch)
+        self._known.discard(watch)
+
+    def _go_round(self) -> None:
+        self._timer = None
+        late, self._known, self._new = self._known, self._new, set()
+        for watch in late:
+            watch.begin()
+        if self._known:
+            self._timer = self.loop.call_later(ROUND_SECONDS, self._go_round)
+
+
+class HangUpWatch:
+    """Ends the block with ClientGone as soon as the client disconnects.
+
+    ``async with hang_ups.watch(receive): …`` listens for the disconnect message all the time,
+    whatever the block is waiting for (a start, the first token, the next chunk): a client that
+    leaves during prefill would otherwise be noticed by the next send, which is too late for the
+    backend. Enter it once the request body has been read, or before a WebSocket is accepted, or
+    with the ``upload`` that the rest of a body is to go into.
+    """
+
+    def __init__(self, hang_ups: HangUps, receive: Receive, upload: Upload | None) -> None:
+        self._hang_ups = hang_ups
+        self._receive = receive
+        self._upload = upload
+        self._is_gone = False
+        self._listener: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task(self._hang_ups.loop)
+        assert task is not None  # noqa: S101 - a coroutine always runs in a task here
+        self._task = task
+        self._cancellations_before = task.cancelling()
+        if self._upload is None:
+            self._hang_ups.join(self)
+        else:
+            self.begin()
+
+    def begin(self) -> None:
+        self._listener = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        upload = self._upload
+        while (message := await self._receive())["type"] not in _DISCONNECTS:
+            if upload is not None and message["type"] == "http.request":
+                is_last = not message.get("more_body")
+                await upload.put(message.get("body", b""), is_last=is_last)
+        self._is_gone = True
+        self._task.cancel()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._hang_ups.leave(self)
+        if self._listener is None:
+            return
+        self._listener.cancel()
+        try:
+            await asyncio.wait((self._listener,))
+        except asyncio.CancelledError:
+            # Our own cancel() may arrive only here, when the block ended without awaiting again.
+            if not self._is_gone:
+                raise
+        finally:
+            self._listener = None  # it holds what ended it, with a frame that holds us
+        if (
+            self._is_gone
+            and self._task.uncancel() <= self._cancellations_before
+            and (kind is None or issubclass(kind, asyncio.CancelledError))
+        ):
+            raise ClientGone from error
+
+
+def response_start(
+    answer: Answer,
+    added_headers: Sequence[tuple[bytes, bytes]],
+    *,
+    queued_seconds: float,
+    loaded_seconds: float,
+    answered_seconds: float,
+) -> Message:
+    """Status and headers, with how long the request waited here, for the model to be loaded, and
+    for the backend's first byte."""
+    headers = to_client(answer.headers, added_headers)
+    if answer.status in _WITHOUT_BODY:
+        # It says what a body would be; uvicorn would wait for that, and a 204 must not have it.
+        headers = [pair for pair in headers if pair[0] != b"content-length"]
+    timing = b"queue;dur=%.1f, load;dur=%.1f, ttfb;dur=%.1f" % (
+        queued_seconds * 1e3,
+        loaded_seconds * 1e3,
+        answered_seconds * 1e3,
+    )
+    headers.append((b"server-timing", timing))
+    return {"type": "http.response.start", "status": answer.status, "headers": headers}
+
+
+_WITHOUT_BODY = (204, 304)
+
+
+class SilenceWatch:
+    """Ends a read with Stalled that waits longer than it may.
+
+    One timer for the whole body, moved on only when it fires: a stream has a chunk every few
+    milliseconds, and a timeout around each read would set a timer for each.
+    """
+
+    def __init__(self, answer: Answer, seconds: float) -> None:
+        self._answer = answer
+        self._loop = asyncio.get_running_loop()
+        self.wait(seconds)
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def wait(self, seconds: float) -> None:
+        """From now on it is the backend's turn, for so long."""
+        self._seconds = seconds
+        self._since: float | None = self._loop.time()
+
+    def rest(self) -> None:
+        """Now it is the client's, who may take its time."""
+        self._since = None
+
+    def _look(self) -> None:
+        left = self._seconds
+        if self._since is not None:
+            left = self._since + self._seconds - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        else:
+            self._answer.fail(Stalled(f"nothing came for {self._seconds:g} s"))
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+
+async def first_piece(answer: Answer, limits: Limits) -> bytes:
+    """The beginning of the backend's body; ``b""`` where it has none.
+
+    For a stream llama.cpp sends its headers at once, and nothing more before it has read the
+    prompt. Until there is something to pass on the request can still be sent again. Raises
+    Unanswered or Stalled; the connection is closed then.
+    """
+    piece = None
+    try:
+        if limits.first_byte:
+            async with asyncio.timeout(limits.first_byte):
+                piece = await answer.read()
+        else:
+            piece = await answer.read()
+        return piece
+    except BrokeOff as error:
+        raise Unanswered(str(error)) from error
+    except TimeoutError as error:
+        raise Stalled(f"nothing came within {limits.first_byte:g} s") from error
+    finally:
+        if piece is None:
+            answer.release()
+
+
+async def relay(
+    answer: Answer,
+    send: Send,
+    *,
+    first: bytes | None = None,
+    instance: str,
+    path: str,
+    limits: Limits,
+) -> None:
+    """Send the backend's body on, after ``response_start``: each piece as it comes.
+
+    ``first`` is what was read of it already.
+
+    Nothing is held back and nothing re-framed; ``send`` waits while the client reads slowly, and
+    while it waits no more is read from the backend than one buffer. A backend that dies or falls
+    silent in the middle ends an event stream with an error event, in the shape that clients of
+    the backend's ``path`` expect; any other body just stops, without its end mark, which the
+    client can tell from a whole one.
+    """
+    piece = first
+    silence = None
+    if limits.first_byte and first is None and not answer.is_at_end:
+        silence = SilenceWatch(answer, limits.first_byte)
+    try:
+        while True:
+            if piece is None:
+                piece = await answer.read()
+            is_last = answer.is_at_end
+            if silence is not None:
+                silence.rest()
+            await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
+            if is_last:
+                return
+            piece = None
+            if silence is not None:
+                silence.wait(limits.idle or _NEVER)
+            elif limits.idle:
+                silence = SilenceWatch(answer, limits.idle)
+    except (BrokeOff, Stalled) as error:
+        logger.warning("the backend broke off: %r", error, extra={"instance": instance})
+        if not _may_be_ended(answer):
+            return
+        told: LlamactlError = BackendBrokeOff()
+        if isinstance(error, Stalled):
+            told = BackendStalled(f"The backend fell silent ({error}); see its log.")
+        await send({"type": "http.response.body", "body": event(path, told), "more_body": False})
+    finally:
+        if silence is not None:
+            silence.end()
+
+
+def _may_be_ended(answer: Answer) -> bool:
+    """Whether an event of ours can follow what has come: in plain events of no fixed length."""
+    kind = (answer.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+    is_plain = answer.length is None and answer.header(b"content-encoding") is None
+    return is_plain and kind == b"text/event-stream"
+
+
+_NEVER = 1e9

@@ -1,0 +1,119 @@
+"""WebSockets to the backends, by aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Any, Literal, cast
+from weakref import WeakSet
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
+from proxy.headers import Pairs
+from proxy.upstream.errors import BackendError, HandshakeRefused
+
+HANDSHAKE_SECONDS = 10.0
+"""A WebSocket is opened before any work is done; a backend that can't do that by then hangs."""
+
+CLOSE_SECONDS = 2.0
+"""How long the connections may take to close; a backend that reads nothing never lets them."""
+
+_SKIPPED_BY_US = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+
+
+class Socket(aiohttp.ClientWebSocketResponse[Literal[True]]):
+    """A backend's end of a WebSocket."""
+
+    def __init__(
+        self, reader: Any, writer: Any, protocol: Any, response: Any, *rest: Any, **further: Any
+    ) -> None:
+        super().__init__(reader, writer, protocol, response, *rest, **further)
+        # Taken now: a close that was not waited for has let go of it.
+        self._transport: asyncio.Transport = response.connection.transport
+        self._handshake: aiohttp.ClientResponse = response
+
+    def drop(self) -> None:
+        """Close the connection, whatever has not been sent yet."""
+        self._transport.abort()
+        self._handshake.close()
+
+    def drop_after(self, seconds: float) -> None:
+        """Leave a backend so long to take what it was sent before the close, and then no more.
+
+        A closed transport goes on until all is written; for one that does not read, for ever.
+        """
+        if self._transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(seconds, self.drop)
+
+
+class Sockets:
+    """One aiohttp session a web process; as many connections as there are WebSockets."""
+
+    def __init__(self) -> None:
+        self._open: WeakSet[Socket] = WeakSet()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=_SKIPPED_BY_US,
+            middlewares=(_only_switching_protocols,),
+            ws_response_class=Socket,
+        )
+
+    async def close(self) -> None:
+        """The WebSockets too, whatever they are at."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._session.close()
+        for socket in self._open:
+            # Else one with something to write to a backend that does not read stays for ever.
+            socket.drop()
+
+    async def open(self, url: str, headers: Pairs, subprotocols: Iterable[str]) -> Socket:
+        """Shake hands; ``protocol`` of what comes back is what the backend chose, or ``None``.
+
+        ``url`` and ``headers`` go out as they are. Compression is not offered: between processes
+        of one machine it would cost time and save nothing, and a small compressed message may
+        hide a large one. ``receive()`` hands a close frame over and leaves the answer to the
+        caller. Raises HandshakeRefused, or BackendError where nothing listens, or nothing that
+        speaks WebSocket.
+        """
+        fields = CIMultiDict((name.decode("latin-1"), _text(value)) for name, value in headers)
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                socket = await self._session.ws_connect(
+                    URL(url, encoded=True),
+                    headers=fields,
+                    protocols=tuple(subprotocols),
+                    autoclose=False,
+                    # aiohttp refuses one that is exactly as large.
+                    max_msg_size=MAX_MESSAGE_BYTES + 1,
+                )
+        except (aiohttp.ClientError, OSError) as error:
+            raise BackendError(repr(error)) from error
+        opened = cast(Socket, socket)
+        self._open.add(opened)
+        return opened
+
+
+def _text(value: bytes) -> str:
+    """aiohttp writes headers in UTF-8: what is UTF-8 leaves as it came, Latin-1 is converted."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+async def _only_switching_protocols(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Without this aiohttp would follow a redirect, to wherever the backend likes."""
+    response = await handler(request)
+    if response.status != 101:
+        response.close()
+        raise HandshakeRefused(response.status)
+    return response

@@ -1,0 +1,249 @@
+"""Decisions about room, by table: no clock and no process."""
+
+from __future__ import annotations
+
+import pytest
+
+from instances.scheduling.policy import (
+    OPERATOR,
+    Claim,
+    Decision,
+    Limits,
+    Obstacle,
+    Resident,
+    Wanted,
+    decide,
+    in_order,
+    obstacle,
+)
+
+NOW = 100.0
+ONE = Limits(max_running=1)
+
+
+def idle(name: str, *, last_used: float = 50.0, group: str = "") -> Resident:
+    return Resident(name, group, last_used=last_used)
+
+
+def busy(name: str, requests: int = 1, *, ready_since: float = 0.0, group: str = "") -> Resident:
+    return Resident(name, group, requests=requests, last_used=NOW, ready_since=ready_since)
+
+
+def waits(name: str, since: float = 99.0, key: str = "k", *, group: str = "") -> Wanted:
+    return Wanted(name, group, since=since, demand={key: since})
+
+
+def boot(name: str, last_used: float) -> Wanted:
+    return Wanted(name, is_boot=True, last_used=last_used)
+
+
+def decision(
+    limits: Limits, residents: list[Resident], wanted: list[Wanted], **turns: float
+) -> Decision:
+    return decide(limits, residents, wanted, turns=turns, now=NOW)
+
+
+def test_without_limits_everybody_starts_at_once() -> None:
+    found = decision(Limits(), [busy("a")], [waits("b"), Wanted("c")])
+    assert set(found.start) == {"b", "c"}
+    assert not found.hold
+
+
+def test_free_room_is_given_at_once_and_no_more_than_there_is() -> None:
+    found = decision(Limits(max_running=2), [busy("a")], [waits("b", 98), waits("c", 99)])
+    assert found.start == ("b",)
+    assert found.places == {"c": 1}
+    assert found.hold["c"].startswith("max_running_instances (2) is reached; waiting for a")
+
+
+def test_the_least_recently_used_idle_one_makes_room_and_is_waited_for() -> None:
+    residents = [idle("a", last_used=20), idle("b", last_used=10), busy("c")]
+    found = decision(Limits(max_running=3), residents, [waits("d")])
+    assert found.evict == {"b": "d"}
+    assert found.start == ()
+    assert found.places == {"d": 1}
+
+
+def test_nobody_else_goes_while_one_that_makes_room_is_ending() -> None:
+    residents = [Resident("a", is_ending=True), idle("b")]
+    found = decision(Limits(max_running=2), residents, [waits("c")])
+    assert found.evict == {}
+    assert "a (ending)" in found.hold["c"]
+
+
+@pytest.mark.parametrize(
+    "resident",
+    [
+        busy("a"),
+        Resident("a", is_pinned=True),
+        Resident("a", is_loading=True),
+        Resident("a", requests=None),
+        idle("a", last_used=NOW - 0.1),
+    ],
+    ids=["busy", "pinned", "loading", "unknown", "in a pause"],
+)
+def test_is_not_evicted(resident: Resident) -> None:
+    found = decision(ONE, [resident], [waits("b")])
+    assert (found.start, found.evict) == ((), {})
+    assert "a" in found.hold["b"]
+
+
+@pytest.mark.parametrize(
+    ("resident", "goes"),
+    [
+        (busy("a"), True),
+        (idle("a", last_used=NOW), True),
+        # It has not had its own time yet.
+        (busy("a", ready_since=95), False),
+        (Resident("a", requests=1, comes_back=False), False),
+        (Resident("a", requests=1, is_pinned=True), False),
+        (Resident("a", requests=None), False),
+    ],
+)
+def test_who_waits_long_enough_makes_a_busy_one_take_no_more(
+    resident: Resident, goes: bool
+) -> None:
+    found = decision(ONE, [resident], [waits("b", since=90)])
+    assert found.evict == ({"a": "b"} if goes else {})
+
+
+def test_idle_ones_go_before_busy_ones_however_long_somebody_waits() -> None:
+    residents = [busy("a"), idle("b", last_used=NOW - 1)]
+    assert decision(Limits(max_running=2), residents, [waits("c", 1)]).evict == {"b": "c"}
+
+
+def test_without_eviction_nobody_goes_and_what_fits_starts() -> None:
+    limits = Limits(max_running=2, may_evict=False)
+    found = decision(limits, [idle("a")], [waits("b", 1), waits("c", 2)])
+    assert (found.start, found.evict) == (("b",), {})
+    assert list(found.hold) == ["c"]
+
+
+def test_a_group_makes_room_within_itself() -> None:
+    limits = Limits(max_running=3, groups={"big": 1})
+    residents = [idle("small", last_used=1), idle("big-1", group="big")]
+    found = decision(limits, residents, [waits("big-2", group="big"), waits("other")])
+    assert found.evict == {"big-1": "big-2"}
+    assert found.start == ("other",)
+
+
+def test_one_victim_is_enough_where_it_helps_with_both_limits() -> None:
+    limits = Limits(max_running=2, groups={"big": 1})
+    residents = [idle("small", last_used=1), idle("big-1", group="big")]
+    assert decision(limits, residents, [waits("big-2", group="big")]).evict == {"big-1": "big-2"}
+
+
+def test_who_cannot_be_helped_takes_nothing_from_those_behind() -> None:
+    limits = Limits(max_running=2, groups={"big": 1})
+    residents = [busy("big-1", group="big"), idle("small")]
+    found = decision(limits, residents, [waits("big-2", 98, group="big"), waits("c", 99)])
+    assert found.evict == {"small": "c"}
+    assert found.hold["big-2"] == (
+        "group_limits big (1) is reached; waiting for big-1 (1 request in flight)"
+    )
+
+
+def test_more_adopted_than_allowed_ends_nobody_but_for_those_who_wait() -> None:
+    residents = [idle("a"), idle("b", last_used=9), idle("c", last_used=8)]
+    assert decision(ONE, residents, []).evict == {}
+    assert set(decision(Limits(max_running=2), residents, [waits("d")]).evict) == {"b", "c"}
+    # Where there are not enough, none goes for nothing.
+    some = [busy("a"), busy("b"), idle("c")]
+    assert decision(Limits(max_running=2), some, [waits("d")]).evict == {}
+
+
+def test_an_instance_that_is_ending_waits_behind_the_one_it_makes_room_for() -> None:
+    residents = [Resident("a", is_ending=True, requests=1)]
+    found = decision(ONE, residents, [waits("b", 10), waits("a", 20)])
+    assert found.start == ()
+    assert found.places == {"b": 1, "a": 2}
+    assert found.hold["b"].endswith("waiting for a (1 request in flight)")
+
+
+def test_after_a_boot_the_last_used_loads_first_and_the_others_wait_for_it() -> None:
+    wanted = [boot("old", 1), boot("new", 3), boot("middle", 2)]
+    found = decision(Limits(), [], wanted)
+    assert found.start == ("new",)
+    assert found.places == {"middle": 1, "old": 2}
+    assert "instances.loads_at_boot" in found.hold["middle"]
+    loading = [Resident("new", is_loading=True)]
+    assert decision(Limits(), loading, wanted[:1]).start == ()
+    assert decision(Limits(loads_at_boot=2), loading, wanted[:1]).start == ("old",)
+    assert decision(Limits(), [idle("new")], wanted[:1]).start == ("old",)
+
+
+def test_a_boot_evicts_nobody_and_lets_requests_pass() -> None:
+    found = decision(ONE, [idle("a")], [boot("b", 5), waits("c")])
+    assert found.evict == {"a": "c"}
+    assert found.places == {"c": 1, "b": 2}
+    assert decision(ONE, [idle("a")], [boot("b", 5)]).evict == {}
+
+
+def test_turns_go_round_between_keys_and_then_by_age() -> None:
+    wanted = [waits("a", 1, "many"), waits("b", 2, "many"), waits("c", 5, "few")]
+    assert [each.name for each in in_order(wanted, {})] == ["a", "b", "c"]
+    # Once a key was given room, its others count as if they had come then.
+    assert [each.name for each in in_order(wanted[1:], {"many": 6.0})] == ["c", "b"]
+    # And whoever comes later than that stands behind them.
+    later = [*wanted[1:], waits("d", 7, "new")]
+    assert [each.name for each in in_order(later, {"many": 6.0})] == ["c", "b", "d"]
+
+
+def test_an_instance_that_several_wait_for_has_the_turn_of_the_first_of_them() -> None:
+    both = Wanted("a", since=1, demand={"many": 1, "few": 4})
+    other = waits("b", 5, "third")
+    assert in_order([other, both], {"many": 50.0})[0] is both
+
+
+def test_a_start_by_hand_waits_since_it_was_asked_for() -> None:
+    by_hand = Wanted("a", since=3)
+    assert by_hand.waiters == {OPERATOR: 3}
+    assert [each.name for each in in_order([waits("b", 4), by_hand], {})] == ["a", "b"]
+
+
+def test_names_in_a_reason_are_bounded() -> None:
+    residents = [busy(f"i{number}") for number in range(50)]
+    reason = decision(Limits(max_running=50), residents, [waits("x")]).hold["x"]
+    assert reason.endswith("and 45 more")
+
+
+PINNED = Claim("p", is_pinned=True)
+
+
+@pytest.mark.parametrize(
+    ("limits", "claims", "wanted", "may_pass"),
+    [
+        (ONE, [PINNED], Claim("x"), False),
+        (Limits(max_running=0), [], Claim("x"), False),
+        (Limits(groups={"g": 0}), [], Claim("x", "g"), False),
+        (Limits(groups={"g": 1}), [Claim("p", "g", is_pinned=True)], Claim("x", "g"), False),
+        (Limits(max_running=1, may_evict=False), [Claim("a")], Claim("x"), True),
+        (Limits(max_running=1, may_evict=False), [PINNED], Claim("x"), False),
+    ],
+)
+def test_there_can_be_no_room(
+    limits: Limits, claims: list[Claim], wanted: Claim, may_pass: bool
+) -> None:
+    found = obstacle(limits, claims, wanted)
+    assert isinstance(found, Obstacle)
+    assert found.may_pass is may_pass
+    assert "reached" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("limits", "claims", "wanted"),
+    [
+        (Limits(), [PINNED], Claim("x")),
+        (ONE, [], Claim("x")),
+        (ONE, [Claim("a")], Claim("x")),
+        (Limits(max_running=2), [PINNED, Claim("a")], Claim("x")),
+        (Limits(groups={"g": 1}), [PINNED], Claim("x", "g")),
+        (Limits(groups={"g": -1}), [Claim("p", "g", is_pinned=True)], Claim("x", "g")),
+        # Without eviction, what fits still starts.
+        (Limits(max_running=2, may_evict=False), [PINNED], Claim("x")),
+    ],
+)
+def test_there_is_room_or_it_can_be_made(
+    limits: Limits, claims: list[Claim], wanted: Claim
+) -> None:
+    assert obstacle(limits, claims, wanted) is None

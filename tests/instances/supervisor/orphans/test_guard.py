@@ -1,0 +1,354 @@
+"""The worker goes, and its backends are ended unless one comes back in time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from django.db import connection
+
+from instances import lifecycle
+from instances.models import Instance
+from instances.states import DesiredState, Status
+from instances.supervisor.orphans import program
+from instances.supervisor.process.pidfd import Marker, read_stat
+from llamactl.config import current
+from tests.instances.supervisor.conftest import (
+    PROGRAM,
+    NodeUnderTest,
+    eventually,
+    is_alive,
+)
+from tests.support.paths import ROOT
+
+WORKER = Path(__file__).with_name("worker_program.py")
+SECONDS = 30.0
+"""A worker takes a second or two to start, and more on a busy machine."""
+FAR_OFF = 600.0
+
+
+class Workers:
+    """Workers of the node, each a process; and the guards that they start."""
+
+    def __init__(self, directory: Path, command: list[str]) -> None:
+        self.output = directory / "worker.txt"
+        self._command = command
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *, grace: float, patience: float = 0.3) -> None:
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "LLAMACTL_DATABASE_PATH": str(connection.settings_dict["NAME"]),
+            "LLAMACTL_LLAMACPP_COMMAND": self._command[0],
+            "LLAMACTL_LLAMACPP_ARGS": " ".join(self._command[1:]),
+            "LLAMACTL_ORPHAN_GRACE": f"{grace}s",
+            "LLAMACTL_STOP_TIMEOUT": f"{patience}s",
+            "LLAMACTL_DRAIN_TIMEOUT": "0",
+            "LLAMACTL_KEEP_BACKENDS": "true",
+        }
+        with self.output.open("ab") as output:
+            self._processes.append(
+                subprocess.Popen(
+                    [sys.executable, str(WORKER)], env=environment, stdout=output, stderr=output
+                )
+            )
+
+    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
+        process = self._processes.pop()
+        process.send_signal(number)
+        process.wait(SECONDS)
+
+    def close(self) -> None:
+        while self._processes:
+            self.end()
+
+
+@pytest.fixture
+def workers(
+    transactional_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Workers]:
+    monkeypatch.setattr(lifecycle, "wake_node", lambda name: None)
+    workers = Workers(tmp_path, [sys.executable, "-S", "-E", str(PROGRAM)])
+    guard_log().unlink(missing_ok=True)
+    yield workers
+    workers.close()
+    for pid in [*guards(), *marked()]:
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def node(workers: Workers) -> NodeUnderTest:
+    return NodeUnderTest()
+
+
+def lock_path() -> str:
+    return str(current().data_dir.resolve() / "node-main.lock")
+
+
+def guard_log() -> Path:
+    return current().data_dir / "node-main.guard.log"
+
+
+def guards() -> list[int]:
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        command = process.info["cmdline"] or []
+        is_guard = any(word.endswith("orphan_guard.py") for word in command)
+        if is_guard and lock_path() in command and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process.pid)
+    return found
+
+
+def marked() -> list[int]:
+    """The living processes that carry the node's marker."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("LLAMACTL_NODE") == lock_path() and is_alive(process.pid):
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def running(node: NodeUnderTest, name: str = "one", **options: Any) -> int:
+    node.create(name, **options)
+    node.ask_start(name)
+    pid = node.reaches(Status.RUNNING, name, seconds=SECONDS).pid
+    assert pid is not None
+    return pid
+
+
+def the_guard() -> int:
+    pid: int = eventually(guards, seconds=SECONDS)[0]
+    return pid
+
+
+def test_a_worker_that_is_back_in_time_finds_its_backends(
+    node: NodeUnderTest, workers: Workers
+) -> None:
+    workers.start(grace=FAR_OFF)
+    pid = running(node)
+    old = the_guard()
+    workers.end()
+    eventually(lambda: "no worker; 1 backends" in guard_log().read_text(), seconds=SECONDS)
+    workers.start(grace=FAR_OFF)
+    # It should have a guard of the new worker's, and the same backend.
+    eventually(lambda: guards() and old not in guards(), seconds=SECONDS)
+    assert len(guards()) == 1
+    assert is_alive(pid)
+    assert f"adopted process {pid}" in workers.output.read_text()
+    assert node.reaches(Status.RUNNING).pid == pid
+    assert node.history() == ["starting", "running"]
+
+
+def test_backends_are_ended_when_no_worker_comes_back(
+    node: NodeUnderTest, workers: Workers
+) -> None:
+    workers.start(grace=1.5)
+    pids = [running(node), running(node, "two", FAKE_CHILD="session")]
+    the_guard()
+    workers.end()
+    eventually(lambda: not guards(), seconds=SECONDS)
+    assert not marked()
+    assert not any(map(is_alive, pids))
+    said = guard_log().read_text()
+    assert all(f"SIGINT to process {pid}" in said for pid in pids)
+    assert guard_log().stat().st_mode & 0o777 == 0o600
+    # What is wished has not changed, and the next worker does it.
+    assert set(Instance.objects.values_list("desired_state", flat=True)) == {DesiredState.RUNNING}
+    workers.start(grace=FAR_OFF)
+    eventually(lambda: node.see().pid not in (None, *pids), seconds=SECONDS)
+    node.reaches(Status.RUNNING, seconds=SECONDS)
+
+
+def test_the_grace_counts_from_the_end_of_a_worker_that_ended_in_order(
+    node: NodeUnderTest, workers: Workers
+) -> None:
+    workers.start(grace=1.5)
+    pid = running(node)
+    the_guard()
+    workers.end(signal.SIGTERM)
+    assert is_alive(pid)  # keep_backends
+    eventually(lambda: not is_alive(pid), seconds=SECONDS)
+    eventually(lambda: not guards(), seconds=SECONDS)
+
+
+def test_a_worker_that_is_back_while_they_are_ended_waits_and_starts_them_afresh(
+    node: NodeUnderTest, workers: Workers
+) -> None:
+    workers.start(grace=1.0, patience=4.0)
+    pid = running(node, FAKE_IGNORE_SIGINT="1", FAKE_IGNORE_SIGTERM="1")
+    the_guard()
+    workers.end()
+    eventually(lambda: f"SIGINT to process {pid}" in guard_log().read_text(), seconds=SECONDS)
+    assert is_alive(pid)
+    workers.start(grace=FAR_OFF)
+    eventually(lambda: "waiting for it" in workers.output.read_text(), seconds=SECONDS)
+    new = eventually(lambda: set(marked()) - {pid}, seconds=SECONDS)
+    assert not is_alive(pid)
+    assert node.reaches(Status.RUNNING, seconds=SECONDS).pid in new
+    assert len(marked()) == 1
+    assert f"adopted process {pid}" not in workers.output.read_text()
+    assert node.history() == ["starting", "running", "restarting", "starting", "running"]
+
+
+def test_a_guard_that_was_killed_is_replaced(node: NodeUnderTest, workers: Workers) -> None:
+    workers.start(grace=FAR_OFF)
+    running(node)
+    first = the_guard()
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: guards() and first not in guards(), seconds=SECONDS)
+    assert len(guards()) == 1
+
+
+def test_nobody_else_is_ended(node: NodeUnderTest, workers: Workers) -> None:
+    strangers = [
+        subprocess.Popen(
+            [sys.executable, "-S", "-c", "import time; time.sleep(600)"],
+            env=marker.to_environment() if marker else {},
+            start_new_session=True,
+        )
+        for marker in (None, Marker("/elsewhere/node-main.lock", "1:one", uuid.uuid4().hex))
+    ]
+    try:
+        workers.start(grace=1.0)
+        pid = running(node)
+        the_guard()
+        workers.end()
+        eventually(lambda: not is_alive(pid) and not guards(), seconds=SECONDS)
+        assert all(stranger.poll() is None for stranger in strangers)
+        assert guard_log().read_text().count("SIGINT to process") == 1
+    finally:
+        for stranger in strangers:
+            stranger.kill()
+            stranger.wait()
+
+
+def test_no_guard_is_kept_without_backends_or_without_a_grace(
+    node: NodeUnderTest, workers: Workers
+) -> None:
+    workers.start(grace=FAR_OFF)
+    running(node)
+    guard = the_guard()
+    node.ask_stop()
+    node.reaches(Status.STOPPED, seconds=SECONDS)
+    workers.end(signal.SIGTERM)
+    eventually(lambda: not is_alive(guard))
+    workers.start(grace=0)
+    node.ask_start()
+    node.reaches(Status.RUNNING, seconds=SECONDS)
+    assert not guards()
+
+
+def test_a_guard_holds_no_lock_while_it_waits(node: NodeUnderTest, workers: Workers) -> None:
+    from llamactl.core.locks import acquire
+
+    workers.start(grace=FAR_OFF)
+    running(node)
+    the_guard()
+    workers.end()
+    eventually(lambda: "no worker; 1 backends" in guard_log().read_text(), seconds=SECONDS)
+    os.close(acquire(Path(lock_path()), wait_seconds=1.0))
+
+
+@pytest.mark.llama_cpp
+def test_the_real_llama_cpp_is_ended_too(
+    node: NodeUnderTest,
+    workers: Workers,
+    gemma_model: Path,
+) -> None:
+    workers._command = ["llama-server"]
+    workers.start(grace=1.5, patience=5.0)
+    pid = running(
+        node,
+        model=str(gemma_model),
+        backend_options={"ctx_size": 512, "threads": 1, "parallel": 1},
+    )
+    family = marked()
+    assert pid in family
+    the_guard()
+    workers.end()
+    # By number: what is exiting has no environment any more.
+    eventually(lambda: not any(map(is_alive, family)), seconds=SECONDS)
+    assert "SIGTERM" not in guard_log().read_text()
+    eventually(lambda: not guards(), seconds=SECONDS)
+
+
+def test_one_that_overwrote_its_markers_is_ended_by_its_number(tmp_path: Path) -> None:
+    lock, orders = tmp_path / "node-x.lock", tmp_path / "node-x.guard"
+    lock.touch()
+    sleep = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    backend, stranger = (subprocess.Popen(sleep, env={}, start_new_session=True) for _ in "ab")
+    try:
+        stats = [read_stat(each.pid) for each in (backend, stranger)]
+        assert stats[0] is not None
+        assert stats[1] is not None
+        # The stranger has a number that was a backend's once.
+        orders.write_text(
+            f"token\n{backend.pid} {stats[0].started_ticks}\n"
+            f"{stranger.pid} {stats[1].started_ticks - 1}\n"
+        )
+        arguments = [str(lock), str(orders), "token", "0.1", "5", ""]
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(program.__file__), *arguments], timeout=SECONDS
+        )
+        assert done.returncode == 0
+        assert backend.wait(SECONDS) == -signal.SIGINT
+        assert stranger.poll() is None
+    finally:
+        for process in (backend, stranger):
+            process.kill()
+            process.wait()
+
+
+def test_a_guard_that_is_not_wanted_any_more_leaves(tmp_path: Path) -> None:
+    lock, orders = tmp_path / "node-x.lock", tmp_path / "node-x.guard"
+    lock.touch()
+    orders.write_text("another\n")
+    arguments = [str(lock), str(orders), "token", "600", "5", ""]
+    command = [sys.executable, "-I", "-S", str(program.__file__), *arguments]
+    assert subprocess.run(command, timeout=SECONDS).returncode == 0
+    held = os.open(lock, os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)  # also while a worker is there
+    try:
+        assert subprocess.run(command, timeout=SECONDS).returncode == 0
+    finally:
+        os.close(held)
+
+
+def test_a_container_is_stopped_and_removed(tmp_path: Path) -> None:
+    lock = tmp_path / "node-x.lock"
+    lock.touch()
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\necho "$@" >> "${0%/*}/calls"\n')
+    docker.chmod(0o700)
+    marker = Marker(str(lock), "1:one", uuid.uuid4().hex, "llamactl-one-8000")
+    client = subprocess.Popen(
+        [sys.executable, "-S", "-c", "import time; time.sleep(600)"],
+        env=marker.to_environment(),
+        start_new_session=True,
+    )
+    try:
+        arguments = [str(lock), str(tmp_path / "node-x.guard"), "token", "0.1", "5", str(docker)]
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(program.__file__), *arguments], timeout=SECONDS
+        )
+        assert done.returncode == 0
+        assert client.wait(SECONDS) == -signal.SIGINT
+    finally:
+        client.kill()
+        client.wait()
+    assert (tmp_path / "calls").read_text().splitlines() == [
+        "stop -t 10 llamactl-one-8000",
+        "rm -f llamactl-one-8000",
+    ]

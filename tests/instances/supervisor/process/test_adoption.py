@@ -1,0 +1,357 @@
+"""A new worker finds what an earlier one has left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from instances.models import Instance
+from instances.states import Status
+from instances.supervisor.process.adoption import find, take
+from instances.supervisor.process.pidfd import Marker, Process, read_stat
+from llamactl.config import AppConfig, current
+from tests.instances.supervisor.conftest import (
+    PROGRAM,
+    NodeUnderTest,
+    children,
+    eventually,
+    is_alive,
+)
+
+STARTER = """
+import subprocess, sys
+child = subprocess.Popen(sys.argv[1:], start_new_session=True, stdin=subprocess.DEVNULL,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(child.pid)
+child.returncode = 0
+"""
+
+Start = Callable[..., int]
+
+
+@pytest.fixture
+def foreign() -> Iterator[Start]:
+    """Starts a fake backend as a worker that has ended since would have; returns its pid."""
+    pids: list[int] = []
+
+    def start(instance: Instance | None = None, *, marked: bool = True, **knobs: str) -> int:
+        owner = f"{instance.pk}:{instance.name}" if instance else "999:gone"
+        marker = Marker(
+            str(current().data_dir.resolve() / "node-main.lock"), owner, uuid.uuid4().hex
+        )
+        port = instance.port if instance else current().instances.port_range[1]
+        environment = {"PATH": os.environ["PATH"], **knobs}
+        if marked:
+            environment |= marker.to_environment()
+        program = [sys.executable, "-S", "-E", str(PROGRAM), "--port", str(port)]
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", STARTER, *program],
+            env=environment,
+            capture_output=True,
+            check=True,
+        )
+        pids.append(int(done.stdout))
+        return pids[-1]
+
+    yield start
+    for pid in pids:
+        if is_alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def ticks(pid: int) -> int:
+    stat = read_stat(pid)
+    assert stat is not None
+    return stat.started_ticks
+
+
+def recorded(instance: Instance, pid: int, **columns: object) -> None:
+    columns = {"status": "running", "desired_state": "running", "generation": 1} | columns
+    Instance.objects.filter(pk=instance.pk).update(
+        pid=pid, pid_started_ticks=ticks(pid), observed_generation=1, **columns
+    )
+
+
+def test_a_running_backend_is_taken_over_and_not_touched(
+    node: NodeUnderTest, fake_backend: Callable[..., AppConfig]
+) -> None:
+    fake_backend(keep_backends=True)
+    node.start()
+    before = node.running()
+    stream = requests.post(
+        f"http://127.0.0.1:{before.port}/v1/chat/completions",
+        json={"stream": True, "tokens": 8, "delay": 0.05},
+        headers={"Authorization": f"Bearer key-{before.pk}", "Connection": "close"},
+        stream=True,
+        timeout=5,
+    )
+    with stream:
+        node.stop()
+        node.start()
+        assert stream.text.rstrip().endswith("[DONE]")
+    node.ask_stop()  # it is in charge of it again
+    node.reaches(Status.STOPPED)
+    assert before.pid not in children()
+    assert node.history() == ["starting", "running", "shutting_down", "stopped"]
+
+
+def test_a_backend_that_is_no_child_is_watched_too(
+    node: NodeUnderTest, foreign: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    instance = node.create(restart_delay=30)
+    pid = foreign(instance)
+    recorded(instance, pid)
+    node.start()
+    eventually(lambda: f"adopted process {pid}" in caplog.text)
+    os.kill(pid, signal.SIGKILL)
+    seen = node.reaches(Status.RESTARTING)
+    assert seen.failure is not None
+    assert seen.failure["exit_code"] is None
+    assert seen.restarts == 1
+
+
+def test_a_backend_that_is_no_child_is_stopped_with_all_its_group(
+    node: NodeUnderTest, foreign: Start
+) -> None:
+    instance = node.create()
+    pid = foreign(instance, FAKE_CHILD="group")
+    child = int(eventually(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text()))
+    recorded(instance, pid, desired_state="stopped")
+    node.start()
+    node.reaches(Status.STOPPED)
+    assert not is_alive(pid)
+    eventually(lambda: not is_alive(child))
+
+
+def test_one_that_was_starting_goes_on_starting(node: NodeUnderTest, foreign: Start) -> None:
+    instance = node.create()
+    recorded(instance, foreign(instance), status="starting")
+    node.start()
+    assert node.reaches(Status.RUNNING).ready_at is not None
+
+
+def test_one_that_no_row_knows_is_found_by_its_marker(node: NodeUnderTest, foreign: Start) -> None:
+    # The worker was killed between the start and its record.
+    instance = node.create()
+    pid = foreign(instance)
+    Instance.objects.update(
+        status="starting", desired_state="running", generation=1, observed_generation=1
+    )
+    node.start()
+    found = node.reaches(Status.RUNNING)
+    assert found.pid == pid
+    assert found.pid_started_ticks == ticks(pid)
+
+
+def test_one_that_overwrote_its_markers_is_found_by_its_number(
+    node: NodeUnderTest, foreign: Start
+) -> None:
+    instance = node.create()
+    pid = foreign(instance, marked=False)
+    recorded(instance, pid, desired_state="stopped")
+    node.start()
+    node.reaches(Status.STOPPED)
+    assert not is_alive(pid)
+
+
+def test_a_stop_that_was_under_way_is_finished(node: NodeUnderTest, foreign: Start) -> None:
+    instance = node.create()
+    pid = foreign(instance)
+    recorded(instance, pid, status="shutting_down", desired_state="stopped")
+    node.start()
+    node.reaches(Status.STOPPED)
+    assert not is_alive(pid)
+
+
+def test_a_shutdown_that_was_cut_short_starts_it_again(node: NodeUnderTest, foreign: Start) -> None:
+    instance = node.create()
+    pid = foreign(instance)
+    recorded(instance, pid, status="shutting_down")
+    node.start()
+    assert node.reaches(Status.RUNNING).pid != pid
+    assert not is_alive(pid)
+
+
+@pytest.mark.parametrize("status", ["starting", "running", "shutting_down", "restarting"])
+def test_what_is_gone_is_started_again(node: NodeUnderTest, status: str) -> None:
+    node.create()
+    Instance.objects.update(
+        status=status,
+        desired_state="running",
+        generation=1,
+        observed_generation=1,
+        pid=2**22 + 1,
+        pid_started_ticks=1,
+        restarts=1,
+    )
+    node.start()
+    eventually(lambda: node.see().pid in children())
+    node.reaches(Status.RUNNING)
+
+
+@pytest.mark.parametrize("status", ["starting", "running", "shutting_down", "restarting", "failed"])
+def test_what_is_gone_and_not_wished_is_stopped(node: NodeUnderTest, status: str) -> None:
+    node.create()
+    Instance.objects.update(status=status, generation=1, observed_generation=1, pid=2**22 + 1)
+    node.start()
+    assert node.reaches(Status.STOPPED).pid is None
+
+
+@pytest.mark.parametrize("status", ["failed", "stopped"])
+def test_what_had_come_to_its_end_stays_there(node: NodeUnderTest, status: str) -> None:
+    node.create()
+    Instance.objects.update(
+        status=status, desired_state="running", generation=1, observed_generation=1
+    )
+    node.start()
+    eventually(lambda: node.see().node.heartbeat_at)
+    node.wake()
+    node.running("other")
+    assert node.see().status == status
+
+
+def test_a_reused_pid_is_never_signalled(node: NodeUnderTest) -> None:
+    instance = node.create()
+    stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        recorded(instance, stranger.pid, desired_state="stopped")
+        Instance.objects.update(pid_started_ticks=ticks(stranger.pid) - 1)
+        node.start()
+        node.reaches(Status.STOPPED)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_of_two_processes_the_recorded_one_is_kept(node: NodeUnderTest, foreign: Start) -> None:
+    instance = node.create()
+    extra = foreign(instance, FAKE_BIND_SECONDS="60")
+    kept = foreign(instance)
+    recorded(instance, kept)
+    node.start()
+    eventually(lambda: not is_alive(extra))
+    assert is_alive(kept)
+    assert node.reaches(Status.RUNNING).pid == kept
+
+
+def test_of_two_processes_without_a_record_the_older_is_kept(
+    node: NodeUnderTest, foreign: Start
+) -> None:
+    instance = node.create()
+    kept, extra = foreign(instance), foreign(instance, FAKE_BIND_SECONDS="60")
+    Instance.objects.update(
+        status="starting", desired_state="running", generation=1, observed_generation=1
+    )
+    node.start()
+    assert node.reaches(Status.RUNNING).pid == kept
+    eventually(lambda: not is_alive(extra))
+
+
+def test_an_orphan_is_ended_even_if_it_resists(node: NodeUnderTest, foreign: Start) -> None:
+    orphan = foreign(None, FAKE_IGNORE_SIGINT="1", FAKE_IGNORE_SIGTERM="1")
+    node.start()
+    eventually(lambda: not is_alive(orphan))
+
+
+def test_a_process_of_an_instance_that_had_the_name_before_is_an_orphan(
+    node: NodeUnderTest, foreign: Start
+) -> None:
+    old = node.create()
+    pid = foreign(old)
+    old.delete()
+    assert node.create().name == old.name
+    node.start()
+    eventually(lambda: not is_alive(pid))
+
+
+def test_another_installations_backends_are_left_alone(node: NodeUnderTest, foreign: Start) -> None:
+    stranger = subprocess.Popen(
+        ["sleep", "60"],
+        env=Marker("/elsewhere/node-main.lock", "1:one", "x").to_environment(),
+        start_new_session=True,
+    )
+    orphan = foreign(None)
+    try:
+        node.start()
+        eventually(lambda: not is_alive(orphan))
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_second_worker_waits_until_the_first_has_gone(
+    node: NodeUnderTest,
+    fake_backend: Callable[..., AppConfig],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fake_backend(keep_backends=True)
+    first = node.start()
+    pid = node.running().pid
+    second = node.start()
+    try:
+        eventually(lambda: "waiting for it" in caplog.text)
+        first.stop()
+        node.ask_restart()
+        assert node.reaches(Status.RUNNING).pid != pid
+        assert caplog.text.count("waiting for it") == 1
+    finally:
+        fake_backend()
+        node.supervisor = None
+        second._config = current()
+        second.stop()
+
+
+def test_a_worker_that_waits_for_the_lock_can_be_stopped(
+    node: NodeUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = node.start()
+    second = node.start()
+    eventually(lambda: "waiting for it" in caplog.text)
+    second.stop()
+    node.supervisor = first
+    node.running()
+
+
+def test_a_process_that_changes_while_it_is_looked_at_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    descriptors = len(os.listdir("/proc/self/fd"))
+    started = ticks(child.pid)
+
+    def open_too_late(pid: int) -> int:
+        child.kill()
+        child.wait()
+        return os.open("/dev/null", os.O_RDONLY)
+
+    monkeypatch.setattr(os, "pidfd_open", open_too_late)
+    assert take(child.pid, started, Marker("", "", "")) is None
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_zombie_is_not_taken() -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert take(child.pid, ticks(child.pid), Marker("", "", "")) is None
+    child.wait()
+
+
+def test_what_does_not_lead_a_session_is_no_backend() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        found: Process | None = find(child.pid, ticks(child.pid), [], Marker("", "", ""))
+        assert found is None
+    finally:
+        child.kill()
+        child.wait()

@@ -1,0 +1,88 @@
+"""What is heard of the web processes counts while it is fresh, or has only just come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from instances.scheduling.traffic_report import WebReport
+from instances.supervisor.scheduling import traffic_monitor
+from instances.supervisor.scheduling.traffic_monitor import FRESH_SECONDS, TrafficPoll
+
+INTERVAL = 0.15
+
+
+class World:
+    """A clock that is set, and another thread that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.poll = TrafficPoll(self._off_thread, lambda: self.now)
+        self._answers: list[Callable[[], None]] = []
+
+    def _off_thread(self, work: Callable[[], Any], then: Callable[[Any], None], **_: Any) -> None:
+        self._answers.append(lambda: then(work()))
+
+    def ask(self) -> None:
+        """The end of a turn of the supervisor's loop."""
+        self.poll.step(self.now, INTERVAL)
+
+    def answer(self, *, after_seconds: float) -> None:
+        self.now += after_seconds
+        self._answers.pop()()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(traffic_monitor, "read_reports", lambda client: [WebReport("web", 1)])
+    return World()
+
+
+def test_before_the_first_answer_nobody_can_say(world: World) -> None:
+    world.ask()
+    assert world.poll.now() is None
+    assert world.poll.news() is None
+
+
+def test_an_answer_that_comes_soon_counts_for_some_turns(world: World) -> None:
+    world.ask()
+    world.answer(after_seconds=0.1)
+    world.ask()
+    assert world.poll.now() is world.poll.news() is not None
+    world.now += FRESH_SECONDS
+    assert world.poll.now() is world.poll.news() is None
+
+
+def test_one_that_was_long_on_its_way_is_news_for_the_turn_in_which_it_comes(world: World) -> None:
+    world.ask()
+    world.answer(after_seconds=2 * FRESH_SECONDS)
+    assert world.poll.news() is not None
+    # What is not to be undone waits for a fresh one.
+    assert world.poll.now() is None
+    world.ask()
+    assert world.poll.news() is None
+
+
+def test_a_turn_that_takes_long_still_has_its_news(world: World) -> None:
+    world.ask()
+    world.answer(after_seconds=0.1)
+    world.now += 2 * FRESH_SECONDS
+    assert world.poll.news() is not None
+
+
+def test_a_broker_that_goes_away_takes_the_last_answer_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(client: object) -> list[WebReport]:
+        raise redis.ConnectionError
+
+    world.ask()
+    world.answer(after_seconds=0.1)
+    world.now += INTERVAL
+    world.ask()
+    monkeypatch.setattr(traffic_monitor, "read_reports", refuse)
+    world.answer(after_seconds=0.1)
+    assert world.poll.now() is world.poll.news() is None

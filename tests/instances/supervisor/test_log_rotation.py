@@ -1,0 +1,319 @@
+"""The logs of the backends that run are rotated, and a backend notices nothing."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import signal
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from instances.logs import files, truncate
+from instances.logs.segments import parts_of
+from instances.logs.truncate import MIB, cut
+from instances.states import Status
+from instances.supervisor import log_rotation
+from instances.supervisor.log_rotation import LogRotation, tidy
+from instances.supervisor.process.pidfd import Process
+from llamactl.config import AppConfig, current
+from tests.instances.supervisor.conftest import NodeUnderTest, eventually, is_alive
+from tests.support.logs import all_lines, numbers, rotate_while_it_writes, start_writer
+
+LINE = b"a line of a log\n"
+
+
+@contextmanager
+def nobody_writes() -> Iterator[None]:
+    yield
+
+
+@pytest.fixture
+def limits(config: AppConfig, tmp_path: Path) -> Callable[..., AppConfig]:
+    """The config with its logs in a directory of the test's own, rotated from 1 MiB on."""
+
+    def change(**values: object) -> AppConfig:
+        update = {"logs_dir": tmp_path, "log_rotation_max_size": 1} | values
+        instances = config.instances.model_copy(update=update)
+        return config.model_copy(update={"instances": instances})
+
+    return change
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "one.log"
+
+
+@pytest.fixture
+def process(path: Path) -> Iterator[Process]:
+    """The instance's: it sleeps."""
+    process = start_writer(path, program="import time; time.sleep(60)")
+    handle = process.duplicate()
+    yield process
+    handle.signal_group(signal.SIGKILL)
+    process.close()
+    handle.bury()
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def at_once(work: Callable[[], Any], then: Callable[[Any], None], *, on_error: Any) -> None:
+    then(work())
+
+
+def append(path: Path, size: int) -> None:
+    with path.open("ab") as log:
+        log.write(LINE * (size // len(LINE)))
+
+
+def check(log_rotation: LogRotation, process: Process) -> None:
+    log_rotation.step(log_rotation.due, [("one", process)])
+
+
+def test_only_a_log_that_is_too_large_is_rotated(
+    limits: Callable[..., AppConfig], path: Path, process: Process
+) -> None:
+    log_rotation = LogRotation(limits(), at_once, Clock())
+    append(path, MIB // 2)
+    check(log_rotation, process)
+    assert parts_of(path) == []
+    append(path, MIB)
+    check(log_rotation, process)
+    assert len(parts_of(path)) == 1
+    assert path.stat().st_size < MIB // 2
+
+
+def test_rotation_can_be_switched_off(
+    limits: Callable[..., AppConfig], path: Path, process: Process
+) -> None:
+    log_rotation = LogRotation(limits(log_rotation_enabled=False), at_once, Clock())
+    append(path, 2 * MIB)
+    log_rotation.step(1e9, [("one", process)])
+    assert parts_of(path) == []
+
+
+def test_logs_are_looked_at_every_few_seconds_and_never_twice_at_once(
+    limits: Callable[..., AppConfig], process: Process
+) -> None:
+    clock = Clock()
+    calls: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+    log_rotation = LogRotation(
+        limits(), lambda work, then, on_error: calls.append((work, then)), clock
+    )
+    for _ in range(3):
+        log_rotation.step(clock.now, [("one", process)])
+    assert len(calls) == 1
+    work, then = calls.pop()
+    then(work())
+    log_rotation.step(clock.now, [("one", process)])
+    assert not calls
+    clock.now = log_rotation.due
+    assert log_rotation.due > 1000.5
+    log_rotation.step(clock.now, [("one", process)])
+    assert len(calls) == 1
+    calls[0][0]()
+
+
+def test_a_process_that_is_buried_meanwhile_is_not_mistaken_for_another(
+    limits: Callable[..., AppConfig], path: Path, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(truncate, "_collapse", lambda log, length: False)
+    append(path, 2 * MIB)
+    calls: list[Callable[[], Any]] = []
+    log_rotation = LogRotation(limits(), lambda work, then, on_error: calls.append(work), Clock())
+    check(log_rotation, process)
+    process.signal_group(signal.SIGKILL)
+    process.bury()
+    calls[0]()
+    assert len(parts_of(path)) == 1
+
+
+def test_a_worker_without_descriptors_looks_at_what_it_can(
+    limits: Callable[..., AppConfig], path: Path, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(path, 2 * MIB)
+    duplicate = Process.duplicate
+    handles: list[Process] = []
+
+    def scarce(self: Process) -> Process:
+        if handles:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        handles.append(duplicate(self))
+        return handles[0]
+
+    monkeypatch.setattr(Process, "duplicate", scarce)
+    log_rotation = LogRotation(limits(), at_once, Clock())
+    log_rotation.step(log_rotation.due, [("one", process), ("two", process)])
+    assert len(parts_of(path)) == 1
+    assert log_rotation.due < 2000
+    monkeypatch.undo()
+
+
+def test_so_many_are_kept_and_the_older_ones_compressed(
+    limits: Callable[..., AppConfig], path: Path, process: Process
+) -> None:
+    log_rotation = LogRotation(
+        limits(log_rotation_backups=3, log_rotation_compress=True), at_once, Clock()
+    )
+    for _ in range(5):
+        append(path, 2 * MIB)
+        check(log_rotation, process)
+    assert [part.path.name for part in parts_of(path)] == [
+        "one.log.3.gz",
+        "one.log.4.gz",
+        "one.log.5",
+    ]
+    assert {stat.S_IMODE(part.path.stat().st_mode) for part in parts_of(path)} == {0o600}
+    text = gzip.decompress(parts_of(path)[0].path.read_bytes())
+    assert set(text.splitlines(keepends=True)[1:]) == {LINE}
+    assert parts_of(path)[0].size() == len(text)
+
+
+def test_a_compression_that_is_given_up_is_made_up_for(path: Path) -> None:
+    for _ in range(2):
+        append(path, 2 * MIB)
+        cut(path, nobody_writes)
+    answers = iter([False, False, True, True, True])
+    tidy(path, backups=3, compress=True, is_given_up=lambda: next(answers))
+    assert [part.is_compressed for part in parts_of(path)] == [False, False]
+    assert len(os.listdir(path.parent)) == 3
+    tidy(path, backups=3, compress=True)
+    assert [part.is_compressed for part in parts_of(path)] == [True, False]
+
+
+def test_a_disk_that_is_full_is_said_once_and_tried_again_later(
+    limits: Callable[..., AppConfig],
+    path: Path,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    log_rotation = LogRotation(limits(), at_once, clock)
+    append(path, 2 * MIB)
+    before = path.read_bytes()
+    tries = []
+
+    def full(*arguments: int) -> int:
+        tries.append(1)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "sendfile", full)
+        for _ in range(100):
+            clock.now += 2
+            check(log_rotation, process)
+    assert 1 < len(tries) < 6
+    assert caplog.text.count("can't be rotated") == 1
+    assert path.read_bytes() == before
+    clock.now += 60
+    check(log_rotation, process)
+    assert len(parts_of(path)) == 1
+
+
+def test_a_log_that_grows_faster_than_it_is_looked_at_keeps_every_line(
+    limits: Callable[..., AppConfig], path: Path
+) -> None:
+    writer = start_writer(path)
+    log_rotation = LogRotation(limits(log_rotation_backups=1000), at_once, Clock())
+
+    def rotate() -> bool:
+        before = len(parts_of(path))
+        check(log_rotation, writer)
+        return len(parts_of(path)) > before
+
+    rotate_while_it_writes(writer, rotate, seconds=1.5)
+    writer.bury()
+    found = numbers(all_lines(path))
+    assert found == list(range(len(found)))
+
+
+def test_the_last_lines_of_a_failure_are_found_in_the_part_too(path: Path) -> None:
+    descriptor = files.open_log(path, create_directory=False)
+    os.write(descriptor, b"error of long ago\n" * 1000)
+    files.write_started(descriptor, "one", datetime(2026, 1, 2, tzinfo=UTC))
+    os.write(descriptor, b"".join(b"line %d\n" % number for number in range(3)))
+    os.write(descriptor, b"error: " + b"x" * 5000 + b"\n")
+    cut(path, nobody_writes)
+    os.write(descriptor, b"last\n")
+    os.close(descriptor)
+    found = files.tail_of_launch(path, "one", 20, max_bytes=256 * 1024)
+    assert found == ["line 0", "line 1", "line 2", "error: " + "x" * 5000, "last"]
+
+
+def test_a_running_backend_s_log_is_rotated(
+    node: NodeUnderTest, fake_backend: Callable[..., AppConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_rotation, "CHECK_SECONDS", 0.01)
+    fake_backend(log_rotation_max_size=1)
+    node.start()
+    instance = node.running(FAKE_LOG_LINES="200000")
+    path = files.log_path(current(), "one")
+    eventually(lambda: parts_of(path))
+    assert requests.get(f"http://127.0.0.1:{instance.port}/health", timeout=5).status_code == 200
+    assert is_alive(instance.pid or 0)
+    last = ["line 199999", f"main: server is listening on http://127.0.0.1:{instance.port}"]
+    assert files.tail(path, 2) == last
+    assert len(files.tail(path, 1000)) == 1000
+
+
+def test_a_backend_that_was_left_stopped_goes_on_once_adopted(
+    node: NodeUnderTest, fake_backend: Callable[..., AppConfig]
+) -> None:
+    fake_backend(keep_backends=True)
+    node.start()
+    instance = node.running()
+    node.stop()
+    # As a worker that is killed while it rotates a log leaves it.
+    os.kill(instance.pid or 0, signal.SIGSTOP)
+    node.start()
+    url = f"http://127.0.0.1:{instance.port}/health"
+    assert requests.get(url, timeout=10).status_code == 200
+    assert node.see().pid == instance.pid
+    node.ask_stop()
+    node.reaches(Status.STOPPED)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_start_goes_on_without_its_heading_on_a_full_disk(
+    supervised: NodeUnderTest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files, "write_started", full)
+    monkeypatch.setattr(files, "write_stopped", full)
+    supervised.running()
+    assert f"its log can't be written to: [Errno {number}]" in caplog.text
+    supervised.ask_stop()
+    supervised.reaches(Status.STOPPED)
+
+
+def test_a_log_that_cannot_be_opened_is_a_failure_that_says_so(
+    supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **named: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "open_log", full)
+    supervised.create()
+    supervised.ask_start()
+    failure = supervised.reaches(Status.FAILED).failure
+    assert failure is not None
+    assert failure["details"] == "its log can't be opened: [Errno 28] No space left on device"

@@ -1,0 +1,99 @@
+"""A node is emptied for maintenance and put back to work."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+
+from instances import lifecycle, node_drain
+from instances.models import Instance
+from instances.states import DesiredState, Status
+from nodes.errors import NodeDrained, NodeNotFound
+from nodes.models import Node
+
+pytestmark = pytest.mark.django_db
+
+
+def create(name: str, *, wanted: bool, **observed: object) -> Instance:
+    lifecycle.create(name, {"backend_options": {"model": "/m.gguf"}}, cause="test")
+    if wanted:
+        lifecycle.request_start(name, cause="test")
+    Instance.objects.filter(name=name).update(**observed)
+    return Instance.objects.get(name=name)
+
+
+def wishes() -> dict[str, str]:
+    return dict(Instance.objects.values_list("name", "desired_state"))
+
+
+def test_drain_stops_all_that_is_wanted_and_resume_starts_just_that_again() -> None:
+    create("up", wanted=True, observed_generation=1, status=Status.RUNNING)
+    create("idle", wanted=False)
+    create("broken", wanted=True, observed_generation=1, status=Status.FAILED)
+    assert node_drain.drain("main") == ["up"]
+    assert set(wishes().values()) == {DesiredState.STOPPED}
+    assert Node.objects.get().is_drained
+    Instance.objects.update(status=Status.STOPPED)
+    assert node_drain.resume("main") == ["up"]
+    assert wishes() == {"up": "running", "idle": "stopped", "broken": "stopped"}
+    assert Instance.objects.get(name="up").has_unseen_wish
+    assert not Node.objects.get().is_drained
+
+
+def test_drained_node_starts_nothing() -> None:
+    create("a", wanted=False)
+    node_drain.drain("main")
+    for ask in (lifecycle.request_start, lifecycle.request_restart):
+        with pytest.raises(NodeDrained, match="drained for maintenance") as caught:
+            ask("a", cause="proxy:on_demand")
+        assert (caught.value.status, caught.value.code) == (503, "node_drained")
+    assert wishes() == {"a": "stopped"}
+    assert Instance.objects.get().generation == 0
+
+
+def test_api_answers_503_for_a_start_on_a_drained_node(api: Client) -> None:
+    create("a", wanted=False)
+    node_drain.drain("main")
+    answer = api.post("/api/v1/instances/a/start")
+    assert answer.status_code == 503
+    assert answer.json()["error"] == "node_drained"
+    assert "--resume" in answer.json()["details"]
+
+
+def test_a_second_drain_keeps_what_the_first_will_resume() -> None:
+    create("a", wanted=True)
+    node_drain.drain("main")
+    assert node_drain.drain("main") == []
+    assert node_drain.resume("main") == ["a"]
+
+
+def test_resume_leaves_out_what_was_deleted_and_does_nothing_twice() -> None:
+    create("a", wanted=True)
+    create("b", wanted=True)
+    node_drain.drain("main")
+    lifecycle.delete("a", cause="test")
+    assert node_drain.resume("main") == ["b"]
+    assert node_drain.resume("main") == []
+
+
+def test_other_nodes_are_left_alone() -> None:
+    create("a", wanted=True)
+    elsewhere = Node.objects.create(name="elsewhere")
+    create("b", wanted=True, node=elsewhere)
+    node_drain.drain("elsewhere")
+    assert wishes() == {"a": "running", "b": "stopped"}
+    create("c", wanted=True)
+
+
+def test_unknown_node_is_refused() -> None:
+    for act in (node_drain.drain, node_drain.resume):
+        with pytest.raises(NodeNotFound):
+            act("nowhere")
+
+
+def test_unfinished_are_those_that_may_have_a_process() -> None:
+    create("a", wanted=False, status=Status.SHUTTING_DOWN)
+    create("b", wanted=False, status=Status.RESTARTING)
+    create("c", wanted=False, status=Status.FAILED, pid=7)
+    create("d", wanted=False)
+    assert node_drain.unfinished("main") == ["a", "b", "c"]

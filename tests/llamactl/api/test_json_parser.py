@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from llamactl.api.json_parser import (
+    MAX_BODY_BYTES,
+    MAX_DEPTH,
+    BodyTooLarge,
+    StrictJSONParser,
+    parse_object,
+)
+from llamactl.core.errors import InvalidRequest
+
+
+def nested(depth: int) -> bytes:
+    return b'{"a":' * (depth - 1) + b"{}" + b"}" * (depth - 1)
+
+
+def test_an_object_is_read_as_it_is() -> None:
+    raw = json.dumps({"a": [1, 2.5, None, True, "ü😀"], "b": {"c": 2**70}}).encode()
+    # It should keep integers of any size exact; floats would round them.
+    assert parse_object(raw) == {"a": [1, 2.5, None, True, "ü😀"], "b": {"c": 2**70}}
+
+
+def test_the_last_of_equal_names_counts() -> None:
+    assert parse_object(b'{"a":1,"a":2}') == {"a": 2}
+
+
+@pytest.mark.parametrize("raw", [b"", b" \r\n", b"null"])
+def test_nothing_is_told_from_an_empty_object(raw: bytes) -> None:
+    assert parse_object(raw) is None
+    assert parse_object(b"{}") == {}
+
+
+def test_depth_is_bounded() -> None:
+    assert parse_object(nested(MAX_DEPTH)) is not None
+    with pytest.raises(ValueError, match=f"more than {MAX_DEPTH} deep"):
+        parse_object(nested(MAX_DEPTH + 1))
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"{", "it is not JSON"),
+        (b"{'a':1}", "it is not JSON"),
+        (b'{"a":1} x', "line 1 column 9"),
+        (b"[]", "must be a JSON object, not a list"),
+        (b'"{}"', "not a string"),
+        (b"true", "not a boolean"),
+        (b"0", "not a number"),
+        (b'{"a":NaN}', "NaN is no JSON number"),
+        (b'{"a":-Infinity}', "-Infinity is no JSON number"),
+        (b'{"a":1e999}', "too large a number"),
+        (b'{"a":' + b"9" * 5000 + b"}", "Exceeds the limit"),
+        (b"[" * 100_000, "more than"),
+        (b'{"a":' * 100_000, "more than"),
+        (b'{"a":"\xff"}', "not UTF-8 at byte 6"),
+        ('{"a":1}'.encode("utf-16"), "not UTF-8"),
+        (b'\xef\xbb\xbf{"a":1}', "BOM"),
+        (b'{"a":"x\\u0000y"}', "a must not contain a NUL"),
+        (b'{"a":{"b\\u0000":1}}', "a name in a must not contain a NUL"),
+        (b'{"a":[{"b":"\\ud83d"}]}', "a.b must not contain half of a surrogate pair"),
+        (b'{"\\udc00":1}', "a name in the object must not contain half"),
+    ],
+)
+def test_a_bad_body_is_refused_in_words(raw: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse_object(raw)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_pair_of_surrogates_is_one_character() -> None:
+    assert parse_object(b'{"a":"\\ud83d\\ude00"}') == {"a": "😀"}
+
+
+def test_the_parser_bounds_what_it_reads() -> None:
+    stream = io.BytesIO(b" " * (MAX_BODY_BYTES * 3))
+    with pytest.raises(BodyTooLarge):
+        StrictJSONParser().parse(stream)
+    assert stream.tell() == MAX_BODY_BYTES + 1
+
+
+def test_the_parser_refuses_with_its_code() -> None:
+    with pytest.raises(InvalidRequest, match="Invalid request body: it is not JSON"):
+        StrictJSONParser().parse(io.BytesIO(b"{"))

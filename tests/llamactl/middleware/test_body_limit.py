@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from django.core.asgi import get_asgi_application
+
+from llamactl.middleware.body_limit import BoundedBody
+from tests.support.asgi import Exchange
+
+
+async def reader(scope: Any, receive: Any, send: Any) -> None:
+    """An application that reads the whole body first, and gives up as Django does."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(size).encode()})
+
+
+@pytest.mark.parametrize(("size", "status"), [(0, 200), (100, 200), (101, 413)])
+async def test_a_body_has_a_bound(size: int, status: int) -> None:
+    answer = await Exchange(BoundedBody(reader, 100), "/x", body=b"x" * size).finish()
+    assert answer.status == status
+    if status == 413:
+        assert answer.json()["error"] == "invalid_request"
+
+
+async def test_an_announced_size_is_refused_before_it_is_sent() -> None:
+    exchange = Exchange(
+        BoundedBody(reader, 100), "/x", headers=[(b"content-length", b"9" * 30)], body=b""
+    )
+    assert (await exchange.finish()).status == 413
+
+
+async def test_a_body_without_an_end_is_refused_when_it_passes_the_bound() -> None:
+    asked = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": b"x" * 30, "more_body": True}
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "headers": []}
+    await asyncio.wait_for(BoundedBody(reader, 100)(scope, receive, send), 5)
+    assert sent[0]["status"] == 413
+    assert asked == 4
+
+
+async def test_django_gives_up_what_it_has_read() -> None:
+    # It should leave no temporary file open: warnings are errors here.
+    application = BoundedBody(get_asgi_application(), 100)
+    answer = await Exchange(application, "/api/v1/instances/x", body=b"x" * 200).finish()
+    assert answer.status == 413
+
+
+async def test_what_is_no_request_passes() -> None:
+    seen = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope, receive))
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "lifespan.startup"}
+
+    await BoundedBody(application)({"type": "lifespan"}, receive, receive)  # type: ignore[arg-type]
+    assert seen == [({"type": "lifespan"}, receive)]

@@ -1,0 +1,437 @@
+"""Clients who leave while nothing is read from them, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+import uvloop
+from uvicorn.server import ServerState
+
+from llamactl.core.disconnect_event import departure
+from llamactl.server.web import disconnect_watch
+from llamactl.server.web.disconnect_watch import Watched
+from llamactl.server.web.http import HttpProtocol
+from llamactl.server.web.websocket import WebSocketProtocol
+
+SECONDS = 20
+"""A bound, not an expectation."""
+
+LOOK_SECONDS = 0.05
+
+MUCH = 50 * 2**20
+
+
+class Application:
+    """Takes one piece of what a client sends, and no more until it may; records how it ended."""
+
+    def __init__(self) -> None:
+        self.may_go_on = asyncio.Event()
+        self.listens = False
+        """Whether it waits for the client to leave, instead of answering."""
+        self.has_begun = asyncio.Event()
+        self.ended: asyncio.Queue[str] = asyncio.Queue()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scope = scope
+        try:
+            if scope["type"] == "websocket":
+                await self._talk(scope, receive, send)
+            else:
+                await self._answer(receive, send)
+        except asyncio.CancelledError:
+            self.ended.put_nowait("cancelled")
+            raise
+
+    async def _answer(self, receive: Any, send: Any) -> None:
+        size, is_last, kind = 0, False, ""
+        while not is_last and kind != "http.disconnect":
+            message = await receive()
+            kind = message["type"]
+            size += len(message.get("body", b""))
+            is_last = not message.get("more_body")
+            self.has_begun.set()
+            await self.may_go_on.wait()
+        if self.listens:
+            kind = (await receive())["type"]
+        body = b"%d" % size
+        headers = [(b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        self.ended.put_nowait("told" if kind == "http.disconnect" else "answered")
+
+    async def _talk(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        gone = asyncio.ensure_future(departure(scope).wait())
+        going_on = asyncio.ensure_future(self.may_go_on.wait())
+        self.has_begun.set()
+        await asyncio.wait((gone, going_on), return_when=asyncio.FIRST_COMPLETED)
+        going_on.cancel()
+        if gone.done():
+            self.ended.put_nowait("told")
+            return
+        gone.cancel()
+        size = 0
+        while (message := await receive())["type"] == "websocket.receive":
+            size += len(message["bytes"])
+        self.ended.put_nowait(f"{size} {message['code']}")
+
+    async def end(self) -> str:
+        async with asyncio.timeout(SECONDS):
+            return await self.ended.get()
+
+
+class Server:
+    def __init__(self, application: Any) -> None:
+        self._config = uvicorn.Config(
+            application, log_config=None, lifespan="off", access_log=False, ws=WebSocketProtocol
+        )
+        self._config.load()
+        self.state = ServerState()
+
+    async def start(self) -> None:
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: HttpProtocol(self._config, self.state, {}), "127.0.0.1", 0
+        )
+        self.address = self._server.sockets[0].getsockname()
+
+    async def stop(self) -> None:
+        self._server.close()
+        for task in list(self.state.tasks):
+            task.cancel()
+        await asyncio.gather(*self.state.tasks, return_exceptions=True)
+
+    def is_paused(self) -> bool:
+        (protocol,) = self.state.connections
+        assert isinstance(protocol.transport, Watched)
+        return protocol.transport._is_paused
+
+
+class Client:
+    """A bare socket: what is sent is in the system's hands, and leaving is leaving at once."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.connection, data)
+
+    async def flood(self, piece: bytes) -> int:
+        """Send until no more can be sent, and return how much was."""
+        sent = 0
+        try:
+            while sent < MUCH:
+                async with asyncio.timeout(0.5):
+                    await self.send(piece)
+                sent += len(piece)
+        except TimeoutError:
+            pass
+        assert sent < MUCH
+        return sent
+
+    async def answer(self) -> bytes:
+        """The next answer, of those with a body of at most nine bytes."""
+        loop, answer = asyncio.get_running_loop(), b""
+        async with asyncio.timeout(SECONDS):
+            while not answer.endswith(b"\r\n\r\n"):
+                answer += await loop.sock_recv(self.connection, 1)
+            length = answer.lower().partition(b"content-length: ")[2]
+            for _ in range(int(length[:1] or b"0")):
+                answer += await loop.sock_recv(self.connection, 1)
+        return answer
+
+    def leave(self, way: str) -> None:
+        if way == "half-close":
+            self.connection.shutdown(socket.SHUT_WR)
+            return
+        if way == "reset":
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.connection.close()
+
+
+async def eventually(question: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not question():
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disconnect_watch, "LOOK_SECONDS", LOOK_SECONDS)
+
+
+@pytest.fixture
+def application() -> Application:
+    return Application()
+
+
+@pytest.fixture
+async def server(application: Application) -> AsyncIterator[Server]:
+    server = Server(application)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def connect(server: Server) -> AsyncIterator[Callable[[], Awaitable[Client]]]:
+    clients = []
+
+    async def connect() -> Client:
+        connection = socket.socket()
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, server.address)
+        clients.append(Client(connection))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.connection.close()
+
+
+@pytest.fixture
+async def client(connect: Callable[[], Awaitable[Client]]) -> Client:
+    return await connect()
+
+
+def upload(size: int) -> bytes:
+    return b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+
+
+SIZE = 10 * 2**20
+
+
+async def begin_upload(client: Client, server: Server, application: Application) -> None:
+    """Until nothing is read, with a part of the body in every buffer."""
+    await client.send(upload(SIZE) + b"x")
+    await asyncio.wait_for(application.has_begun.wait(), SECONDS)
+    await client.send(b"x" * (2**16 + 1))
+    await eventually(server.is_paused)
+    await client.send(b"x" * 1000)
+
+
+@pytest.mark.parametrize("way", ["close", "reset", "half-close"])
+async def test_who_leaves_in_an_upload_that_is_not_taken_ends_it(
+    client: Client, server: Server, application: Application, way: str
+) -> None:
+    await begin_upload(client, server, application)
+    client.leave(way)
+    assert await application.end() == "cancelled"
+    assert not server.state.connections
+
+
+async def test_who_resets_an_upload_with_every_buffer_full_ends_it(
+    client: Client, application: Application
+) -> None:
+    await client.send(upload(MUCH))
+    await client.flood(b"x" * 2**16)
+    client.leave("reset")
+    assert await application.end() == "cancelled"
+
+
+async def test_who_leaves_in_an_upload_whose_rest_is_small_ends_it(
+    client: Client, server: Server, application: Application
+) -> None:
+    await client.send(upload(SIZE) + b"x")
+    await asyncio.wait_for(application.has_begun.wait(), SECONDS)
+    # So little that reading goes on, and sees the end.
+    await client.send(b"x" * 1000)
+    client.leave("close")
+    assert await application.end() == "cancelled"
+
+
+async def test_who_waits_in_an_upload_that_is_not_taken_is_left_alone(
+    client: Client, server: Server, application: Application
+) -> None:
+    await begin_upload(client, server, application)
+    await asyncio.sleep(5 * LOOK_SECONDS)
+    application.may_go_on.set()
+    await client.send(b"x" * (SIZE - 1002 - 2**16))
+    assert (await client.answer()).endswith(b"%d" % SIZE)
+
+
+async def test_who_waits_after_an_upload_that_is_complete_is_left_alone(
+    client: Client, server: Server, application: Application
+) -> None:
+    size = 2**17
+    await client.send(upload(size) + b"x")
+    await asyncio.wait_for(application.has_begun.wait(), SECONDS)
+    await client.send(b"x" * (size - 1))
+    await eventually(server.is_paused)
+    await asyncio.sleep(5 * LOOK_SECONDS)
+    application.may_go_on.set()
+    assert (await client.answer()).endswith(b"%d" % size)
+
+
+async def test_who_waits_with_requests_in_line_is_answered(
+    client: Client, server: Server, application: Application
+) -> None:
+    await client.send(upload(1) + b"x")
+    await asyncio.wait_for(application.has_begun.wait(), SECONDS)
+    await client.send(upload(2) + b"xx" + upload(3) + b"xxx")
+    await eventually(server.is_paused)
+    await asyncio.sleep(5 * LOOK_SECONDS)
+    application.may_go_on.set()
+    assert [(await client.answer())[-1:] for _ in range(3)] == [b"1", b"2", b"3"]
+
+
+async def test_who_leaves_with_requests_in_line_is_missed(
+    client: Client, server: Server, application: Application
+) -> None:
+    application.may_go_on.set()
+    application.listens = True
+    await client.send(upload(1) + b"x")
+    await asyncio.wait_for(application.has_begun.wait(), SECONDS)
+    await client.send(upload(1) + b"x")
+    await eventually(server.is_paused)
+    client.leave("close")
+    assert await application.end() == "told"
+
+
+# -- WebSockets ------------------------------------------------------------------------------------
+
+BINARY = bytes([0x82, 0x80 | 126]) + struct.pack("!H", 2**15) + bytes(4) + bytes(2**15)
+"""A message of 32 KiB, as a client sends it: masked, here with nothing."""
+
+CLOSE = bytes([0x88, 0x82]) + bytes(4) + struct.pack("!H", 1000)
+
+
+async def open_websocket(client: Client, application: Application) -> None:
+    key = base64.b64encode(os.urandom(16))
+    await client.send(
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n"
+    )
+    # A close with something unread would be a reset.
+    assert (await client.answer()).startswith(b"HTTP/1.1 101 ")
+    await asyncio.wait_for(application.has_begun.wait(), SECONDS)
+
+
+@pytest.mark.parametrize("way", ["close", "reset", "half-close"])
+async def test_who_leaves_a_websocket_that_is_not_read_is_missed(
+    client: Client, server: Server, application: Application, way: str
+) -> None:
+    await open_websocket(client, application)
+    await client.send(BINARY * 2)
+    await eventually(server.is_paused)
+    client.leave(way)
+    assert await application.end() == "told"
+    assert not server.state.connections
+
+
+@pytest.mark.parametrize("way", ["close", "reset"])
+async def test_who_leaves_a_websocket_with_every_buffer_full_is_missed(
+    client: Client, application: Application, way: str
+) -> None:
+    await open_websocket(client, application)
+    await client.flood(BINARY)
+    # The end of the connection can't even be sent: it is found by asking whether anybody is there.
+    client.leave(way)
+    assert await application.end() == "told"
+
+
+async def test_who_waits_at_a_websocket_that_is_not_read_is_left_alone(
+    client: Client, server: Server, application: Application
+) -> None:
+    await open_websocket(client, application)
+    await client.send(BINARY * 4 + CLOSE)
+    await eventually(server.is_paused)
+    await asyncio.sleep(5 * LOOK_SECONDS)
+    application.may_go_on.set()
+    assert await application.end() == f"{4 * 2**15} 1000"
+
+
+async def test_nothing_is_sent_to_who_is_read_from(
+    client: Client, server: Server, application: Application
+) -> None:
+    application.may_go_on.set()
+    await open_websocket(client, application)
+    for _ in range(5):
+        await client.send(BINARY)
+        await asyncio.sleep(LOOK_SECONDS)
+    await client.send(CLOSE)
+    assert await application.end() == f"{5 * 2**15} 1000"
+    received = b""
+    async with asyncio.timeout(SECONDS):
+        while piece := await asyncio.get_running_loop().sock_recv(client.connection, 2**16):
+            received += piece
+    # Nothing but the close frame.
+    assert received == bytes([0x88, 2]) + struct.pack("!H", 1000)
+
+
+async def test_departure_is_never_told_by_a_server_without_it() -> None:
+    assert not departure({"type": "websocket"}).is_set()
+    assert not departure({"type": "websocket", "extensions": {}}).is_set()
+
+
+# -- what it costs ---------------------------------------------------------------------------------
+
+
+class Wire:
+    """A transport that does nothing, and a loop that counts its timers."""
+
+    def __init__(self) -> None:
+        self.timers: list[tuple[Any, ...]] = []
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+    def is_closing(self) -> bool:
+        return False
+
+    def call_later(self, seconds: float, *call: Any) -> None:
+        self.timers.append(call)
+
+    def fire(self) -> None:
+        ((function, *arguments),) = self.timers
+        self.timers.clear()
+        function(*arguments)
+
+
+def test_pauses_that_are_short_cost_one_timer_in_all() -> None:
+    wire = Wire()
+    transport = Watched(wire, wire)  # type: ignore[arg-type] # a loop for this purpose
+    assert not wire.timers
+    for _ in range(10):
+        transport.pause_reading()
+        transport.resume_reading()
+    assert len(wire.timers) == 1
+    # It should look at nobody's connection, and come to an end.
+    wire.fire()
+    assert not wire.timers
+    transport.pause_reading()
+    transport.resume_reading()
+    transport.pause_reading()
+    wire.fire()
+    assert len(wire.timers) == 1
+
+
+def test_sockets_of_uvloop_tell_their_state_too() -> None:
+    async def miss() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+        listener.close()
+        loop, lost = asyncio.get_running_loop(), asyncio.Event()
+
+        class Protocol(asyncio.Protocol):
+            def connection_lost(self, exc: Exception | None) -> None:
+                lost.set()
+
+        transport, _ = await loop.create_connection(Protocol, sock=accepted)
+        watched = Watched(transport, loop)
+        watched.pause_reading()
+        client.close()
+        await asyncio.wait_for(lost.wait(), SECONDS)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(miss())

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from llamactl.server.web.http import MAX_HEAD_BYTES, HttpProtocol
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connect = Callable[[], Awaitable[Connection]]
+
+
+class Impatient(HttpProtocol):
+    head_seconds = 0.2
+    body_seconds = 0.2
+
+
+class Calm(HttpProtocol):
+    """Its limits are shorter than what goes on for long, and far longer than a piece of it."""
+
+    body_seconds = 3.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.timeout_keep_alive = 3
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the method and the body, ``/slow`` after a while."""
+    body = b""
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.6)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message["body"]
+        if not message["more_body"]:
+            break
+    answer = scope["method"].encode() + b" " + body
+    headers = [(b"content-length", b"%d" % len(answer))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": answer})
+
+
+async def serving(protocol: type[HttpProtocol]) -> AsyncIterator[Connect]:
+    config = uvicorn.Config(echo, log_config=None, lifespan="off", access_log=False)
+    config.load()
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: protocol(config, state, {}), "127.0.0.1", 0
+    )
+    port = server.sockets[0].getsockname()[1]
+    writers = []
+
+    async def connect() -> Connection:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writers.append(writer)
+        return reader, writer
+
+    yield connect
+    for writer in writers:
+        writer.close()
+    server.close()
+    for task in list(state.tasks):
+        task.cancel()
+    await server.wait_closed()
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    async for each in serving(HttpProtocol):
+        yield each
+
+
+@pytest.fixture
+async def connect_calm() -> AsyncIterator[Connect]:
+    async for each in serving(Calm):
+        yield each
+
+
+@pytest.fixture
+async def connect_impatient() -> AsyncIterator[Connect]:
+    async for each in serving(Impatient):
+        yield each
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """The status line and the body of the next answer."""
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        (length,) = [
+            int(line.partition(b":")[2])
+            for line in head.split(b"\r\n")
+            if line.startswith(b"content-length:")
+        ]
+        return head.partition(b"\r\n")[0], await reader.readexactly(length)
+
+
+async def is_closed(reader: asyncio.StreamReader) -> bool:
+    async with asyncio.timeout(10):
+        return await reader.read() == b""
+
+
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
+
+
+async def test_requests_follow_each_other_on_a_connection(connect: Connect) -> None:
+    reader, writer = await connect()
+    for _ in range(3):
+        writer.write(POST + b"\r\nbody")
+        assert await answer(reader) == (b"HTTP/1.1 200 OK", b"POST body")
+
+
+async def test_pipelined_requests_are_answered_in_turn(connect: Connect) -> None:
+    reader, writer = await connect()
+    writer.write(POST + b"\r\none " + POST + b"\r\ntwo ")
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"POST one ")
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"POST two ")
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+        b"connection: upgrade\r\nupgrade: TLS/1.0, HTTP/2.0\r\n",
+        b"UPGRADE:h2c\r\nConnection: keep-alive, Upgrade\r\n",
+    ],
+)
+async def test_a_request_that_offers_another_protocol_keeps_its_body(
+    connect: Connect, offer: bytes
+) -> None:
+    reader, writer = await connect()
+    writer.write(POST + offer + b"\r\nbody")
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"POST body")
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 4\r\n", b"Transfer-Encoding: chunked\r\n"])
+@pytest.mark.parametrize("is_behind", [False, True], ids=["in parts", "behind another request"])
+async def test_a_body_behind_an_offer_that_stays_unseen_is_no_request_of_its_own(
+    connect: Connect, length: bytes, is_behind: bool
+) -> None:
+    reader, writer = await connect()
+    offer = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: x\r\n" + offer + length + b"\r\n"
+    if is_behind:
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + head)
+    else:
+        writer.write(head[:-3])
+        await asyncio.sleep(0.05)
+        writer.write(head[-3:])
+    await asyncio.sleep(0.05)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    answers = await asyncio.wait_for(reader.read(), 10)
+    assert b"HTTP/1.1 400" in answers
+    # At most that to the request in front.
+    assert answers.count(b"HTTP/1.1 200") <= is_behind
+
+
+async def test_an_offer_without_a_body_is_ignored(connect: Connect) -> None:
+    reader, writer = await connect()
+    for _ in range(2):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpg")
+        await asyncio.sleep(0.05)
+        writer.write(b"rade: h2c\r\nContent-Length: 0\r\n\r\n")
+        assert (await answer(reader))[0] == b"HTTP/1.1 200 OK"
+
+
+async def test_a_body_that_speaks_of_an_upgrade_is_left_alone(connect: Connect) -> None:
+    body = b"\r\nUpgrade: h2c\r\n"
+    reader, writer = await connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"POST " + body)
+
+
+async def test_a_head_that_trickles_is_given_up(connect_impatient: Connect) -> None:
+    reader, writer = await connect_impatient()
+    status = None
+    async with asyncio.timeout(10):
+        for byte in POST * 1000:
+            if reader._buffer or writer.is_closing():  # type: ignore[attr-defined]
+                status, _ = await answer(reader)
+                break
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.02)
+    assert status == b"HTTP/1.1 408 Request Timeout"
+    assert await is_closed(reader)
+
+
+async def test_a_connection_that_never_says_a_word_is_closed(connect_impatient: Connect) -> None:
+    reader, _ = await connect_impatient()
+    assert await is_closed(reader)
+
+
+async def test_a_body_that_stops_in_the_middle_is_given_up(connect_impatient: Connect) -> None:
+    reader, writer = await connect_impatient()
+    writer.write(POST + b"\r\nbo")
+    assert (await answer(reader))[0] == b"HTTP/1.1 408 Request Timeout"
+    assert await is_closed(reader)
+
+
+async def test_a_body_that_goes_on_may_take_its_time(connect_calm: Connect) -> None:
+    reader, writer = await connect_calm()
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n")
+    for _ in range(12):
+        writer.write(b"x")
+        await asyncio.sleep(0.3)
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"POST " + b"x" * 12)
+
+
+async def test_an_idle_connection_is_kept_between_requests(connect_impatient: Connect) -> None:
+    reader, writer = await connect_impatient()
+    for _ in range(2):
+        writer.write(POST + b"\r\nbody")
+        assert (await answer(reader))[0] == b"HTTP/1.1 200 OK"
+        await asyncio.sleep(0.4)
+
+
+async def test_the_head_of_the_next_request_may_wait_for_the_answer_before_it(
+    connect_impatient: Connect,
+) -> None:
+    reader, writer = await connect_impatient()
+    writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\nGET / HT")
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
+
+
+@pytest.mark.parametrize("piece", [1000, 2 * MAX_HEAD_BYTES])
+async def test_a_head_without_end_is_refused(connect: Connect, piece: int) -> None:
+    reader, writer = await connect()
+    writer.write(b"GET / HTTP/1.1\r\n")
+    line = b"X-Filler: " + b"x" * (piece - 12) + b"\r\n"
+    for _ in range(2 * MAX_HEAD_BYTES // piece):
+        writer.write(line)
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n")
+    assert head == b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x00\x01\x02\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-A: a\r\n folded\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
+    ],
+    ids=["garbage", "two lengths", "length and chunks", "bad chunk", "obs-fold", "blank in name"],
+)
+async def test_what_could_smuggle_a_request_is_refused(connect: Connect, request_: bytes) -> None:
+    reader, writer = await connect()
+    writer.write(request_)
+    assert (await answer(reader))[0] == b"HTTP/1.1 400 Bad Request"
+    assert await is_closed(reader)
+
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Forgetful(HttpProtocol):
+    """Keeps an idle connection for a moment only."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.timeout_keep_alive = 0.4  # type: ignore[assignment] # uvicorn's has whole seconds
+
+
+@pytest.fixture
+async def forgetful() -> AsyncIterator[Connect]:
+    async for each in serving(Forgetful):
+        yield each
+
+
+async def test_idle_connection_is_closed_after_a_while(forgetful: Connect) -> None:
+    reader, writer = await forgetful()
+    writer.write(GET)
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
+    assert await is_closed(reader)
+
+
+async def test_connection_that_is_used_is_kept(connect_calm: Connect) -> None:
+    reader, writer = await connect_calm()
+    for _ in range(8):
+        writer.write(GET)
+        assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
+        await asyncio.sleep(0.45)
+
+
+async def test_request_that_takes_longer_than_an_idle_connection_is_answered(
+    forgetful: Connect,
+) -> None:
+    reader, writer = await forgetful()
+    writer.write(GET)
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
+    writer.write(GET.replace(b"/", b"/slow", 1))
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
+    assert await is_closed(reader)

@@ -1,0 +1,82 @@
+"""GET /v1/models/{id}: the entry that the list has under this id."""
+
+from __future__ import annotations
+
+import pytest
+from aiohttp import web
+
+from instances.states import DesiredState, Status
+from proxy.asgi import ProxyApplication
+from tests.proxy.conftest import ALICE, BOB, CHARLIE, Backend, TableGateway, make_target
+from tests.support.asgi import Exchange
+
+
+def retrieve(
+    app: ProxyApplication, name: str, key: str | None = ALICE, method: str = "GET"
+) -> Exchange:
+    return Exchange(app, f"/v1/models/{name}", method=method, key=key)
+
+
+async def router(request: web.Request) -> web.StreamResponse:
+    return web.json_response({"data": [{"id": "org/b"}, {"id": "a"}]})
+
+
+async def test_model_is_the_entry_of_the_list(app: ProxyApplication, backend: Backend) -> None:
+    listed = await Exchange(app, "/v1/models", method="GET", key=ALICE).finish()
+    answer = await retrieve(app, "demo").finish()
+    assert (answer.status, answer.json()) == (200, listed.json()["data"][0])
+    assert answer.json()["id"] == "demo"
+    # It should wake nobody for that.
+    assert not backend.requests
+
+
+@pytest.mark.parametrize("name", ["demo%2Forg%2Fb", "demo/org/b", "demo/a"])
+async def test_model_of_a_router_is_found_behind_its_name(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway, name: str
+) -> None:
+    backend.handler = router
+    gateway.lay(make_target(backend.origin, served_model=None))
+    answer = await retrieve(app, name).finish()
+    assert answer.status == 200
+    assert answer.json()["id"] == name.replace("%2F", "/")
+    assert answer.json()["owned_by"] == "demo"
+
+
+@pytest.mark.parametrize("name", ["nope", "other/nope", "othe", "other%00", "%FF", "x" * 5000])
+async def test_unknown_model_is_404_in_openais_shape(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway, name: str
+) -> None:
+    backend.handler = router
+    gateway.lay(make_target(backend.origin, name="other", served_model=None))
+    answer = await retrieve(app, name).finish()
+    error = answer.json()["error"]
+    assert (answer.status, error["code"], error["param"]) == (404, "model_not_found", "model")
+
+
+async def test_router_that_does_not_run_lists_none_of_its_models(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(
+        make_target(
+            backend.origin,
+            served_model=None,
+            status=Status.STOPPED,
+            desired_state=DesiredState.STOPPED,
+        )
+    )
+    answer = await retrieve(app, "demo/a").finish()
+    assert answer.status == 404
+    assert "instance demo lists no such model at present" in answer.json()["error"]["message"]
+    assert (await retrieve(app, "demo").finish()).status == 200
+    assert not gateway.starts
+
+
+@pytest.mark.parametrize(("key", "status"), [(None, 401), (CHARLIE, 401), (BOB, 403), (ALICE, 200)])
+async def test_key_decides_who_may_see_it(
+    app: ProxyApplication, key: str | None, status: int
+) -> None:
+    assert (await retrieve(app, "demo", key).finish()).status == status
+
+
+async def test_models_are_read_only(app: ProxyApplication) -> None:
+    assert (await retrieve(app, "demo", method="DELETE").finish()).status == 405

@@ -1,0 +1,10 @@
+"""Places in the checkout that tests name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "tests" / "data"
+FAKE_BACKEND = Path(__file__).with_name("fake_backend.py")
+"""The program that stands in for a backend in tests."""

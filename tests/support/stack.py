@@ -1,0 +1,242 @@
+"""The whole of llamactl in processes of its own, started and stopped as an operator would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import cycle
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import requests
+
+from tests.support.paths import ROOT
+
+START_SECONDS = 60
+STOP_SECONDS = 60
+END_SECONDS = 15
+"""For what ends a little later than llamactl itself, a guard for example."""
+
+# Each test process has its own ports, all of them below those that the kernel gives away.
+_BLOCK = os.getpid() % 40
+INSTANCE_PORTS = range(20000 + _BLOCK * 300, 20300 + _BLOCK * 300)
+WEB_PORTS = cycle(range(12000 + _BLOCK * 150, 12150 + _BLOCK * 150))
+
+T = TypeVar("T")
+
+
+def until(question: Callable[[], T], within_seconds: float, what: str) -> T:
+    """The first true answer; fails with ``what`` when there is none in time."""
+    deadline = time.monotonic() + within_seconds
+    while True:
+        # Looked at before: on a machine that stood still, the question is asked once more.
+        is_last = time.monotonic() >= deadline
+        answer = question()
+        if answer:
+            return answer
+        assert not is_last, f"not within {within_seconds} s: {what}"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port that nobody listens at, nor will before it is used.
+
+    Not one that the kernel chooses: it would give the same to the next who asks for any.
+    """
+    for port in WEB_PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
+
+
+def kill_all(processes: Iterable[psutil.Process]) -> None:
+    """Those of them that have not ended by themselves."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+class Stack:
+    """``manage.py run`` on a data directory; may be started again after it ended."""
+
+    def __init__(self, data_dir: Path, **environment: str) -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {
+            **{name: text for name, text in os.environ.items() if "LLAMACTL" not in name},
+            "LLAMACTL_DATA_DIRECTORY": str(data_dir),
+            "LLAMACTL_CONFIG_PATH": str(data_dir / "llamactl.yaml"),
+            "LLAMACTL_PORT": str(self.port),
+            "LLAMACTL_INSTANCE_PORT_RANGE": f"{INSTANCE_PORTS[0]}-{INSTANCE_PORTS[-1]}",
+            **environment,
+        }
+        data_dir.mkdir(parents=True, exist_ok=True)
+        (data_dir / "llamactl.yaml").touch()
+        self.arguments: list[str] = []
+        """What ``manage.py run`` is told besides."""
+        self.output = data_dir / "output.txt"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def last_port(self) -> int:
+        """The highest that an instance may have: none gets it unasked."""
+        return int(self.environment["LLAMACTL_INSTANCE_PORT_RANGE"].split("-")[1])
+
+    def start(self) -> None:
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "run", *self.arguments],
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        until(self.is_up, START_SECONDS, "llamactl up")
+
+    def is_up(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.output.read_text()[-3000:]
+        try:
+            return requests.get(f"{self.url}/healthz", timeout=1).ok and (
+                "Ctrl-C" in self.output.read_text()
+            )
+        except requests.RequestException:
+            return False
+
+    def interrupt(self) -> int:
+        """Ctrl-C; returns the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(STOP_SECONDS)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that belongs to this data directory: ours, and the backends."""
+        found = []
+        # It would keep those of before, and one of them may have another's pid by now.
+        psutil.process_iter.cache_clear()
+        for process in psutil.process_iter():
+            try:
+                words = [*process.environ().values(), *process.cmdline()]
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+            except psutil.Error:
+                continue
+            if str(self.data_dir) in " ".join(words):
+                found.append(process)
+        return found
+
+    def until_nothing_left(self) -> None:
+        with suppress(AssertionError):
+            until(lambda: not self.processes(), END_SECONDS, "nothing left")
+        left = self.processes()
+        assert not left, f"left behind: {left}"
+
+    @property
+    def database(self) -> Path:
+        return self.data_dir / self.environment.get("LLAMACTL_DATABASE_PATH", "llamactl.db")
+
+    @property
+    def management_key(self) -> str:
+        return (self.data_dir / "management_key").read_text().strip()
+
+    def call(self, method: str, path: str, document: object = None) -> requests.Response:
+        return requests.request(
+            method,
+            self.url + path,
+            json=document,
+            headers={"Authorization": f"Bearer {self.management_key}"},
+            timeout=60,
+        )
+
+    def create(self, name: str, backend_options: dict[str, Any], **options: Any) -> dict[str, Any]:
+        response = self.call(
+            "POST",
+            f"/api/v1/instances/{name}",
+            {"backend_type": "llama_cpp", "backend_options": backend_options, **options},
+        )
+        assert response.status_code == 201, response.text
+        created: dict[str, Any] = response.json()
+        return created
+
+    def instance(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.call("GET", f"/api/v1/instances/{name}").json()
+        return found
+
+    def until_status(self, name: str, status: str, within_seconds: float = 60) -> dict[str, Any]:
+        def reached() -> dict[str, Any] | None:
+            found = self.instance(name)
+            return found if found["status"] == status else None
+
+        found = until(reached, within_seconds, f"{name} {status}")
+        assert found is not None
+        return found
+
+    def new_key(self, **fields: object) -> str:
+        document = {"name": "test", "permission_mode": "allow_all", **fields}
+        response = self.call("POST", "/api/v1/auth/keys", document)
+        assert response.status_code == 201, response.text
+        key: str = response.json()["key"]
+        return key
+
+    def backends(self, name: str) -> list[psutil.Process]:
+        """The backend's processes; the embedded server's inner one goes with its outer one."""
+        found = []
+        for process in self.processes():
+            try:
+                command_line = process.cmdline()
+                if f"--alias {name}" in " ".join(command_line) and "--inner" not in command_line:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def busy_slots(self, name: str) -> int | None:
+        """``None`` where there are none to ask for: it is not ready."""
+        answer = self.call("GET", f"/api/v1/instances/{name}/proxy/slots")
+        return sum(slot["is_processing"] for slot in answer.json()) if answer.ok else None
+
+    def chat(self, name: str, key: str, **fields: object) -> requests.Response:
+        document = {
+            "model": name,
+            "messages": [{"role": "user", "content": "Say hello."}],
+            "max_tokens": 8,
+            **fields,
+        }
+        return requests.post(
+            f"{self.url}/v1/chat/completions",
+            data=json.dumps(document),
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=120,
+        )
+
+
+def running_stack(data_dir: Path, **environment: str) -> Iterator[Stack]:
+    """A started stack; whatever is left of it afterwards is a failure of the test."""
+    stack = Stack(data_dir, **environment)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        try:
+            if stack.process is not None and stack.process.poll() is None:
+                stack.interrupt()
+            stack.until_nothing_left()
+        finally:
+            kill_all(stack.processes())
