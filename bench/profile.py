@@ -33,7 +33,7 @@ LOOP = "event loop (uvloop)"
 PARTS = {
     "uvicorn": "uvicorn: parse the request, write the answer",
     "proxy/upstream": "llamactl: ask the backend",
-    "llamactl/run": "llamactl: HTTP protocol and transport",
+    "llamactl/server": "llamactl: HTTP protocol and transport",
     "llamactl": "llamactl: outer layers (CORS)",
     "proxy": "llamactl: proxy (key, route, relay)",
     "keys": "llamactl: proxy (key, route, relay)",

@@ -11,16 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from instances import lifecycle, preflight
-from instances.backends import ExecutableNotFound
 from instances.errors import PreflightFailed
+from instances.launch import ExecutableNotFound, executed, launch_for, working_directory
 from instances.models import Instance
 from instances.options import InstanceOptions, parse_options, stored_options, validate_name
 from instances.ports import choose_port
 from instances.preflight import Finding, FindingDocument
-from instances.supervisor.command_shown import shown_command, sounds_secret
-from instances.supervisor.controller.spawn import executed, launch_for, working_directory
 from llamactl.config import AppConfig, current
-from llamactl.masking import MASK, mask_arguments, mask_url
+from llamactl.masking import MASK, mask_arguments, mask_url, shown_command, sounds_secret
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,17 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from instances.backends.base import Backend
+from instances.backends.base import LOOPBACK, Backend
 from instances.backends.docker import container_name, run_command
 from instances.backends.embedded import PROGRAM
 from instances.backends.registry import backend_for
 from instances.backends.values import shown
 from instances.errors import BackendStartFailed
-
-if TYPE_CHECKING:
-    from instances.options import InstanceOptions
-    from llamactl.config.schema import BackendConfig, DockerConfig
+from instances.options import InstanceOptions
+from llamactl.config import AppConfig
+from llamactl.config.schema import BackendConfig, DockerConfig
 
 EMBEDDED_COMMAND = (sys.executable, "-I", str(PROGRAM))
 """The bundled llama.cpp server. ``-I``: no directory of ours or of the user is on its path."""
@@ -178,3 +177,40 @@ class _Finder:
             f"{shown(command)} was not found or is not executable; {backend.install_hint}, or set"
             f" backends.{backend.config_name}.command to the path of the program"
         )
+
+
+def launch_for(
+    name: str,
+    options: InstanceOptions,
+    port: int,
+    config: AppConfig,
+    derived_key: str,
+    *,
+    which: Callable[..., str | None] = shutil.which,
+) -> Launch:
+    """What is started for an instance of this node with these options.
+
+    Raises ExecutableNotFound, InvalidBackendOptions.
+    """
+    return build_launch(
+        instance_name=name,
+        options=options,
+        config=getattr(config.backends, backend_for(options.backend_type).config_key),
+        host=LOOPBACK,
+        port=port,
+        api_key=derived_key,
+        which=which,
+    )
+
+
+def executed(launch: Launch) -> tuple[str, ...]:
+    """The arguments as the system gets them.
+
+    The working directory is ours; a program that was named relative to the worker's is meant there.
+    """
+    return (os.path.abspath(launch.argv[0]), *launch.argv[1:])
+
+
+def working_directory(options: InstanceOptions, config: AppConfig) -> Path:
+    """Where it is started, and what relative paths in its options are relative to."""
+    return Path(options.working_directory or config.data_dir)

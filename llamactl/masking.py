@@ -7,9 +7,12 @@ know, are the operator's, and so is what they put there.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 
 MASK = "***"
+
+_SECRET_NAME = re.compile("key|token|secret|pass|credential|auth", re.IGNORECASE)
 
 # "hft" is llama-server's short name for --hf-token.
 _SENSITIVE = r"(?:[\w.-]*(?:key|api[_-]?keys|token|secrets?|password|passwd|credentials?)|hft)"
@@ -55,3 +58,15 @@ def judged(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
         else:
             yield mask_url(word), False
         previous = word
+
+
+def shown_command(argv: Sequence[str]) -> str:
+    """The command as one could paste it, the values of what sounds like a secret replaced."""
+    return " ".join(
+        f"{kept}{MASK}" if is_cut else shlex.quote(kept) for kept, is_cut in judged(argv)
+    )
+
+
+def sounds_secret(name: str) -> bool:
+    """Whether a variable of this name may hold what nobody should read; rather yes than no."""
+    return _SECRET_NAME.search(name) is not None

@@ -12,8 +12,8 @@ import dj_database_url
 
 from llamactl.admin.theme import UNFOLD as UNFOLD
 from llamactl.config import ConfigError, load
+from llamactl.core.broker_url import BrokerError, broker_urls
 from llamactl.core.secret_files import read_or_create_secret
-from llamactl.server.embedded_broker import BrokerError, broker_urls
 from llamactl.version import VERSION
 
 BASE_DIR = Path(__file__).resolve().parent.parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from llamactl.config import AppConfig
-from llamactl.config.schema import NAME_PATTERN
+from llamactl.config.types import NAME_PATTERN
 from nodes.errors import InvalidNodeName, NodeNotFound
 from nodes.models import Node
 

@@ -1,14 +1,19 @@
-"""Whose request this is, and what its key may do."""
+"""Authentication of a request, and the rights of its key."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlencode
 
+from instances.errors import InstanceNotFound
+from instances.options import validate_name
 from keys.credentials import key_in
 from keys.secrets import digest
-from proxy.errors import InvalidKey, MissingKey
-from proxy.table.table import KeyRule, RoutingTable
+from llamactl.core.asgi_types import Scope
+from proxy import errors
+from proxy.gateway import Gateway
+from proxy.table.table import ANYONE, KeyRule, RoutingTable, Target
 
 
 def without_key(query: bytes) -> bytes:
@@ -25,8 +30,37 @@ def rule_for(
     """The rule of the request's key. Raises MissingKey or InvalidKey (401)."""
     key = key_in(headers, query)
     if not key:
-        raise MissingKey
+        raise errors.MissingKey
     rule = table.rule(digest(key), now)
     if rule is None:
-        raise InvalidKey
+        raise errors.InvalidKey
     return rule
+
+
+async def authorise(gateway: Gateway, scope: Scope, *, is_management: bool) -> KeyRule:
+    """The rule of the request's key, of an HTTP request or a WebSocket's alike.
+
+    ``is_management``: only a management key will do. Raises MissingKey or InvalidKey (401).
+    """
+    auth = gateway.config.auth
+    if not (auth.require_management_auth if is_management else auth.require_inference_auth):
+        return ANYONE
+    headers, query = scope["headers"], scope["query_string"]
+    try:
+        rule = rule_for(headers, query, gateway.live.table, time.time())
+    except errors.InvalidKey:
+        await gateway.look_again()
+        rule = rule_for(headers, query, gateway.live.table, time.time())
+    if is_management and not rule.is_management:
+        raise errors.InvalidKey
+    if rule.id is not None:
+        gateway.usage.note(rule.id)
+    return rule
+
+
+def target_named(table: RoutingTable, name: str) -> Target:
+    """The instance that a path names. Raises InvalidInstanceName or InstanceNotFound."""
+    target = table.targets.get(validate_name(name))
+    if target is None:
+        raise InstanceNotFound(name)
+    return target

@@ -11,8 +11,8 @@ from instances.errors import InstanceNotFound
 from instances.options import validate_name
 from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.errors import LlamactlError
-from proxy import errors
-from proxy.admission import authorise, target_named
+from proxy import error_format, errors
+from proxy.auth import authorise, target_named
 from proxy.body.body import ClientGone, model_in, read_beginning, read_routed, with_model
 from proxy.body.multipart import ModelField
 from proxy.body.upload import Upload
@@ -182,7 +182,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
 
 
 async def answer_error(scope: Scope, send: Send, error: LlamactlError) -> None:
-    status, headers, body = errors.render(scope["path"], error)
+    status, headers, body = error_format.render(scope["path"], error)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

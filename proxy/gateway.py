@@ -14,11 +14,11 @@ from redis.backoff import NoBackoff
 from instances.scheduling.traffic_report import REPORT_EXPIRES_SECONDS, REPORT_KEY
 from keys.last_used import KeyUsage, write_last_used
 from llamactl.config import AppConfig, current
-from llamactl.server.embedded_broker import broker_urls
+from llamactl.core.broker_url import broker_urls
 from proxy import cancel
 from proxy.activation.waiting import Waiting
+from proxy.disconnect import HangUps
 from proxy.inflight import InFlight
-from proxy.relay import HangUps
 from proxy.table.refresh import LiveTable, Refresher
 from proxy.upstream import Limits, Upstream
 

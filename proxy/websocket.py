@@ -15,9 +15,8 @@ from llamactl.core.asgi_types import Message, Receive, Scope, Send
 from llamactl.core.disconnect_event import departure
 from llamactl.core.errors import DatabaseUnavailable, LlamactlError
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
-from proxy import cancel, errors
-from proxy.admission import authorise, target_named
-from proxy.auth import without_key
+from proxy import cancel, error_format, errors
+from proxy.auth import authorise, target_named, without_key
 from proxy.body.body import ClientGone
 from proxy.consumers import MAX_TARGET_BYTES
 from proxy.gateway import Gateway
@@ -110,7 +109,7 @@ async def refuse(scope: Scope, send: Send, error: LlamactlError) -> None:
         code = 1008 if error.status < 500 else 1011
         await send({"type": "websocket.close", "code": code, "reason": error.code})
         return
-    status, headers, body = errors.render(scope["path"], error)
+    status, headers, body = error_format.render(scope["path"], error)
     await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
 

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from instances.api import schema
 from instances.api.serializers import command_of
 from instances.backends import Backend, backend_for
-from instances.backends.run_program import inquire
+from instances.program_info import inquire
 from llamactl.api.views import ApiViewSet, body_of
 from llamactl.config import current
 from llamactl.openapi import PLAIN_TEXT

@@ -10,15 +10,6 @@ from instances.backends.command_line import CommandError, EmptyCommand, ParsedCo
 from instances.backends.docker import remove_command, stop_command
 from instances.backends.registry import BACKEND_TYPES, BACKENDS, backend_for
 from instances.backends.values import InvalidBackendOptions
-from instances.launch import (
-    ExecutableNotFound,
-    Launch,
-    build_launch,
-    effective_api_key,
-    find_docker,
-    find_program,
-    runs_in_docker,
-)
 
 __all__ = [
     "BACKENDS",
@@ -26,17 +17,10 @@ __all__ = [
     "Backend",
     "CommandError",
     "EmptyCommand",
-    "ExecutableNotFound",
     "InvalidBackendOptions",
-    "Launch",
     "ParsedCommand",
     "UnknownBackend",
     "backend_for",
-    "build_launch",
-    "effective_api_key",
-    "find_docker",
-    "find_program",
     "remove_command",
-    "runs_in_docker",
     "stop_command",
 ]

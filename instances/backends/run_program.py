@@ -14,11 +14,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-from instances.backends import ExecutableNotFound, backend_for, build_launch
-from instances.backends.base import LOOPBACK
-from instances.backends.environment import backend_environment
-from instances.options import parse_options
-from llamactl.config import AppConfig
 from llamactl.core.errors import LlamactlError
 
 _BLOCK_BYTES = 64 * 1024
@@ -33,28 +28,6 @@ class CommandFailed(LlamactlError):
 
     code = "command failed"  # with the blank: it is the seed's
     status = 500
-
-
-def inquire(backend_type: str, flag: str, config: AppConfig) -> str:
-    """What an instance without options would print if it were started with ``flag``.
-
-    It is started as an instance is (config's command or docker, arguments, environment), so what
-    is wrong with the configuration shows here as it would there. Raises CommandFailed.
-    """
-    backend = backend_for(backend_type)
-    try:
-        launch = build_launch(
-            instance_name="inquiry",
-            options=parse_options({"backend_type": backend_type}, config),
-            config=getattr(config.backends, backend.config_key),
-            host=LOOPBACK,
-            port=config.instances.port_range[0],
-            api_key="",
-        )
-    except ExecutableNotFound as error:
-        raise CommandFailed(error.details) from error
-    environment = backend_environment(launch.environment)
-    return output_of((*launch.argv, flag), environment=environment)
 
 
 def output_of(

@@ -13,22 +13,21 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
-from instances.backends import (
-    Backend,
+from instances.backends import Backend, backend_for
+from instances.launch import (
+    EMBEDDED_COMMAND,
     ExecutableNotFound,
-    backend_for,
     find_docker,
     find_program,
     runs_in_docker,
+    working_directory,
 )
-from instances.launch import EMBEDDED_COMMAND
 from instances.options import InstanceOptions
 from instances.preflight.bounded_threads import TooBusy, begin
 from instances.preflight.files import check_files, shown
 from instances.preflight.findings import Finding, FindingDocument, Severity, error, warning
 from instances.preflight.flags import check_flags
 from instances.preflight.programs import HelpShelf, NoHelp, program
-from instances.supervisor.controller.spawn import working_directory
 from llamactl.config import AppConfig
 
 __all__ = ["Finding", "FindingDocument", "Severity", "check", "is_local"]

@@ -6,285 +6,55 @@ Attribute names are the seed's YAML keys with ``-`` replaced by ``_``. Values ar
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
-from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
-    SecretStr,
-    ValidationError,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
     field_validator,
 )
-from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from llamactl.config.problems import FieldPath, Origins, origin_of
+from llamactl.config.types import (
+    Address,
+    CommaList,
+    Count,
+    DatabaseUrl,
+    Environment,
+    ExpandsHome,
+    Headers,
+    HomePath,
+    KeyList,
+    Limit,
+    Name,
+    OptionalHomePath,
+    Port,
+    PortRange,
+    PositiveInt,
+    RedisUrl,
+    Seconds,
+    SecondsOrZero,
+    Secret,
+    Switch,
+    Text,
+    Words,
+    _null_is_empty,
+)
 
-LARGEST_INT = 2**31 - 1
-YEAR_SECONDS = 366 * 24 * 3600
 DATA_DIR_MARK = "{data_dir}"
 """Stands for the data directory in the docker arguments that we default to."""
-
-
-class ExpandsHome:
-    """Marks a field in which a leading ``~/`` means the home directory."""
-
-
-def allowed(rule: str) -> WrapValidator:
-    """Say any failure of a type as "must be ``rule``": one sentence, whatever went wrong inside."""
-
-    def check(value: object, handler: ValidatorFunctionWrapHandler) -> object:
-        try:
-            return handler(value)
-        except (ValidationError, ValueError, ArithmeticError) as error:
-            raise PydanticCustomError("not_allowed", "must be {rule}", {"rule": rule}) from error
-
-    return WrapValidator(check)
 
 
 # -- reading text ---------------------------------------------------------------------------------
 
 
-def split_commas(value: object) -> object:
-    """``"a, b"`` -> ``["a", "b"]``; blanks around items and empty items are dropped."""
-    items = value.split(",") if isinstance(value, str) else value
-    if isinstance(items, list):
-        stripped = [item.strip() if isinstance(item, str) else item for item in items]
-        return [item for item in stripped if item != ""]
-    return items
-
-
-def split_blanks(value: object) -> object:
-    """``"run --rm"`` -> ``["run", "--rm"]``. No quoting, as in the seed; YAML lists can have it."""
-    return value.split() if isinstance(value, str) else value
-
-
-def parse_pairs(value: object, *, separator: str = ",") -> object:
-    """``"A=1,B=2"`` -> ``{"A": "1", "B": "2"}``; a piece without ``=`` continues the value before.
-
-    So ``CUDA_VISIBLE_DEVICES=0,1`` is one variable. Raises ValueError when the first piece has no
-    ``=``; anything but text is returned as it is.
-    """
-    if not isinstance(value, str):
-        return value
-    pairs: dict[str, str] = {}
-    name = ""
-    for piece in value.split(separator):
-        key, equals, text = piece.strip().partition("=")
-        if equals:
-            name = key.strip()
-            pairs[name] = text
-        elif name:
-            pairs[name] += separator + piece
-        elif piece.strip():
-            raise ValueError(f"no = in {len(piece)} characters")
-    return pairs
-
-
-def parse_header_pairs(value: object) -> object:
-    """``"X-A=1;X-B=2"`` -> ``{"X-A": "1", "X-B": "2"}``: header values may have commas."""
-    return parse_pairs(value, separator=";")
-
-
-def parse_port_range(value: object) -> object:
-    """``"8000-9000"`` or ``"8000,9000"``, blanks allowed -> ``["8000", "9000"]``."""
-    if isinstance(value, str):
-        return re.split(r"\s*[-,]\s*", value.strip())
-    return value
-
-
-_DURATION_UNITS = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "μs": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-}
-_DURATION_PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"  # Go takes both mu signs
-
-
-def refuse_bool(value: object) -> object:
-    """pydantic takes True for 1 where a number is asked for; nobody means that."""
-    if isinstance(value, bool):
-        raise ValueError("a bool")
-    return value
-
-
-def parse_duration(value: object) -> object:
-    """Go's durations (``1h30m``, ``500ms``) in seconds; a bare number is seconds already.
-
-    A bare number of 1e9 or more is what GET /api/v1/config shows: nanoseconds.
-    """
-    refuse_bool(value)
-    if isinstance(value, str):
-        text = value.strip()
-        if re.fullmatch(f"({_DURATION_PART})+", text, re.ASCII):
-            parts = re.findall(_DURATION_PART, text, re.ASCII)
-            return sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
-        value = float(text)
-    if isinstance(value, (int, float)) and value >= 1e9:
-        return value / 1e9
-    return value
-
-
-def parse_optional(value: object) -> object:
-    """Empty text (``${REDIS_URL:-}``) means unset."""
-    return None if isinstance(value, str) and not value.strip() else value
-
-
-def _null_is_empty(kind: Callable[[], object]) -> BeforeValidator:
-    """A key that is written but left empty in YAML is an empty list or mapping."""
-    return BeforeValidator(lambda value: kind() if value is None else value)
-
-
-def _check_environment(pairs: dict[str, str]) -> dict[str, str]:
-    if any(not name or "=" in name for name in pairs):
-        raise ValueError("a bad name")
-    return pairs
-
-
-def _check_headers(pairs: dict[str, str]) -> dict[str, str]:
-    for name, text in pairs.items():
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-            raise ValueError("a bad name")
-        # Line breaks would start a header of their own; http has Latin-1 and no control characters.
-        if re.search(r"[^\t\x20-\x7e\xa0-\xff]", text):
-            raise ValueError("a bad value")
-    return pairs
-
-
-def _check_url(*schemes: str) -> AfterValidator:
-    def check(url: SecretStr | None) -> SecretStr | None:
-        if url is not None and urlsplit(url.get_secret_value()).scheme not in schemes:
-            raise ValueError("another scheme")
-        return url
-
-    return AfterValidator(check)
-
-
-def _check_address(address: str) -> str:
-    parts = urlsplit(address)
-    if address and (parts.scheme not in ("http", "https") or not parts.hostname):
-        raise ValueError("no URL")
-    if not address.isprintable() or " " in address:  # urlsplit drops line breaks silently
-        raise ValueError("no URL")
-    if parts.port == 0:  # .port itself raises ValueError for one that is no number
-        raise ValueError("no port")
-    return address.rstrip("/")
-
-
-def _check_port_range(ports: tuple[int, int]) -> tuple[int, int]:
-    if ports[0] >= ports[1]:
-        raise ValueError("start is not below end")
-    return ports
-
-
 # -- types ----------------------------------------------------------------------------------------
-
-Text = Annotated[str, Field(min_length=1), allowed("a text that is not empty")]
-NAME_PATTERN = r"^[^\s/\x00-\x1f\x7f]{1,100}$"
-Name = Annotated[
-    str,
-    Field(pattern=NAME_PATTERN),
-    allowed("1 to 100 characters without blanks and slashes"),
-]
-Switch = Annotated[bool, allowed("true or false")]
-Int = Annotated[int, BeforeValidator(refuse_bool)]
-Port = Annotated[Int, Field(ge=1, le=65535), allowed("a port number from 1 to 65535")]
-PortRange = Annotated[
-    tuple[Port, Port],
-    BeforeValidator(parse_port_range),
-    AfterValidator(_check_port_range),
-    allowed("two ports from 1 to 65535, the first below the second, such as [8000, 9000]"),
-]
-Limit = Annotated[
-    Int, Field(ge=-1, le=LARGEST_INT), allowed("a whole number from 0, or -1 for no limit")
-]
-Count = Annotated[Int, Field(ge=0, le=LARGEST_INT), allowed("a whole number from 0")]
-PositiveInt = Annotated[Int, Field(ge=1, le=LARGEST_INT), allowed("a whole number from 1")]
-Seconds = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    Field(gt=0, le=YEAR_SECONDS, allow_inf_nan=False),
-    allowed("a duration above 0 (seconds, or such as 90s, 5m, 1h30m) and at most 366 days"),
-]
-SecondsOrZero = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    Field(ge=0, le=YEAR_SECONDS, allow_inf_nan=False),
-    allowed("a duration from 0 (seconds, or such as 90s, 5m, 1h30m) to 366 days"),
-]
-HomePath = Annotated[Path, ExpandsHome, allowed("a path")]
-OptionalHomePath = Annotated[Path | None, ExpandsHome, allowed("a path")]
-CommaList = Annotated[
-    list[str],
-    _null_is_empty(list),
-    BeforeValidator(split_commas),
-    allowed("a list of texts, or one text with commas between them"),
-]
-KeyList = Annotated[
-    list[SecretStr],
-    _null_is_empty(list),
-    BeforeValidator(split_commas),
-    allowed("a list of keys, or one text with commas between them"),
-]
-Words = Annotated[
-    list[str],
-    _null_is_empty(list),
-    BeforeValidator(split_blanks),
-    Field(repr=False),  # "--api-key …" is no name that Django's error pages know to hide
-    allowed("a list of texts, or one text with blanks between them"),
-]
-Environment = Annotated[
-    dict[str, str],
-    _null_is_empty(dict),
-    BeforeValidator(parse_pairs),
-    AfterValidator(_check_environment),
-    Field(repr=False),  # HF_TOKEN and the like
-    allowed("a mapping of names to texts, or NAME=text pairs with commas between them"),
-]
-Headers = Annotated[
-    dict[str, str],
-    _null_is_empty(dict),
-    BeforeValidator(parse_header_pairs),
-    AfterValidator(_check_headers),
-    allowed(
-        "a mapping of header names to texts without line breaks, "
-        "or Name=text pairs with semicolons between them"
-    ),
-]
-DatabaseUrl = Annotated[
-    SecretStr | None,
-    BeforeValidator(parse_optional),
-    _check_url("postgres", "postgresql"),
-    allowed("a postgres:// URL (an SQLite file is named by database.path)"),
-]
-RedisUrl = Annotated[
-    SecretStr | None,
-    BeforeValidator(parse_optional),
-    _check_url("redis", "rediss", "unix"),
-    allowed("a redis://, rediss:// or unix:// URL"),
-]
-Secret = Annotated[SecretStr | None, BeforeValidator(parse_optional), allowed("a text")]
-Address = Annotated[
-    str,
-    AfterValidator(_check_address),
-    allowed("a URL that begins with http:// or https://, or empty for the local node"),
-]
 
 
 # -- sections -------------------------------------------------------------------------------------

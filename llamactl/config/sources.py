@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import yaml
 from dotenv.parser import parse_stream
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -29,111 +28,17 @@ from llamactl.config.problems import (
     error_lines,
     origin_of,
     printable,
-    shown,
 )
-from llamactl.config.schema import (
-    AppConfig,
-    ExpandsHome,
-    Section,
-    parse_header_pairs,
-    parse_pairs,
+from llamactl.config.schema import AppConfig, Section
+from llamactl.config.types import ExpandsHome, parse_header_pairs, parse_pairs
+from llamactl.config.variables import (
+    _KUBERNETES_NAME,
+    _KUBERNETES_PORT,
+    CONFIG_PATH_VARIABLE,
+    OTHER_VARIABLES,
+    VARIABLES,
 )
-
-CONFIG_PATH_VARIABLE = "LLAMACTL_CONFIG_PATH"
-LARGEST_FILE_BYTES = 1 << 20
-MOST_ALIASES = 32
-"""Aliases of lists and mappings in one file; with more, a small file can mean gigabytes."""
-
-VARIABLES: dict[str, str] = {
-    "LLAMACTL_HOST": "server.host",
-    "LLAMACTL_PORT": "server.port",
-    "LLAMACTL_ALLOWED_ORIGINS": "server.allowed_origins",
-    "LLAMACTL_ALLOWED_HEADERS": "server.allowed_headers",
-    "LLAMACTL_ENABLE_SWAGGER": "server.enable_swagger",
-    "LLAMACTL_RESPONSE_HEADERS": "server.response_headers",
-    "LLAMACTL_WEB_PROCESSES": "server.web_processes",
-    "LLAMACTL_MAX_BODY_MIB": "server.max_body_mib",
-    "LLAMACTL_UPSTREAM_FIRST_BYTE_TIMEOUT": "server.upstream_first_byte_timeout",
-    "LLAMACTL_UPSTREAM_IDLE_TIMEOUT": "server.upstream_idle_timeout",
-    # The seed's own compose file says DATA_DIR, which the seed never read. DIRECTORY, being read
-    # after it, wins.
-    "LLAMACTL_DATA_DIR": "data_dir",
-    "LLAMACTL_DATA_DIRECTORY": "data_dir",
-    "LLAMACTL_INSTANCE_PORT_RANGE": "instances.port_range",
-    "LLAMACTL_INSTANCES_DIR": "instances.configs_dir",
-    "LLAMACTL_LOGS_DIR": "instances.logs_dir",
-    "LLAMACTL_AUTO_CREATE_DATA_DIR": "instances.auto_create_dirs",
-    "LLAMACTL_MAX_INSTANCES": "instances.max_instances",
-    "LLAMACTL_MAX_RUNNING_INSTANCES": "instances.max_running_instances",
-    "LLAMACTL_ENABLE_LRU_EVICTION": "instances.enable_lru_eviction",
-    "LLAMACTL_GROUP_LIMITS": "instances.group_limits",
-    "LLAMACTL_DEFAULT_AUTO_RESTART": "instances.default_auto_restart",
-    "LLAMACTL_DEFAULT_MAX_RESTARTS": "instances.default_max_restarts",
-    "LLAMACTL_DEFAULT_RESTART_DELAY": "instances.default_restart_delay",
-    "LLAMACTL_DEFAULT_ON_DEMAND_START": "instances.default_on_demand_start",
-    "LLAMACTL_DEFAULT_IDLE_TIMEOUT": "instances.default_idle_timeout",
-    "LLAMACTL_ON_DEMAND_START_TIMEOUT": "instances.on_demand_start_timeout",
-    "LLAMACTL_TIMEOUT_CHECK_INTERVAL": "instances.timeout_check_interval",
-    "LLAMACTL_LOG_ROTATION_ENABLED": "instances.log_rotation_enabled",
-    "LLAMACTL_LOG_ROTATION_MAX_SIZE": "instances.log_rotation_max_size",
-    "LLAMACTL_LOG_ROTATION_COMPRESS": "instances.log_rotation_compress",
-    "LLAMACTL_LOG_ROTATION_BACKUPS": "instances.log_rotation_backups",
-    "LLAMACTL_START_TIMEOUT": "instances.start_timeout",
-    "LLAMACTL_DRAIN_TIMEOUT": "instances.drain_timeout",
-    "LLAMACTL_STOP_TIMEOUT": "instances.stop_timeout",
-    "LLAMACTL_SWAP_AFTER": "instances.swap_after",
-    "LLAMACTL_LOADS_AT_BOOT": "instances.loads_at_boot",
-    "LLAMACTL_UNHEALTHY_TIMEOUT": "instances.unhealthy_timeout",
-    "LLAMACTL_ORPHAN_GRACE": "instances.orphan_grace",
-    "LLAMACTL_KEEP_BACKENDS": "instances.keep_backends",
-    "LLAMACTL_DATABASE_PATH": "database.path",
-    "LLAMACTL_DATABASE_URL": "database.url",
-    "LLAMACTL_DATABASE_MAX_OPEN_CONNECTIONS": "database.max_open_connections",
-    "LLAMACTL_DATABASE_MAX_IDLE_CONNECTIONS": "database.max_idle_connections",
-    "LLAMACTL_DATABASE_CONN_MAX_LIFETIME": "database.connection_max_lifetime",
-    "LLAMACTL_REDIS_URL": "redis.url",
-    "LLAMACTL_REQUIRE_INFERENCE_AUTH": "auth.require_inference_auth",
-    "LLAMACTL_INFERENCE_KEYS": "auth.inference_keys",
-    "LLAMACTL_REQUIRE_MANAGEMENT_AUTH": "auth.require_management_auth",
-    "LLAMACTL_MANAGEMENT_KEYS": "auth.management_keys",
-    "LLAMACTL_LOCAL_NODE": "local_node",
-    "LLAMACTL_LLAMACPP_COMMAND": "backends.llama_cpp.command",
-    "LLAMACTL_LLAMACPP_ARGS": "backends.llama_cpp.args",
-    "LLAMACTL_LLAMACPP_ENV": "backends.llama_cpp.environment",
-    "LLAMACTL_LLAMACPP_RESPONSE_HEADERS": "backends.llama_cpp.response_headers",
-    "LLAMACTL_LLAMACPP_CACHE_DIR": "backends.llama_cpp.cache_dir",
-    "LLAMACTL_LLAMACPP_DOCKER_ENABLED": "backends.llama_cpp.docker.enabled",
-    "LLAMACTL_LLAMACPP_DOCKER_IMAGE": "backends.llama_cpp.docker.image",
-    "LLAMACTL_LLAMACPP_DOCKER_ARGS": "backends.llama_cpp.docker.args",
-    "LLAMACTL_LLAMACPP_DOCKER_ENV": "backends.llama_cpp.docker.environment",
-    "LLAMACTL_VLLM_COMMAND": "backends.vllm.command",
-    "LLAMACTL_VLLM_ARGS": "backends.vllm.args",
-    "LLAMACTL_VLLM_ENV": "backends.vllm.environment",
-    "LLAMACTL_VLLM_RESPONSE_HEADERS": "backends.vllm.response_headers",
-    "LLAMACTL_VLLM_DOCKER_ENABLED": "backends.vllm.docker.enabled",
-    "LLAMACTL_VLLM_DOCKER_IMAGE": "backends.vllm.docker.image",
-    "LLAMACTL_VLLM_DOCKER_ARGS": "backends.vllm.docker.args",
-    "LLAMACTL_VLLM_DOCKER_ENV": "backends.vllm.docker.environment",
-    "LLAMACTL_MLX_COMMAND": "backends.mlx.command",
-    "LLAMACTL_MLX_ARGS": "backends.mlx.args",
-    "LLAMACTL_MLX_ENV": "backends.mlx.environment",
-    "LLAMACTL_MLX_RESPONSE_HEADERS": "backends.mlx.response_headers",
-}
-"""Environment variable -> field. The seed's names, the later Go program's, and ours in their style.
-
-``nodes`` has none: its keys can be written as ``${VARIABLE}`` in the file.
-"""
-
-OTHER_VARIABLES: dict[str, str] = {
-    CONFIG_PATH_VARIABLE: "",
-    "LLAMACTL_LLAMACPP_DOWNLOAD_TIMEOUT": "models are downloaded by the backend itself",
-}
-"""Names that set no field -> the warning that says why, if it deserves one."""
-
-# What Kubernetes tells every pod about a Service called "llamactl". LLAMACTL_PORT is one of them
-# (tcp://10.0.0.1:8080), beside being ours.
-_KUBERNETES_NAME = re.compile(r"LLAMACTL_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP)(_\w+)?)")
-_KUBERNETES_PORT = re.compile(r"(tcp|udp)://")
+from llamactl.config.yaml_text import TextLoader, read_bytes, read_yaml
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -162,7 +67,7 @@ def load(
         dotenv = _read_dotenv(dotenv_file, notes)
         notes.variables = {**dotenv, **environ}
         config_file = _find_file(config_path, notes)
-        document = None if config_file is None else _read_yaml(config_file)
+        document = None if config_file is None else read_yaml(config_file)
     except ConfigError as error:
         raise ConfigError([*notes.problems, *error.lines], notes.warnings) from None
 
@@ -329,7 +234,7 @@ def _parsed(text: str, path: FieldPath) -> object:
 def _read_dotenv(file: Path, notes: _Notes) -> dict[str, str]:
     """``NAME=value`` lines. The file is optional: another program's may lie here, or be private."""
     try:
-        text = _read_bytes(file).decode("utf-8-sig")
+        text = read_bytes(file).decode("utf-8-sig")
     except FileNotFoundError:
         return {}
     except UnicodeDecodeError as error:
@@ -346,14 +251,6 @@ def _read_dotenv(file: Path, notes: _Notes) -> dict[str, str]:
         elif binding.key is not None and binding.value is not None:
             variables[binding.key] = binding.value
     return variables
-
-
-def _read_bytes(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        content = stream.read(LARGEST_FILE_BYTES + 1)
-    if len(content) > LARGEST_FILE_BYTES:
-        raise ConfigError([f"{file}: is too large, at most {LARGEST_FILE_BYTES} bytes are allowed"])
-    return content
 
 
 # -- YAML file ------------------------------------------------------------------------------------
@@ -384,66 +281,8 @@ def _find_file(config_path: Path | None, notes: _Notes) -> Path | None:
     return None
 
 
-class _TextLoader(yaml.SafeLoader):
-    """SafeLoader, but scalars stay text; duplicate keys and too many aliases are errors."""
-
-    aliases = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Build one node; count it when it repeats a list or mapping."""
-        is_alias = self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)
-        if is_alias and not isinstance(node, yaml.ScalarNode):
-            self.aliases += 1
-            if self.aliases > MOST_ALIASES:
-                mark = None if parent is None else parent.start_mark
-                raise yaml.MarkedYAMLError(problem="too many aliases", problem_mark=mark)
-        return node
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Build one mapping; the seed's YAML library refuses a key that comes twice, too."""
-        mapping = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in mapping.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    problem = f"the key {shown(key.value)} comes twice"
-                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-                seen.add(key.value)
-        return mapping
-
-    def construct_text(self, node: yaml.Node) -> str:
-        """The text of a scalar, whatever type its tag asks for."""
-        return self.construct_yaml_str(node)
-
-
-# Of the rules by which plain scalars get a type, only those for null and for merge keys (<<).
-_TextLoader.yaml_implicit_resolvers = {
-    first: [rule for rule in rules if rule[0].endswith((":null", ":merge"))]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 for _tag in ("bool", "int", "float", "binary", "timestamp"):  # written out, as in "!!int 5"
-    _TextLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _TextLoader.construct_text)
-
-
-def _read_yaml(file: Path) -> object:
-    """The document in ``file``. Raises ConfigError, with the line where there is one."""
-    try:
-        return yaml.load(_read_bytes(file), Loader=_TextLoader)  # noqa: S506  derived from SafeLoader
-    except OSError as error:
-        raise ConfigError([f"{file}: can't be read: {error.strerror}"]) from None
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        # A secret that begins with * or ! is taken for an alias or tag, and named in the message.
-        problem = re.sub(r"(alias|tag) '.*'", r"\1", error.problem or "", flags=re.DOTALL)
-        raise ConfigError([f"{file}{line}: is not valid YAML: {problem}"]) from None
-    except yaml.reader.ReaderError as error:
-        where = f"at position {error.position}"
-        raise ConfigError([f"{file}: is not valid YAML: {error.reason} {where}"]) from None
-    except RecursionError:
-        raise ConfigError([f"{file}: is nested too deeply"]) from None
-    except (ValueError, OverflowError):
-        raise ConfigError([f"{file}: is not valid YAML: an escape that is no character"]) from None
+    TextLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", TextLoader.construct_text)
 
 
 def _layer_of_file(document: object, file: str, notes: _Notes) -> Layer:

@@ -17,8 +17,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from llamactl.config import current
+from llamactl.core.broker_url import broker_urls
 from llamactl.models import Revision, Topic
-from llamactl.server.embedded_broker import broker_urls
 
 logger = logging.getLogger(__name__)
 

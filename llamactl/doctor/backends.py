@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from instances.backends import BACKENDS, ExecutableNotFound, build_launch
+from instances.backends import BACKENDS
 from instances.backends.base import LOOPBACK
-from instances.launch import EMBEDDED_COMMAND
+from instances.launch import EMBEDDED_COMMAND, ExecutableNotFound, build_launch
 from instances.options import parse_options
 from llamactl.config import AppConfig
 from llamactl.doctor.findings import Finding, note, ok, problem

@@ -11,8 +11,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from llamactl.config import AppConfig
+from llamactl.core.broker_url import broker_urls
 from llamactl.doctor.findings import Finding, note, ok, problem, warning
-from llamactl.server.embedded_broker import broker_urls
 
 SUBJECT = "broker"
 PATIENCE_SECONDS = 2.0

@@ -13,7 +13,7 @@ import django
 
 from llamactl.config import AppConfig
 from llamactl.doctor import backends, host, ports, services, storage
-from llamactl.doctor.findings import Finding, note, ok, problem, warning
+from llamactl.doctor.findings import Finding, guarded, note, ok, problem, warning
 
 
 def examine(config: AppConfig) -> Iterator[Finding]:
@@ -57,15 +57,3 @@ def _configuration(config: AppConfig) -> Iterator[Finding]:
         yield warning("config", line, "manage.py check_config shows where each value comes from")
     if not config.config_warnings:
         yield ok("config", "nothing to object to")
-
-
-def guarded(subject: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """A check that fails itself is a finding, and no reason to stop."""
-    try:
-        yield from check()
-    except Exception as error:
-        yield problem(
-            subject,
-            f"could not be looked at: {type(error).__name__}: {str(error)[:200]}",
-            "run this as the user that runs llamactl",
-        )

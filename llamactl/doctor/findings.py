@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -101,3 +101,15 @@ def size(count: float) -> str:
 
 def _counted(count: int, what: str) -> str:
     return f"{count or 'no'} {what}{'' if count == 1 else 's'}"
+
+
+def guarded(subject: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """A check that fails itself is a finding, and no reason to stop."""
+    try:
+        yield from check()
+    except Exception as error:
+        yield problem(
+            subject,
+            f"could not be looked at: {type(error).__name__}: {str(error)[:200]}",
+            "run this as the user that runs llamactl",
+        )

@@ -9,12 +9,11 @@ import django.db
 from django.db import connections
 from django.utils import timezone
 
-from instances.backends.run_program import inquire
 from instances.models import Instance
+from instances.program_info import inquire
 from llamactl.config import AppConfig
 from llamactl.doctor import backends, broker, database, host, ports, processes, services, storage
-from llamactl.doctor.examination import guarded
-from llamactl.doctor.findings import Finding
+from llamactl.doctor.findings import Finding, guarded
 from nodes.models import Node
 
 

@@ -16,8 +16,9 @@ from django.db import DatabaseError, connection
 
 from llamactl.celery import node_queue
 from llamactl.config import AppConfig
+from llamactl.core.broker_url import BrokerError
 from llamactl.server.embedded_broker import GRACE_SECONDS as BROKER_GRACE_SECONDS
-from llamactl.server.embedded_broker import READY_SECONDS, BrokerError, EmbeddedBroker
+from llamactl.server.embedded_broker import READY_SECONDS, EmbeddedBroker
 from llamactl.server.process_group import CannotStart, ProcessSpec
 from llamactl.server.sockets import close_all, local_host
 from llamactl.server.web.__main__ import GRACE_SECONDS as WEB_GRACE_SECONDS

@@ -6,7 +6,7 @@ from typing import Any
 
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 
-from llamactl.config.schema import NAME_PATTERN
+from llamactl.config.types import NAME_PATTERN
 from llamactl.openapi import operation
 from nodes.api.serializers import NodeSerializer
 from nodes.errors import InvalidNodeName, NodeNotFound

@@ -27,7 +27,7 @@ from llamactl.core.errors import InvalidRequest, LlamactlError
 from llamactl.openapi import errors as documented
 from llamactl.openapi.keys import REQUIREMENT, Key
 from nodes.errors import NodeDrained
-from proxy import errors
+from proxy import error_format, errors
 
 Document = dict[str, Any]
 
@@ -227,7 +227,9 @@ def _refusal(side: Side, status: int, examples: list[LlamactlError]) -> Document
             "application/json": {
                 "schema": documented.reference(shape),
                 "examples": {
-                    type(error).__name__: {"value": errors.document_for(side.error_path, error)}
+                    type(error).__name__: {
+                        "value": error_format.document_for(side.error_path, error)
+                    }
                     for error in examples
                 },
             }

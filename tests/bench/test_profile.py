@@ -22,7 +22,7 @@ FORWARD = f"{CYCLE};ProxyConsumer._forward (proxy/consumers.py:115)"
         (f"{FORWARD};Connection.ask (proxy/upstream/connection.py:82)", PARTS["proxy/upstream"]),
         (
             f"{SERVE};Coalescing._flush (llamactl/server/web/write_coalescing.py:34)",
-            PARTS["llamactl/run"],
+            PARTS["llamactl/server"],
         ),
     ],
 )

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from instances import lifecycle
-from instances.backends import BACKENDS, Backend, backend_for, build_launch
+from instances.backends import BACKENDS, Backend, backend_for
 from instances.backends.values import MAX_VALUE_BYTES
+from instances.launch import build_launch
 from instances.models import Instance
 from keys.models import InferenceKey
 from llamactl.config import current

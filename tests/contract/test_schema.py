@@ -14,7 +14,7 @@ from instances.errors import BackendStartFailed, InstanceNotFound, InstanceShutt
 from llamactl.core.errors import InvalidRequest, LlamactlError
 from llamactl.openapi.views import document
 from nodes.errors import NodeDrained
-from proxy import errors
+from proxy import error_format, errors
 from tests.contract.operations import OPERATIONS, SWAGGER
 
 DOCUMENT: dict[str, Any] = document()
@@ -202,7 +202,7 @@ def test_what_the_proxy_refuses_with_is_what_is_documented(
     if shape == "Error" and error.status == 401:
         shape = "AuthenticationError"
     schema = strict(DOCUMENT["components"]["schemas"][shape])
-    validate(errors.document_for(path, error), schema)
+    validate(error_format.document_for(path, error), schema)
 
 
 def test_each_refusal_of_the_proxy_is_an_example_somewhere() -> None:

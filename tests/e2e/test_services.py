@@ -16,8 +16,7 @@ import psutil
 import pytest
 import requests
 
-from tests.support.paths import FAKE_BACKEND
-from tests.support.paths import ROOT
+from tests.support.paths import FAKE_BACKEND, ROOT
 from tests.support.stack import Stack, kill_all, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from instances import lifecycle
+from instances import launch, lifecycle
 from instances.dry_run import command_line_of, rehearse_create, rehearse_update
 from instances.errors import InstanceNotFound, InvalidInstanceName, PortOutOfRange
 from instances.models import Instance
@@ -60,7 +60,7 @@ def test_command_is_the_one_that_the_supervisor_runs(options: dict[str, Any]) ->
     rehearsed = rehearse_create("x", options)
     assert not Instance.objects.exists()
     plan = spawn.plan(row_of(lifecycle.create("x", options, cause="test")), current(), "key")
-    assert tuple(rehearsed.command) == spawn.executed(plan.launch)
+    assert tuple(rehearsed.command) == launch.executed(plan.launch)
     assert shlex.split(rehearsed.command_line)[-len(rehearsed.command) :] == rehearsed.command
     assert set(rehearsed.environment) == set(plan.launch.environment)
     assert rehearsed.working_directory == str(current().data_dir)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from instances.backends import ExecutableNotFound, Launch, build_launch, effective_api_key
+from instances.launch import ExecutableNotFound, Launch, build_launch, effective_api_key
 from instances.options import InstanceOptions
 from llamactl.config.schema import (
     BackendConfig,

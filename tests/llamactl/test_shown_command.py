@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from instances.supervisor.command_shown import shown_command
+from llamactl.masking import shown_command
 
 
 @pytest.mark.parametrize(

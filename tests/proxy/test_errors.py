@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from llamactl.core.errors import InvalidRequest
-from proxy.errors import MethodNotPossible, document_for, render
+from proxy.error_format import document_for, render
+from proxy.errors import MethodNotPossible
 
 
 @pytest.mark.parametrize(

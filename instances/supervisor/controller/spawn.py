@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from django.utils import timezone
 
-from instances.backends import Launch, backend_for, build_launch, effective_api_key
+from instances.backends import backend_for
 from instances.backends.base import LOOPBACK
 from instances.backends.environment import clean_environment
 from instances.backends.exit_reasons import FailureReason
+from instances.launch import Launch, effective_api_key, executed, launch_for
 from instances.limits import Limits
 from instances.logs import files
 from instances.options import InstanceOptions, stored_options
-from instances.supervisor.command_shown import shown_command
 from instances.supervisor.controller.restart_policy import RestartPolicy
 from instances.supervisor.failure import TAIL_BYTES, TAIL_LINES, Failure, refusal, spawn_failure
 from instances.supervisor.process.pidfd import Marker, Process, spawn
@@ -27,6 +25,7 @@ from instances.supervisor.process.resource_limits import CannotConfine, start_co
 from instances.supervisor.state.rows import Row
 from llamactl.config import AppConfig
 from llamactl.core.errors import LlamactlError
+from llamactl.masking import shown_command
 
 logger = logging.getLogger(__name__)
 
@@ -99,43 +98,6 @@ def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:
         directory, limits = "", Limits()
     log = files.log_path(config, row.name)
     return Plan(row.name, launch, log, bind_host, directory, limits)
-
-
-def launch_for(
-    name: str,
-    options: InstanceOptions,
-    port: int,
-    config: AppConfig,
-    derived_key: str,
-    *,
-    which: Callable[..., str | None] = shutil.which,
-) -> Launch:
-    """What is started for an instance of this node with these options.
-
-    Raises ExecutableNotFound, InvalidBackendOptions.
-    """
-    return build_launch(
-        instance_name=name,
-        options=options,
-        config=getattr(config.backends, backend_for(options.backend_type).config_key),
-        host=LOOPBACK,
-        port=port,
-        api_key=derived_key,
-        which=which,
-    )
-
-
-def executed(launch: Launch) -> tuple[str, ...]:
-    """The arguments as the system gets them.
-
-    The working directory is ours; a program that was named relative to the worker's is meant there.
-    """
-    return (os.path.abspath(launch.argv[0]), *launch.argv[1:])
-
-
-def working_directory(options: InstanceOptions, config: AppConfig) -> Path:
-    """Where it is started, and what relative paths in its options are relative to."""
-    return Path(options.working_directory or config.data_dir)
 
 
 def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Process:

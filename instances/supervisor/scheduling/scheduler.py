@@ -1,8 +1,8 @@
 """Which instances of this node start now, which make room, and which have been idle for long?
 
 It gathers what ``instances.scheduling.policy`` decides by (who has a process, what the web
-processes carry and wait for), and carries the decisions out: grants at once; stops as a wish in the database, which
-a newer wish of somebody else wins over.
+processes carry and wait for), and carries the decisions out: grants at
+once; stops as a wish in the database, which a newer wish of somebody else wins over.
 """
 
 from __future__ import annotations

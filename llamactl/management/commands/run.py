@@ -17,6 +17,7 @@ from django.db import Error as DatabaseProblem
 from django.db import connections
 
 from llamactl.config import AppConfig, current
+from llamactl.core.broker_url import BrokerError
 from llamactl.core.locks import Locked, acquire
 from llamactl.server.banner import banner, examples, exposure_warnings
 from llamactl.server.bootstrap import AdminAccount, ensure_admin, make_directories, migrate
@@ -27,7 +28,6 @@ from llamactl.server.demo import (
     start_demo,
     unpack_model,
 )
-from llamactl.server.embedded_broker import BrokerError
 from llamactl.server.process_group import CannotStart, ForegroundGroup, Stopped
 from llamactl.server.services import MARGIN_SECONDS, stages, worker_grace_seconds
 from llamactl.server.single_service import SERVICES, run_single

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from llamactl.config import AppConfig, ConfigError, load
-from llamactl.config.sources import MOST_ALIASES, OTHER_VARIABLES, VARIABLES
+from llamactl.config.variables import OTHER_VARIABLES, VARIABLES
+from llamactl.config.yaml_text import MOST_ALIASES
 
 from .conftest import Load, Refuse
 

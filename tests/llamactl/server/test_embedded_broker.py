@@ -18,13 +18,13 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from llamactl.config import AppConfig, RedisConfig
-from llamactl.server.embedded_broker import (
+from llamactl.core.broker_url import (
     LONGEST_SOCKET_PATH,
     BrokerError,
-    EmbeddedBroker,
     broker_urls,
     fallback_directory,
 )
+from llamactl.server.embedded_broker import EmbeddedBroker
 
 StartBroker = Callable[[AppConfig], EmbeddedBroker]
 

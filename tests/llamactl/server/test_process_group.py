@@ -321,7 +321,7 @@ def test_kill_9_of_the_parent_leaves_no_child(stage: Stage) -> None:
     program = f"""
 import sys
 from pathlib import Path
-from llamactl.run.processes import ForegroundGroup, ProcessSpec
+from llamactl.server.process_group import ForegroundGroup, ProcessSpec
 directory = Path({str(stage.directory)!r})
 def spec(name):
     argv = [sys.executable, "-I", "-S", {str(STAND_IN)!r}, str(directory), name]

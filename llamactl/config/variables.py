@@ -1,0 +1,103 @@
+"""Environment variables of the config, by the key that each sets."""
+
+from __future__ import annotations
+
+import re
+
+CONFIG_PATH_VARIABLE = "LLAMACTL_CONFIG_PATH"
+
+
+VARIABLES: dict[str, str] = {
+    "LLAMACTL_HOST": "server.host",
+    "LLAMACTL_PORT": "server.port",
+    "LLAMACTL_ALLOWED_ORIGINS": "server.allowed_origins",
+    "LLAMACTL_ALLOWED_HEADERS": "server.allowed_headers",
+    "LLAMACTL_ENABLE_SWAGGER": "server.enable_swagger",
+    "LLAMACTL_RESPONSE_HEADERS": "server.response_headers",
+    "LLAMACTL_WEB_PROCESSES": "server.web_processes",
+    "LLAMACTL_MAX_BODY_MIB": "server.max_body_mib",
+    "LLAMACTL_UPSTREAM_FIRST_BYTE_TIMEOUT": "server.upstream_first_byte_timeout",
+    "LLAMACTL_UPSTREAM_IDLE_TIMEOUT": "server.upstream_idle_timeout",
+    # The seed's own compose file says DATA_DIR, which the seed never read. DIRECTORY, being read
+    # after it, wins.
+    "LLAMACTL_DATA_DIR": "data_dir",
+    "LLAMACTL_DATA_DIRECTORY": "data_dir",
+    "LLAMACTL_INSTANCE_PORT_RANGE": "instances.port_range",
+    "LLAMACTL_INSTANCES_DIR": "instances.configs_dir",
+    "LLAMACTL_LOGS_DIR": "instances.logs_dir",
+    "LLAMACTL_AUTO_CREATE_DATA_DIR": "instances.auto_create_dirs",
+    "LLAMACTL_MAX_INSTANCES": "instances.max_instances",
+    "LLAMACTL_MAX_RUNNING_INSTANCES": "instances.max_running_instances",
+    "LLAMACTL_ENABLE_LRU_EVICTION": "instances.enable_lru_eviction",
+    "LLAMACTL_GROUP_LIMITS": "instances.group_limits",
+    "LLAMACTL_DEFAULT_AUTO_RESTART": "instances.default_auto_restart",
+    "LLAMACTL_DEFAULT_MAX_RESTARTS": "instances.default_max_restarts",
+    "LLAMACTL_DEFAULT_RESTART_DELAY": "instances.default_restart_delay",
+    "LLAMACTL_DEFAULT_ON_DEMAND_START": "instances.default_on_demand_start",
+    "LLAMACTL_DEFAULT_IDLE_TIMEOUT": "instances.default_idle_timeout",
+    "LLAMACTL_ON_DEMAND_START_TIMEOUT": "instances.on_demand_start_timeout",
+    "LLAMACTL_TIMEOUT_CHECK_INTERVAL": "instances.timeout_check_interval",
+    "LLAMACTL_LOG_ROTATION_ENABLED": "instances.log_rotation_enabled",
+    "LLAMACTL_LOG_ROTATION_MAX_SIZE": "instances.log_rotation_max_size",
+    "LLAMACTL_LOG_ROTATION_COMPRESS": "instances.log_rotation_compress",
+    "LLAMACTL_LOG_ROTATION_BACKUPS": "instances.log_rotation_backups",
+    "LLAMACTL_START_TIMEOUT": "instances.start_timeout",
+    "LLAMACTL_DRAIN_TIMEOUT": "instances.drain_timeout",
+    "LLAMACTL_STOP_TIMEOUT": "instances.stop_timeout",
+    "LLAMACTL_SWAP_AFTER": "instances.swap_after",
+    "LLAMACTL_LOADS_AT_BOOT": "instances.loads_at_boot",
+    "LLAMACTL_UNHEALTHY_TIMEOUT": "instances.unhealthy_timeout",
+    "LLAMACTL_ORPHAN_GRACE": "instances.orphan_grace",
+    "LLAMACTL_KEEP_BACKENDS": "instances.keep_backends",
+    "LLAMACTL_DATABASE_PATH": "database.path",
+    "LLAMACTL_DATABASE_URL": "database.url",
+    "LLAMACTL_DATABASE_MAX_OPEN_CONNECTIONS": "database.max_open_connections",
+    "LLAMACTL_DATABASE_MAX_IDLE_CONNECTIONS": "database.max_idle_connections",
+    "LLAMACTL_DATABASE_CONN_MAX_LIFETIME": "database.connection_max_lifetime",
+    "LLAMACTL_REDIS_URL": "redis.url",
+    "LLAMACTL_REQUIRE_INFERENCE_AUTH": "auth.require_inference_auth",
+    "LLAMACTL_INFERENCE_KEYS": "auth.inference_keys",
+    "LLAMACTL_REQUIRE_MANAGEMENT_AUTH": "auth.require_management_auth",
+    "LLAMACTL_MANAGEMENT_KEYS": "auth.management_keys",
+    "LLAMACTL_LOCAL_NODE": "local_node",
+    "LLAMACTL_LLAMACPP_COMMAND": "backends.llama_cpp.command",
+    "LLAMACTL_LLAMACPP_ARGS": "backends.llama_cpp.args",
+    "LLAMACTL_LLAMACPP_ENV": "backends.llama_cpp.environment",
+    "LLAMACTL_LLAMACPP_RESPONSE_HEADERS": "backends.llama_cpp.response_headers",
+    "LLAMACTL_LLAMACPP_CACHE_DIR": "backends.llama_cpp.cache_dir",
+    "LLAMACTL_LLAMACPP_DOCKER_ENABLED": "backends.llama_cpp.docker.enabled",
+    "LLAMACTL_LLAMACPP_DOCKER_IMAGE": "backends.llama_cpp.docker.image",
+    "LLAMACTL_LLAMACPP_DOCKER_ARGS": "backends.llama_cpp.docker.args",
+    "LLAMACTL_LLAMACPP_DOCKER_ENV": "backends.llama_cpp.docker.environment",
+    "LLAMACTL_VLLM_COMMAND": "backends.vllm.command",
+    "LLAMACTL_VLLM_ARGS": "backends.vllm.args",
+    "LLAMACTL_VLLM_ENV": "backends.vllm.environment",
+    "LLAMACTL_VLLM_RESPONSE_HEADERS": "backends.vllm.response_headers",
+    "LLAMACTL_VLLM_DOCKER_ENABLED": "backends.vllm.docker.enabled",
+    "LLAMACTL_VLLM_DOCKER_IMAGE": "backends.vllm.docker.image",
+    "LLAMACTL_VLLM_DOCKER_ARGS": "backends.vllm.docker.args",
+    "LLAMACTL_VLLM_DOCKER_ENV": "backends.vllm.docker.environment",
+    "LLAMACTL_MLX_COMMAND": "backends.mlx.command",
+    "LLAMACTL_MLX_ARGS": "backends.mlx.args",
+    "LLAMACTL_MLX_ENV": "backends.mlx.environment",
+    "LLAMACTL_MLX_RESPONSE_HEADERS": "backends.mlx.response_headers",
+}
+"""Environment variable -> field. The seed's names, the later Go program's, and ours in their style.
+
+``nodes`` has none: its keys can be written as ``${VARIABLE}`` in the file.
+"""
+
+
+OTHER_VARIABLES: dict[str, str] = {
+    CONFIG_PATH_VARIABLE: "",
+    "LLAMACTL_LLAMACPP_DOWNLOAD_TIMEOUT": "models are downloaded by the backend itself",
+}
+"""Names that set no field -> the warning that says why, if it deserves one."""
+
+
+# What Kubernetes tells every pod about a Service called "llamactl". LLAMACTL_PORT is one of them
+# (tcp://10.0.0.1:8080), beside being ours.
+_KUBERNETES_NAME = re.compile(r"LLAMACTL_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP)(_\w+)?)")
+
+
+_KUBERNETES_PORT = re.compile(r"(tcp|udp)://")

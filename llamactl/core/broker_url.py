@@ -1,0 +1,94 @@
+"""URLs of the broker, for Celery and for redis-py."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from llamactl.config import AppConfig
+from llamactl.core.secret_files import read_or_create_secret
+
+LONGEST_SOCKET_PATH = 107
+"""Bytes; ``sockaddr_un`` has 108 with the NUL."""
+
+
+class BrokerError(Exception):
+    """The embedded broker can't be started; the text says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class BrokerUrls:
+    """One broker, in the three dialects of its clients."""
+
+    celery: str
+    redis: str
+    """For redis-py and Django's RedisCache."""
+    channels: str
+
+
+def broker_urls(config: AppConfig) -> BrokerUrls:
+    """The addresses of the configured broker, or else of the embedded one.
+
+    Starts nothing; makes the embedded broker's password where there is none yet. Raises OSError
+    or ValueError when that can't be read or made, BrokerError when the directory of a
+    ``fallback_directory`` is not ours.
+    """
+    if config.redis.url is not None:
+        url = config.redis.url.get_secret_value()
+        return BrokerUrls(celery=_for_celery(url), redis=url, channels=url)
+    path = quote(str(socket_path_for(config)))
+    place = f":{quote(broker_password(config), safe='')}@{path}"
+    return BrokerUrls(
+        celery=f"redis+socket://{place}", redis=f"unix://{place}", channels=f"unix://{place}"
+    )
+
+
+def _for_celery(url: str) -> str:
+    """``unix://`` is unknown to kombu, which says ``redis+socket://`` and ``virtual_host``."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return url
+    query = [
+        ("virtual_host" if name == "db" else name, value) for name, value in parse_qsl(parts.query)
+    ]
+    suffix = f"?{urlencode(query)}" if query else ""
+    return f"redis+socket://{parts.netloc}{parts.path}{suffix}"
+
+
+def broker_password(config: AppConfig) -> str:
+    return read_or_create_secret(
+        config.data_dir / "broker" / "password", lambda: secrets.token_urlsafe(32)
+    )
+
+
+def socket_path_for(config: AppConfig) -> Path:
+    path = config.data_dir / "broker" / "valkey.sock"
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        return path
+    return fallback_directory(config.data_dir) / "valkey.sock"
+
+
+def fallback_directory(data_dir: Path) -> Path:
+    """A short directory for the socket of a ``data_dir`` whose own path is too long for one.
+
+    Its name follows from ``data_dir`` and the user alone, so that every process finds the same;
+    TMPDIR and XDG_RUNTIME_DIR differ between a service and a shell, hence a fixed ``/tmp``.
+
+    Raises BrokerError when somebody else has made it, or could look into it.
+    """
+    identity = sha256(os.fsencode(os.path.realpath(data_dir))).hexdigest()[:16]
+    directory = Path(f"/tmp/llamactl-{os.getuid()}-{identity}")  # noqa: S108 - see above, checked
+    directory.mkdir(mode=0o700, exist_ok=True)
+    status = directory.lstat()
+    is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
+    if not is_private or status.st_uid != os.getuid():
+        raise BrokerError(
+            f"{directory}, the directory of the broker's socket, is not ours alone; remove it, or"
+            " set LLAMACTL_DATA_DIRECTORY to a shorter path"
+        )
+    return directory
