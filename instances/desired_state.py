@@ -12,7 +12,7 @@ from instances.errors import BackendStartFailed, InstanceNotFound, InstanceNotRu
 from instances.states import ON_DEMAND, SUPERVISOR, DesiredState, Status
 
 
-class Wished(Protocol):
+class InstanceState(Protocol):
     """The wish for an instance and what its node has observed."""
 
     @property
@@ -31,22 +31,22 @@ class Wished(Protocol):
     def failure(self) -> Mapping[str, Any] | None: ...
 
 
-def is_unseen(wished: Wished) -> bool:
+def is_pending(wished: InstanceState) -> bool:
     """Whether the node has yet to act on the last start or restart that was asked for."""
     return wished.observed_generation < wished.generation
 
 
-def is_wanted(wished: Wished) -> bool:
+def is_wanted(wished: InstanceState) -> bool:
     """Whether it runs, or is on its way to, without anybody asking again.
 
     A failure and an exit of the backend's own accord settle the wish they came of.
     """
     if wished.desired_state != DesiredState.RUNNING:
         return False
-    return is_unseen(wished) or wished.status not in (Status.FAILED, Status.STOPPED)
+    return is_pending(wished) or wished.status not in (Status.FAILED, Status.STOPPED)
 
 
-def gave_way(wished: Wished) -> bool:
+def is_stopped_by_supervisor(wished: InstanceState) -> bool:
     """Whether it is stopped, or about to be, because nobody used it or others needed its room.
 
     A request brings it back, even while it is still ending; after an operator's stop none does
@@ -64,7 +64,7 @@ def is_by_operator(wish_cause: str) -> bool:
     return wish_cause != ON_DEMAND and not is_by_supervisor(wish_cause)
 
 
-def is_ready(wished: Wished, generation: int) -> bool:
+def is_ready(wished: InstanceState, generation: int) -> bool:
     """Whether the process of ``generation``, or a later one, is ready; raises if none will be.
 
     A crash that is being retried (``restarting``) is neither. Raises BackendStartFailed (with the
@@ -75,7 +75,7 @@ def is_ready(wished: Wished, generation: int) -> bool:
         raise InstanceNotFound(wished.name)
     if wished.desired_state == DesiredState.STOPPED:
         raise InstanceNotRunning(f"instance {wished.name} was stopped before it was ready")
-    if is_unseen(wished):
+    if is_pending(wished):
         return False
     if wished.status == Status.FAILED:
         raise start_failure(wished.name, wished.failure)

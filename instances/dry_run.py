@@ -16,13 +16,13 @@ from instances.launch import ExecutableNotFound, executed, launch_for, working_d
 from instances.models import Instance
 from instances.options import InstanceOptions, parse_options, stored_options, validate_name
 from instances.ports import choose_port
-from instances.preflight import Finding, FindingDocument
+from instances.preflight import PreflightFinding, PreflightFindingDocument
 from llamactl.config import AppConfig, current
 from llamactl.masking import MASK, mask_arguments, mask_url, shown_command, sounds_secret
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRun:
     """A start that did not happen. Only ``options``, which the asker sent, may hold secrets."""
 
     command: list[str]
@@ -32,7 +32,7 @@ class Rehearsal:
     """What is added to the worker's own; all but the instance's harmless variables are masked."""
     working_directory: str
     options: dict[str, object]
-    findings: tuple[Finding, ...]
+    findings: tuple[PreflightFinding, ...]
 
     def to_document(self) -> dict[str, object]:
         errors, warnings = split(self.findings)
@@ -47,14 +47,16 @@ class Rehearsal:
         }
 
 
-def split(findings: Sequence[Finding]) -> tuple[list[FindingDocument], list[FindingDocument]]:
+def split(
+    findings: Sequence[PreflightFinding],
+) -> tuple[list[PreflightFindingDocument], list[PreflightFindingDocument]]:
     """Errors and warnings, as the API shows them."""
     errors = [finding.to_document() for finding in findings if finding.is_error]
     warnings = [finding.to_document() for finding in findings if not finding.is_error]
     return errors, warnings
 
 
-def rehearse_create(name: str, document: Mapping[str, object]) -> Rehearsal:
+def dry_run_create(name: str, document: Mapping[str, object]) -> DryRun:
     """Of ``lifecycle.create``; the name may be taken, whose port is then kept.
 
     Raises InvalidInstanceName, InvalidRequest, InvalidInstance, PortOutOfRange or PortUnavailable.
@@ -66,8 +68,8 @@ def rehearse_create(name: str, document: Mapping[str, object]) -> Rehearsal:
     return _rehearse(name, options, _port(options, existing, config), config)
 
 
-def rehearse_update(name: str, document: Mapping[str, object]) -> Rehearsal:
-    """Of ``lifecycle.update``. Raises as ``rehearse_create``, and InstanceNotFound."""
+def dry_run_update(name: str, document: Mapping[str, object]) -> DryRun:
+    """Of ``lifecycle.update``. Raises as ``dry_run_create``, and InstanceNotFound."""
     instance = lifecycle.get(name)
     config = current()
     options = lifecycle.replaced_options(instance, document, config)
@@ -75,17 +77,17 @@ def rehearse_update(name: str, document: Mapping[str, object]) -> Rehearsal:
 
 
 def refuse_faulty_create(name: str, document: Mapping[str, object]) -> None:
-    """Raises PreflightFailed where options have errors, and otherwise as ``rehearse_create``."""
+    """Raises PreflightFailed where options have errors, and otherwise as ``dry_run_create``."""
     validate_name(name)
     _refuse_faults(parse_options(document, current()))
 
 
 def refuse_faulty_update(name: str, document: Mapping[str, object]) -> None:
-    """Raises PreflightFailed where options have errors, and otherwise as ``rehearse_update``."""
+    """Raises PreflightFailed where options have errors, and otherwise as ``dry_run_update``."""
     _refuse_faults(lifecycle.replaced_options(lifecycle.get(name), document, current()))
 
 
-def findings_of(instance: Instance) -> list[Finding]:
+def findings_of(instance: Instance) -> list[PreflightFinding]:
     """What a check finds about a saved instance."""
     return preflight.check(stored_options(instance.options), current())
 
@@ -123,13 +125,13 @@ def _node(options: InstanceOptions, config: AppConfig) -> str:
     return config.local_node if preflight.is_local(options, config) else options.nodes[0]
 
 
-def _rehearse(name: str, options: InstanceOptions, port: int, config: AppConfig) -> Rehearsal:
+def _rehearse(name: str, options: InstanceOptions, port: int, config: AppConfig) -> DryRun:
     argv, line, environment = _command(name, options, port, config)
     findings = preflight.check(options, config)
     if not preflight.is_local(options, config):
         node = _node(options, config)
         findings.append(
-            Finding(
+            PreflightFinding(
                 "nodes",
                 preflight.Severity.WARNING,
                 f"it would be started on node {node}, whose programs and files can't be seen from"
@@ -137,7 +139,7 @@ def _rehearse(name: str, options: InstanceOptions, port: int, config: AppConfig)
             )
         )
     shown = replace(options, backend_options={**options.backend_options, "port": port})
-    return Rehearsal(
+    return DryRun(
         command=argv,
         command_line=line,
         environment=environment,

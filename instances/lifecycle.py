@@ -16,7 +16,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from instances.desired_state import gave_way, is_by_operator, is_unseen
+from instances.desired_state import is_by_operator, is_pending, is_stopped_by_supervisor
 from instances.errors import (
     InstanceBusy,
     InstanceExists,
@@ -28,7 +28,7 @@ from instances.errors import (
 from instances.models import Instance
 from instances.options import InstanceOptions, parse_options, validate_name
 from instances.ports import choose_port
-from instances.scheduling.policy import Claim, Limits, limits_of, obstacle
+from instances.scheduling.policy import CapacityLimits, Claim, limits_of, obstacle
 from instances.states import HAS_PROCESS, ON_DEMAND, DesiredState
 from instances.tasks import wake_node
 from llamactl.config import AppConfig, current
@@ -150,7 +150,9 @@ def request_start(name: str, *, cause: str) -> Instance:
             _refuse_if_drained(instance)
             _check_room(instance, limits, cause)
             _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
-        elif is_unseen(instance) and not is_by_operator(instance.wish_cause) and cause != ON_DEMAND:
+        elif (
+            is_pending(instance) and not is_by_operator(instance.wish_cause) and cause != ON_DEMAND
+        ):
             # It no longer depends on the requests that wait for it.
             _wish(instance, DesiredState.RUNNING, new_process=False, cause=cause)
     return instance
@@ -164,7 +166,7 @@ def request_stop(name: str, *, cause: str) -> Instance:
     """
     with transaction.atomic():
         instance = _locked(name)
-        is_leaving = gave_way(instance) and instance.status in HAS_PROCESS
+        is_leaving = is_stopped_by_supervisor(instance) and instance.status in HAS_PROCESS
         if instance.desired_state == DesiredState.RUNNING or is_leaving:
             _wish(instance, DesiredState.STOPPED, new_process=False, cause=cause)
     return instance
@@ -210,7 +212,7 @@ def _refuse_if_drained(instance: Instance) -> None:
         raise NodeDrained(instance.node.name)
 
 
-def _locked_limits(name: str) -> Limits:
+def _locked_limits(name: str) -> CapacityLimits:
     """The limits of the instance's node; if any are set, starts are asked for one at a time."""
     limits = limits_of(current().instances)
     if limits.are_set:
@@ -219,7 +221,7 @@ def _locked_limits(name: str) -> Limits:
     return limits
 
 
-def _check_room(instance: Instance, limits: Limits, cause: str) -> None:
+def _check_room(instance: Instance, limits: CapacityLimits, cause: str) -> None:
     """Refuse a start for which room could never be made; making it is the supervisor's."""
     if not limits.are_set:
         return

@@ -25,7 +25,7 @@ _RANGES = {
 
 
 @dataclass(frozen=True)
-class Limits:
+class ResourceLimits:
     """What was said; ``None`` is as the worker has it."""
 
     nice: int | None = None
@@ -49,19 +49,19 @@ class Limits:
         return frozenset(_parse_cpus(self.cpus)) if self.cpus else frozenset()
 
 
-def parse_limits(raw: object) -> Limits:
+def parse_limits(raw: object) -> ResourceLimits:
     """The ``limits`` of an options document. Raises InvalidRequest or InvalidInstance."""
     if raw is None:
-        return Limits()
+        return ResourceLimits()
     if not isinstance(raw, Mapping):
         raise InvalidRequest('limits must be an object, such as {"nice": 10}')
-    known = [field.name for field in fields(Limits)]
+    known = [field.name for field in fields(ResourceLimits)]
     for name in raw:
         if name not in known:
             raise InvalidInstance(
                 f"limits: {str(name)[:80]!r} is not known; there are {', '.join(known)}"
             )
-    return Limits(
+    return ResourceLimits(
         nice=_number(raw, "nice"),
         cpus=_cpus(raw.get("cpus")),
         open_files=_number(raw, "open_files"),

@@ -95,7 +95,7 @@ class Instance(models.Model):
 
     @property
     def has_unseen_wish(self) -> bool:
-        return wishes.is_unseen(self)
+        return wishes.is_pending(self)
 
     @property
     def is_wanted(self) -> bool:

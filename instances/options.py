@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from instances.backends import backend_for
 from instances.errors import InvalidInstance, InvalidInstanceName
-from instances.limits import Limits, parse_limits
+from instances.limits import ResourceLimits, parse_limits
 from llamactl.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class InstanceOptions:
     group: str = ""
     working_directory: str = ""
     """An absolute path; empty is the data directory."""
-    limits: Limits = field(default_factory=Limits)
+    limits: ResourceLimits = field(default_factory=ResourceLimits)
 
     def to_document(self) -> dict[str, object]:
         """The JSON shape of the seed; fields that were never said are left out."""

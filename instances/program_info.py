@@ -11,7 +11,7 @@ from instances.options import parse_options
 from llamactl.config import AppConfig
 
 
-def inquire(backend_type: str, flag: str, config: AppConfig) -> str:
+def ask_program(backend_type: str, flag: str, config: AppConfig) -> str:
     """What an instance without options would print if it were started with ``flag``.
 
     It is started as an instance is (config's command or docker, arguments, environment), so what

@@ -13,13 +13,13 @@ from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.errors import LlamactlError
 from proxy import error_format, errors
 from proxy.auth import authorise, target_named
-from proxy.body.body import ClientGone, model_in, read_beginning, read_routed, with_model
+from proxy.body.body import ClientDisconnected, model_in, read_beginning, read_routed, with_model
 from proxy.body.multipart import ModelField
 from proxy.body.upload import Upload
 from proxy.forward import Forwarding, path_and_query
 from proxy.gateway import Gateway
 from proxy.routes.models import model, models
-from proxy.routes.routes import Route, Side
+from proxy.routes.routes import Route, RouteKind
 from proxy.table.table import ANYONE, KeyRule, Target
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 MAX_TARGET_BYTES = 8000
 """cpp-httplib refuses longer request lines by closing the connection, as a dead backend would."""
 
-_OPEN_SIDES = (Side.WEB_UI, Side.TO_WEB_UI)
+_OPEN_SIDES = (RouteKind.WEB_UI, RouteKind.TO_WEB_UI)
 """These ask for no key, and take no body."""
 
 
@@ -50,7 +50,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             if not self.gateway.is_started:
                 await self.gateway.start()
             await self._handle(scope, receive, send)
-        except ClientGone:
+        except ClientDisconnected:
             return
         except LlamactlError as error:
             await answer_error(scope, send, error)
@@ -74,21 +74,21 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             return
         rule = await self._rule(scope)
         max_body_bytes = self.gateway.max_body_bytes if route.side not in _OPEN_SIDES else 0
-        if route.side is Side.NOWHERE:
+        if route.side is RouteKind.NOWHERE:
             raise errors.NothingThere(scope["path"])
         if possible is not None and method not in possible:
             raise errors.MethodNotPossible(method, scope["path"], possible)
-        if route.side is Side.MODELS:
+        if route.side is RouteKind.MODELS:
             await _answer(send, 200, await self._models(scope, rule))
             return
         if len(scope["query_string"]) + len(route.rest) > MAX_TARGET_BYTES:
             raise errors.UriTooLong(MAX_TARGET_BYTES)
-        if route.side is Side.TO_WEB_UI:
+        if route.side is RouteKind.TO_WEB_UI:
             # Relative, so that it is also right behind a proxy that serves us below a prefix.
             there = path_and_query(f"{validate_name(route.instance)}/", scope["query_string"])
             await _answer(send, 307, b"", (b"location", there.encode("latin-1")))
             return
-        if route.side is Side.INFERENCE:
+        if route.side is RouteKind.INFERENCE:
             await self._by_model(scope, receive, send, rule)
         else:
             await self._by_name(scope, receive, send, rule, max_body_bytes)
@@ -96,7 +96,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
     async def _rule(self, scope: Scope) -> KeyRule:
         if self.route.side in _OPEN_SIDES:
             return ANYONE
-        is_management = self.route.side is Side.INSTANCE
+        is_management = self.route.side is RouteKind.INSTANCE
         return await authorise(self.gateway, scope, is_management=is_management)
 
     async def _rule_now(self, scope: Scope) -> KeyRule:
@@ -131,7 +131,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
     ) -> None:
         # Nothing of the body is needed here. Who manages instances may send a backend as much as
         # they like; who only uses them may not fill the memory that it reads a body into.
-        is_bounded = self.route.side is not Side.INSTANCE
+        is_bounded = self.route.side is not RouteKind.INSTANCE
         body = await read_beginning(
             receive, scope["headers"], max_body_bytes if is_bounded else None
         )
@@ -148,7 +148,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         target = target_named(self.gateway.live.table, self.route.instance)
         if not rule.allows(target):
             raise errors.PermissionDenied
-        if self.route.side is not Side.INSTANCE and not target.is_llama_server:
+        if self.route.side is not RouteKind.INSTANCE and not target.is_llama_server:
             raise errors.NotLlamaCpp(target.name)
         return target
 

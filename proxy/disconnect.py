@@ -7,7 +7,7 @@ from functools import cached_property
 from types import TracebackType
 
 from llamactl.core.asgi_types import Receive
-from proxy.body.body import ClientGone
+from proxy.body.body import ClientDisconnected
 from proxy.body.upload import Upload
 
 ROUND_SECONDS = 0.02
@@ -18,15 +18,15 @@ for each would be a tenth of their cost. After two at the latest somebody does."
 _DISCONNECTS = ("http.disconnect", "websocket.disconnect")
 
 
-class HangUps:
+class DisconnectWatcher:
     """Who leaves while a request is under way? One timer for all requests of a web process.
 
     A timer for each would cost more than to check its key.
     """
 
     def __init__(self) -> None:
-        self._new: set[HangUpWatch] = set()
-        self._known: set[HangUpWatch] = set()
+        self._new: set[DisconnectWatch] = set()
+        self._known: set[DisconnectWatch] = set()
         """Those that were there at the last round."""
         self._timer: asyncio.TimerHandle | None = None
 
@@ -35,15 +35,15 @@ class HangUps:
         """Kept, because Python 3.11 asks the system for the process's id whenever it is asked."""
         return asyncio.get_running_loop()
 
-    def watch(self, receive: Receive, upload: Upload | None = None) -> HangUpWatch:
-        return HangUpWatch(self, receive, upload)
+    def watch(self, receive: Receive, upload: Upload | None = None) -> DisconnectWatch:
+        return DisconnectWatch(self, receive, upload)
 
-    def join(self, watch: HangUpWatch) -> None:
+    def join(self, watch: DisconnectWatch) -> None:
         self._new.add(watch)
         if self._timer is None:
             self._timer = self.loop.call_later(ROUND_SECONDS, self._go_round)
 
-    def leave(self, watch: HangUpWatch) -> None:
+    def leave(self, watch: DisconnectWatch) -> None:
         self._new.discard(watch)
         self._known.discard(watch)
 
@@ -56,8 +56,8 @@ class HangUps:
             self._timer = self.loop.call_later(ROUND_SECONDS, self._go_round)
 
 
-class HangUpWatch:
-    """Ends the block with ClientGone as soon as the client disconnects.
+class DisconnectWatch:
+    """Ends the block with ClientDisconnected as soon as the client disconnects.
 
     ``async with hang_ups.watch(receive): …`` listens for the disconnect message all the time,
     whatever the block is waiting for (a start, the first token, the next chunk): a client that
@@ -66,7 +66,9 @@ class HangUpWatch:
     with the ``upload`` that the rest of a body is to go into.
     """
 
-    def __init__(self, hang_ups: HangUps, receive: Receive, upload: Upload | None) -> None:
+    def __init__(
+        self, hang_ups: DisconnectWatcher, receive: Receive, upload: Upload | None
+    ) -> None:
         self._hang_ups = hang_ups
         self._receive = receive
         self._upload = upload
@@ -118,4 +120,4 @@ class HangUpWatch:
             and self._task.uncancel() <= self._cancellations_before
             and (kind is None or issubclass(kind, asyncio.CancelledError))
         ):
-            raise ClientGone from error
+            raise ClientDisconnected from error

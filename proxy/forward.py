@@ -15,9 +15,9 @@ from proxy.gateway import Gateway
 from proxy.headers import Pairs, to_backend
 from proxy.relay import first_piece, relay, response_start
 from proxy.routes import web_ui
-from proxy.routes.routes import Route, Side, counts_as_use, may_start
+from proxy.routes.routes import Route, RouteKind, counts_as_use, may_start
 from proxy.table.table import KeyRule, Target
-from proxy.upstream import Answer, BackendError, Refused, Stalled, Unanswered
+from proxy.upstream import BackendError, Refused, Stalled, Unanswered, UpstreamResponse
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Forwarding:
         self._route = route
         self._rule = rule
         self._scope = scope
-        self._is_web_ui = route.side is Side.WEB_UI
+        self._is_web_ui = route.side is RouteKind.WEB_UI
         self._headers = self._headers_for(target)
         method = scope["method"]
         if route.endpoint is not None:
@@ -73,7 +73,7 @@ class Forwarding:
         self._method, self._body = method, body
         self._path = path_and_query(route.rest, scope["query_string"])
         self._is_repeatable = isinstance(body, bytes) and (
-            route.side is not Side.INSTANCE or method in _IDEMPOTENT
+            route.side is not RouteKind.INSTANCE or method in _IDEMPOTENT
         )
         self._began_at = perf_counter()
         self._loaded_seconds = 0.0
@@ -168,7 +168,9 @@ class Forwarding:
                 await self._relay(answer, first, send, sent_at)
         return None
 
-    async def _relay(self, answer: Answer, first: bytes | None, send: Send, sent_at: float) -> None:
+    async def _relay(
+        self, answer: UpstreamResponse, first: bytes | None, send: Send, sent_at: float
+    ) -> None:
         target = self.target
         if self._is_web_ui and answer.status in (401, 404):
             raise errors.NoWebUI(target.name, self._route.rest)

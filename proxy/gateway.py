@@ -17,10 +17,10 @@ from llamactl.config import AppConfig, current
 from llamactl.core.broker_url import broker_urls
 from proxy import cancel
 from proxy.activation.waiting import Waiting
-from proxy.disconnect import HangUps
+from proxy.disconnect import DisconnectWatcher
 from proxy.inflight import InFlight
 from proxy.table.refresh import LiveTable, Refresher
-from proxy.upstream import Limits, Upstream
+from proxy.upstream import Upstream, UpstreamTimeouts
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Gateway:
     def __init__(self) -> None:
         self.live = LiveTable()
         self.in_flight = InFlight()
-        self.hang_ups = HangUps()
+        self.hang_ups = DisconnectWatcher()
         self.usage = KeyUsage()
         self.is_started = False
         self._starting: asyncio.Lock | None = None
@@ -66,7 +66,7 @@ class Gateway:
             await self._report()
             server = self.config.server
             self.upstream = Upstream(
-                Limits(server.upstream_first_byte_timeout, server.upstream_idle_timeout)
+                UpstreamTimeouts(server.upstream_first_byte_timeout, server.upstream_idle_timeout)
             )
             self.waiting = Waiting(
                 self.live,

@@ -11,13 +11,13 @@ from llamactl.core.errors import LlamactlError
 from proxy.error_format import event
 from proxy.errors import BackendBrokeOff, BackendStalled
 from proxy.headers import to_client
-from proxy.upstream import Answer, BrokeOff, Limits, Stalled, Unanswered
+from proxy.upstream import BrokeOff, Stalled, Unanswered, UpstreamResponse, UpstreamTimeouts
 
 logger = logging.getLogger(__name__)
 
 
 def response_start(
-    answer: Answer,
+    answer: UpstreamResponse,
     added_headers: Sequence[tuple[bytes, bytes]],
     *,
     queued_seconds: float,
@@ -49,7 +49,7 @@ class SilenceWatch:
     milliseconds, and a timeout around each read would set a timer for each.
     """
 
-    def __init__(self, answer: Answer, seconds: float) -> None:
+    def __init__(self, answer: UpstreamResponse, seconds: float) -> None:
         self._answer = answer
         self._loop = asyncio.get_running_loop()
         self.wait(seconds)
@@ -77,7 +77,7 @@ class SilenceWatch:
         self._timer.cancel()
 
 
-async def first_piece(answer: Answer, limits: Limits) -> bytes:
+async def first_piece(answer: UpstreamResponse, limits: UpstreamTimeouts) -> bytes:
     """The beginning of the backend's body; ``b""`` where it has none.
 
     For a stream llama.cpp sends its headers at once, and nothing more before it has read the
@@ -102,13 +102,13 @@ async def first_piece(answer: Answer, limits: Limits) -> bytes:
 
 
 async def relay(
-    answer: Answer,
+    answer: UpstreamResponse,
     send: Send,
     *,
     first: bytes | None = None,
     instance: str,
     path: str,
-    limits: Limits,
+    limits: UpstreamTimeouts,
 ) -> None:
     """Send the backend's body on, after ``response_start``: each piece as it comes.
 
@@ -152,7 +152,7 @@ async def relay(
             silence.end()
 
 
-def _may_be_ended(answer: Answer) -> bool:
+def _may_be_ended(answer: UpstreamResponse) -> bool:
     """Whether an event of ours can follow what has come: in plain events of no fixed length."""
     kind = (answer.header(b"content-type") or b"").partition(b";")[0].strip().lower()
     is_plain = answer.length is None and answer.header(b"content-encoding") is None

@@ -12,16 +12,16 @@ from django.db import DatabaseError
 
 from instances.errors import InstanceNotFound
 from llamactl.core.asgi_types import Message, Receive, Scope, Send
-from llamactl.core.disconnect_event import departure
+from llamactl.core.disconnect_event import disconnect_event
 from llamactl.core.errors import DatabaseUnavailable, LlamactlError
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
 from proxy import cancel, error_format, errors
 from proxy.auth import authorise, target_named, without_key
-from proxy.body.body import ClientGone
+from proxy.body.body import ClientDisconnected
 from proxy.consumers import MAX_TARGET_BYTES
 from proxy.gateway import Gateway
 from proxy.headers import to_backend
-from proxy.routes.routes import Route, Side
+from proxy.routes.routes import Route, RouteKind
 from proxy.table.table import Target
 from proxy.upstream import BackendError, HandshakeRefused, Socket
 
@@ -90,7 +90,7 @@ async def carry(
     if (await receive())["type"] != "websocket.connect":
         return
     try:
-        if route is None or route.side is not Side.INSTANCE:
+        if route is None or route.side is not RouteKind.INSTANCE:
             raise NoWebSocketHere
         if not gateway.is_started:
             await gateway.start()
@@ -150,7 +150,7 @@ async def _carry(
                     "headers": list(target.response_headers),
                 }
             )
-            ending = await _relay(receive, send, backend, departure(scope))
+            ending = await _relay(receive, send, backend, disconnect_event(scope))
         except OSError:
             ending = CLIENT_GONE
         finally:
@@ -173,7 +173,7 @@ async def _opened(
                 headers=to_backend(_own_headers(scope), target.authorization),
                 subprotocols=scope.get("subprotocols") or (),
             )
-    except ClientGone:
+    except ClientDisconnected:
         if backend is not None:
             await _close_backend(backend, CLIENT_GONE)
         return None
@@ -203,11 +203,13 @@ def _own_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def _relay(receive: Receive, send: Send, backend: Socket, departure: asyncio.Event) -> Ending:
+async def _relay(
+    receive: Receive, send: Send, backend: Socket, disconnect_event: asyncio.Event
+) -> Ending:
     """Carry messages until one side ends; the other is not told yet."""
     from_client = asyncio.create_task(_to_backend(receive, backend))
     from_backend = asyncio.create_task(_to_client(backend, send))
-    leaving = asyncio.create_task(departure.wait())
+    leaving = asyncio.create_task(disconnect_event.wait())
     tasks = (from_client, from_backend, leaving)
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -227,7 +229,7 @@ async def _to_backend(receive: Receive, backend: Socket) -> Ending:
 
     While the backend does not read, nothing is received: the server reads one message ahead at
     most, and the client has to wait. So does its closing, which comes after what it has sent; that
-    it has left is known sooner, see ``departure``.
+    it has left is known sooner, see ``disconnect_event``.
     """
     while True:
         message = await receive()

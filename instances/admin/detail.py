@@ -24,7 +24,7 @@ HISTORY_LENGTH = 20
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailureText:
     """Why an instance failed, all of it safe to show."""
 
     reason: str
@@ -34,7 +34,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Change:
+class HistoryLine:
     """One line of the history, all of it safe to show."""
 
     at: datetime
@@ -52,8 +52,8 @@ class Overview:
     now: datetime
     facts: tuple[tuple[str, str], ...]
     warning: str
-    failure: Failure | None
-    history: tuple[Change, ...]
+    failure: FailureText | None
+    history: tuple[HistoryLine, ...]
     log: str
     log_problem: str
 
@@ -74,9 +74,9 @@ def overview(instance: Instance, now: datetime | None = None) -> Overview:
     )
 
 
-def as_change(row: StatusChange) -> Change:
+def as_change(row: StatusChange) -> HistoryLine:
     """A row of the history as it is shown."""
-    return Change(
+    return HistoryLine(
         at=row.at,
         status=row.new,
         label=str(Status(row.new).label),
@@ -134,12 +134,12 @@ def _warning(instance: Instance, now: datetime) -> str:
     )
 
 
-def _failure(failure: Mapping[str, Any] | None) -> Failure | None:
+def _failure(failure: Mapping[str, Any] | None) -> FailureText | None:
     if not failure:
         return None
     lines = failure.get("log_tail") or ""
     exit_code = failure.get("exit_code")
-    return Failure(
+    return FailureText(
         reason=readable(str(failure.get("reason") or "failed")).replace("_", " "),
         details=readable(str(failure.get("details") or "")),
         exit_code="" if exit_code is None else readable(str(exit_code)),

@@ -15,7 +15,7 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from instances.admin.form_preflight import SAVE_ANYWAY, CheckedForm
+from instances.admin.form_preflight import SAVE_ANYWAY, PreflightForm
 from instances.admin.form_values import (
     SHORT_OPTIONS,
     fingerprint,
@@ -75,7 +75,7 @@ _DOCKER_CHOICES = (("", "as configured"), ("true", "yes"), ("false", "no"))
 _DOCKER_VALUES: dict[str, bool | None] = {"": None, "true": True, "false": False}
 
 
-class InstanceForm(CheckedForm, _ModelForm):
+class InstanceForm(PreflightForm, _ModelForm):
     """Builds an options document; ``lifecycle`` judges it.
 
     On editing, the document starts from the stored one and takes over only what was changed in

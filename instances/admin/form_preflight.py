@@ -12,17 +12,17 @@ from typing import Any, ClassVar
 from django import forms
 from unfold.widgets import UnfoldBooleanSwitchWidget
 
-from instances.preflight import Finding
+from instances.preflight import PreflightFinding
 from llamactl.admin.base import RefusableForm
 from llamactl.core.sanitize import readable
 
 SAVE_ANYWAY = "save_anyway"
 
 
-class CheckedForm(RefusableForm):
+class PreflightForm(RefusableForm):
     """A form with what a check found about the same submission a moment ago."""
 
-    findings: ClassVar[Sequence[Finding]] = ()
+    findings: ClassVar[Sequence[PreflightFinding]] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -43,7 +43,7 @@ class CheckedForm(RefusableForm):
                 field, text = self.placed(finding)
                 self.add_error(field, text)
 
-    def placed(self, finding: Finding) -> tuple[str | None, str]:
+    def placed(self, finding: PreflightFinding) -> tuple[str | None, str]:
         """The form field that a finding is about, and what to say there."""
         _, _, option = finding.field.rpartition("backend_options.")
         own = option in self.fields
@@ -51,5 +51,5 @@ class CheckedForm(RefusableForm):
         return field, readable(finding.sentence if own else finding.text)
 
 
-def has_errors(findings: Sequence[Finding]) -> bool:
+def has_errors(findings: Sequence[PreflightFinding]) -> bool:
     return any(finding.is_error for finding in findings)

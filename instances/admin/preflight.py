@@ -19,7 +19,7 @@ from instances.admin.form import InstanceForm
 from instances.admin.form_preflight import SAVE_ANYWAY, has_errors
 from instances.models import Instance
 from instances.options import parse_options
-from instances.preflight import Finding
+from instances.preflight import PreflightFinding
 from llamactl.admin.base import DomainAdmin
 from llamactl.config import current
 from llamactl.core.errors import LlamactlError
@@ -31,7 +31,7 @@ MOST_TOLD = 20
 class _CheckedRequest(HttpRequest):
     """A submission whose options were checked."""
 
-    findings: Sequence[Finding]
+    findings: Sequence[PreflightFinding]
 
 
 class PreflightAdmin(DomainAdmin[Instance]):
@@ -52,7 +52,7 @@ class PreflightAdmin(DomainAdmin[Instance]):
                 self._tell(request, [finding for finding in findings if not finding.is_error])
         return super().changeform_view(request, object_id, form_url, extra_context)
 
-    def _check(self, request: HttpRequest, object_id: str | None) -> list[Finding]:
+    def _check(self, request: HttpRequest, object_id: str | None) -> list[PreflightFinding]:
         """What there is to say about the submitted options, if they are in order and new."""
         instance = None if object_id is None else self.get_object(request, unquote(object_id))
         if object_id is None:
@@ -86,7 +86,7 @@ class PreflightAdmin(DomainAdmin[Instance]):
         """Say what was found about options that are saved now."""
         self._tell(request, findings_of(request))
 
-    def _tell(self, request: HttpRequest, findings: Sequence[Finding]) -> None:
+    def _tell(self, request: HttpRequest, findings: Sequence[PreflightFinding]) -> None:
         for finding in findings[:MOST_TOLD]:
             self.message_user(request, readable(finding.text), messages.WARNING)
         if (more := len(findings) - MOST_TOLD) > 0:
@@ -95,7 +95,7 @@ class PreflightAdmin(DomainAdmin[Instance]):
 
 def check_document(
     document: Mapping[str, object], instance: Instance | None = None
-) -> list[Finding]:
+) -> list[PreflightFinding]:
     """What a check of an options document finds; nothing for one that ``lifecycle`` refuses."""
     config = current()
     try:
@@ -109,5 +109,5 @@ def check_document(
     return preflight.check(options, config)
 
 
-def findings_of(request: HttpRequest) -> Sequence[Finding]:
+def findings_of(request: HttpRequest) -> Sequence[PreflightFinding]:
     return getattr(request, "findings", ())

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from instances.api import schema
 from instances.api.serializers import command_of
 from instances.backends import Backend, backend_for
-from instances.program_info import inquire
+from instances.program_info import ask_program
 from llamactl.api.views import ApiViewSet, body_of
 from llamactl.config import current
 from llamactl.openapi import PLAIN_TEXT
@@ -23,15 +23,15 @@ class BackendProgramViewSet(ApiViewSet):
 
     @schema.show_help
     def help(self, request: Request) -> HttpResponse:
-        return _text(inquire("llama_cpp", "--help", current()))
+        return _text(ask_program("llama_cpp", "--help", current()))
 
     @schema.show_version
     def version(self, request: Request) -> HttpResponse:
-        return _text(inquire("llama_cpp", "--version", current()))
+        return _text(ask_program("llama_cpp", "--version", current()))
 
     @schema.list_devices
     def devices(self, request: Request) -> HttpResponse:
-        return _text(inquire("llama_cpp", "--list-devices", current()))
+        return _text(ask_program("llama_cpp", "--list-devices", current()))
 
 
 class ParseCommandViewSet(ApiViewSet):

@@ -20,7 +20,7 @@ from asgiref.sync import SyncToAsync
 
 from instances.errors import TooManyFollowers
 from instances.logs.reader import LogReader, Position
-from llamactl.core.shutdown_flag import is_leaving
+from llamactl.core.shutdown_flag import is_shutting_down
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class LogFollower:
             return OPENING
         loop = asyncio.get_running_loop()
         silent_until = self._clock() + HEARTBEAT_SECONDS
-        while not (self._is_closed or is_leaving()):
+        while not (self._is_closed or is_shutting_down()):
             try:
                 events = await loop.run_in_executor(READERS, self._writer.more, self._clock())
             except OSError as error:

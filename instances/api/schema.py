@@ -11,10 +11,10 @@ from instances.api import examples
 from instances.api.query_params import MAX_LINES, MAX_WAIT_SECONDS
 from instances.api.serializers import (
     CommandSerializer,
+    DryRunSerializer,
     InstanceSerializer,
     OptionsSerializer,
     ParsedCommandSerializer,
-    RehearsalSerializer,
     ReplacedOptionsSerializer,
     SavedInstanceSerializer,
 )
@@ -38,7 +38,7 @@ from instances.errors import (
 from instances.options import MAX_NAME_LENGTH, NAME_PATTERN
 from llamactl.api.errors import PathNotFound
 from llamactl.core.errors import InvalidParameter, InvalidRequest
-from llamactl.openapi import EVENT_STREAM, PLAIN_TEXT, Answer, operation
+from llamactl.openapi import EVENT_STREAM, PLAIN_TEXT, DocumentedResponse, operation
 from nodes.errors import NodeDrained
 
 _View = TypeVar("_View", bound=Callable[..., Any])
@@ -135,7 +135,7 @@ create_instance = operation(
     status=201,
     answer=SavedInstanceSerializer,
     answers=examples.SAVED,
-    others=[Answer(RehearsalSerializer, examples.DRY_RUN)],
+    others=[DocumentedResponse(DryRunSerializer, examples.DRY_RUN)],
     errors=[
         *_BAD_OPTIONS,
         InvalidInstanceName("name cannot be empty"),
@@ -164,7 +164,7 @@ replace_options = operation(
     requests=examples.NEW_INSTANCES,
     answer=PolymorphicProxySerializer(
         "SavedInstanceOrRehearsal",
-        [SavedInstanceSerializer, RehearsalSerializer],
+        [SavedInstanceSerializer, DryRunSerializer],
         resource_type_field_name=None,
     ),
     answers={**examples.SAVED, **examples.DRY_RUN},
@@ -225,7 +225,7 @@ read_log = operation(
     answer=str,
     answers=examples.LOG,
     media_type=PLAIN_TEXT,
-    others=[Answer(str, examples.FOLLOWED_LOG, media_type=EVENT_STREAM)],
+    others=[DocumentedResponse(str, examples.FOLLOWED_LOG, media_type=EVENT_STREAM)],
     errors=[
         *_UNKNOWN,
         InvalidParameter("Invalid lines parameter: 'all' is no whole number"),

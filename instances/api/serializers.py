@@ -280,7 +280,7 @@ class SavedInstanceSerializer(InstanceSerializer):
         read_only_fields = fields
 
 
-class RehearsalSerializer(serializers.Serializer[Any]):
+class DryRunSerializer(serializers.Serializer[Any]):
     """What would be started; nothing was saved."""
 
     command = serializers.ListField(

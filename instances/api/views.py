@@ -30,7 +30,7 @@ class InstanceViewSet(ApiViewSet):
         is_dry_run = flag_of(request.query_params, "dry_run")
         is_strict = flag_of(request.query_params, "strict")
         if is_dry_run:
-            return Response(dry_run.rehearse_create(name, document).to_document())
+            return Response(dry_run.dry_run_create(name, document).to_document())
         if is_strict:
             dry_run.refuse_faulty_create(name, document)
         return _saved(lifecycle.create(name, document, cause=CAUSE), status=201)
@@ -45,7 +45,7 @@ class InstanceViewSet(ApiViewSet):
         is_dry_run = flag_of(request.query_params, "dry_run")
         is_strict = flag_of(request.query_params, "strict")
         if is_dry_run:
-            return Response(dry_run.rehearse_update(name, document).to_document())
+            return Response(dry_run.dry_run_update(name, document).to_document())
         if is_strict:
             dry_run.refuse_faulty_update(name, document)
         return _saved(lifecycle.update(name, document, cause=CAUSE), status=200)

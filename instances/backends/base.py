@@ -19,7 +19,7 @@ from instances.backends.extra_args import (
     given_times,
     normal_value,
 )
-from instances.backends.flags import Flag, FlagTable, Kind, Setting
+from instances.backends.flags import Flag, FlagTable, FlagType, Setting
 from instances.backends.path_options import PathOption
 from instances.backends.values import InvalidBackendOptions, shown
 from llamactl.core.errors import LlamactlError
@@ -115,7 +115,7 @@ class Backend(ABC):
     ) -> None:
         flag, affirms = found
         setting = flag.check(value, label)
-        if isinstance(setting, bool) and flag.kind is Kind.BOOL:
+        if isinstance(setting, bool) and flag.kind is FlagType.BOOL:
             setting = setting is affirms
             if setting is False:
                 if flag.name in self.table.opposites:
@@ -169,7 +169,7 @@ class Backend(ABC):
     def _known_value(self, flag: Flag, times: list[str | Bare]) -> object:
         """What an entry of ``extra_args`` says for a flag that has an option of its own."""
         said = [True if time is True else flag.read(time) for time in times]
-        return said if flag.kind is Kind.LIST and True not in said else said[-1]
+        return said if flag.kind is FlagType.LIST and True not in said else said[-1]
 
     def _check_together(self, options: Mapping[str, Setting]) -> None:
         for name, opposite in self.table.opposites.items():

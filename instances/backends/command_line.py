@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from instances.backends.extra_args import Bare, extra_key, normal_value
-from instances.backends.flags import SWITCH_WORDS, Flag, FlagTable, Kind, Many
+from instances.backends.flags import SWITCH_WORDS, Flag, FlagTable, FlagType, Many
 from instances.backends.values import InvalidBackendOptions, is_flag_like, shown
 from llamactl.core.errors import LlamactlError
 
@@ -303,33 +303,33 @@ class _Reader:
             self._set(flag, self._value(flag, word.partition("=")[0], value), affirms=affirms)
 
     def _set(self, flag: Flag, value: object, *, affirms: bool) -> None:
-        if flag.kind is Kind.BOOL and isinstance(value, bool):
+        if flag.kind is FlagType.BOOL and isinstance(value, bool):
             value = value is affirms
             for name, opposite in self.table.opposites.items():
                 if flag.name == name:
                     self.options.pop(opposite, None)
                 elif flag.name == opposite:
                     self.options.pop(name, None)
-        if flag.kind is Kind.LIST and isinstance(value, list):
+        if flag.kind is FlagType.LIST and isinstance(value, list):
             earlier = self.options.get(flag.name, [])
             value = [*earlier, *value] if isinstance(earlier, list) else value
         self.options[flag.name] = value
 
     def _value(self, flag: Flag, spelling: str, value: str | None) -> object:
         match flag.kind:
-            case Kind.BOOL:
+            case FlagType.BOOL:
                 if value is None and self.words and self.words[0].lower() in ("true", "false"):
                     value = self.words.popleft()
                 said = True if value is None else flag.read(value)
                 if not isinstance(said, bool):
                     raise WrongArity(f"{spelling} takes no value, got {shown(value)}")
                 return said
-            case Kind.SWITCH if value is None:
+            case FlagType.SWITCH if value is None:
                 if self.words and self.words[0] in SWITCH_WORDS:
                     return self.words.popleft()
                 if not self.words or self._is_flag(self.words[0]):
                     return "on"  # as older versions of the program took it
-            case Kind.LIST if flag.many is Many.SPAN and value is None:
+            case FlagType.LIST if flag.many is Many.SPAN and value is None:
                 values: list[object] = []
                 while self.words and not self._is_flag(self.words[0]):
                     values.append(flag.read(self.words.popleft()))
@@ -345,7 +345,7 @@ class _Reader:
                 raise WrongArity(f"the two values of {spelling} can't have blanks in them")
             return f"{first} {second}"
         read = flag.read(self._next(flag, spelling) if value is None else value)
-        if flag.kind is Kind.LIST:
+        if flag.kind is FlagType.LIST:
             return read if isinstance(read, list) else [read]
         return read
 

@@ -35,7 +35,7 @@ _SCALED_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?[kKmMgGtT]", re.ASCII)
 _INT_LOW, _INT_HIGH = -(2**63), 2**64 - 1
 
 
-class Kind(Enum):
+class FlagType(Enum):
     """The type of a flag's value."""
 
     BOOL = auto()
@@ -71,7 +71,7 @@ class Flag:
 
     name: str
     """The option's name in JSON: snake_case, the seed's where the seed has it."""
-    kind: Kind
+    kind: FlagType
     aliases: tuple[str, ...] = ()
     """Other spellings, with their dashes. Without them they are accepted in JSON as well."""
     spelling: str = ""
@@ -113,19 +113,19 @@ class Flag:
         if value is None:
             return None
         match self.kind:
-            case Kind.BOOL:
+            case FlagType.BOOL:
                 if not isinstance(value, bool):
                     raise self.refusal(label, value, "true or false")
                 return value
-            case Kind.INT:
+            case FlagType.INT:
                 return self._check_int(value, label)
-            case Kind.FLOAT:
+            case FlagType.FLOAT:
                 return self._check_float(value, label)
-            case Kind.SWITCH:
+            case FlagType.SWITCH:
                 return self._check_switch(value, label)
-            case Kind.LIST:
+            case FlagType.LIST:
                 return self._check_list(value, label)
-            case Kind.TEXT | Kind.JSON:
+            case FlagType.TEXT | FlagType.JSON:
                 return self._check_text(value, label)
 
     def _check_int(self, value: object, label: str) -> int | str | None:
@@ -183,7 +183,7 @@ class Flag:
     def _check_text(self, value: object, label: str) -> str | bool | None:
         if self.bare and isinstance(value, bool):
             return value or None
-        if self.kind is Kind.JSON and isinstance(value, (dict, list)):
+        if self.kind is FlagType.JSON and isinstance(value, (dict, list)):
             value = as_text(value) or value
         elif (
             (self.commas or self.pair)
@@ -192,7 +192,7 @@ class Flag:
         ):
             value = (" " if self.pair else ",").join(as_text(part) or "" for part in value)
         if not isinstance(value, str):
-            rule = "an object or its JSON text" if self.kind is Kind.JSON else "a text"
+            rule = "an object or its JSON text" if self.kind is FlagType.JSON else "a text"
             raise self.refusal(label, value, rule)
         self._check_characters(value, label)
         if self.pair and value:
@@ -216,13 +216,13 @@ class Flag:
     def read(self, word: str) -> object:
         """What a word of a command line says: a number where it is one, else the text."""
         match self.kind:
-            case Kind.BOOL:
+            case FlagType.BOOL:
                 return {"true": True, "false": False}.get(word.lower(), word)
-            case Kind.INT:
+            case FlagType.INT:
                 return int(word) if WHOLE_NUMBER.fullmatch(word) else word
-            case Kind.FLOAT:
+            case FlagType.FLOAT:
                 return read_number(word)
-            case Kind.LIST if self.many is Many.ARRAY and word.startswith("["):
+            case FlagType.LIST if self.many is Many.ARRAY and word.startswith("["):
                 try:
                     return json.loads(word)
                 except (ValueError, RecursionError):
@@ -258,12 +258,12 @@ class Flag:
 
 def boolean(name: str, *aliases: str, no: str = "", spelling: str = "") -> Flag:
     """A bare flag; ``no`` is the flag that says false."""
-    return Flag(name, Kind.BOOL, aliases, spelling, negation=no)
+    return Flag(name, FlagType.BOOL, aliases, spelling, negation=no)
 
 
 def optional_boolean(name: str, *aliases: str) -> Flag:
     """argparse's BooleanOptionalAction: ``--x`` and ``--no-x``."""
-    return Flag(name, Kind.BOOL, aliases, negation="--no-" + name.replace("_", "-"))
+    return Flag(name, FlagType.BOOL, aliases, negation="--no-" + name.replace("_", "-"))
 
 
 def integer(
@@ -277,7 +277,7 @@ def integer(
 ) -> Flag:
     return Flag(
         name,
-        Kind.INT,
+        FlagType.INT,
         aliases,
         words=words,
         scaled=scaled,
@@ -288,7 +288,7 @@ def integer(
 
 
 def number(name: str, *aliases: str) -> Flag:
-    return Flag(name, Kind.FLOAT, aliases)
+    return Flag(name, FlagType.FLOAT, aliases)
 
 
 def text(
@@ -302,7 +302,7 @@ def text(
 ) -> Flag:
     return Flag(
         name,
-        Kind.TEXT,
+        FlagType.TEXT,
         aliases,
         commas=commas,
         bare=bare,
@@ -313,23 +313,23 @@ def text(
 
 
 def json_text(name: str, *aliases: str) -> Flag:
-    return Flag(name, Kind.JSON, aliases, prose=True)
+    return Flag(name, FlagType.JSON, aliases, prose=True)
 
 
 def switch(name: str, *aliases: str) -> Flag:
-    return Flag(name, Kind.SWITCH, aliases)
+    return Flag(name, FlagType.SWITCH, aliases)
 
 
 def repeated(name: str, *aliases: str, prose: bool = False) -> Flag:
-    return Flag(name, Kind.LIST, aliases, many=Many.REPEAT, prose=prose)
+    return Flag(name, FlagType.LIST, aliases, many=Many.REPEAT, prose=prose)
 
 
 def span(name: str, *aliases: str, secret: bool = False) -> Flag:
-    return Flag(name, Kind.LIST, aliases, many=Many.SPAN, secret=secret)
+    return Flag(name, FlagType.LIST, aliases, many=Many.SPAN, secret=secret)
 
 
 def array(name: str, *aliases: str) -> Flag:
-    return Flag(name, Kind.LIST, aliases, many=Many.ARRAY)
+    return Flag(name, FlagType.LIST, aliases, many=Many.ARRAY)
 
 
 # -- tables ---------------------------------------------------------------------------------------

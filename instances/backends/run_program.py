@@ -84,7 +84,7 @@ def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 @atexit.register
-def end_inquiries() -> None:
+def end_running_programs() -> None:
     """Kill the programs that are being asked now.
 
     Also for servers to call when they stop: a process that a signal ends runs no exit handlers.

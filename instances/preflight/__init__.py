@@ -25,19 +25,25 @@ from instances.launch import (
 from instances.options import InstanceOptions
 from instances.preflight.bounded_threads import TooBusy, begin
 from instances.preflight.files import check_files, shown
-from instances.preflight.findings import Finding, FindingDocument, Severity, error, warning
+from instances.preflight.findings import (
+    PreflightFinding,
+    PreflightFindingDocument,
+    Severity,
+    error,
+    warning,
+)
 from instances.preflight.flags import check_flags
-from instances.preflight.programs import HelpShelf, NoHelp, program
+from instances.preflight.programs import HelpCache, NoHelp, program
 from llamactl.config import AppConfig
 
-__all__ = ["Finding", "FindingDocument", "Severity", "check", "is_local"]
+__all__ = ["PreflightFinding", "PreflightFindingDocument", "Severity", "check", "is_local"]
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 3.0
 """How long whoever saves an instance waits at most."""
 
-_shelf = HelpShelf()
+_shelf = HelpCache()
 
 
 def check(
@@ -45,8 +51,8 @@ def check(
     config: AppConfig,
     *,
     patience_seconds: float = PATIENCE_SECONDS,
-    shelf: HelpShelf = _shelf,
-) -> list[Finding]:
+    shelf: HelpCache = _shelf,
+) -> list[PreflightFinding]:
     """What does not fit, the worst first; empty where all is well or nothing can be known.
 
     Files and program are looked at side by side, and neither is waited for longer than
@@ -60,7 +66,7 @@ def check(
         return _check_docker(backend)
     deadline = time.monotonic() + patience_seconds
     # Also the program is looked for on another thread: PATH may lead to a disk that is away.
-    jobs: list[tuple[str, Callable[[], list[Finding]]]] = [
+    jobs: list[tuple[str, Callable[[], list[PreflightFinding]]]] = [
         (
             "backend_options",
             lambda: check_files(
@@ -83,7 +89,7 @@ def is_local(options: InstanceOptions, config: AppConfig) -> bool:
     return config.local_node in options.nodes
 
 
-def _check_docker(backend: Backend) -> list[Finding]:
+def _check_docker(backend: Backend) -> list[PreflightFinding]:
     try:
         find_docker(backend)
     except ExecutableNotFound as missing:
@@ -91,14 +97,16 @@ def _check_docker(backend: Backend) -> list[Finding]:
     return []
 
 
-def _begin(work: Callable[[], list[Finding]]) -> Future[list[Finding]] | None:
+def _begin(work: Callable[[], list[PreflightFinding]]) -> Future[list[PreflightFinding]] | None:
     try:
         return begin(work)
     except TooBusy:
         return None
 
 
-def _result(field: str, future: Future[list[Finding]] | None, deadline: float) -> list[Finding]:
+def _result(
+    field: str, future: Future[list[PreflightFinding]] | None, deadline: float
+) -> list[PreflightFinding]:
     problem = "too many checks are waiting for a disk or a program"
     if future is not None:
         try:
@@ -109,8 +117,8 @@ def _result(field: str, future: Future[list[Finding]] | None, deadline: float) -
 
 
 def _check_program(
-    options: InstanceOptions, config: AppConfig, shelf: HelpShelf, patience_seconds: float
-) -> list[Finding]:
+    options: InstanceOptions, config: AppConfig, shelf: HelpCache, patience_seconds: float
+) -> list[PreflightFinding]:
     backend = backend_for(options.backend_type)
     settings = getattr(config.backends, backend.config_key)
     field = "command_override" if options.command_override else "backend_type"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from instances.backends.base import Backend, looks_like_path
 from instances.backends.path_options import Expected, PathOption
-from instances.preflight.findings import Finding, error
+from instances.preflight.findings import PreflightFinding, error
 from instances.preflight.gguf import HEADER_BYTES, fault_of_header
 
 MOST_PATHS = 20
@@ -46,7 +46,9 @@ class _Fault(Exception):
         self.suggestion = suggestion
 
 
-def check_files(backend: Backend, options: Mapping[str, object], directory: Path) -> list[Finding]:
+def check_files(
+    backend: Backend, options: Mapping[str, object], directory: Path
+) -> list[PreflightFinding]:
     """What of the paths in ``options`` (in normal form) is not there or not fit.
 
     Relative ones are below ``directory``, where the process is started.

@@ -14,7 +14,7 @@ class Severity(StrEnum):
     """It may not start like this, or could not be checked."""
 
 
-class FindingDocument(TypedDict):
+class PreflightFindingDocument(TypedDict):
     """A finding as the API shows it."""
 
     field: str
@@ -24,7 +24,7 @@ class FindingDocument(TypedDict):
 
 
 @dataclass(frozen=True)
-class Finding:
+class PreflightFinding:
     """One thing that was found."""
 
     field: str
@@ -49,7 +49,7 @@ class Finding:
         """The same, with the name of the field."""
         return f"{self.field}: {self.sentence}"
 
-    def to_document(self) -> FindingDocument:
+    def to_document(self) -> PreflightFindingDocument:
         return {
             "field": self.field,
             "severity": self.severity.value,
@@ -58,9 +58,9 @@ class Finding:
         }
 
 
-def error(field: str, message: str, suggestion: str = "") -> Finding:
-    return Finding(field, Severity.ERROR, message, suggestion)
+def error(field: str, message: str, suggestion: str = "") -> PreflightFinding:
+    return PreflightFinding(field, Severity.ERROR, message, suggestion)
 
 
-def warning(field: str, message: str, suggestion: str = "") -> Finding:
-    return Finding(field, Severity.WARNING, message, suggestion)
+def warning(field: str, message: str, suggestion: str = "") -> PreflightFinding:
+    return PreflightFinding(field, Severity.WARNING, message, suggestion)

@@ -15,7 +15,7 @@ from typing import cast
 from instances.backends.base import LOOPBACK, Backend
 from instances.backends.extra_args import ExtraValue, extra_spelling
 from instances.backends.flags import Flag, Setting
-from instances.preflight.findings import Finding, error, warning
+from instances.preflight.findings import PreflightFinding, error, warning
 from instances.preflight.help_text import Help, ListedFlag
 
 MOST_FLAGS = 1000
@@ -39,7 +39,7 @@ class _Given:
 
 def check_flags(
     backend: Backend, options: Mapping[str, object], listed: Help, program: str
-) -> list[Finding]:
+) -> list[PreflightFinding]:
     """What of ``options`` (in normal form) does not fit the program's own list.
 
     ``program`` is what it is called in messages.
@@ -104,7 +104,7 @@ def _entry(given: _Given, listed: Help, *, is_argparse: bool) -> ListedFlag | No
     return listed[longer[0]] if len(longer) == 1 else None
 
 
-def _judged(given: _Given, entry: ListedFlag, program: str) -> Finding | None:
+def _judged(given: _Given, entry: ListedFlag, program: str) -> PreflightFinding | None:
     if entry.removed:
         return error(given.field, f"{program} says of {given.spelling}: {entry.removed}")
     if given.has_value and not entry.takes_value:

@@ -59,7 +59,7 @@ class NoHelp(Exception):
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _HelpResult:
     stamp: str
     help: Help | None
     problem: str
@@ -98,14 +98,14 @@ def _stamp(path: str) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
 
-class HelpShelf:
+class HelpCache:
     """What programs said, in memory and on disk. Safe to use from many threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._answers: dict[str, _Answer] = {}
-        self._asking: dict[tuple[str, str], Future[_Answer]] = {}
+        self._answers: dict[str, _HelpResult] = {}
+        self._asking: dict[tuple[str, str], Future[_HelpResult]] = {}
 
     def help_of(self, program: Program, directory: Path, patience_seconds: float) -> Help:
         """The flags of ``program``; whoever asks waits no longer than ``patience_seconds``.
@@ -128,7 +128,7 @@ class HelpShelf:
             raise NoHelp(answer.problem)
         return answer.help
 
-    def _remembered(self, program: Program) -> _Answer | None:
+    def _remembered(self, program: Program) -> _HelpResult | None:
         with self._lock:
             answer = self._answers.get(program.key)
         if answer is None or answer.stamp != program.stamp:
@@ -137,7 +137,7 @@ class HelpShelf:
             return None
         return answer
 
-    def _ask(self, program: Program, directory: Path) -> Future[_Answer]:
+    def _ask(self, program: Program, directory: Path) -> Future[_HelpResult]:
         """The answer that is on its way: each program is asked by one thread at a time."""
         key = (program.key, program.stamp)
         with self._lock:
@@ -147,7 +147,7 @@ class HelpShelf:
                 self._asking[key] = begin(lambda: self._fetch(program, directory))
             return self._asking[key]
 
-    def _fetch(self, program: Program, directory: Path) -> _Answer:
+    def _fetch(self, program: Program, directory: Path) -> _HelpResult:
         path = directory / f"{program.key}.json"
         try:
             text = _load(path, program.stamp)
@@ -158,7 +158,7 @@ class HelpShelf:
                 text, known, problem = _listen(program)
                 if known is not None and self._clock() - began > SLOW_SECONDS:
                     _keep(path, program.stamp, text)
-            answer = _Answer(program.stamp, known, problem, self._clock())
+            answer = _HelpResult(program.stamp, known, problem, self._clock())
             with self._lock:
                 self._answers.pop(program.key, None)
                 self._answers[program.key] = answer

@@ -22,7 +22,7 @@ NAMES_IN_A_REASON = 5
 
 
 @dataclass(frozen=True)
-class Limits:
+class CapacityLimits:
     """What the configuration says about a node."""
 
     max_running: int = -1
@@ -38,8 +38,8 @@ class Limits:
         return self.max_running >= 0 or any(limit >= 0 for limit in self.groups.values())
 
 
-def limits_of(config: InstancesConfig) -> Limits:
-    return Limits(
+def limits_of(config: InstancesConfig) -> CapacityLimits:
+    return CapacityLimits(
         max_running=config.max_running_instances,
         groups=config.group_limits,
         may_evict=config.enable_lru_eviction,
@@ -125,7 +125,7 @@ class Obstacle:
 
 
 def decide(
-    limits: Limits,
+    limits: CapacityLimits,
     residents: Sequence[Resident],
     wanted: Sequence[Wanted],
     *,
@@ -196,7 +196,7 @@ def in_order(wanted: Iterable[Wanted], turns: Mapping[str, float]) -> list[Wante
     return sorted(wanted, key=rank)
 
 
-def obstacle(limits: Limits, claims: Sequence[Claim], wanted: Claim) -> Obstacle | None:
+def obstacle(limits: CapacityLimits, claims: Sequence[Claim], wanted: Claim) -> Obstacle | None:
     """What keeps ``wanted`` from ever getting room; ``None`` if nothing does.
 
     ``claims``: the others that run or are wished to. Those that never make room have theirs for
@@ -213,7 +213,7 @@ def obstacle(limits: Limits, claims: Sequence[Claim], wanted: Claim) -> Obstacle
     return Obstacle(reason, may_pass=_fits(limits, wanted, pinned))
 
 
-def _fits(limits: Limits, wanted: Claim, others: Sequence[Claim]) -> bool:
+def _fits(limits: CapacityLimits, wanted: Claim, others: Sequence[Claim]) -> bool:
     return _missing(limits.max_running, others) <= 0 and (
         _missing(_group_limit(limits, wanted), _members(wanted, others)) <= 0
     )
@@ -224,7 +224,7 @@ def _missing(limit: int, others: Sequence[Claim]) -> int:
     return len(others) + 1 - limit if limit >= 0 else 0
 
 
-def _group_limit(limits: Limits, wanted: Claim) -> int:
+def _group_limit(limits: CapacityLimits, wanted: Claim) -> int:
     return limits.groups.get(wanted.group, -1) if wanted.group else -1
 
 
@@ -233,7 +233,7 @@ def _members(wanted: Claim, others: Sequence[Claim]) -> list[Claim]:
 
 
 def _victims(
-    limits: Limits, wanted: Wanted, future: Sequence[Claim], now: float
+    limits: CapacityLimits, wanted: Wanted, future: Sequence[Claim], now: float
 ) -> list[Resident] | None:
     """Who makes room for ``wanted``: the idle before the busy, the least recently used first.
 
@@ -257,7 +257,7 @@ def _victims(
     return victims if _fits(limits, claim, rest) else None
 
 
-def _can_go(limits: Limits, resident: Resident, wanted: Wanted, now: float) -> bool:
+def _can_go(limits: CapacityLimits, resident: Resident, wanted: Wanted, now: float) -> bool:
     """Whether the resident may be made to go for ``wanted`` at this moment.
 
     What has just been loaded serves those it was loaded for first. A busy one may be interrupted
@@ -273,7 +273,7 @@ def _can_go(limits: Limits, resident: Resident, wanted: Wanted, now: float) -> b
     return not has_patience or now - resident.last_used >= LINGER_SECONDS
 
 
-def _why_full(limits: Limits, wanted: Claim, others: Sequence[Claim]) -> str:
+def _why_full(limits: CapacityLimits, wanted: Claim, others: Sequence[Claim]) -> str:
     limit = _group_limit(limits, wanted)
     members = _members(wanted, others)
     if _missing(limit, members) > 0:

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from instances.scheduling.traffic_report import Traffic
 from instances.supervisor.process.pidfd import Process
-from instances.supervisor.state.store import Ledger
+from instances.supervisor.state.store import StateStore
 from llamactl.config import AppConfig
 
 NEVER = float("inf")
@@ -28,12 +28,12 @@ class OffThread(Protocol):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class SupervisorContext:
     """Handed to each supervised instance by the loop."""
 
     config: AppConfig
     node_marker: str
-    ledger: Ledger
+    ledger: StateStore
     off_thread: OffThread
     watch: Callable[[Process, Callable[[], None]], None]
     """Calls back, once, when the process has exited."""

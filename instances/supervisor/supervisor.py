@@ -24,20 +24,20 @@ from typing import TypeVar
 
 from django.utils import timezone
 
-from instances.supervisor.context import NEVER, Surroundings
+from instances.supervisor.context import NEVER, SupervisorContext
 from instances.supervisor.controller import health_check
-from instances.supervisor.controller.controller import SupervisedInstance
+from instances.supervisor.controller.controller import InstanceController
 from instances.supervisor.controller.start import instance_marker
 from instances.supervisor.log_rotation import LogRotation
 from instances.supervisor.orphans.guard import OrphanGuard
 from instances.supervisor.process import adoption
 from instances.supervisor.process.adoption import Sighting
 from instances.supervisor.process.pidfd import Marker, Process
-from instances.supervisor.scheduling.scheduler import Arbiter
-from instances.supervisor.scheduling.traffic_monitor import TrafficPoll
+from instances.supervisor.scheduling.scheduler import Scheduler
+from instances.supervisor.scheduling.traffic_monitor import TrafficMonitor
 from instances.supervisor.state.rows import Row
-from instances.supervisor.state.store import Ledger
-from instances.supervisor.wakeup import Bell
+from instances.supervisor.state.store import StateStore
+from instances.supervisor.wakeup import Wakeup
 from llamactl.config import AppConfig
 from llamactl.core.locks import Locked, acquire
 from nodes.models import HEARTBEAT_SECONDS
@@ -76,24 +76,24 @@ class Supervisor:
         self._config = config
         self._clock = clock
         self._lock_path = config.data_dir.resolve() / f"node-{node}.lock"
-        self._bell = Bell()
+        self._bell = Wakeup()
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._off_threads = ThreadPoolExecutor(OFF_THREADS, thread_name_prefix="supervisor")
-        self._ledger = Ledger(node, config, self._post, self._take_rows)
-        self._traffic = TrafficPoll(self._off_thread, clock)
-        self._arbiter = Arbiter(config, self._ledger, self._traffic, clock)
+        self._ledger = StateStore(node, config, self._post, self._take_rows)
+        self._traffic = TrafficMonitor(self._off_thread, clock)
+        self._arbiter = Scheduler(config, self._ledger, self._traffic, clock)
         self._rule_held_until = 0.0
         self._poll = select.poll()
         self._poll.register(self._bell, select.POLLIN)
         self._exits: dict[int, Callable[[], None]] = {}
-        self._instances: dict[int, SupervisedInstance] = {}
-        self._orphans: list[SupervisedInstance] = []
+        self._instances: dict[int, InstanceController] = {}
+        self._orphans: list[InstanceController] = []
         self._orphan_guard = OrphanGuard(config, self._lock_path, watch=self._watch, clock=clock)
         self._started_at: datetime | None = None
         self._has_adopted = False
         self._is_leaving = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
-        self._surroundings = Surroundings(
+        self._surroundings = SupervisorContext(
             config=config,
             node_marker=str(self._lock_path),
             ledger=self._ledger,
@@ -200,7 +200,7 @@ class Supervisor:
             logger.exception("no room can be given", extra={"node": self._node})
             self._rule_held_until = self._arbiter.due = now + PAUSE_AFTER_ERROR_SECONDS
 
-    def _guard(self, instance: SupervisedInstance, call: Callable[[], None]) -> None:
+    def _guard(self, instance: InstanceController, call: Callable[[], None]) -> None:
         """A mistake in one instance's supervision must not end everybody else's."""
         try:
             call()
@@ -235,7 +235,7 @@ class Supervisor:
         except Exception:
             logger.exception("a call failed", extra={"node": self._node})
 
-    def _everybody(self) -> Iterable[SupervisedInstance]:
+    def _everybody(self) -> Iterable[InstanceController]:
         return (*self._instances.values(), *self._orphans)
 
     def _steady_processes(self) -> Iterator[tuple[str, Process]]:
@@ -272,7 +272,7 @@ class Supervisor:
         sightings = [] if self._has_adopted else self._unowned_backends()
         for row in rows:
             if row.id not in self._instances:
-                instance = SupervisedInstance(row.name, row, self._surroundings)
+                instance = InstanceController(row.name, row, self._surroundings)
                 self._instances[row.id] = instance
                 self._guard(instance, partial(self._adopt, instance, row, sightings))
         for sighting in sightings:
@@ -287,7 +287,7 @@ class Supervisor:
         sightings = adoption.backends_of(str(self._lock_path))
         return [each for each in sightings if each.pid not in owned]
 
-    def _adopt(self, instance: SupervisedInstance, row: Row, sightings: list[Sighting]) -> None:
+    def _adopt(self, instance: InstanceController, row: Row, sightings: list[Sighting]) -> None:
         """Find the process of an instance seen for the first time; takes it out of ``sightings``.
 
         Of several, one that the database knows is kept, or else the oldest.
@@ -307,7 +307,7 @@ class Supervisor:
         process = adoption.take(sighting.pid, sighting.started_ticks, sighting.marker)
         if process is not None:
             name = sighting.marker.instance.partition(":")[2]
-            orphan = SupervisedInstance(name, None, self._surroundings)
+            orphan = InstanceController(name, None, self._surroundings)
             self._orphans.append(orphan)
             orphan.adopt(process)
 

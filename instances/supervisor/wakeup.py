@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 
 
-class Bell:
+class Wakeup:
     """A pipe to oneself: ``ring`` from any thread makes ``fileno`` readable."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
-from instances.admin.detail import Change, as_change
+from instances.admin.detail import HistoryLine, as_change
 from instances.models import Instance, StatusChange
 from instances.reported_status import reported
 from instances.states import Status
@@ -48,7 +48,7 @@ class ChangeLine:
     name: str
     url: str
     when: SafeString
-    change: Change
+    change: HistoryLine
 
 
 @dataclass(frozen=True)

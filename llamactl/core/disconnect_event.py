@@ -13,7 +13,7 @@ from llamactl.core.asgi_types import Scope
 EXTENSION = "llamactl.disconnect_event"
 
 
-def departure(scope: Scope) -> asyncio.Event:
+def disconnect_event(scope: Scope) -> asyncio.Event:
     """Set once the client has left; never by a server that is not ours, or that shuts down."""
     extension = (scope.get("extensions") or {}).get(EXTENSION)
     event: asyncio.Event = extension["event"] if extension else asyncio.Event()

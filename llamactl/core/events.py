@@ -1,4 +1,4 @@
-"""Change events: how one process tells the others, at once, that something changed.
+"""ChangeEvent events: how one process tells the others, at once, that something changed.
 
 An event is a hint, never the truth: it may be lost. ``Revision`` counts the same changes in the
 database, and whoever listens also looks there once a second.
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 CHANNEL = "llamactl:changes"
 
 
-class Change(TypedDict):
+class ChangeEvent(TypedDict):
     """The payload on ``CHANNEL``: what kind of thing changed, and its name ("" for many)."""
 
     topic: str
@@ -38,7 +38,7 @@ def announce(topic: Topic, name: str) -> None:
     transaction.on_commit(lambda: publish({"topic": topic.value, "name": name}))
 
 
-def publish(change: Change) -> None:
+def publish(change: ChangeEvent) -> None:
     """Send the event; a broker that is away costs listeners up to a second, nothing else.
 
     Nor does one whose password can't be read: the change is in the database already.

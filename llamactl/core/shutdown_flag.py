@@ -11,10 +11,10 @@ import threading
 _told = threading.Event()
 
 
-def leave() -> None:
+def begin_shutdown() -> None:
     """Called by the server when it begins to shut down."""
     _told.set()
 
 
-def is_leaving() -> bool:
+def is_shutting_down() -> bool:
     return _told.is_set()

@@ -12,7 +12,7 @@ from instances.backends.base import LOOPBACK
 from instances.launch import EMBEDDED_COMMAND, ExecutableNotFound, build_launch
 from instances.options import parse_options
 from llamactl.config import AppConfig
-from llamactl.doctor.findings import Finding, note, ok, problem
+from llamactl.doctor.findings import Diagnosis, note, ok, problem
 
 DOCKER_SECONDS = 5.0
 
@@ -70,7 +70,7 @@ def look(
                 yield replace(facts, failure=str(error)[:300])
 
 
-def judge(facts: ProgramFacts) -> Iterator[Finding]:
+def judge(facts: ProgramFacts) -> Iterator[Diagnosis]:
     if facts.missing:
         if facts.is_configured or facts.is_used:
             yield problem(facts.title, "its program is missing", facts.missing)

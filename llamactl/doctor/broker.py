@@ -12,7 +12,7 @@ from redis.retry import Retry
 
 from llamactl.config import AppConfig
 from llamactl.core.broker_url import broker_urls
-from llamactl.doctor.findings import Finding, note, ok, problem, warning
+from llamactl.doctor.findings import Diagnosis, note, ok, problem, warning
 
 SUBJECT = "broker"
 PATIENCE_SECONDS = 2.0
@@ -60,7 +60,7 @@ def look(config: AppConfig) -> BrokerFacts:
     )
 
 
-def judge(facts: BrokerFacts) -> Iterator[Finding]:
+def judge(facts: BrokerFacts) -> Iterator[Diagnosis]:
     if facts.is_refused:
         yield problem(
             SUBJECT,

@@ -11,7 +11,7 @@ from llamactl.config.problems import ConfigError
 from llamactl.config.sources import load
 from llamactl.doctor.examination import examine
 from llamactl.doctor.findings import (
-    Finding,
+    Diagnosis,
     exit_code,
     problem,
     summary,
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(*, as_json: bool) -> int:
     logging.disable(logging.WARNING)  # what a check runs into is its finding
-    findings: list[Finding] = []
+    findings: list[Diagnosis] = []
     try:
         for finding in _findings():
             findings.append(finding)
@@ -47,7 +47,7 @@ def run(*, as_json: bool) -> int:
     return exit_code(findings)
 
 
-def _findings() -> Iterable[Finding]:
+def _findings() -> Iterable[Diagnosis]:
     try:
         config = load()
     except ConfigError as error:

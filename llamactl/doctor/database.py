@@ -13,7 +13,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 from llamactl.config import AppConfig
-from llamactl.doctor.findings import Finding, note, ok, problem, warning
+from llamactl.doctor.findings import Diagnosis, note, ok, problem, warning
 
 SUBJECT = "database"
 PATIENCE_SECONDS = 2
@@ -92,7 +92,7 @@ def _lock_error(cursor: CursorWrapper) -> str:
     return ""
 
 
-def judge(facts: DatabaseFacts) -> Iterator[Finding]:
+def judge(facts: DatabaseFacts) -> Iterator[Diagnosis]:
     if not facts.exists:
         yield note(SUBJECT, f"{facts.place} is not there yet; the first start makes it")
         return

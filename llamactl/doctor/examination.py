@@ -13,16 +13,16 @@ import django
 
 from llamactl.config import AppConfig
 from llamactl.doctor import backends, host, ports, services, storage
-from llamactl.doctor.findings import Finding, guarded, note, ok, problem, warning
+from llamactl.doctor.findings import Diagnosis, guarded, note, ok, problem, warning
 
 
-def examine(config: AppConfig) -> Iterator[Finding]:
+def examine(config: AppConfig) -> Iterator[Diagnosis]:
     """Every finding, as it is made."""
     yield from _configuration(config)
     directory = storage.look(config.data_dir)
     yield from storage.judge(directory)
     has_run_before = directory.is_usable and (config.data_dir / "secret_key").is_file()
-    inner: Callable[[], Iterator[Finding]] | None = None
+    inner: Callable[[], Iterator[Diagnosis]] | None = None
     if has_run_before:
         try:
             django.setup()
@@ -41,7 +41,7 @@ def examine(config: AppConfig) -> Iterator[Finding]:
     yield from guarded("GPU", lambda: host.judge_gpus(host.look_at_gpus()))
 
 
-def _outside(config: AppConfig) -> Iterator[Finding]:
+def _outside(config: AppConfig) -> Iterator[Diagnosis]:
     """What can be said without a database."""
     yield note("database", "not looked at; llamactl has not run here yet, or can't")
     yield from guarded(
@@ -52,7 +52,7 @@ def _outside(config: AppConfig) -> Iterator[Finding]:
     yield from host.judge_clock(time.time(), {})
 
 
-def _configuration(config: AppConfig) -> Iterator[Finding]:
+def _configuration(config: AppConfig) -> Iterator[Diagnosis]:
     for line in config.config_warnings:
         yield warning("config", line, "manage.py check_config shows where each value comes from")
     if not config.config_warnings:

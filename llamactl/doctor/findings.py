@@ -10,7 +10,7 @@ from enum import StrEnum
 from llamactl.config.problems import printable
 
 
-class Severity(StrEnum):
+class DiagnosisLevel(StrEnum):
     OK = "ok"
     NOTE = "note"
     """Worth knowing, and nothing to do."""
@@ -20,17 +20,17 @@ class Severity(StrEnum):
 
 
 _MARKS = {
-    Severity.OK: "✓",
-    Severity.NOTE: "·",
-    Severity.WARNING: "!",
-    Severity.PROBLEM: "✗",
+    DiagnosisLevel.OK: "✓",
+    DiagnosisLevel.NOTE: "·",
+    DiagnosisLevel.WARNING: "!",
+    DiagnosisLevel.PROBLEM: "✗",
 }
 _SUBJECT_WIDTH = 16
 
 
 @dataclass(frozen=True)
-class Finding:
-    severity: Severity
+class Diagnosis:
+    severity: DiagnosisLevel
     subject: str
     message: str
     remedy: str = ""
@@ -44,28 +44,28 @@ class Finding:
         return document | ({"remedy": self.remedy} if self.remedy else {})
 
 
-def ok(subject: str, message: str) -> Finding:
-    return Finding(Severity.OK, subject, message)
+def ok(subject: str, message: str) -> Diagnosis:
+    return Diagnosis(DiagnosisLevel.OK, subject, message)
 
 
-def note(subject: str, message: str, remedy: str = "") -> Finding:
-    return Finding(Severity.NOTE, subject, message, remedy)
+def note(subject: str, message: str, remedy: str = "") -> Diagnosis:
+    return Diagnosis(DiagnosisLevel.NOTE, subject, message, remedy)
 
 
-def warning(subject: str, message: str, remedy: str) -> Finding:
-    return Finding(Severity.WARNING, subject, message, remedy)
+def warning(subject: str, message: str, remedy: str) -> Diagnosis:
+    return Diagnosis(DiagnosisLevel.WARNING, subject, message, remedy)
 
 
-def problem(subject: str, message: str, remedy: str) -> Finding:
-    return Finding(Severity.PROBLEM, subject, message, remedy)
+def problem(subject: str, message: str, remedy: str) -> Diagnosis:
+    return Diagnosis(DiagnosisLevel.PROBLEM, subject, message, remedy)
 
 
-def exit_code(findings: Iterable[Finding]) -> int:
+def exit_code(findings: Iterable[Diagnosis]) -> int:
     """1 where something doesn't work; a warning is none of that."""
-    return int(any(finding.severity is Severity.PROBLEM for finding in findings))
+    return int(any(finding.severity is DiagnosisLevel.PROBLEM for finding in findings))
 
 
-def to_lines(finding: Finding) -> list[str]:
+def to_lines(finding: Diagnosis) -> list[str]:
     """For a person. A name or a path from outside brings no line break or escape with it."""
     head = f"{_MARKS[finding.severity]} {finding.subject:<{_SUBJECT_WIDTH}} "
     lines = [head + printable(finding.message)]
@@ -74,15 +74,15 @@ def to_lines(finding: Finding) -> list[str]:
     return lines
 
 
-def summary(findings: Sequence[Finding]) -> str:
-    problems = sum(finding.severity is Severity.PROBLEM for finding in findings)
-    warnings = sum(finding.severity is Severity.WARNING for finding in findings)
+def summary(findings: Sequence[Diagnosis]) -> str:
+    problems = sum(finding.severity is DiagnosisLevel.PROBLEM for finding in findings)
+    warnings = sum(finding.severity is DiagnosisLevel.WARNING for finding in findings)
     if not problems and not warnings:
         return "All is well."
     return f"{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}."
 
 
-def to_json(findings: Sequence[Finding]) -> str:
+def to_json(findings: Sequence[Diagnosis]) -> str:
     document = {
         "ok": not exit_code(findings),
         "findings": [finding.to_document() for finding in findings],
@@ -103,7 +103,7 @@ def _counted(count: int, what: str) -> str:
     return f"{count or 'no'} {what}{'' if count == 1 else 's'}"
 
 
-def guarded(subject: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def guarded(subject: str, check: Callable[[], Iterator[Diagnosis]]) -> Iterator[Diagnosis]:
     """A check that fails itself is a finding, and no reason to stop."""
     try:
         yield from check()

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from llamactl.doctor.findings import Finding, note, ok, problem, warning
+from llamactl.doctor.findings import Diagnosis, note, ok, problem, warning
 
 FEW_DESCRIPTORS = 4096
 GPU_SECONDS = 5.0
@@ -36,7 +36,7 @@ def look_at_descriptors(pids: dict[str, int]) -> DescriptorFacts:
     return DescriptorFacts(limits or {"this shell": resource.getrlimit(resource.RLIMIT_NOFILE)[0]})
 
 
-def judge_descriptors(facts: DescriptorFacts) -> Iterator[Finding]:
+def judge_descriptors(facts: DescriptorFacts) -> Iterator[Diagnosis]:
     for name, limit in facts.limits.items():
         if limit != resource.RLIM_INFINITY and limit < FEW_DESCRIPTORS:
             yield warning(
@@ -48,7 +48,7 @@ def judge_descriptors(facts: DescriptorFacts) -> Iterator[Finding]:
             yield ok("open files", f"{name} may have {limit}")
 
 
-def judge_clock(now: float, others: dict[str, float | None]) -> Iterator[Finding]:
+def judge_clock(now: float, others: dict[str, float | None]) -> Iterator[Diagnosis]:
     """``others``: what another clock said at ``now`` (unix time)."""
     if now < NOT_BEFORE:
         text = time.strftime("%Y-%m-%d %H:%M", time.gmtime(now))
@@ -88,5 +88,5 @@ def look_at_gpus() -> list[str]:
     return found
 
 
-def judge_gpus(found: list[str]) -> Iterator[Finding]:
+def judge_gpus(found: list[str]) -> Iterator[Diagnosis]:
     yield note("GPU", "; ".join(found) if found else "none seen: models run on the CPU")

@@ -10,10 +10,10 @@ from django.db import connections
 from django.utils import timezone
 
 from instances.models import Instance
-from instances.program_info import inquire
+from instances.program_info import ask_program
 from llamactl.config import AppConfig
 from llamactl.doctor import backends, broker, database, host, ports, processes, services, storage
-from llamactl.doctor.findings import Finding, guarded
+from llamactl.doctor.findings import Diagnosis, guarded
 from nodes.models import Node
 
 
@@ -29,7 +29,7 @@ class Examination:
         self._lock_path = config.data_dir.resolve() / f"node-{config.local_node}.lock"
         self._worker = processes.lock_holder(self._lock_path)
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[Diagnosis]:
         yield from guarded("database", self._database)
         yield from guarded("broker", self._broker)
         yield from guarded("worker", self._workers)
@@ -39,7 +39,7 @@ class Examination:
         yield from guarded("open files", self._descriptors)
         yield from guarded("clock", lambda: host.judge_clock(time.time(), self._clocks))
 
-    def _database(self) -> Iterator[Finding]:
+    def _database(self) -> Iterator[Diagnosis]:
         database.be_impatient()
         yield from database.judge(database.look(self._config))
         if not self._config.database.path.exists() and self._config.database.url is None:
@@ -53,13 +53,13 @@ class Examination:
         finally:
             connections.close_all()
 
-    def _broker(self) -> Iterator[Finding]:
+    def _broker(self) -> Iterator[Diagnosis]:
         facts = broker.look(self._config)
         yield from broker.judge(facts)
         if facts.unix_time is not None:
             self._clocks["the broker"] = facts.unix_time
 
-    def _workers(self) -> Iterator[Finding]:
+    def _workers(self) -> Iterator[Diagnosis]:
         now = time.time()
         local = self._config.local_node
         seen = False
@@ -85,7 +85,7 @@ class Examination:
                 services.WorkerFacts(local, None, lock_holder=self._worker, is_known=self._has_rows)
             )
 
-    def _processes(self) -> Iterator[Finding]:
+    def _processes(self) -> Iterator[Diagnosis]:
         known = {each.pid: each.name for each in self._instances if each.pid is not None}
         grace = self._config.instances.orphan_grace
         now = timezone.now()
@@ -108,17 +108,17 @@ class Examination:
             )
         )
 
-    def _backends(self) -> Iterator[Finding]:
+    def _backends(self) -> Iterator[Diagnosis]:
         used = {str(each.options.get("backend_type")) for each in self._instances}
         found = backends.look(
-            self._config, used, lambda kind: inquire(kind, "--version", self._config)
+            self._config, used, lambda kind: ask_program(kind, "--version", self._config)
         )
         for facts in found:
             yield from backends.judge(facts)
 
-    def _logs(self) -> Iterator[Finding]:
+    def _logs(self) -> Iterator[Diagnosis]:
         yield from storage.judge_logs(storage.look_at_logs(self._config))
 
-    def _descriptors(self) -> Iterator[Finding]:
+    def _descriptors(self) -> Iterator[Diagnosis]:
         pids = {} if self._worker is None else {"the worker": self._worker}
         yield from host.judge_descriptors(host.look_at_descriptors(pids))

@@ -11,7 +11,7 @@ import psutil
 
 from instances.ports import is_bindable
 from llamactl.config import AppConfig
-from llamactl.doctor.findings import Finding, note, ok, problem, warning
+from llamactl.doctor.findings import Diagnosis, note, ok, problem, warning
 
 SUBJECT = "ports"
 FEW_PORTS = 10
@@ -60,7 +60,7 @@ def look(config: AppConfig) -> PortFacts:
     )
 
 
-def judge(facts: PortFacts) -> Iterator[Finding]:
+def judge(facts: PortFacts) -> Iterator[Diagnosis]:
     count = facts.last - facts.first + 1
     text = f"{facts.free} of {count} are free ({facts.first}-{facts.last})"
     if facts.free == 0:
@@ -101,7 +101,7 @@ def look_at_instances(
     return InstancePorts(instances, listeners)
 
 
-def judge_instances(facts: InstancePorts) -> Iterator[Finding]:
+def judge_instances(facts: InstancePorts) -> Iterator[Diagnosis]:
     for port, listener in sorted(facts.listeners.items()):
         if not listener.is_ours:
             who = listener.name + (f" (process {listener.pid})" if listener.pid else "")

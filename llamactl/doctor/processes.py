@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from instances.supervisor.process.adoption import Sighting, marked_processes
-from llamactl.doctor.findings import Finding, note, ok, problem, warning
+from llamactl.doctor.findings import Diagnosis, note, ok, problem, warning
 
 SUBJECT = "processes"
 SERVERS = frozenset({"llama-server", "vllm", "mlx_lm.server"})
@@ -78,7 +78,7 @@ def look(
     )
 
 
-def judge(facts: ProcessFacts) -> Iterator[Finding]:
+def judge(facts: ProcessFacts) -> Iterator[Diagnosis]:
     if facts.ours and not facts.has_worker:
         yield problem(
             SUBJECT,

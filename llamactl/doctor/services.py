@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llamactl.config import AppConfig
-from llamactl.doctor.findings import Finding, note, ok, problem, warning
+from llamactl.doctor.findings import Diagnosis, note, ok, problem, warning
 from llamactl.server.sockets import is_loopback, local_host
 
 PATIENCE_SECONDS = 3.0
@@ -54,7 +54,7 @@ def look_at_web(config: AppConfig) -> WebFacts:
     return WebFacts(host, port, True, is_ours, answer.status, open_sides=open_sides)
 
 
-def judge_web(facts: WebFacts, *, has_run_before: bool) -> Iterator[Finding]:
+def judge_web(facts: WebFacts, *, has_run_before: bool) -> Iterator[Diagnosis]:
     where = f"{facts.host}:{facts.port}"
     if not facts.is_listening:
         text = f"nobody listens on {where}"
@@ -93,7 +93,7 @@ class WorkerFacts:
     """Whether its row could be read."""
 
 
-def judge_worker(facts: WorkerFacts) -> Iterator[Finding]:
+def judge_worker(facts: WorkerFacts) -> Iterator[Diagnosis]:
     age = facts.age_seconds
     is_alive = age is not None and age < STALE_AFTER_SECONDS
     if is_alive:

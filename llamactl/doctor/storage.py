@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llamactl.config import AppConfig
-from llamactl.doctor.findings import Finding, note, ok, problem, size, warning
+from llamactl.doctor.findings import Diagnosis, note, ok, problem, size, warning
 
 SUBJECT = "data directory"
 LOGS = "logs"
@@ -67,7 +67,7 @@ def look(path: Path) -> DirectoryFacts:
     )
 
 
-def judge(facts: DirectoryFacts) -> Iterator[Finding]:
+def judge(facts: DirectoryFacts) -> Iterator[Diagnosis]:
     path = facts.path
     if not facts.exists:
         if facts.can_be_made:
@@ -110,7 +110,7 @@ def judge(facts: DirectoryFacts) -> Iterator[Finding]:
     yield from _judge_room(facts)
 
 
-def _judge_room(facts: DirectoryFacts) -> Iterator[Finding]:
+def _judge_room(facts: DirectoryFacts) -> Iterator[Diagnosis]:
     remedy = "make room; logs and models are the largest as a rule"
     if facts.free_bytes < TOO_LITTLE_BYTES:
         yield problem(SUBJECT, f"the disk is full: {size(facts.free_bytes)} are left", remedy)
@@ -150,7 +150,7 @@ def look_at_logs(config: AppConfig) -> LogFacts | None:
     return LogFacts(path, sum(sizes.values()), room.f_bavail * room.f_frsize, largest)
 
 
-def judge_logs(facts: LogFacts | None) -> Iterator[Finding]:
+def judge_logs(facts: LogFacts | None) -> Iterator[Diagnosis]:
     if facts is None:
         yield note(LOGS, "none yet")
         return

@@ -6,6 +6,6 @@ answers, which has no views, is described in ``proxied/``.
 
 from __future__ import annotations
 
-from llamactl.openapi.operations import EVENT_STREAM, PLAIN_TEXT, Answer, operation
+from llamactl.openapi.operations import EVENT_STREAM, PLAIN_TEXT, DocumentedResponse, operation
 
-__all__ = ["EVENT_STREAM", "PLAIN_TEXT", "Answer", "operation"]
+__all__ = ["EVENT_STREAM", "PLAIN_TEXT", "DocumentedResponse", "operation"]

@@ -27,7 +27,7 @@ Examples = Mapping[str, object]
 
 
 @dataclass(frozen=True)
-class Answer:
+class DocumentedResponse:
     """An answer that an operation has beside its usual one."""
 
     content: object
@@ -56,7 +56,7 @@ def operation(
     answer: object = None,
     answers: Examples | None = None,
     media_type: str = JSON,
-    others: Iterable[Answer] = (),
+    others: Iterable[DocumentedResponse] = (),
     errors: Iterable[int | LlamactlError] = (),
     description: str = "",
     request: object = None,
@@ -90,7 +90,7 @@ def operation(
                 (it.status, it.media_type): OpenApiResponse(
                     it.content, documented.MEANINGS[it.status], examples=_shown(it.examples)
                 )
-                for it in (Answer(answer, answers or {}, status, media_type), *others)
+                for it in (DocumentedResponse(answer, answers or {}, status, media_type), *others)
             },
             **{it: _refusal(it, examples.get(it, [])) for it in statuses},
             401: _WITHOUT_A_KEY,

@@ -2,7 +2,7 @@
 
 ::
 
-    with ForegroundGroup(stages, say=print) as group:
+    with ProcessGroup(stages, say=print) as group:
         group.start()          # stage by stage, each once the one before is ready
         group.watch()          # restarts what dies; leaves by raising Stopped
 
@@ -27,7 +27,7 @@ from typing import Self
 
 from llamactl.core.die_with_parent import end_with_parent
 from llamactl.server.embedded_broker import open_log, read_tail
-from llamactl.server.respawn_policy import RestartPolicy
+from llamactl.server.respawn_policy import RespawnPolicy
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROBE_SECONDS = 0.05
@@ -105,7 +105,7 @@ class _Child:
             self.process.wait()
 
 
-class ForegroundGroup:
+class ProcessGroup:
     """Starts, watches and stops processes; see the module. ``say`` takes lines for the operator.
 
     ``inherited`` are descriptors that every child holds open, such as a lock that says that
@@ -117,12 +117,12 @@ class ForegroundGroup:
         stages: Sequence[Sequence[ProcessSpec]],
         *,
         say: Callable[[str], None],
-        restarts: RestartPolicy | None = None,
+        restarts: RespawnPolicy | None = None,
         inherited: Sequence[int] = (),
     ) -> None:
         self._stages = [[_Child(spec) for spec in stage] for stage in stages]
         self._say = say
-        self._restarts = restarts or RestartPolicy()
+        self._restarts = restarts or RespawnPolicy()
         self._inherited = tuple(inherited)
         self._signals: list[signal.Signals] = []
         self._signalled = -REPEAT_SECONDS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class RestartPolicy:
+class RespawnPolicy:
     """Wait 1, 2, 4, 8 seconds, and give up at the fifth death within a minute."""
 
     first_delay_seconds: float = 1.0

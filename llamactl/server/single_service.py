@@ -17,7 +17,7 @@ from django.db import connections
 from llamactl.config import AppConfig
 from llamactl.core.locks import acquire
 from llamactl.server.bootstrap import ensure_admin, make_directories, migrate
-from llamactl.server.process_group import CannotStart, ForegroundGroup, ProcessSpec, Stopped
+from llamactl.server.process_group import CannotStart, ProcessGroup, ProcessSpec, Stopped
 from llamactl.server.services import stages
 from llamactl.server.sockets import close_all, listen
 
@@ -72,7 +72,7 @@ def _run_group(specs: Sequence[ProcessSpec], say: Callable[[str], None]) -> None
     """Leaves by SystemExit; having been told to stop is a success."""
     told_to_stop = {128 + signal.SIGINT, 128 + signal.SIGTERM}
     try:
-        with ForegroundGroup([specs], say=say) as group:
+        with ProcessGroup([specs], say=say) as group:
             group.start()
             group.watch()
     except Stopped as reason:

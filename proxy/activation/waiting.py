@@ -124,7 +124,7 @@ class Waiting:
             # Before the look, so that no change after it is missed.
             waiter.news.clear()
             now = self._current(target)
-            if desired_state.gave_way(now) and now.generation >= generation:
+            if desired_state.is_stopped_by_supervisor(now) and now.generation >= generation:
                 # It was ready for a moment, or nobody seemed to wait for it any more.
                 generation = await self._start(now)
             elif desired_state.is_ready(now, generation):
@@ -209,7 +209,9 @@ class Waiting:
 
 def _check_startable(target: Target) -> None:
     is_ending = target.status in (Status.SHUTTING_DOWN, Status.RUNNING)
-    if is_ending and not (desired_state.gave_way(target) and target.on_demand_start):
+    if is_ending and not (
+        desired_state.is_stopped_by_supervisor(target) and target.on_demand_start
+    ):
         raise InstanceShuttingDown(
             f"instance {target.name} is shutting down; try again in a few seconds", retry_after=5
         )

@@ -15,7 +15,7 @@ from proxy.body.upload import Upload
 from proxy.errors import BodyTooLarge
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """The client hung up; there is nobody left to answer."""
 
 
@@ -30,7 +30,7 @@ async def read_routed(
 
     All of it, because the last ``model`` of a JSON document counts. A large form may name its own
     once: that one is read as far as the field, and the rest goes into the Upload. Raises
-    BodyTooLarge, InvalidRequest for what is no form, or ClientGone where it breaks off.
+    BodyTooLarge, InvalidRequest for what is no form, or ClientDisconnected where it breaks off.
     """
     announced = _announced(headers, limit)
     chunks: list[bytes] = []
@@ -62,8 +62,8 @@ async def read_beginning(
 ) -> bytes | Upload:
     """The whole body if it is small, else an Upload for the rest of it to go into.
 
-    Raises BodyTooLarge where it says that it is larger than ``limit``, or ClientGone where it
-    breaks off.
+    Raises BodyTooLarge where it says that it is larger than ``limit``, or ClientDisconnected where
+    it breaks off.
     """
     announced = _announced(headers, limit)
     chunks: list[bytes] = []
@@ -94,7 +94,7 @@ async def _next(receive: Receive) -> tuple[bytes, bool]:
     """The next piece of the body, and whether it is the last."""
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise ClientGone
+        raise ClientDisconnected
     return message.get("body", b""), not message.get("more_body")
 
 

@@ -70,7 +70,7 @@ _PARAMETERS: dict[str, Document] = {
 
 
 @dataclass(frozen=True)
-class Side:
+class PathFamily:
     """What the operations of one YAML file have in common."""
 
     file: str
@@ -138,17 +138,17 @@ _LLAMA_CPP: tuple[LlamactlError, ...] = (
 SIDES = {
     side.file: side
     for side in (
-        Side("openai.yaml", "/v1/chat/completions", "OpenAIError", _BY_MODEL),
-        Side("openai_audio.yaml", "/v1/audio", "OpenAIError", _BY_MODEL),
-        Side("anthropic.yaml", "/v1/messages", "AnthropicError", _BY_MODEL),
-        Side(
+        PathFamily("openai.yaml", "/v1/chat/completions", "OpenAIError", _BY_MODEL),
+        PathFamily("openai_audio.yaml", "/v1/audio", "OpenAIError", _BY_MODEL),
+        PathFamily("anthropic.yaml", "/v1/messages", "AnthropicError", _BY_MODEL),
+        PathFamily(
             "llama_cpp.yaml",
             f"/llama-cpp/{_NAME}/props",
             "Error",
             (*_LLAMA_CPP, errors.NothingThere("/tools"), errors.NoWebUI(_NAME, "/")),
         ),
-        Side("llama_cpp_v1.yaml", f"/llama-cpp/{_NAME}/v1/models", "OpenAIError", _LLAMA_CPP),
-        Side("instance_proxy.yaml", "/api/v1", "Error", _BY_NAME, key=Key.MANAGEMENT),
+        PathFamily("llama_cpp_v1.yaml", f"/llama-cpp/{_NAME}/v1/models", "OpenAIError", _LLAMA_CPP),
+        PathFamily("instance_proxy.yaml", "/api/v1", "Error", _BY_NAME, key=Key.MANAGEMENT),
     )
 }
 
@@ -177,7 +177,7 @@ def _documents() -> dict[str, Document]:
     return {file: yaml.safe_load((_FOLDER / file).read_text(encoding="utf-8")) for file in SIDES}
 
 
-def _whole(side: Side, path: str, said: Document) -> Document:
+def _whole(side: PathFamily, path: str, said: Document) -> Document:
     """The operation as its file says it, and what its side says of all of its operations.
 
     ``key: none`` in a file is an operation that needs no key; ``refusals`` are the statuses that
@@ -205,19 +205,19 @@ def _whole(side: Side, path: str, said: Document) -> Document:
     }
 
 
-def _refusal_name(side: Side, status: int) -> str:
+def _refusal_name(side: PathFamily, status: int) -> str:
     stem = side.file.removesuffix(".yaml").title().replace("_", "")
     return f"{stem}{status}"
 
 
-def _refusals(side: Side) -> Document:
+def _refusals(side: PathFamily) -> Document:
     return {
         _refusal_name(side, status): _refusal(side, status, examples)
         for status, examples in documented.by_status(side.errors).items()
     }
 
 
-def _refusal(side: Side, status: int, examples: list[LlamactlError]) -> Document:
+def _refusal(side: PathFamily, status: int, examples: list[LlamactlError]) -> Document:
     shape = side.error_schema
     if status == 401 and shape == "Error":
         shape = "AuthenticationError"

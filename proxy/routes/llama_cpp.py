@@ -73,7 +73,7 @@ _UI_FILE = re.compile(
 )
 
 
-class Kind(Enum):
+class EndpointKind(Enum):
     WEB_UI = "web UI"
     """The page or a file of it: no key, and none for the backend."""
     ENDPOINT = "endpoint"
@@ -81,25 +81,25 @@ class Kind(Enum):
 
 
 class Found(NamedTuple):
-    kind: Kind
+    kind: EndpointKind
     path: str = ""
     """The path that the backend gets."""
     methods: Methods = {}
 
 
-_NOTHING = Found(Kind.NONE)
+_NOTHING = Found(EndpointKind.NONE)
 
 
 def find(rest: str) -> Found:
     """What ``rest`` is: the path below ``/llama-cpp/{name}/``, percent-encoded as it came."""
     if not rest:
-        return Found(Kind.WEB_UI, "/", _LOOK)
+        return Found(EndpointKind.WEB_UI, "/", _LOOK)
     path = rest.removesuffix("/")
     methods = _ENDPOINTS.get(path)
     if methods is None and (_OPENAI_CALL.fullmatch(path) or _SLOT.fullmatch(path)):
         methods = _DO
     if methods is not None:
-        return Found(Kind.ENDPOINT, f"/{path}", methods)
+        return Found(EndpointKind.ENDPOINT, f"/{path}", methods)
     if _UI_FILE.fullmatch(rest):
-        return Found(Kind.WEB_UI, f"/{rest}", _LOOK)
+        return Found(EndpointKind.WEB_UI, f"/{rest}", _LOOK)
     return _NOTHING

@@ -13,7 +13,7 @@ _INSTANCE_PROXY = re.compile(r"/api/v1/instances/([^/]+)/proxy(/.*)?", re.DOTALL
 _LLAMA_CPP = re.compile(r"/llama-cpp/([^/]+)(?:/(.*))?", re.DOTALL)
 
 
-class Side(Enum):
+class RouteKind(Enum):
     """What kind of request a path is."""
 
     INFERENCE = "inference"
@@ -37,7 +37,7 @@ class Route(NamedTuple):
     """A named tuple, because one is made for every request: a frozen dataclass takes thrice as
     long."""
 
-    side: Side
+    side: RouteKind
     instance: str = ""
     rest: str = ""
     """The path that the backend gets, as the client spelt it (percent-encoded)."""
@@ -47,7 +47,7 @@ class Route(NamedTuple):
     @property
     def methods(self) -> tuple[str, ...] | None:
         """The methods that are possible here; ``None``: any."""
-        if self.side is Side.INFERENCE:
+        if self.side is RouteKind.INFERENCE:
             return _POST
         if self.endpoint is not None:
             return tuple(self.endpoint)
@@ -55,18 +55,18 @@ class Route(NamedTuple):
 
 
 _POST = ("POST",)
-_METHODS: dict[Side, tuple[str, ...] | None] = {
-    Side.MODELS: ("GET", "HEAD"),
-    Side.INSTANCE: None,
-    Side.TO_WEB_UI: ("GET", "HEAD"),
-    Side.NOWHERE: (),
+_METHODS: dict[RouteKind, tuple[str, ...] | None] = {
+    RouteKind.MODELS: ("GET", "HEAD"),
+    RouteKind.INSTANCE: None,
+    RouteKind.TO_WEB_UI: ("GET", "HEAD"),
+    RouteKind.NOWHERE: (),
 }
-_MODELS = Route(Side.MODELS)
-_NOWHERE = Route(Side.NOWHERE)
+_MODELS = Route(RouteKind.MODELS)
+_NOWHERE = Route(RouteKind.NOWHERE)
 _SIDES = {
-    llama_cpp.Kind.WEB_UI: Side.WEB_UI,
-    llama_cpp.Kind.ENDPOINT: Side.LLAMA_CPP,
-    llama_cpp.Kind.NONE: Side.NOWHERE,
+    llama_cpp.EndpointKind.WEB_UI: RouteKind.WEB_UI,
+    llama_cpp.EndpointKind.ENDPOINT: RouteKind.LLAMA_CPP,
+    llama_cpp.EndpointKind.NONE: RouteKind.NOWHERE,
 }
 
 
@@ -76,17 +76,17 @@ def route(raw_path: str) -> Route | None:
         if raw_path in ("/v1/models", "/v1/models/"):
             return _MODELS
         if raw_path.startswith("/v1/models/"):
-            return Route(Side.MODELS, "", unquote(raw_path[len("/v1/models/") :].rstrip("/")))
+            return Route(RouteKind.MODELS, "", unquote(raw_path[len("/v1/models/") :].rstrip("/")))
         # No API call has any of these, and what a backend makes of them might be below / instead.
         if "%" in raw_path or "/." in raw_path or "\\" in raw_path:
             return _NOWHERE
-        return Route(Side.INFERENCE, "", raw_path)
+        return Route(RouteKind.INFERENCE, "", raw_path)
     if raw_path == "/v1":
-        return Route(Side.INFERENCE, "", raw_path)
+        return Route(RouteKind.INFERENCE, "", raw_path)
     if raw_path.startswith("/api/v1/instances/"):
         match = _INSTANCE_PROXY.fullmatch(raw_path)
         if match is not None:
-            return Route(Side.INSTANCE, unquote(match[1]), match[2] or "/")
+            return Route(RouteKind.INSTANCE, unquote(match[1]), match[2] or "/")
     elif raw_path.startswith("/llama-cpp/"):
         match = _LLAMA_CPP.fullmatch(raw_path)
         if match is not None:
@@ -96,10 +96,10 @@ def route(raw_path: str) -> Route | None:
 
 def _llama_cpp_route(name: str, rest: str | None) -> Route:
     if rest is None:
-        return Route(Side.TO_WEB_UI, name)
+        return Route(RouteKind.TO_WEB_UI, name)
     kind, path, methods = llama_cpp.find(rest)
     side = _SIDES[kind]
-    return Route(side, name, path, None if side is Side.NOWHERE else methods)
+    return Route(side, name, path, None if side is RouteKind.NOWHERE else methods)
 
 
 _LOOKS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -107,7 +107,7 @@ _LOOKS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 def may_start(route: Route, method: str) -> bool:
     """Whether the request starts a stopped instance (that allows it)."""
-    if route.side is Side.INFERENCE:
+    if route.side is RouteKind.INFERENCE:
         return True
     handling = route.endpoint.get(method) if route.endpoint is not None else None
     return handling is not None and handling.may_start
@@ -119,6 +119,6 @@ def counts_as_use(route: Route, method: str) -> bool:
     A page that polls, a scraper and the files of the web UI only look: with an open dashboard an
     idle instance would otherwise never stop.
     """
-    if route.side is Side.INSTANCE:
+    if route.side is RouteKind.INSTANCE:
         return method not in _LOOKS
     return may_start(route, method)

@@ -1,6 +1,6 @@
 """The connections to the backends: requests with answers, and WebSockets."""
 
-from proxy.upstream.client import Limits, Upstream
+from proxy.upstream.client import Upstream, UpstreamTimeouts
 from proxy.upstream.errors import (
     BackendError,
     BrokeOff,
@@ -9,18 +9,18 @@ from proxy.upstream.errors import (
     Stalled,
     Unanswered,
 )
-from proxy.upstream.response import Answer
+from proxy.upstream.response import UpstreamResponse
 from proxy.upstream.websocket import Socket
 
 __all__ = [
-    "Answer",
     "BackendError",
     "BrokeOff",
     "HandshakeRefused",
-    "Limits",
     "Refused",
     "Socket",
     "Stalled",
     "Unanswered",
     "Upstream",
+    "UpstreamResponse",
+    "UpstreamTimeouts",
 ]

@@ -12,11 +12,11 @@ from proxy.table.table import Target
 from proxy.upstream.connection import Connection
 from proxy.upstream.errors import Stalled
 from proxy.upstream.pool import KEEP_ALIVE_SECONDS, Pool
-from proxy.upstream.response import Answer
+from proxy.upstream.response import UpstreamResponse
 from proxy.upstream.websocket import Socket, Sockets
 
 
-class Limits(NamedTuple):
+class UpstreamTimeouts(NamedTuple):
     """How long a backend may be silent, in seconds; 0: for as long as it likes."""
 
     first_byte: float = 0.0
@@ -30,8 +30,8 @@ class Limits(NamedTuple):
 class Upstream:
     """Kept connections by origin; made and closed within one event loop."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: UpstreamTimeouts | None = None) -> None:
+        self.limits = limits or UpstreamTimeouts()
         self._loop = asyncio.get_running_loop()
         self._pools: dict[str, Pool] = {}
         self._sweep: asyncio.TimerHandle | None = None
@@ -53,7 +53,7 @@ class Upstream:
         headers: Pairs,
         body: bytes | Upload,
         fresh: bool = False,
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """Send the request and return once the answer's headers are there.
 
         ``fresh`` makes a connection for this request alone. Raises Refused, Unanswered, Stalled,

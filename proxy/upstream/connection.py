@@ -17,7 +17,7 @@ import httptools
 from proxy.body.upload import Upload
 from proxy.headers import Pairs
 from proxy.upstream.errors import BackendError, BrokeOff, Stalled, Unanswered
-from proxy.upstream.response import Answer
+from proxy.upstream.response import UpstreamResponse
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of all headers of an answer; and how much may come without a byte of a body in it."""
@@ -44,8 +44,8 @@ class Connection(asyncio.Protocol):
         """Whether an answer is due, or a part of one."""
         self._is_reusable = True
         self._method = ""
-        self._head: asyncio.Future[Answer] | None = None
-        self._answer: Answer | None = None
+        self._head: asyncio.Future[UpstreamResponse] | None = None
+        self._answer: UpstreamResponse | None = None
         self._headers: Pairs = []
         self._is_interim = False
         self._ends_with_connection = False
@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
 
     # -- asking ----------------------------------------------------------------------------------
 
-    async def ask(self, method: str, head: bytes, body: bytes) -> Answer:
+    async def ask(self, method: str, head: bytes, body: bytes) -> UpstreamResponse:
         """Send a request; returns when the head of its answer is there.
 
         Raises Unanswered where the connection was closed instead, and BackendError where what
@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
 
     async def ask_with_upload(
         self, method: str, head: bytes, upload: Upload, *, first_byte: float, idle: float
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """The same for a body that is still coming; it may still be when this returns.
 
         ``first_byte``: how long the answer may take after the last of the body; ``idle``: how
@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
         finally:
             del waiter  # what it raises holds this frame
 
-    def _expect(self, method: str) -> asyncio.Future[Answer]:
+    def _expect(self, method: str) -> asyncio.Future[UpstreamResponse]:
         self._is_asked = True
         self._method = method
         self._answer = None
@@ -206,7 +206,7 @@ class Connection(asyncio.Protocol):
         length, is_chunked = _framing(headers)
         if len(headers) > MAX_HEADERS or self._barren_bytes > MAX_HEAD_BYTES < _size(headers):
             raise BackendError("its headers are too many or too large")
-        self._answer = answer = Answer(self, status, headers, length)
+        self._answer = answer = UpstreamResponse(self, status, headers, length)
         self._ends_with_connection = length is None and not is_chunked
         if self._method == "HEAD":
             # The parser would take what comes next for the body that these headers describe.
@@ -254,7 +254,7 @@ class Connection(asyncio.Protocol):
 
     # -- ends ------------------------------------------------------------------------------------
 
-    def _end(self, answer: Answer) -> None:
+    def _end(self, answer: UpstreamResponse) -> None:
         self._is_asked = False
         answer.end()
 

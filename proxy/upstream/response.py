@@ -27,7 +27,7 @@ class Source(Protocol):
         """The answer is done with, whole or not."""
 
 
-class Answer:
+class UpstreamResponse:
     """Made by a connection when the head is there, and filled by it from then on.
 
     ``async with answer: …`` gives the connection back: for the next request where the whole body
@@ -115,7 +115,7 @@ class Answer:
                 source.resume()
             source.release()
 
-    async def __aenter__(self) -> Answer:
+    async def __aenter__(self) -> UpstreamResponse:
         return self
 
     async def __aexit__(self, *_: object) -> None:

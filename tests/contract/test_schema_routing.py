@@ -8,12 +8,12 @@ import pytest
 
 from llamactl.openapi.views import document
 from proxy.routes import llama_cpp
-from proxy.routes.routes import Side, may_start, route
+from proxy.routes.routes import RouteKind, may_start, route
 
 PATHS = document()["paths"]
 PROXIED = [path for path in PATHS if not path.startswith("/api/v1/") or "/proxy" in path]
 BELOW = "/llama-cpp/{name}/"
-NEEDS_NO_KEY = {Side.WEB_UI}
+NEEDS_NO_KEY = {RouteKind.WEB_UI}
 
 
 def filled(path: str) -> str:
@@ -33,10 +33,10 @@ def test_what_is_documented_is_routed_there(method: str, path: str) -> None:
     found = route(filled(path))
     assert found is not None
     sides = {
-        "/v1/models": {Side.MODELS},
-        "/v1/": {Side.INFERENCE},
-        BELOW: {Side.WEB_UI if path == BELOW else Side.LLAMA_CPP},
-        "/api/": {Side.INSTANCE},
+        "/v1/models": {RouteKind.MODELS},
+        "/v1/": {RouteKind.INFERENCE},
+        BELOW: {RouteKind.WEB_UI if path == BELOW else RouteKind.LLAMA_CPP},
+        "/api/": {RouteKind.INSTANCE},
     }
     assert found.side in next(side for start, side in sides.items() if path.startswith(start))
     assert found.methods is None or method in found.methods
@@ -69,5 +69,5 @@ def test_what_starts_nothing_says_so(method: str, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["tools", "cors-proxy", "models/unload", "../v1", "v1/../tools"])
 def test_what_is_kept_shut_is_not_documented(path: str) -> None:
-    assert llama_cpp.find(path).kind is llama_cpp.Kind.NONE
+    assert llama_cpp.find(path).kind is llama_cpp.EndpointKind.NONE
     assert BELOW + path not in PATHS

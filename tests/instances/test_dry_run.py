@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from instances import launch, lifecycle
-from instances.dry_run import command_line_of, rehearse_create, rehearse_update
+from instances.dry_run import command_line_of, dry_run_create, dry_run_update
 from instances.errors import InstanceNotFound, InvalidInstanceName, PortOutOfRange
 from instances.models import Instance
 from instances.states import DesiredState, Status
@@ -57,7 +57,7 @@ def row_of(instance: Instance) -> Row:
     ],
 )
 def test_command_is_the_one_that_the_supervisor_runs(options: dict[str, Any]) -> None:
-    rehearsed = rehearse_create("x", options)
+    rehearsed = dry_run_create("x", options)
     assert not Instance.objects.exists()
     plan = spawn.plan(row_of(lifecycle.create("x", options, cause="test")), current(), "key")
     assert tuple(rehearsed.command) == launch.executed(plan.launch)
@@ -70,7 +70,7 @@ def test_nothing_secret_is_shown() -> None:
     options = document(api_key="s3cret", hf_token="s3cret", extra_args={"my-token": "s3cret"}) | {
         "environment": {"MY_API_KEY": "s3cret", "PROXY": "http://me:s3cret@host/", "A": "b c"}
     }
-    rehearsed = rehearse_create("x", options)
+    rehearsed = dry_run_create("x", options)
     told = f"{rehearsed.command} {rehearsed.command_line} {rehearsed.environment}"
     assert "s3cret" not in told
     assert rehearsed.environment["A"] == "b c"
@@ -83,7 +83,7 @@ def test_environment_of_the_configuration_is_masked(override: Any) -> None:
     config = current()
     llama_cpp = config.backends.llama_cpp.model_copy(update={"environment": {"ODD": "s3cret"}})
     override(backends={"llama_cpp": llama_cpp})
-    rehearsed = rehearse_create("x", document())
+    rehearsed = dry_run_create("x", document())
     assert rehearsed.environment["ODD"] == "***"
     assert "s3cret" not in rehearsed.command_line
 
@@ -91,29 +91,29 @@ def test_environment_of_the_configuration_is_masked(override: Any) -> None:
 def test_port_is_the_one_it_would_get() -> None:
     low = current().instances.port_range[0]
     lifecycle.create("other", {}, cause="test")
-    assert rehearse_create("x", document()).options["backend_options"]["port"] == low + 1  # type: ignore[index]
-    kept = rehearse_create("other", document())
+    assert dry_run_create("x", document()).options["backend_options"]["port"] == low + 1  # type: ignore[index]
+    kept = dry_run_create("other", document())
     assert kept.options["backend_options"]["port"] == low  # type: ignore[index]
     with pytest.raises(PortOutOfRange):
-        rehearse_create("x", document(port=1))
+        dry_run_create("x", document(port=1))
 
 
 def test_update_is_rehearsed_for_what_exists_alone() -> None:
     with pytest.raises(InstanceNotFound):
-        rehearse_update("x", document())
+        dry_run_update("x", document())
     lifecycle.create("x", document(), cause="test")
-    rehearsed = rehearse_update("x", document(ctx_size=1))
+    rehearsed = dry_run_update("x", document(ctx_size=1))
     assert "--ctx-size" in rehearsed.command
     assert "ctx_size" not in Instance.objects.get().options["backend_options"]
 
 
 def test_name_that_can_be_none_is_refused() -> None:
     with pytest.raises(InvalidInstanceName):
-        rehearse_create("a b", document())
+        dry_run_create("a b", document())
 
 
 def test_program_that_is_missing_is_shown_as_it_was_meant() -> None:
-    rehearsed = rehearse_create("x", document() | {"command_override": "/nonexistent/server"})
+    rehearsed = dry_run_create("x", document() | {"command_override": "/nonexistent/server"})
     assert rehearsed.command[0] == "/nonexistent/server"
     assert [f.field for f in rehearsed.findings if f.is_error] == [
         "backend_options.model",
@@ -123,7 +123,7 @@ def test_program_that_is_missing_is_shown_as_it_was_meant() -> None:
 
 def test_other_node_is_rehearsed_with_a_warning(override: Any, settings: Any) -> None:
     settings.LLAMACTL = with_node(override)
-    rehearsed = rehearse_create("x", document() | {"nodes": ["far"]})
+    rehearsed = dry_run_create("x", document() | {"nodes": ["far"]})
     assert rehearsed.command[0] == "llama-server"
     assert [finding.field for finding in rehearsed.findings] == ["nodes"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from instances.limits import Limits, parse_limits
+from instances.limits import ResourceLimits, parse_limits
 from llamactl.core.errors import LlamactlError
 
 
@@ -24,7 +24,7 @@ def test_limits_come_back_as_they_were_said() -> None:
 
 @pytest.mark.parametrize("nothing", [None, {}, {"cpus": ""}, {"cpus": [], "nice": None}])
 def test_what_is_not_said_is_no_limit(nothing: object) -> None:
-    assert parse_limits(nothing) == Limits()
+    assert parse_limits(nothing) == ResourceLimits()
     assert parse_limits(nothing).to_document() == {}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from instances.supervisor.state.rows import Row
 
 
-class Room:
+class Allocation:
     """One instance's standing with the arbiter; the supervised instance and the arbiter share it.
 
     Whoever has a process, or a grant to start one, takes up room.

@@ -17,15 +17,15 @@ from django.utils import timezone
 from instances.backends.exit_reasons import FailureReason
 from instances.desired_state import is_by_operator, is_by_supervisor
 from instances.states import DesiredState, Status
-from instances.supervisor.context import NEVER, Surroundings
+from instances.supervisor.context import NEVER, SupervisorContext
 from instances.supervisor.controller import spawn
-from instances.supervisor.controller.allocation import Room
-from instances.supervisor.controller.drain import TrafficWatch
-from instances.supervisor.controller.liveness_probe import Vigil, watch_over
+from instances.supervisor.controller.allocation import Allocation
+from instances.supervisor.controller.drain import RemainingTraffic
+from instances.supervisor.controller.liveness_probe import LivenessProbe, liveness_probe_for
 from instances.supervisor.controller.restart_policy import Crash, restart_delay, stable_seconds
 from instances.supervisor.controller.spawn import LaunchFailed
 from instances.supervisor.controller.start import Start
-from instances.supervisor.controller.startup_probe import Readiness
+from instances.supervisor.controller.startup_probe import StartupProbe
 from instances.supervisor.controller.stop import (
     QUICK_SECONDS,
     WORKER_ENDS,
@@ -37,20 +37,20 @@ from instances.supervisor.failure import Failure, exit_failure, exit_text, fault
 from instances.supervisor.process.adoption import end_stragglers
 from instances.supervisor.process.containers import remove_container, stop_container
 from instances.supervisor.process.pidfd import Process
-from instances.supervisor.state.observed import Record
+from instances.supervisor.state.observed import ObservedState
 from instances.supervisor.state.rows import Row
 
 logger = logging.getLogger(__name__)
 
 
-class SupervisedInstance:
+class InstanceController:
     """One instance: its wish, what has been seen of it, and its process if it has one.
 
     At most one of these is under way: a start (``Start``, without a process yet), becoming ready
-    (``Readiness``), staying so (``Vigil``), a stop (``StopSequence``).
+    (``StartupProbe``), staying so (``LivenessProbe``), a stop (``StopSequence``).
     """
 
-    def __init__(self, name: str, row: Row | None, surroundings: Surroundings) -> None:
+    def __init__(self, name: str, row: Row | None, surroundings: SupervisorContext) -> None:
         """``row`` is ``None`` for a process that was found and whose instance is gone."""
         self.name = name
         self.due = 0.0
@@ -60,15 +60,15 @@ class SupervisedInstance:
         self.faults = 0
         """Mistakes in its supervision, in a row."""
         self._mistake: Failure | None = None
-        self.room = Room(row, surroundings.clock())
+        self.room = Allocation(row, surroundings.clock())
         self._row = row
         self._world = surroundings
         self._limits = surroundings.config.instances
-        self._seen = Record(name, row, surroundings.ledger)
+        self._seen = ObservedState(name, row, surroundings.ledger)
         self._process: Process | None = None
         self._start: Start | None = None
-        self._readiness: Readiness | None = None
-        self._vigil: Vigil | None = None
+        self._readiness: StartupProbe | None = None
+        self._vigil: LivenessProbe | None = None
         self._stop: StopSequence | None = None
         self._given_up: FailureReason | None = None
         """Why the process is ended though it is wished: it took too long, or hangs."""
@@ -335,12 +335,12 @@ class SupervisedInstance:
             # An adopted one, whose options have become unreadable: it runs on.
             logger.warning("not probed: %s", failed, extra={"instance": self.name})
             return
-        self._readiness = Readiness(
+        self._readiness = StartupProbe(
             endpoint, self._world, now=now, timeout_seconds=limit, on_ready=self._on_ready
         )
         self.due = now
 
-    def _step_readiness(self, readiness: Readiness, now: float) -> None:
+    def _step_readiness(self, readiness: StartupProbe, now: float) -> None:
         if readiness.is_late(now):
             self._give_up(FailureReason.TIMEOUT, now)
             return
@@ -357,7 +357,7 @@ class SupervisedInstance:
         if self._seen.status is Status.STARTING:
             self.room.ready_since = now
         self._seen.ready(self._row, then=self.room.take_ready)
-        self._vigil = watch_over(self._row, self._world, now)
+        self._vigil = liveness_probe_for(self._row, self._world, now)
         self.due = now
 
     def _step_up(self, row: Row, now: float) -> None:
@@ -421,7 +421,7 @@ class SupervisedInstance:
 
     def _begin_drain(self, drain: Drain | None, revision: int) -> None:
         if drain is not None and self._row is not None:
-            drain.begin(TrafficWatch(self.name, self._row.port, revision))
+            drain.begin(RemainingTraffic(self.name, self._row.port, revision))
 
     def _stop_cause(self) -> tuple[str, str]:
         """Cause and reason of a stop, for the history."""

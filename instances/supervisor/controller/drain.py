@@ -28,7 +28,7 @@ class Left(IntEnum):
     USES = 2
 
 
-class TrafficWatch:
+class RemainingTraffic:
     """Asks again and again whether one instance is drained, until it is.
 
     The web processes' reports say so. Where there are none (the broker is away, or has just come

@@ -10,7 +10,7 @@ import logging
 
 from instances.backends import backend_for
 from instances.scheduling.traffic_report import Traffic
-from instances.supervisor.context import NEVER, Surroundings
+from instances.supervisor.context import NEVER, SupervisorContext
 from instances.supervisor.controller import spawn
 from instances.supervisor.controller.spawn import Endpoint
 from instances.supervisor.state.rows import Row
@@ -25,10 +25,10 @@ LONGEST_PAUSE_SECONDS = 5.0
 """Between two probes of a backend that did not answer the last one."""
 
 
-class Vigil:
+class LivenessProbe:
     """Probes one ready process: now and then while it answers, often once it doesn't."""
 
-    def __init__(self, row: Row, endpoint: Endpoint, world: Surroundings, now: float) -> None:
+    def __init__(self, row: Row, endpoint: Endpoint, world: SupervisorContext, now: float) -> None:
         backend = backend_for(str(row.options["backend_type"]))
         self._needs_quiet = not backend.answers_health_while_busy
         self._name = row.name
@@ -99,7 +99,7 @@ class Vigil:
             )
 
 
-def watch_over(row: Row, world: Surroundings, now: float) -> Vigil | None:
+def liveness_probe_for(row: Row, world: SupervisorContext, now: float) -> LivenessProbe | None:
     """A vigil over the row's process, which just got ready; ``None`` if none is wished."""
     if world.config.instances.unhealthy_timeout <= 0:
         return None
@@ -107,4 +107,4 @@ def watch_over(row: Row, world: Surroundings, now: float) -> Vigil | None:
         endpoint = spawn.endpoint(row, world.key_for(row.id))
     except spawn.LaunchFailed:  # an adopted one, whose options have become unreadable
         return None
-    return Vigil(row, endpoint, world, now)
+    return LivenessProbe(row, endpoint, world, now)

@@ -15,13 +15,13 @@ from instances.backends.base import LOOPBACK
 from instances.backends.environment import clean_environment
 from instances.backends.exit_reasons import FailureReason
 from instances.launch import Launch, effective_api_key, executed, launch_for
-from instances.limits import Limits
+from instances.limits import ResourceLimits
 from instances.logs import files
 from instances.options import InstanceOptions, stored_options
 from instances.supervisor.controller.restart_policy import RestartPolicy
 from instances.supervisor.failure import TAIL_BYTES, TAIL_LINES, Failure, refusal, spawn_failure
 from instances.supervisor.process.pidfd import Marker, Process, spawn
-from instances.supervisor.process.resource_limits import CannotConfine, start_confined
+from instances.supervisor.process.resource_limits import CannotApplyLimits, spawn_limited
 from instances.supervisor.state.rows import Row
 from llamactl.config import AppConfig
 from llamactl.core.errors import LlamactlError
@@ -49,7 +49,7 @@ class Plan:
     """The address its port must be free at."""
     directory: str = ""
     """Where it runs; empty is the data directory."""
-    limits: Limits = field(default_factory=Limits)
+    limits: ResourceLimits = field(default_factory=ResourceLimits)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:
             "limits and working_directory do nothing for a container; see docker's arguments",
             extra={"instance": row.name},
         )
-        directory, limits = "", Limits()
+        directory, limits = "", ResourceLimits()
     log = files.log_path(config, row.name)
     return Plan(row.name, launch, log, bind_host, directory, limits)
 
@@ -114,7 +114,7 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
         raise LaunchFailed(spawn_failure("its log can't be opened", error)) from error
     try:
         _write_started(log, plan.instance)
-        process = start_confined(
+        process = spawn_limited(
             plan.limits,
             lambda: spawn(
                 argv,
@@ -124,7 +124,7 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
                 log=log,
             ),
         )
-    except CannotConfine as error:
+    except CannotApplyLimits as error:
         raise LaunchFailed(Failure(FailureReason.BAD_FLAG, str(error))) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
         raise LaunchFailed(spawn_failure(f"{argv[0]} can't be started", error)) from error

@@ -12,7 +12,7 @@ from dataclasses import replace
 from instances.backends.exit_reasons import FailureReason
 from instances.errors import PortUnavailable
 from instances.ports import is_bindable
-from instances.supervisor.context import NEVER, Surroundings
+from instances.supervisor.context import NEVER, SupervisorContext
 from instances.supervisor.controller import spawn
 from instances.supervisor.controller.spawn import LaunchFailed
 from instances.supervisor.failure import Failure
@@ -29,7 +29,7 @@ RECORD_PATIENCE_SECONDS = 1.0
 class Start:
     """One start of an instance, until it has a process."""
 
-    def __init__(self, row: Row, world: Surroundings, now: float) -> None:
+    def __init__(self, row: Row, world: SupervisorContext, now: float) -> None:
         self.row = row
         """As it was when the start began, but for a new port."""
         self.due = now + RECORD_PATIENCE_SECONDS

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from instances.supervisor.context import NEVER, Surroundings
+from instances.supervisor.context import NEVER, SupervisorContext
 from instances.supervisor.controller.health_check import pause_before_next
 from instances.supervisor.controller.spawn import Endpoint
 
 
-class Readiness:
+class StartupProbe:
     """Probes one process until it is ready or has taken too long."""
 
     def __init__(
         self,
         endpoint: Endpoint,
-        world: Surroundings,
+        world: SupervisorContext,
         *,
         now: float,
         timeout_seconds: float,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from instances.desired_state import is_by_supervisor
 from instances.states import DesiredState
 from instances.supervisor.context import NEVER, OffThread
-from instances.supervisor.controller.drain import Left, TrafficWatch
+from instances.supervisor.controller.drain import Left, RemainingTraffic
 from instances.supervisor.process.pidfd import Process
 from instances.supervisor.state.rows import Row
 
@@ -45,11 +45,11 @@ class Drain:
         self.due = NEVER if is_patient else until
         self._off_thread = off_thread
         self._until = until
-        self._watch: TrafficWatch | None = None
+        self._watch: RemainingTraffic | None = None
         self._is_asking = False
         self._left = Left.USES
 
-    def begin(self, watch: TrafficWatch) -> None:
+    def begin(self, watch: RemainingTraffic) -> None:
         """Start asking: from now on the web processes can know that it shuts down."""
         self._watch = watch
         self.due = 0.0

@@ -38,7 +38,7 @@ NODE_MARKER = b"LLAMACTL_NODE="
 CONTAINER_MARKER = b"LLAMACTL_CONTAINER="
 
 
-class Backend:
+class GuardedProcess:
     """A process of the node, held by its pidfd: that is this process and no later one."""
 
     def __init__(
@@ -150,7 +150,7 @@ class Watch:
 # -- which processes are ours ---------------------------------------------------------------------
 
 
-def find(node: str, recorded: set[tuple[int, int]]) -> list[Backend]:
+def find(node: str, recorded: set[tuple[int, int]]) -> list[GuardedProcess]:
     """The living processes of the node: by marker, or by pid and start time (adoption's proofs).
 
     Also those whom a signal to their leader reaches: they are to be waited for, and one that is
@@ -204,7 +204,9 @@ def read_stat(pid: int) -> tuple[int, int, int] | None:
     return int(fields[2]), int(fields[3]), int(fields[19])
 
 
-def take(pid: int, ticks: int, container: str, *, leads: bool, is_led: bool) -> Backend | None:
+def take(
+    pid: int, ticks: int, container: str, *, leads: bool, is_led: bool
+) -> GuardedProcess | None:
     """Hold it by a pidfd, if it is still the one that was looked at."""
     try:
         pidfd = os.pidfd_open(pid)
@@ -214,7 +216,7 @@ def take(pid: int, ticks: int, container: str, *, leads: bool, is_led: bool) -> 
     if stat is None or stat[2] != ticks:
         os.close(pidfd)
         return None
-    return Backend(pid, ticks, pidfd, container, leads=leads, is_led=is_led)
+    return GuardedProcess(pid, ticks, pidfd, container, leads=leads, is_led=is_led)
 
 
 # -- the end --------------------------------------------------------------------------------------
@@ -257,7 +259,7 @@ def end_all(node: str, recorded: set[tuple[int, int]], patience: float, docker: 
     return not left
 
 
-def wait_for(found: list[Backend], seconds: float) -> None:
+def wait_for(found: list[GuardedProcess], seconds: float) -> None:
     """Until all have exited, or that long."""
     deadline = time.monotonic() + seconds
     for backend in found:

@@ -16,16 +16,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from instances.limits import Limits
+from instances.limits import ResourceLimits
 from instances.supervisor.process.pidfd import Process
 
 
-class CannotConfine(Exception):
+class CannotApplyLimits(Exception):
     """A limit can't be had on this host; the text says which and why. Nothing runs."""
 
 
-def start_confined(limits: Limits, start: Callable[[], Process]) -> Process:
-    """What ``start`` starts, under the limits. Raises CannotConfine, and what ``start`` raises."""
+def spawn_limited(limits: ResourceLimits, start: Callable[[], Process]) -> Process:
+    """Run ``start`` under the limits.
+
+    Raises CannotApplyLimits, and what ``start`` raises.
+    """
     if not limits.to_document():
         return start()
     starter = _Starter(limits, start)
@@ -35,7 +38,7 @@ def start_confined(limits: Limits, start: Callable[[], Process]) -> Process:
         raise starter.error
     process = starter.process
     if process is None:
-        raise CannotConfine("the process was not started")
+        raise CannotApplyLimits("the process was not started")
     try:
         _set_limits(process.pid, limits)
     except BaseException:
@@ -48,7 +51,7 @@ def start_confined(limits: Limits, start: Callable[[], Process]) -> Process:
 class _Starter(threading.Thread):
     """Takes on what is inherited, starts the process, and ends."""
 
-    def __init__(self, limits: Limits, start: Callable[[], Process]) -> None:
+    def __init__(self, limits: ResourceLimits, start: Callable[[], Process]) -> None:
         super().__init__(name="starter")
         self._limits = limits
         self._start = start
@@ -68,7 +71,7 @@ class _Starter(threading.Thread):
                 os.sched_setaffinity(0, cpus)
             except OSError:
                 there = sorted(os.sched_getaffinity(0))
-                raise CannotConfine(
+                raise CannotApplyLimits(
                     f"limits.cpus is {self._limits.cpus}, and none of these is among the CPUs"
                     f" that the worker may use ({there[0]}-{there[-1]})"
                 ) from None
@@ -78,8 +81,8 @@ class _Starter(threading.Thread):
             os.setpriority(os.PRIO_PROCESS, 0, max(mine, self._limits.nice))
 
 
-def _set_limits(pid: int, limits: Limits) -> None:
-    """On the process; one that has ended already needs none. Raises CannotConfine."""
+def _set_limits(pid: int, limits: ResourceLimits) -> None:
+    """On the process; one that has ended already needs none. Raises CannotApplyLimits."""
     with suppress(ProcessLookupError, FileNotFoundError):
         if limits.core_dumps is not None:
             hard = resource.prlimit(pid, resource.RLIMIT_CORE)[1]
@@ -102,7 +105,7 @@ def _prlimit(pid: int, kind: int, value: int, name: str) -> None:
         resource.prlimit(pid, kind, (value, value))
     except (ValueError, PermissionError):
         hard = resource.getrlimit(kind)[1]
-        raise CannotConfine(
+        raise CannotApplyLimits(
             f"limits.{name} is above what the worker itself may have ({hard}); lower it, or raise"
             " the limit of the service (LimitNOFILE and the like)"
         ) from None
@@ -112,6 +115,6 @@ def _write(pid: int, name: str, value: int) -> None:
     try:
         Path(f"/proc/{pid}/{name}").write_text(str(value))
     except PermissionError:
-        raise CannotConfine(
+        raise CannotApplyLimits(
             f"limits.{name} is below the worker's own, which takes privileges"
         ) from None

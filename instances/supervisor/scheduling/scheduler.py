@@ -16,10 +16,10 @@ from instances.scheduling.policy import Decision, Resident, Wanted, decide, limi
 from instances.scheduling.traffic_report import Traffic
 from instances.states import ABANDONED, EVICTED, IDLE, ON_DEMAND
 from instances.supervisor.context import NEVER
-from instances.supervisor.controller.controller import SupervisedInstance
-from instances.supervisor.scheduling.traffic_monitor import TrafficPoll
+from instances.supervisor.controller.controller import InstanceController
+from instances.supervisor.scheduling.traffic_monitor import TrafficMonitor
 from instances.supervisor.state.rows import Row
-from instances.supervisor.state.store import Ledger
+from instances.supervisor.state.store import StateStore
 from llamactl.config import AppConfig
 
 logger = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ QUEUE_SECONDS = 0.5
 """How long a change of the queue waits for more of them before it is written."""
 
 
-class Arbiter:
+class Scheduler:
     """Rules over the room of one node, on the supervisor's thread."""
 
     def __init__(
         self,
         config: AppConfig,
-        ledger: Ledger,
-        poll: TrafficPoll,
+        ledger: StateStore,
+        poll: TrafficMonitor,
         clock: Callable[[], float],
     ) -> None:
         self.due = 0.0
@@ -57,7 +57,7 @@ class Arbiter:
         self._written: dict[int, float] = {}
         self._write_used_at = clock() + USED_POLL_SECONDS
 
-    def rule(self, now: float, instances: Sequence[SupervisedInstance]) -> None:
+    def rule(self, now: float, instances: Sequence[InstanceController]) -> None:
         """1. Stop what is idle. 2. Give room, or have it made. 3. Tell who waits, and for what.
 
         Reads the reports as often as these need them.
@@ -82,7 +82,7 @@ class Arbiter:
         self._poll.step(now, interval)
         self.due = min(self._poll.due(interval), self._queue_at, self._write_used_at)
 
-    def write_used(self, instances: Sequence[SupervisedInstance]) -> None:
+    def write_used(self, instances: Sequence[InstanceController]) -> None:
         """Have it written when each was last used, where that is news."""
         used: dict[int, datetime] = {}
         for row in (each.row for each in instances):
@@ -93,7 +93,7 @@ class Arbiter:
         if used:
             self._ledger.write_last_used(used)
 
-    def _interval(self, instances: Sequence[SupervisedInstance]) -> float:
+    def _interval(self, instances: Sequence[InstanceController]) -> float:
         if any(each.room.is_wanted and not each.room.is_boot for each in instances):
             return WAITING_POLL_SECONDS
         if any(each.room.is_wanted or each.is_doubtful for each in instances):
@@ -105,7 +105,7 @@ class Arbiter:
     # -- idleness ---------------------------------------------------------------------------------
 
     def _stop_idle(
-        self, now: float, instances: Sequence[SupervisedInstance], traffic: Traffic
+        self, now: float, instances: Sequence[InstanceController], traffic: Traffic
     ) -> None:
         for each in instances:
             row = each.row
@@ -115,14 +115,14 @@ class Arbiter:
                 minutes = row.options["idle_timeout"]
                 self._ask_to_leave(each, row, IDLE, f"not used for {minutes} min")
 
-    def _requests(self, instance: SupervisedInstance, traffic: Traffic | None) -> int | None:
+    def _requests(self, instance: InstanceController, traffic: Traffic | None) -> int | None:
         """In flight and waiting; ``None`` where not every web process can have begun any yet."""
         ready_from = instance.room.known_ready_from
         if traffic is None or ready_from is None or not traffic.has_seen(ready_from):
             return None
         return traffic.in_use(instance.name) + traffic.waiting(instance.name)
 
-    def _last_used(self, instance: SupervisedInstance) -> float:
+    def _last_used(self, instance: InstanceController) -> float:
         return max(self._poll.used.get(instance.name, -NEVER), instance.room.ready_since)
 
     # -- room -------------------------------------------------------------------------------------
@@ -130,8 +130,8 @@ class Arbiter:
     def _give_room(
         self,
         now: float,
-        instances: Sequence[SupervisedInstance],
-        wanting: Sequence[SupervisedInstance],
+        instances: Sequence[InstanceController],
+        wanting: Sequence[InstanceController],
         traffic: Traffic | None,
     ) -> dict[str, dict[str, object]]:
         """Name → place, length and reason, of those that have to wait."""
@@ -166,7 +166,7 @@ class Arbiter:
         return _queue(decision)
 
     def _is_abandoned(
-        self, instance: SupervisedInstance, row: Row, traffic: Traffic | None
+        self, instance: InstanceController, row: Row, traffic: Traffic | None
     ) -> bool:
         """Whether it was wanted for requests that have all given up.
 
@@ -181,7 +181,7 @@ class Arbiter:
             and not traffic.waiting(instance.name)
         )
 
-    def _wanted(self, instance: SupervisedInstance, row: Row, traffic: Traffic | None) -> Wanted:
+    def _wanted(self, instance: InstanceController, row: Row, traffic: Traffic | None) -> Wanted:
         demand = traffic.demand(instance.name) if traffic is not None else {}
         return Wanted(
             instance.name,
@@ -197,7 +197,7 @@ class Arbiter:
         )
 
     def _resident(
-        self, instance: SupervisedInstance, row: Row, traffic: Traffic | None
+        self, instance: InstanceController, row: Row, traffic: Traffic | None
     ) -> Resident:
         return Resident(
             instance.name,
@@ -212,13 +212,13 @@ class Arbiter:
         )
 
     def _ask_to_leave(
-        self, instance: SupervisedInstance, row: Row, cause: str, reason: str
+        self, instance: InstanceController, row: Row, cause: str, reason: str
     ) -> None:
         instance.room.is_asked_to_leave = True
         self._ledger.wish_stop(row, cause, partial(self._take_wish, instance, cause, reason))
 
     def _take_wish(
-        self, instance: SupervisedInstance, cause: str, reason: str, is_wished: bool
+        self, instance: InstanceController, cause: str, reason: str, is_wished: bool
     ) -> None:
         if is_wished:
             logger.info("stops: %s", reason, extra={"instance": instance.name})
@@ -231,7 +231,7 @@ class Arbiter:
     def _tell(
         self,
         now: float,
-        instances: Sequence[SupervisedInstance],
+        instances: Sequence[InstanceController],
         hold: dict[str, dict[str, object]],
     ) -> None:
         news = {
@@ -259,7 +259,7 @@ def _queue(decision: Decision) -> dict[str, dict[str, object]]:
     }
 
 
-def _may_idle(instance: SupervisedInstance) -> bool:
+def _may_idle(instance: InstanceController) -> bool:
     row = instance.row
     if row is None or instance.is_ending or not instance.is_ready:
         return False

@@ -18,7 +18,7 @@ FRESH_SECONDS = 3.0
 """A web process reports four times a second; what was asked for longer ago says nothing of now."""
 
 
-class TrafficPoll:
+class TrafficMonitor:
     """Reads the reports off the supervisor's thread, as often as it is told to.
 
     Two questions may be asked of it. ``now`` is for what can't be undone. ``news`` is for what has

@@ -15,21 +15,21 @@ from instances.states import DesiredState, Status
 from instances.supervisor.failure import Failure
 from instances.supervisor.process.pidfd import Process
 from instances.supervisor.state.rows import Observation, Row
-from instances.supervisor.state.store import Ledger
+from instances.supervisor.state.store import StateStore
 
 logger = logging.getLogger(__name__)
 
 _NO_PROCESS: dict[str, None] = {"pid": None, "pid_started_ticks": None}
 
 
-class Record:
+class ObservedState:
     """The observed columns of one instance, as its supervisor knows them.
 
     They are read from the row at first sight and never again: from then on this is the truth, and
     the row is the copy.
     """
 
-    def __init__(self, name: str, row: Row | None, ledger: Ledger) -> None:
+    def __init__(self, name: str, row: Row | None, ledger: StateStore) -> None:
         self.status = row.status if row else Status.RUNNING
         self.observed_generation = row.observed_generation if row else 0
         self.restarts = row.restarts if row else 0

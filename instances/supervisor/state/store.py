@@ -41,7 +41,7 @@ class _Job:
     """What is called there instead where the database will never take it."""
 
 
-class Ledger:
+class StateStore:
     """A queue to the database, and a thread that works it off."""
 
     def __init__(

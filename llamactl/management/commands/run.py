@@ -28,7 +28,7 @@ from llamactl.server.demo import (
     start_demo,
     unpack_model,
 )
-from llamactl.server.process_group import CannotStart, ForegroundGroup, Stopped
+from llamactl.server.process_group import CannotStart, ProcessGroup, Stopped
 from llamactl.server.services import MARGIN_SECONDS, stages, worker_grace_seconds
 from llamactl.server.single_service import SERVICES, run_single
 from llamactl.server.sockets import AddressUnusable, close_all, listen
@@ -104,7 +104,7 @@ class Command(BaseCommand):
         began: float,
     ) -> None:
         """Start everything and keep it running; leaves by SystemExit."""
-        group = ForegroundGroup(
+        group = ProcessGroup(
             stages(config, listeners, keep_backends=keep_backends),
             say=self._say,
             inherited=[children_lock],

@@ -18,7 +18,7 @@ import uvicorn
 
 from llamactl.config import current
 from llamactl.core.asgi_types import Application
-from llamactl.core.shutdown_flag import leave
+from llamactl.core.shutdown_flag import begin_shutdown
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
 from llamactl.server.web.acceptor import MOST_IN_A_TURN, Acceptor
 from llamactl.server.web.http import HttpProtocol
@@ -71,10 +71,12 @@ class Server(uvicorn.Server):
         self.servers = cast(list[asyncio.Server], self._doors)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        from instances.backends.run_program import end_inquiries  # needs Django, which is up now
+        from instances.backends.run_program import (
+            end_running_programs,  # needs Django, which is up now
+        )
 
-        leave()
-        end_inquiries()
+        begin_shutdown()
+        end_running_programs()
         for door in self._doors:
             door.close()
         # uvicorn tells the connections that there are of the stop, and waits for all that come.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from instances.backends.base import Backend
 from instances.backends.extra_args import extra_key
-from instances.backends.flags import SWITCH_WORDS, Flag, Kind, Many
+from instances.backends.flags import SWITCH_WORDS, Flag, FlagType, Many
 from instances.backends.values import is_flag_like
 
 PLAIN = st.text(
@@ -59,29 +59,29 @@ def values_of(flag: Flag) -> st.SearchStrategy[Any]:
     """Values that an operator may give for a flag, in any of the accepted forms."""
     texts = ((PROSE if flag.prose else PLAIN) | TRICKY).filter(lambda text: text != "--")
     match flag.kind:
-        case Kind.BOOL:
+        case FlagType.BOOL:
             return st.booleans()
-        case Kind.INT:
+        case FlagType.INT:
             numbers: st.SearchStrategy[Any] = st.integers(
                 max(flag.low, -(2**40)), min(flag.high, 2**40)
             )
             words = [*flag.words, *(["32k", "1.5M"] if flag.scaled else [])]
             return numbers | st.sampled_from(words) if words else numbers
-        case Kind.FLOAT:
+        case FlagType.FLOAT:
             return NUMBERS
-        case Kind.SWITCH:
+        case FlagType.SWITCH:
             return st.booleans() | st.sampled_from(sorted(SWITCH_WORDS))
-        case Kind.JSON:
+        case FlagType.JSON:
             return (
                 st.dictionaries(PROSE, JSON_VALUES, max_size=3)
                 | st.lists(JSON_VALUES, max_size=3)
                 | texts
             )
-        case Kind.LIST:
+        case FlagType.LIST:
             if flag.many is Many.SPAN:
                 texts = texts.filter(lambda text: not is_flag_like(text))
             return st.lists(texts, max_size=4) | texts
-        case Kind.TEXT:
+        case FlagType.TEXT:
             if flag.pair:
                 return st.lists(WORDS, min_size=2, max_size=2)
             if flag.bare:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instances.backends import BACKENDS, Backend, InvalidBackendOptions, UnknownBackend, backend_for
-from instances.backends.flags import FlagTable, Kind, boolean, integer, text
+from instances.backends.flags import FlagTable, FlagType, boolean, integer, text
 from instances.backends.values import MAX_VALUE_BYTES
 from tests.instances.backends.options_strategies import JSON_VALUES
 
@@ -289,14 +289,14 @@ def test_any_json_object_is_brought_into_normal_form_or_refused(
 
 @ALL
 def test_every_flag_of_a_table_can_be_said(backend: Backend) -> None:
-    samples: dict[Kind, object] = {
-        Kind.BOOL: True,
-        Kind.INT: 1,
-        Kind.FLOAT: 0.5,
-        Kind.TEXT: "x y",
-        Kind.JSON: {"a": 1},
-        Kind.SWITCH: "auto",
-        Kind.LIST: ["a", "b"],
+    samples: dict[FlagType, object] = {
+        FlagType.BOOL: True,
+        FlagType.INT: 1,
+        FlagType.FLOAT: 0.5,
+        FlagType.TEXT: "x y",
+        FlagType.JSON: {"a": 1},
+        FlagType.SWITCH: "auto",
+        FlagType.LIST: ["a", "b"],
     }
     for flag in backend.table.flags.values():
         options = backend.normalise({flag.name: samples[flag.kind]})

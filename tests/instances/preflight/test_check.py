@@ -12,17 +12,17 @@ import pytest
 
 from instances import preflight
 from instances.options import parse_options
-from instances.preflight import Finding, check
-from instances.preflight.programs import HelpShelf
+from instances.preflight import PreflightFinding, check
+from instances.preflight.programs import HelpCache
 from llamactl.config import AppConfig
 
 
-def found(config: AppConfig, /, **document: Any) -> list[Finding]:
-    shelf = HelpShelf()
+def found(config: AppConfig, /, **document: Any) -> list[PreflightFinding]:
+    shelf = HelpCache()
     return check(parse_options(document, config), config, patience_seconds=60, shelf=shelf)
 
 
-def fields(findings: list[Finding]) -> list[tuple[str, str]]:
+def fields(findings: list[PreflightFinding]) -> list[tuple[str, str]]:
     return [(finding.field, finding.severity.value) for finding in findings]
 
 
@@ -117,7 +117,7 @@ def test_disk_that_does_not_answer_is_not_waited_for(
     monkeypatch.setattr(preflight, "check_files", lambda *_: answers.wait(60) and [])
     options = parse_options({"backend_options": {"model": "/away/m.gguf"}}, config)
     try:
-        findings = check(options, config, patience_seconds=0.2, shelf=HelpShelf())
+        findings = check(options, config, patience_seconds=0.2, shelf=HelpCache())
     finally:
         answers.set()
     assert ("backend_options", "warning") in fields(findings)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from instances.backends import backend_for
-from instances.preflight.findings import Finding, Severity
+from instances.preflight.findings import PreflightFinding, Severity
 from instances.preflight.flags import check_flags
 from instances.preflight.help_text import Help, ListedFlag, read_help
 from tests.support.paths import DATA
@@ -18,7 +18,9 @@ def listed(backend_type: str) -> Help:
     return found
 
 
-def check(backend_type: str, options: dict[str, object], help: Help | None = None) -> list[Finding]:
+def check(
+    backend_type: str, options: dict[str, object], help: Help | None = None
+) -> list[PreflightFinding]:
     backend = backend_for(backend_type)
     normal = backend.normalise(options)
     return check_flags(backend, normal, help or listed(backend_type), "the program")

@@ -11,7 +11,7 @@ import pytest
 
 from instances.preflight import programs
 from instances.preflight.help_text import Help
-from instances.preflight.programs import HelpShelf, NoHelp, Program, program
+from instances.preflight.programs import HelpCache, NoHelp, Program, program
 
 PATIENCE = 30.0
 
@@ -64,14 +64,14 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "HELP_SECONDS", 4.0)
 
 
-def ask(shelf: HelpShelf, asked: Program, kept: Path, patience: float = PATIENCE) -> Help:
+def ask(shelf: HelpCache, asked: Program, kept: Path, patience: float = PATIENCE) -> Help:
     return shelf.help_of(asked, kept, patience)
 
 
 def test_program_is_asked_once(script: Script, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "SLOW_SECONDS", PATIENCE)
     script.lists("--one")
-    shelf = HelpShelf()
+    shelf = HelpCache()
     assert "--one" in ask(shelf, script.asked("serve"), kept)
     assert "--one" in ask(shelf, script.asked("serve"), kept)
     assert script.runs.read_text() == "['serve', '--help']\n"
@@ -79,7 +79,7 @@ def test_program_is_asked_once(script: Script, kept: Path, monkeypatch: pytest.M
 
 
 def test_changed_program_is_asked_again(script: Script, kept: Path) -> None:
-    shelf = HelpShelf()
+    shelf = HelpCache()
     script.lists("--one")
     ask(shelf, script.asked(), kept)
     script.lists("--other")
@@ -89,7 +89,7 @@ def test_changed_program_is_asked_again(script: Script, kept: Path) -> None:
 
 
 def test_touched_program_is_asked_again(script: Script, kept: Path) -> None:
-    shelf = HelpShelf()
+    shelf = HelpCache()
     script.lists("--one")
     ask(shelf, script.asked(), kept)
     os.utime(script.path, ns=(1, 1))
@@ -102,12 +102,12 @@ def test_slow_help_survives_a_restart(
 ) -> None:
     monkeypatch.setattr(programs, "SLOW_SECONDS", -1.0)
     script.lists("--one")
-    ask(HelpShelf(), script.asked(), kept)
-    assert "--one" in ask(HelpShelf(), script.asked(), kept)
+    ask(HelpCache(), script.asked(), kept)
+    assert "--one" in ask(HelpCache(), script.asked(), kept)
     assert script.times == 1
     # But not a change of the program.
     script.lists("--other")
-    assert "--other" in ask(HelpShelf(), script.asked(), kept)
+    assert "--other" in ask(HelpCache(), script.asked(), kept)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"stamp": 1}', "[" * 100_000, "\x00\xff"])
@@ -116,10 +116,10 @@ def test_damaged_file_of_kept_help_is_not_believed(
 ) -> None:
     monkeypatch.setattr(programs, "SLOW_SECONDS", -1.0)
     script.lists("--one")
-    ask(HelpShelf(), script.asked(), kept)
+    ask(HelpCache(), script.asked(), kept)
     (file,) = kept.iterdir()
     file.write_text(text, encoding="latin-1")
-    assert "--one" in ask(HelpShelf(), script.asked(), kept)
+    assert "--one" in ask(HelpCache(), script.asked(), kept)
 
 
 def test_help_is_given_where_nothing_can_be_kept(
@@ -127,14 +127,14 @@ def test_help_is_given_where_nothing_can_be_kept(
 ) -> None:
     monkeypatch.setattr(programs, "SLOW_SECONDS", -1.0)
     script.lists("--one")
-    assert "--one" in ask(HelpShelf(), script.asked(), Path("/proc/nowhere"))
+    assert "--one" in ask(HelpCache(), script.asked(), Path("/proc/nowhere"))
 
 
 def test_second_way_of_asking_is_tried(script: Script, kept: Path) -> None:
     """It should serve versions of vLLM that don't know ``--help=all``."""
     flags = "".join(f"--flag-{number}\\n" for number in range(30))
     script.write(f"sys.exit(2) if '--help=all' in sys.argv else print('{flags}')")
-    assert ask(HelpShelf(), script.asked(help_flags=("--help=all", "--help")), kept)
+    assert ask(HelpCache(), script.asked(help_flags=("--help=all", "--help")), kept)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_program_without_help_says_why_and_is_not_asked_at_once_again(
     script: Script, kept: Path, code: str, said: str
 ) -> None:
     now = 0.0
-    shelf = HelpShelf(clock=lambda: now)
+    shelf = HelpCache(clock=lambda: now)
     script.write(code)
     for _ in range(2):
         with pytest.raises(NoHelp, match=said):
@@ -170,7 +170,7 @@ def test_program_that_hangs_is_neither_waited_for_nor_left_behind(
     script.write(
         f"open({str(kept.parent / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
     )
-    shelf = HelpShelf()
+    shelf = HelpCache()
     with pytest.raises(NoHelp, match=r"took longer than 0\.1 s"):
         ask(shelf, script.asked(), kept, patience=0.1)
     with pytest.raises(NoHelp, match="did not end within"):
@@ -184,7 +184,7 @@ def test_program_that_hangs_is_neither_waited_for_nor_left_behind(
 def test_answer_of_a_slow_program_is_there_for_the_next(script: Script, kept: Path) -> None:
     flags = "".join(f"--flag-{number}\\n" for number in range(30))
     script.write(f"time.sleep(0.3)\nprint('{flags}')")
-    shelf = HelpShelf()
+    shelf = HelpCache()
     with pytest.raises(NoHelp, match="may say more"):
         ask(shelf, script.asked(), kept, patience=0.01)
     assert "--flag-1" in ask(shelf, script.asked(), kept)
@@ -193,7 +193,7 @@ def test_answer_of_a_slow_program_is_there_for_the_next(script: Script, kept: Pa
 
 @pytest.mark.usefixtures("bounded")
 def test_only_so_many_programs_are_asked_at_once(tmp_path: Path, kept: Path) -> None:
-    shelf = HelpShelf()
+    shelf = HelpCache()
     said = []
     for number in range(programs.MOST_PROGRAMS_AT_ONCE + 1):
         (tmp_path / str(number)).mkdir()
@@ -213,6 +213,6 @@ def test_only_so_many_programs_are_asked_at_once(tmp_path: Path, kept: Path) -> 
 def test_instance_tells_the_help_no_secret(script: Script, kept: Path) -> None:
     script.write("sys.exit(repr(dict(os.environ)))")
     with pytest.raises(NoHelp) as caught:
-        ask(HelpShelf(), script.asked(), kept)
+        ask(HelpCache(), script.asked(), kept)
     assert "s3cret" not in str(caught.value)
     assert "SECRET" not in dict(script.asked().environment)

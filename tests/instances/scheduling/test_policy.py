@@ -6,9 +6,9 @@ import pytest
 
 from instances.scheduling.policy import (
     OPERATOR,
+    CapacityLimits,
     Claim,
     Decision,
-    Limits,
     Obstacle,
     Resident,
     Wanted,
@@ -18,7 +18,7 @@ from instances.scheduling.policy import (
 )
 
 NOW = 100.0
-ONE = Limits(max_running=1)
+ONE = CapacityLimits(max_running=1)
 
 
 def idle(name: str, *, last_used: float = 50.0, group: str = "") -> Resident:
@@ -38,19 +38,19 @@ def boot(name: str, last_used: float) -> Wanted:
 
 
 def decision(
-    limits: Limits, residents: list[Resident], wanted: list[Wanted], **turns: float
+    limits: CapacityLimits, residents: list[Resident], wanted: list[Wanted], **turns: float
 ) -> Decision:
     return decide(limits, residents, wanted, turns=turns, now=NOW)
 
 
 def test_without_limits_everybody_starts_at_once() -> None:
-    found = decision(Limits(), [busy("a")], [waits("b"), Wanted("c")])
+    found = decision(CapacityLimits(), [busy("a")], [waits("b"), Wanted("c")])
     assert set(found.start) == {"b", "c"}
     assert not found.hold
 
 
 def test_free_room_is_given_at_once_and_no_more_than_there_is() -> None:
-    found = decision(Limits(max_running=2), [busy("a")], [waits("b", 98), waits("c", 99)])
+    found = decision(CapacityLimits(max_running=2), [busy("a")], [waits("b", 98), waits("c", 99)])
     assert found.start == ("b",)
     assert found.places == {"c": 1}
     assert found.hold["c"].startswith("max_running_instances (2) is reached; waiting for a")
@@ -58,7 +58,7 @@ def test_free_room_is_given_at_once_and_no_more_than_there_is() -> None:
 
 def test_the_least_recently_used_idle_one_makes_room_and_is_waited_for() -> None:
     residents = [idle("a", last_used=20), idle("b", last_used=10), busy("c")]
-    found = decision(Limits(max_running=3), residents, [waits("d")])
+    found = decision(CapacityLimits(max_running=3), residents, [waits("d")])
     assert found.evict == {"b": "d"}
     assert found.start == ()
     assert found.places == {"d": 1}
@@ -66,7 +66,7 @@ def test_the_least_recently_used_idle_one_makes_room_and_is_waited_for() -> None
 
 def test_nobody_else_goes_while_one_that_makes_room_is_ending() -> None:
     residents = [Resident("a", is_ending=True), idle("b")]
-    found = decision(Limits(max_running=2), residents, [waits("c")])
+    found = decision(CapacityLimits(max_running=2), residents, [waits("c")])
     assert found.evict == {}
     assert "a (ending)" in found.hold["c"]
 
@@ -109,18 +109,18 @@ def test_who_waits_long_enough_makes_a_busy_one_take_no_more(
 
 def test_idle_ones_go_before_busy_ones_however_long_somebody_waits() -> None:
     residents = [busy("a"), idle("b", last_used=NOW - 1)]
-    assert decision(Limits(max_running=2), residents, [waits("c", 1)]).evict == {"b": "c"}
+    assert decision(CapacityLimits(max_running=2), residents, [waits("c", 1)]).evict == {"b": "c"}
 
 
 def test_without_eviction_nobody_goes_and_what_fits_starts() -> None:
-    limits = Limits(max_running=2, may_evict=False)
+    limits = CapacityLimits(max_running=2, may_evict=False)
     found = decision(limits, [idle("a")], [waits("b", 1), waits("c", 2)])
     assert (found.start, found.evict) == (("b",), {})
     assert list(found.hold) == ["c"]
 
 
 def test_a_group_makes_room_within_itself() -> None:
-    limits = Limits(max_running=3, groups={"big": 1})
+    limits = CapacityLimits(max_running=3, groups={"big": 1})
     residents = [idle("small", last_used=1), idle("big-1", group="big")]
     found = decision(limits, residents, [waits("big-2", group="big"), waits("other")])
     assert found.evict == {"big-1": "big-2"}
@@ -128,13 +128,13 @@ def test_a_group_makes_room_within_itself() -> None:
 
 
 def test_one_victim_is_enough_where_it_helps_with_both_limits() -> None:
-    limits = Limits(max_running=2, groups={"big": 1})
+    limits = CapacityLimits(max_running=2, groups={"big": 1})
     residents = [idle("small", last_used=1), idle("big-1", group="big")]
     assert decision(limits, residents, [waits("big-2", group="big")]).evict == {"big-1": "big-2"}
 
 
 def test_who_cannot_be_helped_takes_nothing_from_those_behind() -> None:
-    limits = Limits(max_running=2, groups={"big": 1})
+    limits = CapacityLimits(max_running=2, groups={"big": 1})
     residents = [busy("big-1", group="big"), idle("small")]
     found = decision(limits, residents, [waits("big-2", 98, group="big"), waits("c", 99)])
     assert found.evict == {"small": "c"}
@@ -146,10 +146,10 @@ def test_who_cannot_be_helped_takes_nothing_from_those_behind() -> None:
 def test_more_adopted_than_allowed_ends_nobody_but_for_those_who_wait() -> None:
     residents = [idle("a"), idle("b", last_used=9), idle("c", last_used=8)]
     assert decision(ONE, residents, []).evict == {}
-    assert set(decision(Limits(max_running=2), residents, [waits("d")]).evict) == {"b", "c"}
+    assert set(decision(CapacityLimits(max_running=2), residents, [waits("d")]).evict) == {"b", "c"}
     # Where there are not enough, none goes for nothing.
     some = [busy("a"), busy("b"), idle("c")]
-    assert decision(Limits(max_running=2), some, [waits("d")]).evict == {}
+    assert decision(CapacityLimits(max_running=2), some, [waits("d")]).evict == {}
 
 
 def test_an_instance_that_is_ending_waits_behind_the_one_it_makes_room_for() -> None:
@@ -162,14 +162,14 @@ def test_an_instance_that_is_ending_waits_behind_the_one_it_makes_room_for() -> 
 
 def test_after_a_boot_the_last_used_loads_first_and_the_others_wait_for_it() -> None:
     wanted = [boot("old", 1), boot("new", 3), boot("middle", 2)]
-    found = decision(Limits(), [], wanted)
+    found = decision(CapacityLimits(), [], wanted)
     assert found.start == ("new",)
     assert found.places == {"middle": 1, "old": 2}
     assert "instances.loads_at_boot" in found.hold["middle"]
     loading = [Resident("new", is_loading=True)]
-    assert decision(Limits(), loading, wanted[:1]).start == ()
-    assert decision(Limits(loads_at_boot=2), loading, wanted[:1]).start == ("old",)
-    assert decision(Limits(), [idle("new")], wanted[:1]).start == ("old",)
+    assert decision(CapacityLimits(), loading, wanted[:1]).start == ()
+    assert decision(CapacityLimits(loads_at_boot=2), loading, wanted[:1]).start == ("old",)
+    assert decision(CapacityLimits(), [idle("new")], wanted[:1]).start == ("old",)
 
 
 def test_a_boot_evicts_nobody_and_lets_requests_pass() -> None:
@@ -203,7 +203,7 @@ def test_a_start_by_hand_waits_since_it_was_asked_for() -> None:
 
 def test_names_in_a_reason_are_bounded() -> None:
     residents = [busy(f"i{number}") for number in range(50)]
-    reason = decision(Limits(max_running=50), residents, [waits("x")]).hold["x"]
+    reason = decision(CapacityLimits(max_running=50), residents, [waits("x")]).hold["x"]
     assert reason.endswith("and 45 more")
 
 
@@ -214,15 +214,20 @@ PINNED = Claim("p", is_pinned=True)
     ("limits", "claims", "wanted", "may_pass"),
     [
         (ONE, [PINNED], Claim("x"), False),
-        (Limits(max_running=0), [], Claim("x"), False),
-        (Limits(groups={"g": 0}), [], Claim("x", "g"), False),
-        (Limits(groups={"g": 1}), [Claim("p", "g", is_pinned=True)], Claim("x", "g"), False),
-        (Limits(max_running=1, may_evict=False), [Claim("a")], Claim("x"), True),
-        (Limits(max_running=1, may_evict=False), [PINNED], Claim("x"), False),
+        (CapacityLimits(max_running=0), [], Claim("x"), False),
+        (CapacityLimits(groups={"g": 0}), [], Claim("x", "g"), False),
+        (
+            CapacityLimits(groups={"g": 1}),
+            [Claim("p", "g", is_pinned=True)],
+            Claim("x", "g"),
+            False,
+        ),
+        (CapacityLimits(max_running=1, may_evict=False), [Claim("a")], Claim("x"), True),
+        (CapacityLimits(max_running=1, may_evict=False), [PINNED], Claim("x"), False),
     ],
 )
 def test_there_can_be_no_room(
-    limits: Limits, claims: list[Claim], wanted: Claim, may_pass: bool
+    limits: CapacityLimits, claims: list[Claim], wanted: Claim, may_pass: bool
 ) -> None:
     found = obstacle(limits, claims, wanted)
     assert isinstance(found, Obstacle)
@@ -233,17 +238,17 @@ def test_there_can_be_no_room(
 @pytest.mark.parametrize(
     ("limits", "claims", "wanted"),
     [
-        (Limits(), [PINNED], Claim("x")),
+        (CapacityLimits(), [PINNED], Claim("x")),
         (ONE, [], Claim("x")),
         (ONE, [Claim("a")], Claim("x")),
-        (Limits(max_running=2), [PINNED, Claim("a")], Claim("x")),
-        (Limits(groups={"g": 1}), [PINNED], Claim("x", "g")),
-        (Limits(groups={"g": -1}), [Claim("p", "g", is_pinned=True)], Claim("x", "g")),
+        (CapacityLimits(max_running=2), [PINNED, Claim("a")], Claim("x")),
+        (CapacityLimits(groups={"g": 1}), [PINNED], Claim("x", "g")),
+        (CapacityLimits(groups={"g": -1}), [Claim("p", "g", is_pinned=True)], Claim("x", "g")),
         # Without eviction, what fits still starts.
-        (Limits(max_running=2, may_evict=False), [PINNED], Claim("x")),
+        (CapacityLimits(max_running=2, may_evict=False), [PINNED], Claim("x")),
     ],
 )
 def test_there_is_room_or_it_can_be_made(
-    limits: Limits, claims: list[Claim], wanted: Claim
+    limits: CapacityLimits, claims: list[Claim], wanted: Claim
 ) -> None:
     assert obstacle(limits, claims, wanted) is None

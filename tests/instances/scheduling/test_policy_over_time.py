@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instances.scheduling.policy import Limits, Resident, Wanted, decide
+from instances.scheduling.policy import CapacityLimits, Resident, Wanted, decide
 
 TICK = 0.25
 
@@ -26,7 +26,7 @@ class Request:
 class Simulated:
     """A node whose loads take ``load_seconds``, and clients that wait for as long as it takes."""
 
-    limits: Limits
+    limits: CapacityLimits
     requests: list[Request]
     groups: dict[str, str] = field(default_factory=dict)
     pinned: frozenset[str] = frozenset()
@@ -123,7 +123,7 @@ def loads_of(text: str, **limits: float) -> list[str]:
         Request(at=number * 0.01, key="k", name=name, seconds=3.0)
         for number, name in enumerate(text.split())
     ]
-    node = Simulated(Limits(max_running=1, **limits), requests)  # type: ignore[arg-type]
+    node = Simulated(CapacityLimits(max_running=1, **limits), requests)  # type: ignore[arg-type]
     node.run(1000)
     assert all(each.served_at is not None for each in requests)
     return node.loads
@@ -140,7 +140,7 @@ def test_a_mixed_burst_is_answered_model_by_model_however_impatient() -> None:
 def test_who_waits_is_not_starved_by_traffic_that_never_pauses() -> None:
     endless = [Request(number * 0.5, "many", "A", 2.0) for number in range(400)]
     patient = Request(1.0, "few", "B", 1.0)
-    node = Simulated(Limits(max_running=1), [*endless, patient])
+    node = Simulated(CapacityLimits(max_running=1), [*endless, patient])
     node.run(100)
     # swap_after, the longest response, the end and the load, and a few ticks.
     assert patient.served_at is not None
@@ -151,7 +151,7 @@ def test_one_client_after_the_other_does_not_swap_at_each_pause() -> None:
     requests = [
         Request(number * 0.5, name, name, 0.3) for number in range(200) for name in ("A", "B")
     ]
-    node = Simulated(Limits(max_running=1), requests)
+    node = Simulated(CapacityLimits(max_running=1), requests)
     node.run(100)
     # Each has its swap_after of 10 s; without, there would be a load for every few requests.
     assert len(node.loads) <= 12
@@ -160,7 +160,7 @@ def test_one_client_after_the_other_does_not_swap_at_each_pause() -> None:
 def test_a_key_that_wants_many_instances_has_one_turn_in_two() -> None:
     many = [Request(0.0, "many", f"M{number}", 1.0) for number in range(10)]
     few = [Request(0.1, "few", f"F{number}", 1.0) for number in range(3)]
-    node = Simulated(Limits(max_running=1), [*many, *few], now=1.0)
+    node = Simulated(CapacityLimits(max_running=1), [*many, *few], now=1.0)
     node.run(1000)
     assert [name[0] for name in node.loads] == list("MFMFMF" + "M" * 7)
 
@@ -182,7 +182,7 @@ def simulations(draw: st.DrawFn) -> Simulated:
         )
     )
     groups = draw(st.dictionaries(st.sampled_from(names), st.sampled_from(["g", "h"])))
-    limits = Limits(
+    limits = CapacityLimits(
         max_running=draw(st.integers(1, 3)),
         groups=draw(st.dictionaries(st.sampled_from(["g", "h"]), st.integers(1, 2))),
         swap_after_seconds=draw(st.sampled_from([0.0, 2.0, 10.0])),

@@ -14,7 +14,7 @@ from django.db import IntegrityError, OperationalError, connection
 
 from instances.models import Instance
 from instances.states import Status
-from instances.supervisor.controller.controller import SupervisedInstance
+from instances.supervisor.controller.controller import InstanceController
 from instances.supervisor.state import rows, store
 from instances.supervisor.state.rows import steps_between
 from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
@@ -156,16 +156,16 @@ def test_what_the_database_refuses_does_not_hold_up_the_rest(
 def test_a_mistake_in_one_supervision_does_not_end_the_others(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = SupervisedInstance.step
+    step = InstanceController.step
     tries = []
 
-    def broken(self: SupervisedInstance) -> None:
+    def broken(self: InstanceController) -> None:
         if self.name == "cursed":
             tries.append(1)
             raise RuntimeError("a mistake")
         step(self)
 
-    monkeypatch.setattr(SupervisedInstance, "step", broken)
+    monkeypatch.setattr(InstanceController, "step", broken)
     supervised.create("cursed")
     supervised.running("one")
     assert len(tries) <= 3
@@ -177,15 +177,15 @@ class Cursed:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
         self.is_on = True
         self.tries = 0
-        original = getattr(SupervisedInstance, method)
+        original = getattr(InstanceController, method)
 
-        def broken(this: SupervisedInstance, *args: object, **named: object) -> object:
+        def broken(this: InstanceController, *args: object, **named: object) -> object:
             if self.is_on and this.name == "cursed":
                 self.tries += 1
                 raise RuntimeError("the secret is sesame")
             return original(this, *args, **named)
 
-        monkeypatch.setattr(SupervisedInstance, method, broken)
+        monkeypatch.setattr(InstanceController, method, broken)
         monkeypatch.setattr("instances.supervisor.supervisor.PAUSE_AFTER_ERROR_SECONDS", 0.02)
 
 

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import select
 
-from instances.supervisor.wakeup import Bell
+from instances.supervisor.wakeup import Wakeup
 
 
-def rings(bell: Bell) -> bool:
+def rings(bell: Wakeup) -> bool:
     return bool(select.select([bell], [], [], 0)[0])
 
 
 def test_a_bell_rings_until_it_is_quietened() -> None:
-    bell = Bell()
+    bell = Wakeup()
     try:
         assert not rings(bell)
         for _ in range(100_000):  # more than a pipe holds
@@ -23,6 +23,6 @@ def test_a_bell_rings_until_it_is_quietened() -> None:
 
 
 def test_a_closed_bell_rings_nobody() -> None:
-    bell = Bell()
+    bell = Wakeup()
     bell.close()
     bell.ring()

@@ -11,17 +11,29 @@ import pytest
 
 from llamactl.core.locks import acquire
 from llamactl.doctor import backends, broker, database, host, ports, processes, services, storage
-from llamactl.doctor.findings import Finding, Severity, exit_code, summary, to_json, to_lines
+from llamactl.doctor.findings import (
+    Diagnosis,
+    DiagnosisLevel,
+    exit_code,
+    summary,
+    to_json,
+    to_lines,
+)
 from llamactl.doctor.services import WebFacts, WorkerFacts
 
 HERE = Path("/srv/llamactl")
 WELL = storage.DirectoryFacts(HERE, exists=True, free_bytes=2**40, free_files=10**6)
-OK, NOTE, WARNING, PROBLEM = Severity.OK, Severity.NOTE, Severity.WARNING, Severity.PROBLEM
+OK, NOTE, WARNING, PROBLEM = (
+    DiagnosisLevel.OK,
+    DiagnosisLevel.NOTE,
+    DiagnosisLevel.WARNING,
+    DiagnosisLevel.PROBLEM,
+)
 
 
-def worst(findings: Iterable[Finding]) -> Finding:
+def worst(findings: Iterable[Diagnosis]) -> Diagnosis:
     """The worst of them; whatever is wrong has to come with a remedy."""
-    order = list(Severity)
+    order = list(DiagnosisLevel)
     found = list(findings)
     assert all(each.remedy for each in found if each.severity in (WARNING, PROBLEM))
     return max(found, key=lambda each: order.index(each.severity))
@@ -49,7 +61,7 @@ def directory(**facts: object) -> storage.DirectoryFacts:
         ({"file_system": "nfs4"}, WARNING, "nfs4"),
     ],
 )
-def test_data_directory(facts: dict[str, object], severity: Severity, text: str) -> None:
+def test_data_directory(facts: dict[str, object], severity: DiagnosisLevel, text: str) -> None:
     found = worst(storage.judge(directory(**facts)))
     assert found.severity is severity
     assert text in found.message
@@ -79,7 +91,7 @@ def test_directory_is_looked_at_as_it_is(tmp_path: Path) -> None:
         (2**20, 0, OK),
     ],
 )
-def test_logs(total: int, free: int, severity: Severity) -> None:
+def test_logs(total: int, free: int, severity: DiagnosisLevel) -> None:
     facts = storage.LogFacts(HERE, total, free, ("big.log", total))
     assert worst(storage.judge_logs(facts)).severity is severity
 
@@ -99,7 +111,7 @@ def test_logs(total: int, free: int, severity: Severity) -> None:
         ({"seconds": 3.0}, WARNING, "3.0 s"),
     ],
 )
-def test_database(facts: dict[str, object], severity: Severity, text: str) -> None:
+def test_database(facts: dict[str, object], severity: DiagnosisLevel, text: str) -> None:
     found = worst(database.judge(database.DatabaseFacts("/x.db", **facts)))  # type: ignore[arg-type]
     assert found.severity is severity
     assert text in found.message
@@ -126,7 +138,9 @@ WHOLE = {"valkey_version": "9.1.2", "aof_enabled": 1}
     ],
 )
 @pytest.mark.parametrize("is_embedded", [True, False])
-def test_broker(facts: dict[str, object], severity: Severity, text: str, is_embedded: bool) -> None:
+def test_broker(
+    facts: dict[str, object], severity: DiagnosisLevel, text: str, is_embedded: bool
+) -> None:
     found = worst(broker.judge(broker.BrokerFacts(is_embedded, **facts)))  # type: ignore[arg-type]
     assert found.severity is severity
     assert text in found.message
@@ -145,7 +159,7 @@ def test_broker(facts: dict[str, object], severity: Severity, text: str, is_embe
         (WebFacts("127.0.0.1", 8080, True, True, 200, open_sides=("auth.x",)), True, OK),
     ],
 )
-def test_web(facts: WebFacts, has_run_before: bool, severity: Severity) -> None:
+def test_web(facts: WebFacts, has_run_before: bool, severity: DiagnosisLevel) -> None:
     assert worst(services.judge_web(facts, has_run_before=has_run_before)).severity is severity
 
 
@@ -162,7 +176,7 @@ def test_web(facts: WebFacts, has_run_before: bool, severity: Severity) -> None:
         (WorkerFacts("main", None, is_known=False, lock_holder=7), NOTE, "can't be read"),
     ],
 )
-def test_worker(facts: WorkerFacts, severity: Severity, text: str) -> None:
+def test_worker(facts: WorkerFacts, severity: DiagnosisLevel, text: str) -> None:
     found = worst(services.judge_worker(facts))
     assert found.severity is severity
     assert text in found.message
@@ -184,7 +198,7 @@ def test_worker(facts: WorkerFacts, severity: Severity, text: str) -> None:
         ),
     ],
 )
-def test_ports(facts: ports.PortFacts, severity: Severity, text: str) -> None:
+def test_ports(facts: ports.PortFacts, severity: DiagnosisLevel, text: str) -> None:
     found = worst(ports.judge(facts))
     assert found.severity is severity
     assert text in found.message
@@ -208,7 +222,7 @@ def test_stranger_on_an_instances_port_is_named_and_a_backend_is_none() -> None:
         (backends.ProgramFacts("llama.cpp", "/py", is_embedded=True), OK, "comes with llamactl"),
     ],
 )
-def test_programs(facts: backends.ProgramFacts, severity: Severity, text: str) -> None:
+def test_programs(facts: backends.ProgramFacts, severity: DiagnosisLevel, text: str) -> None:
     found = worst(backends.judge(facts))
     assert found.severity is severity
     assert text in found.message
@@ -235,7 +249,7 @@ def process_facts(known: dict[int, str] | None, **facts: object) -> processes.Pr
         (process_facts({}, zombies=(4, 5)), WARNING, "2 dead backends"),
     ],
 )
-def test_processes(facts: processes.ProcessFacts, severity: Severity, text: str) -> None:
+def test_processes(facts: processes.ProcessFacts, severity: DiagnosisLevel, text: str) -> None:
     found = worst(processes.judge(facts))
     assert found.severity is severity
     assert text in found.message
@@ -263,8 +277,8 @@ def test_clock() -> None:
 
 
 def test_a_problem_alone_makes_the_exit_code_1() -> None:
-    def of(severity: Severity) -> Finding:
-        return Finding(severity, "subject", "message", "remedy")
+    def of(severity: DiagnosisLevel) -> Diagnosis:
+        return Diagnosis(severity, "subject", "message", "remedy")
 
     assert exit_code([of(OK), of(NOTE), of(WARNING)]) == 0
     assert exit_code([of(OK), of(PROBLEM)]) == 1
@@ -273,5 +287,5 @@ def test_a_problem_alone_makes_the_exit_code_1() -> None:
 
 
 def test_a_name_from_outside_brings_no_escape_into_the_terminal() -> None:
-    evil = Finding(PROBLEM, "ports", "\x1b[2Jevil\nline", "\x07")
+    evil = Diagnosis(PROBLEM, "ports", "\x1b[2Jevil\nline", "\x07")
     assert all(each.isprintable() for each in to_lines(evil))

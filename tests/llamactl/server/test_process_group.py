@@ -18,8 +18,8 @@ import pytest
 
 from llamactl.core.locks import Locked, acquire
 from llamactl.server import process_group
-from llamactl.server.process_group import CannotStart, ForegroundGroup, ProcessSpec, Stopped
-from llamactl.server.respawn_policy import RestartPolicy
+from llamactl.server.process_group import CannotStart, ProcessGroup, ProcessSpec, Stopped
+from llamactl.server.respawn_policy import RespawnPolicy
 
 # The group's own process has one thread; the test runner's has more, which Python remarks on.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -48,9 +48,9 @@ class Stage:
         return ProcessSpec(**(values | changes))
 
     def group(
-        self, *stages: list[ProcessSpec], restarts: RestartPolicy | None = None, **more: Any
-    ) -> ForegroundGroup:
-        return ForegroundGroup(stages, say=self.said.append, restarts=restarts, **more)
+        self, *stages: list[ProcessSpec], restarts: RespawnPolicy | None = None, **more: Any
+    ) -> ProcessGroup:
+        return ProcessGroup(stages, say=self.said.append, restarts=restarts, **more)
 
     def pid_path(self, name: str) -> Path:
         return self.directory / f"{name}.pid"
@@ -67,7 +67,7 @@ class Stage:
     def events(self) -> list[str]:
         return (self.directory / "events").read_text().splitlines()
 
-    def watch_until(self, group: ForegroundGroup, is_done: Callable[[], bool]) -> None:
+    def watch_until(self, group: ProcessGroup, is_done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not is_done():
             assert time.monotonic() < deadline, f"still waiting; said {self.said}"
@@ -94,7 +94,7 @@ def is_alive(pid: int) -> bool:
 
 
 def expect_stopped(
-    group: ForegroundGroup, then: Callable[[ForegroundGroup], None] = ForegroundGroup.watch
+    group: ProcessGroup, then: Callable[[ProcessGroup], None] = ProcessGroup.watch
 ) -> Stopped:
     """Run the group to its end; why it ended."""
 
@@ -139,7 +139,7 @@ def test_processes_of_one_stage_stop_together(stage: Stage) -> None:
 
 
 def test_a_process_that_dies_is_started_again_in_place(stage: Stage) -> None:
-    restarts = RestartPolicy(first_delay_seconds=0.01)
+    restarts = RespawnPolicy(first_delay_seconds=0.01)
     with stage.group([stage.spec("a")], [stage.spec("b")], restarts=restarts) as group:
         group.start()
         untouched, killed = stage.pid("b"), stage.pid("a")
@@ -152,13 +152,13 @@ def test_a_process_that_dies_is_started_again_in_place(stage: Stage) -> None:
 
 
 def test_a_process_that_keeps_dying_ends_everything_with_its_code(stage: Stage) -> None:
-    def keep_killing(group: ForegroundGroup) -> None:
+    def keep_killing(group: ProcessGroup) -> None:
         while True:
             stage.watch_until(group, stage.pid_path("b").exists)
             stage.kill("b")
             group.watch(0.02)
 
-    restarts = RestartPolicy(first_delay_seconds=0.01, most_deaths=3)
+    restarts = RespawnPolicy(first_delay_seconds=0.01, most_deaths=3)
     group = stage.group([stage.spec("a")], [stage.spec("b")], restarts=restarts)
     stopped = expect_stopped(group, keep_killing)
     assert str(stopped).startswith("b ended (SIGKILL)")
@@ -206,7 +206,7 @@ def test_a_start_that_lacks_something_says_what(stage: Stage) -> None:
 
 def test_what_prepare_returns_lives_with_the_child_alone(stage: Stage) -> None:
     lock_path = stage.directory / "lock"
-    restarts = RestartPolicy(first_delay_seconds=0.01)
+    restarts = RespawnPolicy(first_delay_seconds=0.01)
     locked = stage.spec("a", prepare=lambda: acquire(lock_path, wait_seconds=5))
     with stage.group([locked], restarts=restarts) as group:
         group.start()
@@ -227,7 +227,7 @@ def test_a_process_is_retired_before_it_is_told_to_stop(stage: Stage) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_everything_in_order(stage: Stage, number: signal.Signals) -> None:
-    def send_signal(group: ForegroundGroup) -> None:
+    def send_signal(group: ProcessGroup) -> None:
         os.kill(os.getpid(), number)
         group.watch()
 
@@ -275,7 +275,7 @@ def test_a_second_ctrl_c_kills_but_its_echo_does_not(
     monkeypatch.setattr(process_group, "REPEAT_SECONDS", 1.0)
     second = threading.Timer(1.5, os.kill, [os.getpid(), signal.SIGINT])
 
-    def send_signal(group: ForegroundGroup) -> None:
+    def send_signal(group: ProcessGroup) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         group.watch()
 
@@ -321,13 +321,13 @@ def test_kill_9_of_the_parent_leaves_no_child(stage: Stage) -> None:
     program = f"""
 import sys
 from pathlib import Path
-from llamactl.server.process_group import ForegroundGroup, ProcessSpec
+from llamactl.server.process_group import ProcessGroup, ProcessSpec
 directory = Path({str(stage.directory)!r})
 def spec(name):
     argv = [sys.executable, "-I", "-S", {str(STAND_IN)!r}, str(directory), name]
     ready = lambda started: (directory / f"{{name}}.pid").exists()
     return ProcessSpec(name=name, argv=argv, is_ready=ready, grace_seconds=5)
-with ForegroundGroup([[spec("a")], [spec("b")]], say=lambda line: None) as group:
+with ProcessGroup([[spec("a")], [spec("b")]], say=lambda line: None) as group:
     group.start()
     print("ready", flush=True)
     group.watch()

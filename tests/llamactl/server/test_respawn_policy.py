@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llamactl.server.respawn_policy import RestartPolicy
+from llamactl.server.respawn_policy import RespawnPolicy
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from llamactl.server.respawn_policy import RestartPolicy
     ],
 )
 def test_the_delay_doubles_until_it_gives_up(deaths: list[float], delay: float | None) -> None:
-    assert RestartPolicy().delay_after(deaths, now=100.0) == delay
+    assert RespawnPolicy().delay_after(deaths, now=100.0) == delay

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llamactl.core.asgi_types import Receive
 from llamactl.core.errors import InvalidRequest
-from proxy.body.body import ClientGone, model_in, read_routed, with_model
+from proxy.body.body import ClientDisconnected, model_in, read_routed, with_model
 from proxy.errors import BodyTooLarge
 
 
@@ -54,7 +54,7 @@ async def test_client_that_leaves_in_the_middle_of_its_body_is_gone() -> None:
     receive = receiving(
         {"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}
     )
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         await read_routed(receive, [], 100)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.routes.llama_cpp import Kind, find
+from proxy.routes.llama_cpp import EndpointKind, find
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from proxy.routes.llama_cpp import Kind, find
 def test_file_of_the_web_ui_is_public_and_only_read(rest: str) -> None:
     found = find(rest)
     assert (found.kind, found.path, set(found.methods)) == (
-        Kind.WEB_UI,
+        EndpointKind.WEB_UI,
         f"/{rest}",
         {"GET", "HEAD"},
     )
@@ -51,7 +51,7 @@ def test_endpoint_has_its_methods_and_the_path_without_a_slash_at_the_end(
     rest: str, path: str, methods: set[str]
 ) -> None:
     found = find(rest)
-    assert (found.kind, found.path, set(found.methods)) == (Kind.ENDPOINT, path, methods)
+    assert (found.kind, found.path, set(found.methods)) == (EndpointKind.ENDPOINT, path, methods)
 
 
 def test_metrics_are_got_however_they_are_asked_for() -> None:
@@ -114,13 +114,13 @@ def test_metrics_are_got_however_they_are_asked_for() -> None:
     ],
 )
 def test_every_other_spelling_leads_nowhere(rest: str) -> None:
-    assert find(rest).kind is Kind.NONE
+    assert find(rest).kind is EndpointKind.NONE
 
 
 @given(st.text(alphabet="av1/.%2e-_~;?\\\n\x00pros", max_size=30))
 def test_what_is_let_through_has_no_spelling_that_could_be_read_otherwise(rest: str) -> None:
     found = find(rest)
-    if found.kind is not Kind.NONE:
+    if found.kind is not EndpointKind.NONE:
         assert found.path.rstrip("/") == f"/{rest}".rstrip("/")
         assert not set(found.path) & set("%;?\\\n\x00")
         assert not {"", ".", ".."} & set(found.path.split("/")[1:-1])

@@ -2,28 +2,28 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.routes.routes import Route, Side, counts_as_use, may_start, route
+from proxy.routes.routes import Route, RouteKind, counts_as_use, may_start, route
 
 
 @pytest.mark.parametrize(
     ("path", "found"),
     [
-        ("/v1/models", Route(Side.MODELS)),
-        ("/v1/models/", Route(Side.MODELS)),
-        ("/v1/models/demo", Route(Side.MODELS, rest="demo")),
-        ("/v1/models/demo/", Route(Side.MODELS, rest="demo")),
+        ("/v1/models", Route(RouteKind.MODELS)),
+        ("/v1/models/", Route(RouteKind.MODELS)),
+        ("/v1/models/demo", Route(RouteKind.MODELS, rest="demo")),
+        ("/v1/models/demo/", Route(RouteKind.MODELS, rest="demo")),
         # It should read a name with a slash either way; the clients encode it.
-        ("/v1/models/demo/org/m.gguf", Route(Side.MODELS, rest="demo/org/m.gguf")),
-        ("/v1/models/demo%2Forg%2Fm.gguf", Route(Side.MODELS, rest="demo/org/m.gguf")),
-        ("/v1/chat/completions", Route(Side.INFERENCE, rest="/v1/chat/completions")),
-        ("/api/v1/instances/a/proxy", Route(Side.INSTANCE, "a", "/")),
-        ("/api/v1/instances/a.b/proxy/x%2Fy/z", Route(Side.INSTANCE, "a.b", "/x%2Fy/z")),
+        ("/v1/models/demo/org/m.gguf", Route(RouteKind.MODELS, rest="demo/org/m.gguf")),
+        ("/v1/models/demo%2Forg%2Fm.gguf", Route(RouteKind.MODELS, rest="demo/org/m.gguf")),
+        ("/v1/chat/completions", Route(RouteKind.INFERENCE, rest="/v1/chat/completions")),
+        ("/api/v1/instances/a/proxy", Route(RouteKind.INSTANCE, "a", "/")),
+        ("/api/v1/instances/a.b/proxy/x%2Fy/z", Route(RouteKind.INSTANCE, "a.b", "/x%2Fy/z")),
         ("/api/v1/instances/a", None),
         ("/api/v1/instances/a/proxyx", None),
         ("/api/v1/instances/a/b/proxy", None),
-        ("/api/v1/instances/a%2Db/proxy/x", Route(Side.INSTANCE, "a-b", "/x")),
-        ("/llama-cpp/a", Route(Side.TO_WEB_UI, "a")),
-        ("/llama-cpp/a/tools", Route(Side.NOWHERE, "a")),
+        ("/api/v1/instances/a%2Db/proxy/x", Route(RouteKind.INSTANCE, "a-b", "/x")),
+        ("/llama-cpp/a", Route(RouteKind.TO_WEB_UI, "a")),
+        ("/llama-cpp/a/tools", Route(RouteKind.NOWHERE, "a")),
         ("/llama-cpp", None),
         ("/llama-cpp/", None),
         ("/llama-cppx/a/", None),
@@ -45,19 +45,21 @@ def test_paths_of_the_proxy_are_told_from_djangos(path: str, found: Route | None
     ],
 )
 def test_no_spelling_of_a_path_leads_a_backend_out_of_v1(path: str) -> None:
-    assert route(path) == Route(Side.NOWHERE)
+    assert route(path) == Route(RouteKind.NOWHERE)
 
 
 @pytest.mark.parametrize(
     ("path", "side", "rest"),
     [
-        ("/llama-cpp/a/", Side.WEB_UI, "/"),
-        ("/llama-cpp/a%2Eb/_app/x.js", Side.WEB_UI, "/_app/x.js"),
-        ("/llama-cpp/a/props", Side.LLAMA_CPP, "/props"),
-        ("/llama-cpp/a/v1/chat/completions", Side.LLAMA_CPP, "/v1/chat/completions"),
+        ("/llama-cpp/a/", RouteKind.WEB_UI, "/"),
+        ("/llama-cpp/a%2Eb/_app/x.js", RouteKind.WEB_UI, "/_app/x.js"),
+        ("/llama-cpp/a/props", RouteKind.LLAMA_CPP, "/props"),
+        ("/llama-cpp/a/v1/chat/completions", RouteKind.LLAMA_CPP, "/v1/chat/completions"),
     ],
 )
-def test_paths_below_llama_cpp_are_pages_or_endpoints(path: str, side: Side, rest: str) -> None:
+def test_paths_below_llama_cpp_are_pages_or_endpoints(
+    path: str, side: RouteKind, rest: str
+) -> None:
     found = route(path)
     assert found is not None
     assert (found.side, found.rest) == (side, rest)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.upstream import Answer, Upstream
+from proxy.upstream import Upstream, UpstreamResponse
 from tests.forwarding.conftest import backend, pytest_asyncio_loop_factories
 from tests.proxy.conftest import make_target
 from tests.support.wire import RawBackend
@@ -21,7 +21,7 @@ class Asker:
         self.upstream = upstream
         self._target = make_target(backend.origin)
 
-    async def ask(self, body: bytes = b"{}", *, method: str = "POST") -> Answer:
+    async def ask(self, body: bytes = b"{}", *, method: str = "POST") -> UpstreamResponse:
         return await self.upstream.open(
             self._target, method=method, path_and_query="/x", headers=[], body=body
         )

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from instances.backends import Backend, backend_for
-from instances.backends.flags import FlagTable, Kind, Many
+from instances.backends.flags import FlagTable, FlagType, Many
 from tests.instances.backends.options_strategies import options_of
 
 VLLM = backend_for("vllm")
@@ -24,19 +24,19 @@ def argparse_of(table: FlagTable) -> argparse.ArgumentParser:
     for flag in table.flags.values():
         settings: dict[str, Any] = {"dest": flag.name, "default": None}
         match flag.kind:
-            case Kind.BOOL if flag.negation:
+            case FlagType.BOOL if flag.negation:
                 settings["action"] = argparse.BooleanOptionalAction
-            case Kind.BOOL:
+            case FlagType.BOOL:
                 settings["action"] = "store_true"
-            case Kind.LIST if flag.many is Many.SPAN:
+            case FlagType.LIST if flag.many is Many.SPAN:
                 settings["nargs"] = "+"
-            case Kind.LIST if flag.many is Many.ARRAY:
+            case FlagType.LIST if flag.many is Many.ARRAY:
                 settings["type"] = json.loads
-            case Kind.LIST:
+            case FlagType.LIST:
                 settings["action"] = "append"
-            case Kind.INT:
+            case FlagType.INT:
                 settings["type"] = whole_number
-            case Kind.FLOAT:
+            case FlagType.FLOAT:
                 settings["type"] = float
             case _ if flag.bare:
                 settings["nargs"], settings["const"] = "?", True

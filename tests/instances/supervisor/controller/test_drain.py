@@ -5,7 +5,7 @@ import redis
 
 from instances.scheduling.traffic_report import WebReport
 from instances.supervisor.controller import drain
-from instances.supervisor.controller.drain import Left, TrafficWatch
+from instances.supervisor.controller.drain import Left, RemainingTraffic
 
 
 class Web:
@@ -23,8 +23,8 @@ class Web:
             raise redis.ConnectionError("no broker")
         return self.reports
 
-    def watch(self, revision: int = 5) -> TrafficWatch:
-        return TrafficWatch("one", 8000, revision, clock=lambda: self.now)
+    def watch(self, revision: int = 5) -> RemainingTraffic:
+        return RemainingTraffic("one", 8000, revision, clock=lambda: self.now)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from instances.supervisor.context import NEVER, Surroundings
-from instances.supervisor.controller.liveness_probe import Vigil
+from instances.supervisor.context import NEVER, SupervisorContext
+from instances.supervisor.controller.liveness_probe import LivenessProbe
 from instances.supervisor.controller.spawn import Endpoint
 from instances.supervisor.state.rows import Row
 
@@ -23,10 +23,10 @@ class World:
         self.now = 0.0
         self.answers = True
         self.config = SimpleNamespace(instances=SimpleNamespace(unhealthy_timeout=timeout))
-        self.vigil = Vigil(
+        self.vigil = LivenessProbe(
             cast(Row, SimpleNamespace(name="one", options={"backend_type": "llama_cpp"})),
             Endpoint("http://127.0.0.1:1", ("/health",), ""),
-            cast(Surroundings, self),
+            cast(SupervisorContext, self),
             self.now,
         )
 

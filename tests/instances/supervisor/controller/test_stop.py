@@ -117,7 +117,7 @@ def test_stop_before_the_process_is_there_cancels_the_start(
 ) -> None:
     # It waits for a port that it never gets.
     monkeypatch.setattr("instances.supervisor.controller.start.is_bindable", lambda *_: False)
-    monkeypatch.setattr("instances.supervisor.state.store.Ledger.move_port", lambda *_: None)
+    monkeypatch.setattr("instances.supervisor.state.store.StateStore.move_port", lambda *_: None)
     supervised.create()
     supervised.ask_start()
     supervised.reaches(Status.STARTING)

@@ -10,7 +10,7 @@ import redis
 
 from instances.scheduling.traffic_report import WebReport
 from instances.supervisor.scheduling import traffic_monitor
-from instances.supervisor.scheduling.traffic_monitor import FRESH_SECONDS, TrafficPoll
+from instances.supervisor.scheduling.traffic_monitor import FRESH_SECONDS, TrafficMonitor
 
 INTERVAL = 0.15
 
@@ -20,7 +20,7 @@ class World:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.poll = TrafficPoll(self._off_thread, lambda: self.now)
+        self.poll = TrafficMonitor(self._off_thread, lambda: self.now)
         self._answers: list[Callable[[], None]] = []
 
     def _off_thread(self, work: Callable[[], Any], then: Callable[[Any], None], **_: Any) -> None:

@@ -15,7 +15,7 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from llamactl.core.disconnect_event import departure
+from llamactl.core.disconnect_event import disconnect_event
 from llamactl.server.web import disconnect_watch
 from llamactl.server.web.disconnect_watch import Watched
 from llamactl.server.web.http import HttpProtocol
@@ -70,7 +70,7 @@ class Application:
     async def _talk(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        gone = asyncio.ensure_future(departure(scope).wait())
+        gone = asyncio.ensure_future(disconnect_event(scope).wait())
         going_on = asyncio.ensure_future(self.may_go_on.wait())
         self.has_begun.set()
         await asyncio.wait((gone, going_on), return_when=asyncio.FIRST_COMPLETED)
@@ -369,8 +369,8 @@ async def test_nothing_is_sent_to_who_is_read_from(
 
 
 async def test_departure_is_never_told_by_a_server_without_it() -> None:
-    assert not departure({"type": "websocket"}).is_set()
-    assert not departure({"type": "websocket", "extensions": {}}).is_set()
+    assert not disconnect_event({"type": "websocket"}).is_set()
+    assert not disconnect_event({"type": "websocket", "extensions": {}}).is_set()
 
 
 # -- what it costs ---------------------------------------------------------------------------------
