@@ -26,7 +26,7 @@ class InstanceState(Protocol):
     @property
     def observed_generation(self) -> int: ...
     @property
-    def wish_cause(self) -> str: ...
+    def requested_by(self) -> str: ...
     @property
     def failure(self) -> Mapping[str, Any] | None: ...
 
@@ -52,16 +52,16 @@ def is_stopped_by_supervisor(wished: InstanceState) -> bool:
     A request brings it back, even while it is still ending; after an operator's stop none does
     before it has ended.
     """
-    return wished.desired_state == DesiredState.STOPPED and is_by_supervisor(wished.wish_cause)
+    return wished.desired_state == DesiredState.STOPPED and is_by_supervisor(wished.requested_by)
 
 
-def is_by_supervisor(wish_cause: str) -> bool:
-    return wish_cause.startswith(SUPERVISOR)
+def is_by_supervisor(requested_by: str) -> bool:
+    return requested_by.startswith(SUPERVISOR)
 
 
-def is_by_operator(wish_cause: str) -> bool:
+def is_by_operator(requested_by: str) -> bool:
     """Whether it was an operator, or a script of theirs; neither a request nor the supervisor."""
-    return wish_cause != ON_DEMAND and not is_by_supervisor(wish_cause)
+    return requested_by != ON_DEMAND and not is_by_supervisor(requested_by)
 
 
 def is_ready(wished: InstanceState, generation: int) -> bool:

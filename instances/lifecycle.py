@@ -151,7 +151,9 @@ def request_start(name: str, *, cause: str) -> Instance:
             _check_room(instance, limits, cause)
             _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
         elif (
-            is_pending(instance) and not is_by_operator(instance.wish_cause) and cause != ON_DEMAND
+            is_pending(instance)
+            and not is_by_operator(instance.requested_by)
+            and cause != ON_DEMAND
         ):
             # It no longer depends on the requests that wait for it.
             _wish(instance, DesiredState.RUNNING, new_process=False, cause=cause)
@@ -246,7 +248,7 @@ def _wish(instance: Instance, desired: DesiredState, *, new_process: bool, cause
     Instance.objects.filter(pk=instance.pk).update(
         desired_state=desired,
         generation=generation,
-        wish_cause=cause,
+        requested_by=cause,
         updated_at=timezone.now(),
     )
     instance.refresh_from_db()

@@ -21,7 +21,7 @@ class Instance(models.Model):
     """A named backend.
 
     Two writers share a row. Requests write the wish: ``options``, ``port``, ``desired_state``,
-    ``generation`` and ``wish_cause``. The node's supervisor writes what it observes, everything
+    ``generation`` and ``requested_by``. The node's supervisor writes what it observes, everything
     below that comment, and ``port`` where a stranger has taken it. Each writes its own columns, by
     ``update()``. Where the supervisor itself wishes a stop (an idle instance, one that makes room),
     it does so only if nobody has wished anything else since.
@@ -41,13 +41,15 @@ class Instance(models.Model):
         max_length=10, choices=DesiredState.choices, default=DesiredState.STOPPED
     )
     generation = models.PositiveIntegerField(
-        default=0, help_text="Grows with each wish for a (new) process: a start, a restart."
+        default=0, help_text="Grows with each request for a (new) process: a start, a restart."
     )
-    wish_cause = models.CharField(
+    requested_by = models.CharField(
         max_length=200,
         default="",
         editable=False,
-        help_text="Who made the wish: api, admin:<user>, proxy:on_demand, supervisor:idle …",
+        db_column="wish_cause",
+        help_text="Origin of the desired state: api, admin:<user>, proxy:on_demand, "
+        "supervisor:idle …",
     )
 
     # Observed; written by the supervisor of the node alone.

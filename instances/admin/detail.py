@@ -114,8 +114,8 @@ def _facts(instance: Instance, now: datetime) -> list[tuple[str, str]]:
     if instance.queue and instance.place_in_queue:
         reason = readable(str(instance.queue["reason"]))
         facts.append(("Waits for room", f"{instance.place_in_queue}: {reason}"))
-    if instance.wish_cause:
-        facts.append(("Wished by", readable(instance.wish_cause)))
+    if instance.requested_by:
+        facts.append(("Requested by", readable(instance.requested_by)))
     facts.append(("Restarts", str(instance.restarts)))
     if instance.last_used_at is not None:
         facts.append(("Last used", f"{duration(now - instance.last_used_at)} ago"))

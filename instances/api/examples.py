@@ -62,6 +62,7 @@ _STOPPED: dict[str, Any] = {
         "idle_timeout": 0,
     },
     "desired_state": "stopped",
+    "requested_by": "",
     "wish_cause": "",
     "queue": None,
     "last_used_at": None,
@@ -80,7 +81,12 @@ _CRASH: dict[str, Any] = {
     "log_tail": _LOG_TAIL,
 }
 
-_WISHED = {**_STOPPED, "desired_state": "running", "wish_cause": "api"}
+_WISHED = {
+    **_STOPPED,
+    "desired_state": "running",
+    "requested_by": "api",
+    "wish_cause": "api",
+}
 
 STOPPED: dict[str, object] = {"stopped": _STOPPED}
 STARTING: dict[str, object] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from instances.backends import BACKEND_TYPES
@@ -198,6 +198,7 @@ class QueueSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField()
 
 
+@extend_schema_serializer(deprecate_fields=["wish_cause"])
 class InstanceSerializer(serializers.ModelSerializer[Instance]):
     """An instance: what was asked for, and how it is."""
 
@@ -207,8 +208,15 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
     created = UnixSecondsField(source="created_at")
     options = serializers.SerializerMethodField()
     desired_state = serializers.ChoiceField(DesiredState.choices, read_only=True)
+    requested_by = serializers.CharField(
+        read_only=True,
+        help_text="Origin of the desired state: api, admin:<user>, proxy:on_demand or"
+        " supervisor:<reason>.",
+    )
     wish_cause = serializers.CharField(
-        read_only=True, help_text="Who asked for the desired state, such as api or supervisor:idle."
+        source="requested_by",
+        read_only=True,
+        help_text="The former name of `requested_by`; it goes with the next release.",
     )
     last_used_at = UnixSecondsField(allow_null=True)
     queue = serializers.SerializerMethodField()
@@ -223,6 +231,7 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
             "created",
             "options",
             "desired_state",
+            "requested_by",
             "wish_cause",
             "queue",
             "last_used_at",

@@ -234,7 +234,7 @@ def to_target(instance: Instance, config: AppConfig) -> Target:
         failure=instance.failure,
         response_headers=encoded(backend_config.response_headers),
         is_llama_server=backend.is_llama_server,
-        wish_cause=instance.wish_cause,
+        requested_by=instance.requested_by,
         queue=instance.queue,
         load_seconds=load_seconds(instance.started_at, instance.ready_at),
     )

@@ -36,7 +36,7 @@ class Target:
     """How long its last start took until it was ready, where that is known."""
     is_llama_server: bool = False
     """Whether it has llama-server's own endpoints and web UI (``/llama-cpp/…``)."""
-    wish_cause: str = ""
+    requested_by: str = ""
     queue: Mapping[str, Any] | None = None
     """``place``, ``length`` and ``reason``, while it waits for room."""
 

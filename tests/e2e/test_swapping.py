@@ -186,7 +186,7 @@ def test_who_hangs_up_while_waiting_causes_no_swap(stack: Stack, keys: tuple[str
         until(lambda: stack.instance("b")["desired_state"] == "stopped", 30, "the wish withdrawn")
         for _ in stream:
             pass
-    assert stack.instance("b")["wish_cause"] == "supervisor:abandoned"
+    assert stack.instance("b")["requested_by"] == "supervisor:abandoned"
     assert loads_since(stack, before) == []
 
 
@@ -215,7 +215,7 @@ def test_an_unused_model_is_stopped_and_comes_back(
     stack.until_status("brief", "stopped", within_seconds=90)
     stopped = time.time()
     found = stack.instance("brief")
-    assert (found["desired_state"], found["wish_cause"]) == ("stopped", "supervisor:idle")
+    assert (found["desired_state"], found["requested_by"]) == ("stopped", "supervisor:idle")
     assert asked - 1 <= found["last_used_at"] <= answered + 1
     assert stopped - found["last_used_at"] >= 60
     assert ask(client, "brief").model == "brief"

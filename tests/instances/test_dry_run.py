@@ -31,7 +31,7 @@ def row_of(instance: Instance) -> Row:
         name=instance.name,
         desired_state=DesiredState(instance.desired_state),
         generation=instance.generation,
-        wish_cause=instance.wish_cause,
+        requested_by=instance.requested_by,
         options=instance.options,
         port=instance.port,
         status=Status(instance.status),

@@ -324,32 +324,32 @@ def test_host_that_is_an_address_or_a_name_is_taken(host: str) -> None:
 
 def test_who_made_a_wish_is_kept() -> None:
     create()
-    assert lifecycle.get("a").wish_cause == ""
+    assert lifecycle.get("a").requested_by == ""
     lifecycle.request_start("a", cause="admin:bob")
-    assert lifecycle.get("a").wish_cause == "admin:bob"
+    assert lifecycle.get("a").requested_by == "admin:bob"
     # It is wanted already: nothing was asked for that was not.
     lifecycle.request_start("a", cause="api")
-    assert lifecycle.get("a").wish_cause == "admin:bob"
+    assert lifecycle.get("a").requested_by == "admin:bob"
     lifecycle.request_stop("a", cause="api")
-    assert lifecycle.get("a").wish_cause == "api"
+    assert lifecycle.get("a").requested_by == "api"
 
 
 def test_a_start_by_hand_takes_over_one_that_only_requests_wait_for() -> None:
     create()
     lifecycle.request_start("a", cause=ON_DEMAND)
     instance = lifecycle.request_start("a", cause="api")
-    assert (instance.wish_cause, instance.generation) == ("api", 1)
+    assert (instance.requested_by, instance.generation) == ("api", 1)
     # And a request takes over nothing.
-    assert lifecycle.request_start("a", cause=ON_DEMAND).wish_cause == "api"
+    assert lifecycle.request_start("a", cause=ON_DEMAND).requested_by == "api"
 
 
 def test_an_operators_stop_wins_over_the_supervisors_while_that_is_under_way() -> None:
     instance = create()
-    evicted = {"desired_state": DesiredState.STOPPED, "wish_cause": EVICTED, "generation": 1}
+    evicted = {"desired_state": DesiredState.STOPPED, "requested_by": EVICTED, "generation": 1}
     observe(instance, status=Status.SHUTTING_DOWN, observed_generation=1, **evicted)
-    assert lifecycle.request_stop("a", cause="api").wish_cause == "api"
-    observe(instance, status=Status.STOPPED, wish_cause=EVICTED)
-    assert lifecycle.request_stop("a", cause="api").wish_cause == EVICTED
+    assert lifecycle.request_stop("a", cause="api").requested_by == "api"
+    observe(instance, status=Status.STOPPED, requested_by=EVICTED)
+    assert lifecycle.request_stop("a", cause="api").requested_by == EVICTED
 
 
 def test_two_starts_at_once_do_not_both_get_the_last_room(override: Any) -> None:

@@ -89,7 +89,7 @@ class InstanceController:
             return
         now = self._world.clock()
         self.room.see(row, now)
-        stopped = row.desired_state is DesiredState.STOPPED and is_by_operator(row.wish_cause)
+        stopped = row.desired_state is DesiredState.STOPPED and is_by_operator(row.requested_by)
         if self._stop is not None and stopped:
             # It was only ending for somebody else; now it is to end.
             self._stop.limit_drain(now + self._limits.drain_timeout)
@@ -104,7 +104,7 @@ class InstanceController:
         self.room.is_asked_to_leave = False
         if self._row is None:
             return
-        self._row = replace(self._row, desired_state=DesiredState.STOPPED, wish_cause=cause)
+        self._row = replace(self._row, desired_state=DesiredState.STOPPED, requested_by=cause)
         self._why_it_gives_way = reason
         self.due = 0.0
         # Now, because a request may have wished it back by the next look at the rows, and would
@@ -297,7 +297,7 @@ class InstanceController:
             return
         if row.desired_state is DesiredState.STOPPED:
             # A start that was taken back leaves what the last one came to.
-            kept = self._seen.status is Status.FAILED and is_by_supervisor(row.wish_cause)
+            kept = self._seen.status is Status.FAILED and is_by_supervisor(row.requested_by)
             if self._seen.status is not Status.STOPPED and not kept:
                 self._seen.stopped(row, *self._stop_cause(), is_outcome=False)
         elif self._seen.status not in (Status.STOPPED, Status.FAILED):
@@ -398,7 +398,7 @@ class InstanceController:
         if is_of_use and self._row and not self._is_hurried:
             # Without an operator's doing it can only be the supervisor that wanted it to end, even
             # if a request has wished it back since.
-            is_patient = not self._is_leaving and not is_by_operator(self._row.wish_cause)
+            is_patient = not self._is_leaving and not is_by_operator(self._row.requested_by)
             until = now + self._limits.drain_timeout
             drain = Drain(self._world.off_thread, until=until, is_patient=is_patient)
         self._stop = StopSequence(

@@ -25,11 +25,11 @@ QUICK_SECONDS = 1.0
 
 def cause_of_stop(row: Row, why_it_gives_way: str) -> tuple[str, str]:
     """Cause and reason of a stop that the row asks for, as the history has them."""
-    if row.desired_state is DesiredState.STOPPED and is_by_supervisor(row.wish_cause):
-        return row.wish_cause, why_it_gives_way
+    if row.desired_state is DesiredState.STOPPED and is_by_supervisor(row.requested_by):
+        return row.requested_by, why_it_gives_way
     is_restart = row.desired_state is DesiredState.RUNNING
     cause = "supervisor:restart" if is_restart else "supervisor:stop"
-    return cause, f"asked by {row.wish_cause}" if row.wish_cause else ""
+    return cause, f"asked by {row.requested_by}" if row.requested_by else ""
 
 
 class Drain:

@@ -173,7 +173,7 @@ class Scheduler:
         A request counts as waiting before it makes the wish, so whoever knows of the wish and
         reports nobody has nobody left.
         """
-        if row.wish_cause != ON_DEMAND or instance.room.is_boot or traffic is None:
+        if row.requested_by != ON_DEMAND or instance.room.is_boot or traffic is None:
             return False
         return (
             bool(traffic.reports)
@@ -191,7 +191,7 @@ class Scheduler:
             is_boot=instance.room.is_boot and not demand,
             # Its requests may have gone, and what was read before it was wished says nothing of
             # who is idle now.
-            is_certain=(bool(demand) or row.wish_cause != ON_DEMAND)
+            is_certain=(bool(demand) or row.requested_by != ON_DEMAND)
             and self._poll.asked_at >= instance.room.since,
             last_used=_unix(row),
         )

@@ -52,7 +52,7 @@ class ObservedState:
             row,
             Status.STARTING,
             cause="supervisor:start" if is_new_wish else "supervisor:restart",
-            reason=f"asked by {row.wish_cause}" if is_new_wish and row.wish_cause else "",
+            reason=f"asked by {row.requested_by}" if is_new_wish and row.requested_by else "",
             then=lambda _: then(),
             observed_generation=self.observed_generation,
             restarts=self.restarts,

@@ -38,7 +38,7 @@ class Row:
     # wishes
     desired_state: DesiredState
     generation: int
-    wish_cause: str
+    requested_by: str
     updated_at: datetime
     """When something was wished last."""
     options: Mapping[str, Any]
@@ -106,7 +106,7 @@ def read_rows(node: str) -> list[Row]:
             name=instance.name,
             desired_state=DesiredState(instance.desired_state),
             generation=instance.generation,
-            wish_cause=instance.wish_cause,
+            requested_by=instance.requested_by,
             updated_at=instance.updated_at,
             options=instance.options,
             port=instance.port,
@@ -131,9 +131,9 @@ def wish_stop(row: Row, cause: str) -> bool:
             pk=row.id,
             generation=row.generation,
             desired_state=DesiredState.RUNNING,
-            wish_cause=row.wish_cause,
+            requested_by=row.requested_by,
         )
-        is_wished = rows.update(desired_state=DesiredState.STOPPED, wish_cause=cause) == 1
+        is_wished = rows.update(desired_state=DesiredState.STOPPED, requested_by=cause) == 1
         if is_wished:
             announce(Topic.INSTANCES, row.name)
     return is_wished

@@ -56,6 +56,7 @@ def test_a_new_instance_is_stopped_and_has_its_defaults(api: Client) -> None:
             "idle_timeout": 0,
         },
         "desired_state": "stopped",
+        "requested_by": "",
         "wish_cause": "",
         "queue": None,
         "last_used_at": None,
@@ -357,7 +358,7 @@ def test_one_that_waits_for_room_says_its_place_and_why(api: Client, override: A
     queue = {"place": 1, "length": 2, "reason": "max_running_instances (1) is reached"}
     Instance.objects.update(queue=queue)
     shown = api.get("/api/v1/instances/x").json()
-    assert (shown["status"], shown["queue"], shown["wish_cause"]) == ("starting", queue, "api")
+    assert (shown["status"], shown["queue"], shown["requested_by"]) == ("starting", queue, "api")
     api.post("/api/v1/instances/x/stop")
     # It does not wait any more, though its node has yet to see that.
     assert api.get("/api/v1/instances/x").json()["queue"] is None

@@ -138,7 +138,7 @@ async def test_request_counts_as_waiting_before_it_asks_for_the_start(waits: Wai
 async def test_an_instance_that_made_room_is_asked_back_and_waited_for(
     waits: Waits, status: Status, cause: str
 ) -> None:
-    target = waits.stopped(status=status, wish_cause=cause)
+    target = waits.stopped(status=status, requested_by=cause)
     task = asyncio.create_task(waits.waiting.ready(target))
     await settle()
     assert waits.starts == 1
@@ -151,14 +151,14 @@ async def test_an_instance_that_made_room_is_asked_back_and_waited_for(
 async def test_an_instance_that_an_operator_stops_is_not_waited_for(
     waits: Waits, status: Status, cause: str
 ) -> None:
-    target = waits.stopped(status=status, wish_cause=cause)
+    target = waits.stopped(status=status, requested_by=cause)
     with pytest.raises(InstanceShuttingDown):
         await waits.waiting.ready(target)
     assert waits.starts == 0
 
 
 async def test_one_that_is_not_started_on_demand_is_not_asked_back(waits: Waits) -> None:
-    gone = {"wish_cause": EVICTED, "on_demand_start": False}
+    gone = {"requested_by": EVICTED, "on_demand_start": False}
     with pytest.raises(InstanceShuttingDown):
         await waits.waiting.ready(waits.stopped(status=Status.SHUTTING_DOWN, **gone))
     with pytest.raises(InstanceNotRunning):
@@ -170,7 +170,7 @@ async def test_request_that_missed_its_moment_asks_again(waits: Waits) -> None:
     task = asyncio.create_task(waits.waiting.ready(target))
     await settle()
     # It was ready and made room again between two looks at the table.
-    waits.stopped(status=Status.SHUTTING_DOWN, wish_cause=EVICTED)
+    waits.stopped(status=Status.SHUTTING_DOWN, requested_by=EVICTED)
     await settle()
     assert waits.starts == 1
     assert not task.done()

@@ -43,7 +43,7 @@ def test_what_is_not_used_after_it_got_ready_is_stopped(
     ready = supervised.see().ready_at
     supervised.reaches(Status.STOPPED)
     instance = supervised.see()
-    assert (instance.desired_state, instance.wish_cause) == (DesiredState.STOPPED, IDLE)
+    assert (instance.desired_state, instance.requested_by) == (DesiredState.STOPPED, IDLE)
     change = instance.history.get(new=Status.SHUTTING_DOWN)
     assert (change.cause, change.reason) == ("supervisor:idle", "not used for 1 min")
     assert ready is not None

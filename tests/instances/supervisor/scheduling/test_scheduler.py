@@ -94,7 +94,7 @@ def test_an_idle_instance_makes_room_and_the_history_says_for_whom(one: NodeUnde
     one.reaches(Status.RUNNING, "b")
     gone = one.see("a")
     assert (gone.status, gone.desired_state) == (Status.STOPPED, DesiredState.STOPPED)
-    assert gone.wish_cause == EVICTED
+    assert gone.requested_by == EVICTED
     change = last_change("a", Status.SHUTTING_DOWN)
     assert (change.cause, change.reason) == ("supervisor:evicted", "makes room for b")
     assert last_change("b", Status.STARTING).reason == "asked by test"
@@ -198,7 +198,7 @@ def test_an_operators_stop_ends_the_patience_of_an_eviction(
     assert node.see("a").status == Status.SHUTTING_DOWN
     node.ask_stop("a")
     node.reaches(Status.STOPPED, "a")
-    assert node.see("a").wish_cause == "test"
+    assert node.see("a").requested_by == "test"
 
 
 def test_a_freshly_loaded_one_serves_those_it_was_loaded_for_first(
@@ -261,7 +261,7 @@ def test_room_is_made_by_reports_that_are_never_fresh(
     slow(monkeypatch, owner, name)
     one.ask_start("b")
     one.reaches(Status.RUNNING, "b", seconds=20)
-    assert one.see("a").wish_cause == EVICTED
+    assert one.see("a").requested_by == EVICTED
 
 
 def test_reports_that_are_never_fresh_keep_a_busy_instance(
@@ -291,7 +291,7 @@ def test_those_who_gave_up_cause_no_swap(one: NodeUnderTest, web: Web) -> None:
     eventually(lambda: one.see("b").desired_state == DesiredState.STOPPED)
     web.in_flight = {}
     eventually(lambda: one.see("b").queue is None)
-    assert one.see("b").wish_cause == ABANDONED
+    assert one.see("b").requested_by == ABANDONED
     assert one.history("b") == []
     assert one.see("a").pid == pid
 
@@ -497,7 +497,7 @@ def test_after_a_boot_the_limit_holds_and_the_others_wait_for_room(
     # A request for it is another matter.
     web.waits("old")
     node.reaches(Status.RUNNING, "old")
-    assert node.see("new").wish_cause == EVICTED
+    assert node.see("new").requested_by == EVICTED
 
 
 def test_several_may_load_at_once_after_a_boot(
