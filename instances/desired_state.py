@@ -31,28 +31,28 @@ class InstanceState(Protocol):
     def failure(self) -> Mapping[str, Any] | None: ...
 
 
-def is_pending(wished: InstanceState) -> bool:
+def has_pending_generation(state: InstanceState) -> bool:
     """Whether the node has yet to act on the last start or restart that was asked for."""
-    return wished.observed_generation < wished.generation
+    return state.observed_generation < state.generation
 
 
-def is_wanted(wished: InstanceState) -> bool:
+def should_run(state: InstanceState) -> bool:
     """Whether it runs, or is on its way to, without anybody asking again.
 
     A failure and an exit of the backend's own accord settle the wish they came of.
     """
-    if wished.desired_state != DesiredState.RUNNING:
+    if state.desired_state != DesiredState.RUNNING:
         return False
-    return is_pending(wished) or wished.status not in (Status.FAILED, Status.STOPPED)
+    return has_pending_generation(state) or state.status not in (Status.FAILED, Status.STOPPED)
 
 
-def is_stopped_by_supervisor(wished: InstanceState) -> bool:
+def is_stopped_by_supervisor(state: InstanceState) -> bool:
     """Whether it is stopped, or about to be, because nobody used it or others needed its room.
 
     A request brings it back, even while it is still ending; after an operator's stop none does
     before it has ended.
     """
-    return wished.desired_state == DesiredState.STOPPED and is_by_supervisor(wished.requested_by)
+    return state.desired_state == DesiredState.STOPPED and is_by_supervisor(state.requested_by)
 
 
 def is_by_supervisor(requested_by: str) -> bool:
@@ -64,24 +64,24 @@ def is_by_operator(requested_by: str) -> bool:
     return requested_by != ON_DEMAND and not is_by_supervisor(requested_by)
 
 
-def is_ready(wished: InstanceState, generation: int) -> bool:
+def is_ready(state: InstanceState, generation: int) -> bool:
     """Whether the process of ``generation``, or a later one, is ready; raises if none will be.
 
     A crash that is being retried (``restarting``) is neither. Raises BackendStartFailed (with the
     reason), InstanceNotRunning (it was stopped meanwhile) or InstanceNotFound (it was deleted,
     and another one of that name has been made since).
     """
-    if wished.generation < generation:
-        raise InstanceNotFound(wished.name)
-    if wished.desired_state == DesiredState.STOPPED:
-        raise InstanceNotRunning(f"instance {wished.name} was stopped before it was ready")
-    if is_pending(wished):
+    if state.generation < generation:
+        raise InstanceNotFound(state.name)
+    if state.desired_state == DesiredState.STOPPED:
+        raise InstanceNotRunning(f"instance {state.name} was stopped before it was ready")
+    if has_pending_generation(state):
         return False
-    if wished.status == Status.FAILED:
-        raise start_failure(wished.name, wished.failure)
-    if wished.status == Status.STOPPED:
-        raise start_failure(wished.name, _ENDED)
-    return wished.status == Status.RUNNING
+    if state.status == Status.FAILED:
+        raise start_failure(state.name, state.failure)
+    if state.status == Status.STOPPED:
+        raise start_failure(state.name, _ENDED)
+    return state.status == Status.RUNNING
 
 
 _ENDED: dict[str, object] = {

@@ -58,7 +58,7 @@ class TooManyInstances(LlamactlError):
         )
 
 
-class NoRoom(LlamactlError):
+class NoCapacity(LlamactlError):
     """A start by hand that the limits of the node will never allow; the code is the seed's."""
 
     code = "max_instances_reached"
@@ -71,7 +71,7 @@ class NoRoom(LlamactlError):
         )
 
 
-class NoRoomForRequest(NoRoom):
+class NoCapacityForActivation(NoCapacity):
     """A request for an instance that the limits of the node keep from being started."""
 
     status = 503

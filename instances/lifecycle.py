@@ -16,13 +16,13 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from instances.desired_state import is_by_operator, is_pending, is_stopped_by_supervisor
+from instances.desired_state import has_pending_generation, is_by_operator, is_stopped_by_supervisor
 from instances.errors import (
     InstanceBusy,
     InstanceExists,
     InstanceNotFound,
-    NoRoom,
-    NoRoomForRequest,
+    NoCapacity,
+    NoCapacityForActivation,
     TooManyInstances,
 )
 from instances.models import Instance
@@ -107,8 +107,8 @@ def update(name: str, document: Mapping[str, object], *, cause: str) -> Instance
             instance.port = choose_port(wanted_port, taken, config)
         instance.options = _stored(options, wanted_port)
         instance.save(update_fields=["options", "port", "updated_at"])
-        if instance.is_wanted:
-            _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
+        if instance.should_run:
+            _write_desired_state(instance, DesiredState.RUNNING, new_process=True, cause=cause)
         announce(Topic.INSTANCES, name)
     return instance
 
@@ -127,7 +127,7 @@ def delete(name: str, *, cause: str) -> None:
     """Forget a stopped instance; its log file stays. Raises InstanceBusy where it may run."""
     with transaction.atomic():
         instance = _locked(name)
-        if instance.is_wanted or instance.pid is not None or instance.status in HAS_PROCESS:
+        if instance.should_run or instance.pid is not None or instance.status in HAS_PROCESS:
             raise InstanceBusy(
                 f"instance with name {name} is still {instance.reported_status.value}, stop it"
                 " before deleting"
@@ -140,23 +140,23 @@ def delete(name: str, *, cause: str) -> None:
 def request_start(name: str, *, cause: str) -> Instance:
     """Ask for a running instance; one that runs, or is about to, is left alone.
 
-    It may have to wait for room. Raises NodeDrained, NoRoom where there can't be any, and
-    NoRoomForRequest if it is a waiting request that asks.
+    It may have to wait for room. Raises NodeDrained, NoCapacity where there can't be any, and
+    NoCapacityForActivation if it is a waiting request that asks.
     """
     with transaction.atomic():
         limits = _locked_limits(name)
         instance = _locked(name)
-        if not instance.is_wanted:
+        if not instance.should_run:
             _refuse_if_drained(instance)
-            _check_room(instance, limits, cause)
-            _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
+            _refuse_without_capacity(instance, limits, cause)
+            _write_desired_state(instance, DesiredState.RUNNING, new_process=True, cause=cause)
         elif (
-            is_pending(instance)
+            has_pending_generation(instance)
             and not is_by_operator(instance.requested_by)
             and cause != ON_DEMAND
         ):
             # It no longer depends on the requests that wait for it.
-            _wish(instance, DesiredState.RUNNING, new_process=False, cause=cause)
+            _write_desired_state(instance, DesiredState.RUNNING, new_process=False, cause=cause)
     return instance
 
 
@@ -170,7 +170,7 @@ def request_stop(name: str, *, cause: str) -> Instance:
         instance = _locked(name)
         is_leaving = is_stopped_by_supervisor(instance) and instance.status in HAS_PROCESS
         if instance.desired_state == DesiredState.RUNNING or is_leaving:
-            _wish(instance, DesiredState.STOPPED, new_process=False, cause=cause)
+            _write_desired_state(instance, DesiredState.STOPPED, new_process=False, cause=cause)
     return instance
 
 
@@ -180,9 +180,9 @@ def request_restart(name: str, *, cause: str) -> Instance:
         limits = _locked_limits(name)
         instance = _locked(name)
         _refuse_if_drained(instance)
-        if not instance.is_wanted:
-            _check_room(instance, limits, cause)
-        _wish(instance, DesiredState.RUNNING, new_process=True, cause=cause)
+        if not instance.should_run:
+            _refuse_without_capacity(instance, limits, cause)
+        _write_desired_state(instance, DesiredState.RUNNING, new_process=True, cause=cause)
     return instance
 
 
@@ -223,19 +223,19 @@ def _locked_limits(name: str) -> CapacityLimits:
     return limits
 
 
-def _check_room(instance: Instance, limits: CapacityLimits, cause: str) -> None:
+def _refuse_without_capacity(instance: Instance, limits: CapacityLimits, cause: str) -> None:
     """Refuse a start for which room could never be made; making it is the supervisor's."""
     if not limits.are_set:
         return
     others = Instance.objects.filter(node=instance.node).exclude(pk=instance.pk)
-    claims = [_claim(each) for each in others if each.is_wanted]
+    claims = [_claim(each) for each in others if each.should_run]
     found = obstacle(limits, claims, _claim(instance))
     if found is None:
         return
     if cause == ON_DEMAND:
         retry_after = IDLE_RETRY_SECONDS if found.may_pass else None
-        raise NoRoomForRequest(instance.name, found.reason, retry_after=retry_after)
-    raise NoRoom(instance.name, found.reason)
+        raise NoCapacityForActivation(instance.name, found.reason, retry_after=retry_after)
+    raise NoCapacity(instance.name, found.reason)
 
 
 def _claim(instance: Instance) -> Claim:
@@ -243,7 +243,9 @@ def _claim(instance: Instance) -> Claim:
     return Claim(instance.name, options.get("group", ""), is_pinned=not options["idle_timeout"])
 
 
-def _wish(instance: Instance, desired: DesiredState, *, new_process: bool, cause: str) -> None:
+def _write_desired_state(
+    instance: Instance, desired: DesiredState, *, new_process: bool, cause: str
+) -> None:
     generation = F("generation") + 1 if new_process else F("generation")
     Instance.objects.filter(pk=instance.pk).update(
         desired_state=desired,

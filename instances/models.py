@@ -8,7 +8,7 @@ from django.core.validators import RegexValidator
 from django.db import models, transaction
 from django.utils import timezone
 
-from instances import desired_state as wishes
+from instances import desired_state as desired
 from instances.backends import backend_for
 from instances.options import MAX_NAME_LENGTH, NAME_PATTERN, InstanceOptions, stored_options
 from instances.states import TRANSITIONS, DesiredState, Status
@@ -96,12 +96,12 @@ class Instance(models.Model):
         return stored_options(self.options)
 
     @property
-    def has_unseen_wish(self) -> bool:
-        return wishes.is_pending(self)
+    def has_pending_generation(self) -> bool:
+        return desired.has_pending_generation(self)
 
     @property
-    def is_wanted(self) -> bool:
-        return wishes.is_wanted(self)
+    def should_run(self) -> bool:
+        return desired.should_run(self)
 
     @property
     def reported_status(self) -> Status:
@@ -113,13 +113,13 @@ class Instance(models.Model):
         observed = Status(self.status)
         resting = observed in (Status.STOPPED, Status.FAILED)
         if self.desired_state == DesiredState.RUNNING:
-            return Status.STARTING if resting and self.has_unseen_wish else observed
+            return Status.STARTING if resting and self.has_pending_generation else observed
         return observed if resting else Status.SHUTTING_DOWN
 
     @property
     def place_in_queue(self) -> str:
         """``place 1 of 2``, while it waits for room; else an empty text."""
-        if not self.queue or not self.is_wanted:
+        if not self.queue or not self.should_run:
             return ""
         return f"place {self.queue['place']} of {self.queue['length']}"
 

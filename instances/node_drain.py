@@ -31,7 +31,7 @@ def drain(name: str, *, cause: str = CAUSE) -> list[str]:
         # Every one of them, whatever it was a moment ago: a start that is just being asked for has
         # the lock of its row, and is seen here once it is through.
         instances = list(Instance.objects.select_for_update().filter(node=node).order_by("pk"))
-        wanted = [instance for instance in instances if instance.is_wanted]
+        wanted = [instance for instance in instances if instance.should_run]
         if not node.is_drained:
             node.drained_at = timezone.now()
             node.resumes = [instance.pk for instance in wanted]

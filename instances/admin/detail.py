@@ -125,7 +125,7 @@ def _facts(instance: Instance, now: datetime) -> list[tuple[str, str]]:
 def _warning(instance: Instance, now: datetime) -> str:
     """What keeps the operator's wish from coming true, or an empty text."""
     wanted = instance.desired_state == DesiredState.RUNNING
-    settled = wanted == (instance.status == Status.RUNNING) and not instance.has_unseen_wish
+    settled = wanted == (instance.status == Status.RUNNING) and not instance.has_pending_generation
     if settled or instance.node.is_alive(now):
         return ""
     return (

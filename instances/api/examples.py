@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from instances.backends.exit_reasons import FailureReason
-from instances.errors import BackendStartFailed, BackendStartTimeout, NoRoom, PreflightFailed
+from instances.errors import BackendStartFailed, BackendStartTimeout, NoCapacity, PreflightFailed
 
 NAME = "gemma"
 
@@ -81,7 +81,7 @@ _CRASH: dict[str, Any] = {
     "log_tail": _LOG_TAIL,
 }
 
-_WISHED = {
+_STARTED = {
     **_STOPPED,
     "desired_state": "running",
     "requested_by": "api",
@@ -90,9 +90,9 @@ _WISHED = {
 
 STOPPED: dict[str, object] = {"stopped": _STOPPED}
 STARTING: dict[str, object] = {
-    "starting": {**_WISHED, "status": "starting"},
+    "starting": {**_STARTED, "status": "starting"},
     "waiting for room": {
-        **_WISHED,
+        **_STARTED,
         "status": "starting",
         "queue": {
             "place": 1,
@@ -100,7 +100,7 @@ STARTING: dict[str, object] = {
             "reason": "max_running_instances (1) is reached; waiting for qwen (2 requests)",
         },
     },
-    "running": {**_WISHED, "status": "running", "last_used_at": 1765217800, "pid": 4711},
+    "running": {**_STARTED, "status": "running", "last_used_at": 1765217800, "pid": 4711},
 }
 ANY_STATUS: dict[str, object] = {
     "running": STARTING["running"],
@@ -181,6 +181,6 @@ COMMANDS: dict[str, str] = {
     "mlx_lm": "HF_HOME=/models mlx_lm.server --model mlx-community/Mistral-7B --temp 0.7",
 }
 """By the type of backend; its own parser makes the answers."""
-NO_ROOM = NoRoom(
+NO_CAPACITY = NoCapacity(
     NAME, "max_running_instances (1) is reached by qwen, which never stops for idleness"
 )

@@ -163,7 +163,7 @@ replace_options = operation(
     request=ReplacedOptionsSerializer,
     requests=examples.NEW_INSTANCES,
     answer=PolymorphicProxySerializer(
-        "SavedInstanceOrRehearsal",
+        "SavedInstanceOrDryRun",
         [SavedInstanceSerializer, DryRunSerializer],
         resource_type_field_name=None,
     ),
@@ -193,7 +193,7 @@ start_instance = operation(
     parameters=[_NAME, _WAIT],
     answer=InstanceSerializer,
     answers=examples.STARTING,
-    errors=[*_UNKNOWN, *_START_FAILURES, examples.NO_ROOM],
+    errors=[*_UNKNOWN, *_START_FAILURES, examples.NO_CAPACITY],
 )
 stop_instance = operation(
     _INSTANCES,
@@ -213,7 +213,7 @@ restart_instance = operation(
     parameters=[_NAME, _WAIT],
     answer=InstanceSerializer,
     answers=examples.STARTING,
-    errors=[*_UNKNOWN, *_START_FAILURES, examples.NO_ROOM],
+    errors=[*_UNKNOWN, *_START_FAILURES, examples.NO_CAPACITY],
 )
 read_log = operation(
     _INSTANCES,

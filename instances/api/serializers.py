@@ -254,7 +254,7 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
     def get_queue(self, instance: Instance) -> dict[str, Any] | None:
         """Its place and why it waits, while it is wished to run and has no room."""
         queue: dict[str, Any] | None = instance.queue
-        return queue if instance.is_wanted else None
+        return queue if instance.should_run else None
 
     @extend_schema_field(FailureSerializer(allow_null=True))
     def get_failure(self, instance: Instance) -> dict[str, Any] | None:

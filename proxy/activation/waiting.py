@@ -66,7 +66,7 @@ class Waiting:
 
         Returns in the very step in which the table was read. ``key_id``: whose turn it is, where
         many wait. Raises InstanceNotRunning (it may not be started, or was stopped meanwhile),
-        InstanceShuttingDown, NoRoomForRequest, BackendStartFailed (with the reason),
+        InstanceShuttingDown, NoCapacityForActivation, BackendStartFailed (with the reason),
         BackendStartTimeout, or InstanceNotFound (deleted meanwhile).
         """
         if target.is_ready:
@@ -118,7 +118,7 @@ class Waiting:
 
     async def _wait(self, target: Target, waiter: _Waiter) -> Target:
         generation = target.generation
-        if not desired_state.is_wanted(target):
+        if not desired_state.should_run(target):
             generation = await self._start(target)
         while True:
             # Before the look, so that no change after it is missed.
@@ -191,7 +191,7 @@ class Waiting:
         now = self._live.table.targets.get(target.name, target)
         again_seconds = retry_after(now.load_seconds, waited=self._timeout_seconds)
         seconds = f"{self._timeout_seconds:g} s"
-        if now.queue is not None and desired_state.is_wanted(now):
+        if now.queue is not None and desired_state.should_run(now):
             details = (
                 f"instance {now.name} still waits for room after {seconds}, at place"
                 f" {now.queue['place']} of {now.queue['length']}: {now.queue['reason']}; try again"

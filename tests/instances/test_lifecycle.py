@@ -15,7 +15,7 @@ from instances.errors import (
     InstanceNotFound,
     InvalidInstance,
     InvalidInstanceName,
-    NoRoom,
+    NoCapacity,
     PortOutOfRange,
     PortUnavailable,
     TooManyInstances,
@@ -358,11 +358,11 @@ def test_two_starts_at_once_do_not_both_get_the_last_room(override: Any) -> None
     create("b")
     lifecycle.request_start("a", cause="api")
     # It is not running yet, and never makes room: its idle_timeout is 0.
-    with pytest.raises(NoRoom) as refused:
+    with pytest.raises(NoCapacity) as refused:
         lifecycle.request_start("b", cause="api")
     assert "max_running_instances (1) is reached; waiting for a" in refused.value.details
     lifecycle.request_stop("a", cause="api")
-    assert lifecycle.request_start("b", cause="api").is_wanted
+    assert lifecycle.request_start("b", cause="api").should_run
 
 
 def test_a_start_that_waits_for_room_that_can_be_made_is_accepted(override: Any) -> None:
@@ -370,7 +370,7 @@ def test_a_start_that_waits_for_room_that_can_be_made_is_accepted(override: Any)
     create("a", idle_timeout=5)
     create("b", idle_timeout=5)
     lifecycle.request_start("a", cause="api")
-    assert lifecycle.request_start("b", cause="api").is_wanted
+    assert lifecycle.request_start("b", cause="api").should_run
 
 
 def test_a_restart_of_what_runs_needs_no_other_room(override: Any) -> None:
@@ -388,5 +388,5 @@ def test_groups_have_limits_of_their_own(override: Any) -> None:
     create("d")
     for name in ("a", "c", "d"):
         lifecycle.request_start(name, cause="api")
-    with pytest.raises(NoRoom, match=r"group_limits big \(1\)"):
+    with pytest.raises(NoCapacity, match=r"group_limits big \(1\)"):
         lifecycle.request_start("b", cause="api")

@@ -22,7 +22,7 @@ def create(name: str, *, wanted: bool, **observed: object) -> Instance:
     return Instance.objects.get(name=name)
 
 
-def wishes() -> dict[str, str]:
+def desired_states() -> dict[str, str]:
     return dict(Instance.objects.values_list("name", "desired_state"))
 
 
@@ -31,12 +31,12 @@ def test_drain_stops_all_that_is_wanted_and_resume_starts_just_that_again() -> N
     create("idle", wanted=False)
     create("broken", wanted=True, observed_generation=1, status=Status.FAILED)
     assert node_drain.drain("main") == ["up"]
-    assert set(wishes().values()) == {DesiredState.STOPPED}
+    assert set(desired_states().values()) == {DesiredState.STOPPED}
     assert Node.objects.get().is_drained
     Instance.objects.update(status=Status.STOPPED)
     assert node_drain.resume("main") == ["up"]
-    assert wishes() == {"up": "running", "idle": "stopped", "broken": "stopped"}
-    assert Instance.objects.get(name="up").has_unseen_wish
+    assert desired_states() == {"up": "running", "idle": "stopped", "broken": "stopped"}
+    assert Instance.objects.get(name="up").has_pending_generation
     assert not Node.objects.get().is_drained
 
 
@@ -47,7 +47,7 @@ def test_drained_node_starts_nothing() -> None:
         with pytest.raises(NodeDrained, match="drained for maintenance") as caught:
             ask("a", cause="proxy:on_demand")
         assert (caught.value.status, caught.value.code) == (503, "node_drained")
-    assert wishes() == {"a": "stopped"}
+    assert desired_states() == {"a": "stopped"}
     assert Instance.objects.get().generation == 0
 
 
@@ -81,7 +81,7 @@ def test_other_nodes_are_left_alone() -> None:
     elsewhere = Node.objects.create(name="elsewhere")
     create("b", wanted=True, node=elsewhere)
     node_drain.drain("elsewhere")
-    assert wishes() == {"a": "running", "b": "stopped"}
+    assert desired_states() == {"a": "running", "b": "stopped"}
     create("c", wanted=True)
 
 

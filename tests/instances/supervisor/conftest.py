@@ -125,7 +125,7 @@ class NodeUnderTest:
 
         def is_there() -> Instance | None:
             instance = self.see(name)
-            seen = not instance.has_unseen_wish
+            seen = not instance.has_pending_generation
             return instance if instance.status == status and seen else None
 
         deadline = time.monotonic() + seconds

@@ -12,7 +12,7 @@ import pytest
 from django.utils import timezone
 
 from instances import lifecycle
-from instances.errors import NoRoom, NoRoomForRequest
+from instances.errors import NoCapacity, NoCapacityForActivation
 from instances.models import Instance, StatusChange
 from instances.scheduling.traffic_report import WebReport
 from instances.states import ABANDONED, EVICTED, ON_DEMAND, DesiredState, Status
@@ -413,7 +413,7 @@ def test_a_start_by_hand_is_refused_where_all_others_are_pinned(one: NodeUnderTe
     one.ask_start("a")
     one.reaches(Status.RUNNING, "a")
     for ask in (one.ask_start, one.ask_restart):
-        with pytest.raises(NoRoom) as refused:
+        with pytest.raises(NoCapacity) as refused:
             ask("b")
         assert (refused.value.code, refused.value.status) == ("max_instances_reached", 409)
         assert "waiting for a (idle_timeout 0: never makes room)" in refused.value.details
@@ -424,7 +424,7 @@ def test_a_request_is_refused_at_once_where_no_room_can_be_made(one: NodeUnderTe
     one.create("a", idle_timeout=0)
     made(one, "b")
     one.ask_start("a")
-    with pytest.raises(NoRoomForRequest) as refused:
+    with pytest.raises(NoCapacityForActivation) as refused:
         lifecycle.request_start("b", cause=ON_DEMAND)
     assert (refused.value.status, refused.value.retry_after) == (503, None)
     one.reaches(Status.RUNNING, "a")
@@ -439,9 +439,9 @@ def test_without_eviction_the_limit_holds_and_what_fits_still_starts(
     web.waits("a")
     node.reaches(Status.RUNNING, "a")
     web.waiting.clear()
-    with pytest.raises(NoRoom):
+    with pytest.raises(NoCapacity):
         node.ask_start("b")
-    with pytest.raises(NoRoomForRequest) as refused:
+    with pytest.raises(NoCapacityForActivation) as refused:
         lifecycle.request_start("b", cause=ON_DEMAND)
     # The idle stop of a would change that.
     assert refused.value.retry_after == 60
