@@ -18,7 +18,7 @@ from instances.options import InstanceOptions, parse_options, stored_options, va
 from instances.ports import choose_port
 from instances.preflight import PreflightFinding, PreflightFindingDocument
 from llamactl.config import AppConfig, current
-from llamactl.masking import MASK, mask_arguments, mask_url, shown_command, sounds_secret
+from llamactl.masking import MASK, is_secret_name, mask_arguments, mask_command, mask_url
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _command(
         for variable, value in environment.items()
         if value != MASK
     ]
-    return mask_arguments(argv), " ".join([*assignments, shown_command(argv)]), environment
+    return mask_arguments(argv), " ".join([*assignments, mask_command(argv)]), environment
 
 
 def _as_it_is(command: str, *_: object, **__: object) -> str:
@@ -177,6 +177,6 @@ def _as_it_is(command: str, *_: object, **__: object) -> str:
 def _masked(environment: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
     """Values of the configuration are nobody's business here, as in GET /api/v1/config."""
     return {
-        name: mask_url(value) if own.get(name) == value and not sounds_secret(name) else MASK
+        name: mask_url(value) if own.get(name) == value and not is_secret_name(name) else MASK
         for name, value in sorted(environment.items())
     }

@@ -1,72 +1,180 @@
-"""What of a URL or a command line may be seen, when it may hold secrets?
+"""Masking of secrets in whatever is shown: documents, environments, command lines and URLs.
 
-Ours travel by environment. But what the config adds to a command, and flags that llamactl doesn't
-know, are the operator's, and so is what they put there.
+The dry run, the admin, ``/api/v1/config``, ``check_config``, the doctor and the log all mask with
+this module, so that a name is secret in each of them or in none.
+
+llamactl passes its own secrets by environment. The operator's arguments and variables may hold
+secrets under any name, hence the guess by the words of a name.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 MASK = "***"
 
-_SECRET_NAME = re.compile("key|token|secret|pass|credential|auth", re.IGNORECASE)
+# -- names ----------------------------------------------------------------------------------------
 
-# "hft" is llama-server's short name for --hf-token.
-_SENSITIVE = r"(?:[\w.-]*(?:key|api[_-]?keys|token|secrets?|password|passwd|credentials?)|hft)"
-_FLAG = re.compile(rf"--?{_SENSITIVE}", re.IGNORECASE | re.ASCII)
-_ASSIGNMENT = re.compile(rf"(-{{0,2}}{_SENSITIVE})=.*", re.IGNORECASE | re.ASCII | re.DOTALL)
-# As docker takes variables: -e NAME=value, -eNAME=value, --env=NAME=value.
-_ENVIRONMENT_FLAGS = ("-e", "--env")
-_VARIABLE = re.compile(r"([A-Za-z_]\w*)=.*", re.ASCII | re.DOTALL)
-_FLAG_WITH_VARIABLE = re.compile(r"((?:-e=?|--env=)[A-Za-z_]\w*)=.*", re.ASCII | re.DOTALL)
+_SECRET_WORD = re.compile(
+    r".*(?:key|token|secret|passw(?:or)?d|passphrase|passcode|pwd|credential|auth|cookie)"
+    r"|.*(?:keys|secrets|passwords|passphrases|credentials|cookies)"
+    r"|pass|dbpass|sshpass|pw|cred|creds|authorization|authentication|bearer|jwt|pat|private"
+    r"|dsn|sig|signature"
+    r"|hft"  # llama-server's short name of --hf-token
+)
+"""One word of a secret's name. The ending decides, for ``PGPASSWORD`` and ``sslpassword``; but not
+``pass``, with which ``bypass`` ends. ``tokens`` is missing: the plural is a number of tokens."""
+
+_NUMBER_OR_SWITCH = re.compile(r"(?:max|min|num|no|allow|enable|disable|require|skip|cors)\b.*")
+"""``max_prompt_adapter_token`` is a number, ``require_auth`` a switch."""
+
+_ABOUT_A_SECRET = re.compile(
+    r".*\b(?:file|path|dir|directory|name|type|mode|algorithm|size|length|limit|timeout|ttl)"
+)
+"""``api_key_file`` names a file, ``auth_type`` a choice."""
+
+_TOKEN_OF_A_TEXT = re.compile(
+    r"\b(?:bos|eos|eot|eom|pad|sep|unk|cls|mask|nl|special|image|audio|per) token\b"
+    r"|\btoken (?:ids?|threshold|usage|budget|count)\b"
+)
+"""The unit that a model reads and writes: ``add_bos_token``, ``prefill_token_threshold``."""
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable, option, header or URL parameter called ``name`` may hold a secret.
+
+    The name is read word by word (``HF_TOKEN``, ``hf-token``, ``hfToken``). Any one secret word
+    is enough, since showing a secret costs more than hiding something harmless. The exceptions are
+    what llama-server, vLLM and MLX call numbers, switches, files and tokens of a text.
+    """
+    words = " ".join(_WORD.findall(name)).lower()
+    if _NUMBER_OR_SWITCH.fullmatch(words) or _ABOUT_A_SECRET.fullmatch(words):
+        return False
+    return any(map(_SECRET_WORD.fullmatch, _TOKEN_OF_A_TEXT.sub("", words).split()))
+
+
+# -- documents and environments -------------------------------------------------------------------
+
+
+def mask_document(value: Any, name: str = "") -> Any:
+    """Mask a JSON value that is called ``name``: everything below a secret name, and in URLs.
+
+    Empty texts, null and booleans stay: they tell whether a secret is set, and not which.
+    """
+    if isinstance(value, dict):
+        return {
+            key: mask_document(item, name if is_secret_name(name) else str(key))
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [mask_document(item, name) for item in value]
+    if value in ("", None) or isinstance(value, bool):
+        return value
+    if is_secret_name(name):
+        return MASK
+    return mask_url(value) if isinstance(value, str) else value
+
+
+def mask_values(pairs: Mapping[str, str]) -> dict[str, str]:
+    """Mask every value, whatever its name. Empty values stay: they hold no secret."""
+    return {name: MASK if value else "" for name, value in pairs.items()}
+
+
+# -- URLs -----------------------------------------------------------------------------------------
+
+_PASSWORD = re.compile(r"(://[^:/@?#]*):.*@", re.DOTALL)
+_HTTP_USER = re.compile(r"(https?://)[^:/@?#\s]+@")
+_URL = re.compile(r"\S+://\S+")
+_PARAMETER = re.compile(r"([?&#])([^=&#?]*)=([^&#]+)")
 
 
 def mask_url(url: str) -> str:
-    """``postgres://me:secret@host/db`` -> ``postgres://me:***@host/db``.
+    """Mask passwords and parameters: ``postgres://me:secret@host`` → ``postgres://me:***@host``.
 
-    A password may hold every character, so all up to the last ``@`` is one. Also masked are the
-    parameters behind ``?`` whose names sound secret.
+    A password may hold any character, so all up to the last ``@`` is masked. In HTTP a user
+    without a password is a token (``https://ghp_…@github.com``). Of the parameters behind ``?`` or
+    ``#``, those with a secret name are masked.
     """
-    url = re.sub(r"(://[^:/@?#]*):.*@", rf"\1:{MASK}@", url, flags=re.DOTALL)
-    return re.sub(
-        r"([?&][^=&#]*(?:pass|pwd|secret|token|key)[^=&#]*=)[^&#]+", rf"\1{MASK}", url, flags=re.I
-    )
+    url = _PASSWORD.sub(rf"\1:{MASK}@", url)
+    url = _HTTP_USER.sub(rf"\1{MASK}@", url)
+    return _PARAMETER.sub(_masked_parameter, url)
+
+
+def mask_text(text: str) -> str:
+    """Mask the URLs in a sentence, such as the message of another program's error."""
+    return _URL.sub(lambda match: mask_url(match[0]), text)
+
+
+def _masked_parameter(match: re.Match[str]) -> str:
+    return f"{match[1]}{match[2]}={MASK}" if is_secret_name(match[2]) else match[0]
+
+
+# -- command lines --------------------------------------------------------------------------------
+
+_FLAG = re.compile(r"--?[\w.-]+", re.ASCII)
+_ASSIGNMENT = re.compile(r"(-{0,2}[\w.-]+)=(.*)", re.ASCII | re.DOTALL)
+_HEADER = re.compile(r"([\w-]+:\s+).*", re.ASCII | re.DOTALL)
+# As docker takes variables: -e NAME=value, -eNAME=value, --env=NAME=value.
+_ENVIRONMENT_FLAGS = ("-e", "--env")
+_VARIABLE = re.compile(r"([A-Za-z_]\w*=).*", re.ASCII | re.DOTALL)
+_FLAG_WITH_VARIABLE = re.compile(r"((?:-e=?|--env=)[A-Za-z_]\w*=).*", re.ASCII | re.DOTALL)
 
 
 def mask_arguments(words: Sequence[str]) -> list[str]:
-    """The words of a command, the values of ``--api-key``, ``-e NAME=…`` and the like masked."""
-    return [f"{kept}{MASK if is_cut else ''}" for kept, is_cut in judged(words)]
+    """Mask the words of a command: the values of ``--api-key``, of ``-e NAME=…`` and the like."""
+    return [f"{start}{MASK if is_masked else ''}" for start, is_masked in _split_words(words)]
 
 
-def judged(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """What of each word may be seen, and whether something secret followed."""
-    previous = ""
-    for word in words:
-        if _FLAG.fullmatch(previous) and not word.startswith("--"):
-            yield "", True
-            # What it was must not be taken for a flag.
-            previous = ""
-            continue
-        assignment = _FLAG_WITH_VARIABLE.fullmatch(word) or _ASSIGNMENT.fullmatch(word)
-        if previous in _ENVIRONMENT_FLAGS:
-            assignment = _VARIABLE.fullmatch(word) or assignment
-        if assignment is not None:
-            yield f"{assignment[1]}=", True
-        else:
-            yield mask_url(word), False
-        previous = word
-
-
-def shown_command(argv: Sequence[str]) -> str:
-    """The command as one could paste it, the values of what sounds like a secret replaced."""
+def mask_command(argv: Sequence[str]) -> str:
+    """Mask a command and quote it for a shell."""
     return " ".join(
-        f"{kept}{MASK}" if is_cut else shlex.quote(kept) for kept, is_cut in judged(argv)
+        f"{start}{MASK}" if is_masked else shlex.quote(start)
+        for start, is_masked in _split_words(argv)
     )
 
 
-def sounds_secret(name: str) -> bool:
-    """Whether a variable of this name may hold what nobody should read; rather yes than no."""
-    return _SECRET_NAME.search(name) is not None
+def _split_words(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Yield, for each word, the part to show, and whether a masked part followed it."""
+    previous = ""
+    for word in words:
+        if _FLAG.fullmatch(previous) and is_secret_name(previous) and not word.startswith("--"):
+            yield "", True
+            # The value of a secret flag may look like a flag, and is none.
+            previous = ""
+            continue
+        start = _start_before_secret(word, previous)
+        yield (_mask_text(word), False) if start is None else (start, True)
+        previous = word
+
+
+def _start_before_secret(word: str, previous: str) -> str | None:
+    """Return what precedes the secret in ``word``, or None for a word without a secret."""
+    if found := _FLAG_WITH_VARIABLE.fullmatch(word):
+        return found[1]
+    if previous in _ENVIRONMENT_FLAGS and (found := _VARIABLE.fullmatch(word)):
+        return found[1]
+    if (found := _ASSIGNMENT.fullmatch(word)) and is_secret_name(found[1]):
+        return f"{found[1]}="
+    if (found := _HEADER.fullmatch(word)) and is_secret_name(found[1]):
+        return found[1]
+    return None
+
+
+def _mask_text(word: str) -> str:
+    """Mask a word that may be, or assign, a JSON object; any other word is masked as a URL."""
+    assignment = _ASSIGNMENT.fullmatch(word)
+    start, text = (f"{assignment[1]}=", assignment[2]) if assignment else ("", word)
+    if text.startswith("{"):
+        try:
+            document = json.loads(text)
+        except ValueError:
+            return mask_url(word)
+        masked = mask_document(document)
+        return word if masked == document else start + json.dumps(masked, ensure_ascii=False)
+    return mask_url(word)

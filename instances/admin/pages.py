@@ -44,11 +44,10 @@ from llamactl.admin.base import moment
 from llamactl.config import current
 from llamactl.core.errors import LlamactlError
 from llamactl.core.sanitize import readable, readable_json
+from llamactl.masking import mask_document
 
 POLLED_AT_ONCE = 500
 """Rows that one poll for badges may ask about; a page of the list has 50."""
-
-SECRET_WORDS = ("key", "token", "secret", "password", "passwd", "credential")
 
 
 @admin.register(Instance)
@@ -213,7 +212,9 @@ class InstanceAdmin(ControlsAdmin, PreflightAdmin):
     @admin.display(description="options")
     def options_text(self, instance: Instance) -> SafeString:
         """For those who may only look: the document, its secrets left out."""
-        return format_html('<pre class="log">{}</pre>', readable_json(masked(instance.options)))
+        return format_html(
+            '<pre class="log">{}</pre>', readable_json(mask_document(instance.options))
+        )
 
     def save_model(self, request: HttpRequest, obj: Instance, form: Any, change: bool) -> None:
         if not change:
@@ -382,13 +383,3 @@ def status_badge(instance: Instance) -> SafeString:
         instance.place_in_queue,
         status.label,
     )
-
-
-def masked(value: Any, name: str = "") -> Any:
-    """``value`` with each text whose name sounds like a secret's replaced by dots."""
-    if isinstance(value, dict):
-        return {key: masked(item, str(key)) for key, item in value.items()}
-    if isinstance(value, list):
-        return [masked(item, name) for item in value]
-    is_secret = any(word in name.lower() for word in SECRET_WORDS)
-    return "••••" if is_secret and isinstance(value, str) and value else value

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 from llamactl.config.problems import ConfigError, dotted, printable
 from llamactl.config.schema import AppConfig, BackendConfig, DockerConfig
 from llamactl.config.sources import load
-from llamactl.masking import MASK, mask_arguments, mask_url
+from llamactl.masking import MASK, mask_arguments, mask_document, mask_url, mask_values
 
 
 def redacted(
@@ -68,11 +68,11 @@ def _backend(backend: BackendConfig) -> dict[str, object]:
         "args": mask_arguments(backend.args),
     }
     if backend.environment:
-        document["environment"] = _masked(backend.environment)
+        document["environment"] = mask_values(backend.environment)
     if backend.docker is not None:
         document["docker"] = _docker(backend.docker)
     if backend.response_headers:
-        document["response_headers"] = dict(backend.response_headers)
+        document["response_headers"] = mask_document(backend.response_headers)
     cache_dir = getattr(backend, "cache_dir", None)
     if cache_dir is not None:
         document["cache_dir"] = str(cache_dir)
@@ -86,12 +86,8 @@ def _docker(docker: DockerConfig) -> dict[str, object]:
         "args": mask_arguments(docker.args),
     }
     if docker.environment:
-        document["environment"] = _masked(docker.environment)
+        document["environment"] = mask_values(docker.environment)
     return document
-
-
-def _masked(environment: dict[str, str]) -> dict[str, str]:
-    return {name: MASK if value else "" for name, value in environment.items()}
 
 
 def _url(url: SecretStr | None) -> str | None:
@@ -117,7 +113,7 @@ def _values(
         elif name == "environment":
             if not value:
                 yield dotted(here), "{}", config.origin(here)
-            for variable, text in _masked(value).items():
+            for variable, text in mask_values(value).items():
                 yield dotted((*here, variable)), text, config.origin((*here, variable))
         else:
             yield dotted(here), _text(name, value), config.origin(here)
@@ -136,7 +132,7 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_text('', item) for item in value)}]"
     if isinstance(value, dict):
-        pairs = (f"{key}: {_text('', item)}" for key, item in value.items())
+        pairs = (f"{key}: {_text('', item)}" for key, item in mask_document(value).items())
         return f"{{{', '.join(pairs)}}}"
     if isinstance(value, float):
         return f"{value:g}s"

@@ -7,24 +7,16 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import ValidationError
 
+from llamactl.masking import is_secret_name
+
 FieldPath = tuple[str, ...]
 """Field names from the root: ``("backends", "llama_cpp", "docker", "image")``."""
 
 Origins = Mapping[FieldPath, str]
 """Who set a value: path of the key -> file, line of ``.env`` or name of a variable."""
 
-SECRET_FIELDS = frozenset(
-    {
-        "api_key",
-        "args",
-        "environment",
-        "inference_keys",
-        "management_keys",
-        "response_headers",
-        "url",
-    }
-)
-"""Fields that are secrets or where operators put them; a bad one is named, never shown."""
+_FREE_FIELDS = frozenset({"args", "environment", "response_headers", "url"})
+"""Fields in which operators put secrets under any name. A bad value is not shown."""
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
@@ -57,8 +49,11 @@ def dotted(path: FieldPath) -> str:
 
 
 def is_secret(path: FieldPath) -> bool:
-    """Whether the value at ``path`` must not be shown."""
-    return not SECRET_FIELDS.isdisjoint(path)
+    """Whether the value at ``path`` must not be shown.
+
+    The first name is that of a section: ``auth`` holds switches as well as keys.
+    """
+    return not _FREE_FIELDS.isdisjoint(path) or any(map(is_secret_name, path[1:]))
 
 
 def origin_of(path: FieldPath, origins: Origins) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from llamactl.config.problems import printable
+from llamactl.masking import mask_text
 
 
 class DiagnosisLevel(StrEnum):
@@ -39,9 +40,9 @@ class Diagnosis:
         document = {
             "severity": self.severity.value,
             "subject": self.subject,
-            "message": self.message,
+            "message": mask_text(self.message),
         }
-        return document | ({"remedy": self.remedy} if self.remedy else {})
+        return document | ({"remedy": mask_text(self.remedy)} if self.remedy else {})
 
 
 def ok(subject: str, message: str) -> Diagnosis:
@@ -68,9 +69,9 @@ def exit_code(findings: Iterable[Diagnosis]) -> int:
 def to_lines(finding: Diagnosis) -> list[str]:
     """For a person. A name or a path from outside brings no line break or escape with it."""
     head = f"{_MARKS[finding.severity]} {finding.subject:<{_SUBJECT_WIDTH}} "
-    lines = [head + printable(finding.message)]
+    lines = [head + printable(mask_text(finding.message))]
     if finding.remedy:
-        lines.append(f"{'':<{_SUBJECT_WIDTH + 3}}→ {printable(finding.remedy)}")
+        lines.append(f"{'':<{_SUBJECT_WIDTH + 3}}→ {printable(mask_text(finding.remedy))}")
     return lines
 
 

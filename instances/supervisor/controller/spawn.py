@@ -25,7 +25,7 @@ from instances.supervisor.process.resource_limits import CannotApplyLimits, spaw
 from instances.supervisor.state.rows import Row
 from llamactl.config import AppConfig
 from llamactl.core.errors import LlamactlError
-from llamactl.masking import shown_command
+from llamactl.masking import mask_command
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
     finally:
         os.close(log)
     logger.info(
-        "process %d: %s", process.pid, shown_command(launch.argv), extra={"instance": plan.instance}
+        "process %d: %s", process.pid, mask_command(launch.argv), extra={"instance": plan.instance}
     )
     return process
 
