@@ -11,7 +11,7 @@ from instances.options import validate_name
 from keys.credentials import key_in
 from keys.secrets import digest
 from llamactl.core.asgi_types import Scope
-from proxy import errors
+from llamactl.core.errors import InvalidKey, MissingKey
 from proxy.gateway import Gateway
 from proxy.table.table import ANYONE, KeyRule, RoutingTable, Target
 
@@ -30,10 +30,10 @@ def rule_for(
     """The rule of the request's key. Raises MissingKey or InvalidKey (401)."""
     key = key_in(headers, query)
     if not key:
-        raise errors.MissingKey
+        raise MissingKey
     rule = table.rule(digest(key), now)
     if rule is None:
-        raise errors.InvalidKey
+        raise InvalidKey
     return rule
 
 
@@ -48,11 +48,11 @@ async def authorise(gateway: Gateway, scope: Scope, *, is_management: bool) -> K
     headers, query = scope["headers"], scope["query_string"]
     try:
         rule = rule_for(headers, query, gateway.live.table, time.time())
-    except errors.InvalidKey:
+    except InvalidKey:
         await gateway.look_again()
         rule = rule_for(headers, query, gateway.live.table, time.time())
     if is_management and not rule.is_management:
-        raise errors.InvalidKey
+        raise InvalidKey
     if rule.id is not None:
         gateway.usage.note(rule.id)
     return rule

@@ -9,9 +9,10 @@ from django.db import DatabaseError
 
 from instances.errors import InstanceNotFound
 from instances.options import validate_name
+from llamactl.core import error_format
 from llamactl.core.asgi_types import Receive, Scope, Send
-from llamactl.core.errors import LlamactlError
-from proxy import error_format, errors
+from llamactl.core.errors import LlamactlError, MethodNotAllowed
+from proxy import errors
 from proxy.auth import authorise, target_named
 from proxy.body.body import ClientDisconnected, model_in, read_beginning, read_routed, with_model
 from proxy.body.multipart import ModelField
@@ -56,14 +57,14 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             await answer_error(scope, send, error)
         except DatabaseError as error:
             logger.warning("a start could not be asked for: %s", error)
-            await answer_error(scope, send, errors.StartNotAsked())
+            await answer_error(scope, send, errors.StartNotRequested())
         except Exception:
             forwarding = self._forwarding
             name = None if forwarding is None else forwarding.target.name
             logger.exception("a request failed on us", extra={"instance": name})
             # Else the server cuts the connection, for an answer that was not ended.
             if forwarding is None or not forwarding.has_begun:
-                await answer_error(scope, send, errors.Unexpected())
+                await answer_error(scope, send, errors.UnexpectedFailure())
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         route, method = self.route, scope["method"]
@@ -75,9 +76,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         rule = await self._rule(scope)
         max_body_bytes = self.gateway.max_body_bytes if route.side not in _OPEN_SIDES else 0
         if route.side is RouteKind.NOWHERE:
-            raise errors.NothingThere(scope["path"])
+            raise errors.PathNotExposed(scope["path"])
         if possible is not None and method not in possible:
-            raise errors.MethodNotPossible(method, scope["path"], possible)
+            raise MethodNotAllowed(method, scope["path"], possible)
         if route.side is RouteKind.MODELS:
             await _answer(send, 200, await self._models(scope, rule))
             return
@@ -111,7 +112,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         async with self.gateway.hang_ups.watch(receive, upload):
             try:
                 target, body = self._find_by_model(rule, body, field)
-            except (errors.ModelNotFound, errors.PermissionDenied):
+            except (errors.ModelNotFound, errors.InstanceNotPermitted):
                 rule = await self._rule_now(scope)
                 target, body = self._find_by_model(rule, body, field)
             await self._forward(scope, send, target, body, rule)
@@ -122,7 +123,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             return await models(gateway.live.table, rule, gateway.upstream)
         try:
             return await model(gateway.live.table, rule, gateway.upstream, self.route.rest)
-        except (errors.ModelNotFound, errors.PermissionDenied):
+        except (errors.ModelNotFound, errors.InstanceNotPermitted):
             rule = await self._rule_now(scope)
             return await model(gateway.live.table, rule, gateway.upstream, self.route.rest)
 
@@ -139,7 +140,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         async with self.gateway.hang_ups.watch(receive, upload):
             try:
                 target = self._find_by_name(rule)
-            except (InstanceNotFound, errors.PermissionDenied, errors.NotLlamaCpp):
+            except (InstanceNotFound, errors.InstanceNotPermitted, errors.NotLlamaCpp):
                 rule = await self._rule_now(scope)
                 target = self._find_by_name(rule)
             await self._forward(scope, send, target, body, rule)
@@ -147,7 +148,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
     def _find_by_name(self, rule: KeyRule) -> Target:
         target = target_named(self.gateway.live.table, self.route.instance)
         if not rule.allows(target):
-            raise errors.PermissionDenied
+            raise errors.InstanceNotPermitted
         if self.route.side is not RouteKind.INSTANCE and not target.is_llama_server:
             raise errors.NotLlamaCpp(target.name)
         return target
@@ -163,7 +164,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             raise errors.ModelNotFound(model)
         target, served_model = found
         if not rule.allows(target):
-            raise errors.PermissionDenied
+            raise errors.InstanceNotPermitted
         if served_model is None:
             return target, body
         if field is None:

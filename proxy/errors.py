@@ -1,44 +1,30 @@
-"""How an error looks to a client: OpenAI's shape, Anthropic's, or the seed's, by path."""
+"""Refusals of the proxy; ``llamactl.core.error_format`` renders them."""
 
 from __future__ import annotations
 
 from llamactl.core.errors import (
+    BodyTooLarge,
     DatabaseUnavailable,
     InvalidRequest,
     LlamactlError,
-    MethodNotAllowed,
+    PathNotFound,
+    PermissionDenied,
 )
 
 
-class MissingKey(LlamactlError):
-    code = "missing_api_key"
-    status = 401
-
-    def __init__(self) -> None:
-        super().__init__("Missing API key")
-
-
-class InvalidKey(LlamactlError):
-    code = "invalid_api_key"
-    status = 401
-
-    def __init__(self) -> None:
-        super().__init__("Invalid API key")
-
-
-class PermissionDenied(LlamactlError):
-    code = "permission_denied"
-    status = 403
+class InstanceNotPermitted(PermissionDenied):
+    """An instance that the request's key has no permission for."""
 
     def __init__(self) -> None:
         super().__init__("permission denied: key does not have access to this instance")
 
 
 class ModelNotFound(LlamactlError):
-    """There is none under that name; the code is OpenAI's."""
+    """A model name without an instance; the code is OpenAI's."""
 
     code = "model_not_found"
     status = 404
+    param = "model"
 
     def __init__(self, model: str, why: str = "no instance has that name") -> None:
         super().__init__(
@@ -47,9 +33,10 @@ class ModelNotFound(LlamactlError):
         )
 
 
-class BodyTooLarge(LlamactlError):
+class RequestTooLarge(BodyTooLarge):
+    """A request body beyond ``server.max_body_mib``; the code is Anthropic's."""
+
     code = "request_too_large"
-    status = 413
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -66,19 +53,8 @@ class UriTooLong(LlamactlError):
         super().__init__(f"The path and query are longer than {limit} bytes; use the body")
 
 
-class MethodNotPossible(MethodNotAllowed):
-    """The path exists, and takes other methods."""
-
-    def __init__(self, method: str, path: str, possible: tuple[str, ...]) -> None:
-        super().__init__(f"{method} is not possible on {path[:200]}; use {' or '.join(possible)}")
-        self.possible = possible
-
-
-class NothingThere(LlamactlError):
-    """No path that is let through to a backend."""
-
-    code = "not_found"
-    status = 404
+class PathNotExposed(PathNotFound):
+    """A path that inference keys may not reach, or that no backend has."""
 
     def __init__(self, path: str) -> None:
         super().__init__(
@@ -88,6 +64,8 @@ class NothingThere(LlamactlError):
 
 
 class NotLlamaCpp(InvalidRequest):
+    """A request below ``/llama-cpp/`` for an instance of another backend."""
+
     def __init__(self, name: str) -> None:
         super().__init__(
             f"instance {name} is no llama.cpp server, and /llama-cpp/ leads to those only; use"
@@ -95,11 +73,8 @@ class NotLlamaCpp(InvalidRequest):
         )
 
 
-class NoWebUI(LlamactlError):
-    """llama-server runs, but has no web UI, or no such file in it."""
-
-    code = "not_found"
-    status = 404
+class NoWebUI(PathNotFound):
+    """A running llama-server without a web UI, or without the requested file of it."""
 
     def __init__(self, name: str, path: str) -> None:
         super().__init__(
@@ -109,14 +84,14 @@ class NoWebUI(LlamactlError):
 
 
 class BackendUnreachable(LlamactlError):
-    """The backend runs, but did not answer, or not with HTTP."""
+    """A running backend that did not answer, or did not answer with HTTP."""
 
     code = "backend_unreachable"
     status = 502
 
 
 class TooManyOpenFiles(LlamactlError):
-    """It is we who can't connect, and not the backend's fault."""
+    """A connection to the backend that failed at llamactl's own limit of open files."""
 
     code = "too_many_open_files"
     status = 503
@@ -130,14 +105,14 @@ class TooManyOpenFiles(LlamactlError):
 
 
 class BackendStalled(LlamactlError):
-    """The backend runs, and was silent for longer than it may be."""
+    """A running backend that sent nothing for longer than its time limit."""
 
     code = "backend_stalled"
     status = 504
 
 
 class BackendBrokeOff(LlamactlError):
-    """The backend ended in the middle of its answer."""
+    """A backend that ended in the middle of its response."""
 
     code = "backend_broke_off"
     status = 502
@@ -146,15 +121,15 @@ class BackendBrokeOff(LlamactlError):
         super().__init__("The backend ended before the response was complete; see its log.")
 
 
-class Unexpected(LlamactlError):
-    """A defect of ours; the log has the traceback."""
+class UnexpectedFailure(LlamactlError):
+    """A defect of llamactl; the log has the traceback."""
 
     def __init__(self) -> None:
         super().__init__("llamactl failed on this request; its own log says why")
 
 
-class StartNotAsked(DatabaseUnavailable):
-    """A start could not be asked for because the database does not answer."""
+class StartNotRequested(DatabaseUnavailable):
+    """A start that could not be requested because the database does not answer."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Sequence
 
 from llamactl.core.asgi_types import Message, Send
+from llamactl.core.error_format import event_for, family_of
 from llamactl.core.errors import LlamactlError
-from proxy.error_format import event
 from proxy.errors import BackendBrokeOff, BackendStalled
 from proxy.headers import to_client
 from proxy.upstream import BrokeOff, Stalled, Unanswered, UpstreamResponse, UpstreamTimeouts
@@ -146,7 +146,13 @@ async def relay(
         told: LlamactlError = BackendBrokeOff()
         if isinstance(error, Stalled):
             told = BackendStalled(f"The backend fell silent ({error}); see its log.")
-        await send({"type": "http.response.body", "body": event(path, told), "more_body": False})
+        await send(
+            {
+                "type": "http.response.body",
+                "body": event_for(family_of(path), told),
+                "more_body": False,
+            }
+        )
     finally:
         if silence is not None:
             silence.end()

@@ -11,11 +11,12 @@ import aiohttp
 from django.db import DatabaseError
 
 from instances.errors import InstanceNotFound
+from llamactl.core import error_format
 from llamactl.core.asgi_types import Message, Receive, Scope, Send
 from llamactl.core.disconnect_event import disconnect_event
 from llamactl.core.errors import DatabaseUnavailable, LlamactlError
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
-from proxy import cancel, error_format, errors
+from proxy import cancel, errors
 from proxy.auth import authorise, target_named, without_key
 from proxy.body.body import ClientDisconnected
 from proxy.consumers import MAX_TARGET_BYTES

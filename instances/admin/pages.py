@@ -42,6 +42,7 @@ from instances.states import Status
 from keys.models import InferenceKey
 from llamactl.admin.base import moment
 from llamactl.config import current
+from llamactl.core.error_format import seed_document
 from llamactl.core.errors import LlamactlError
 from llamactl.core.sanitize import readable, readable_json
 from llamactl.masking import mask_document
@@ -343,7 +344,7 @@ class InstanceAdmin(ControlsAdmin, PreflightAdmin):
             backend = backend_for(request.POST.get("backend_type", ""))
             parsed = backend.parse_command(request.POST.get("command", ""))
         except LlamactlError as error:
-            return JsonResponse(error.to_document(), status=error.status)
+            return JsonResponse(seed_document(error), status=error.status)
         fields = to_fields(backend.type, parsed.backend_options)
         fields |= {"environment": to_lines(parsed.environment), "name": suggested_name(fields)}
         document = {

@@ -36,8 +36,7 @@ from instances.errors import (
     TooManyInstances,
 )
 from instances.options import MAX_NAME_LENGTH, NAME_PATTERN
-from llamactl.api.errors import PathNotFound
-from llamactl.core.errors import InvalidParameter, InvalidRequest
+from llamactl.core.errors import InvalidParameter, InvalidRequest, PathNotFound
 from llamactl.openapi import EVENT_STREAM, PLAIN_TEXT, DocumentedResponse, operation
 from nodes.errors import NodeDrained
 

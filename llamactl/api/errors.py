@@ -7,11 +7,11 @@ import it; the views' base is in ``endpoints``.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions
@@ -19,12 +19,16 @@ from rest_framework.renderers import JSONRenderer as CompactJSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from llamactl.api.json_parser import BodyTooLarge, StrictJSONParser
+from llamactl.api.json_parser import StrictJSONParser
+from llamactl.core.error_format import PathFamily, headers_for, seed_document
 from llamactl.core.errors import (
+    BodyTooLarge,
     DatabaseUnavailable,
     InvalidRequest,
     LlamactlError,
     MethodNotAllowed,
+    PathNotFound,
+    PermissionDenied,
 )
 
 __all__ = [
@@ -34,16 +38,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-
-class PathNotFound(LlamactlError):
-    code = "not_found"
-    status = 404
-
-
-class NotPermitted(LlamactlError):
-    code = "permission_denied"
-    status = 403
 
 
 class JSONRenderer(CompactJSONRenderer):
@@ -69,10 +63,11 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
         logger.error(
             "%s %s failed", context["request"].method, context["request"].path, exc_info=error
         )
-    headers = {}
-    if refusal.retry_after is not None:
-        headers["Retry-After"] = str(math.ceil(refusal.retry_after))
-    return Response(refusal.to_document(), status=refusal.status, headers=headers)
+    headers = {
+        name.decode().title(): value.decode()
+        for name, value in headers_for(PathFamily.MANAGEMENT, refusal)
+    }
+    return Response(seed_document(refusal), status=refusal.status, headers=headers)
 
 
 def to_llamactl_error(error: Exception, request: Request) -> LlamactlError:
@@ -83,9 +78,9 @@ def to_llamactl_error(error: Exception, request: Request) -> LlamactlError:
         case Http404() | exceptions.NotFound():
             return PathNotFound(f"there is no {request.path[:200]}; /docs lists what there is")
         case exceptions.MethodNotAllowed():
-            return MethodNotAllowed(f"{request.method} is not allowed on {request.path[:200]}")
-        case PermissionDenied() | exceptions.PermissionDenied():
-            return NotPermitted("permission denied")
+            return MethodNotAllowed(request.method or "", request.path)
+        case DjangoPermissionDenied() | exceptions.PermissionDenied():
+            return PermissionDenied()
         case RequestDataTooBig():
             return BodyTooLarge("Invalid request body: it is too large")
         case SuspiciousOperation() | exceptions.ParseError():

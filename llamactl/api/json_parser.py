@@ -15,16 +15,11 @@ from typing import IO, Any, ClassVar
 
 from rest_framework.parsers import BaseParser
 
-from llamactl.core.errors import InvalidRequest, LlamactlError
+from llamactl.core.errors import BodyTooLarge, InvalidRequest, LlamactlError
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 MAX_DEPTH = 32
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-
-
-class BodyTooLarge(LlamactlError):
-    code = "invalid_request"
-    status = 413
 
 
 class StrictJSONParser(BaseParser):

@@ -1,4 +1,8 @@
-"""What every refusal of llamactl carries: a code, a status and a sentence that says what to do."""
+"""The root of the error tree, and the errors that several apps raise.
+
+Each app has its own branch in ``<app>/errors.py``. ``llamactl.core.error_format`` renders every
+error, in the document shape of the request's path.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,13 @@ from typing import ClassVar
 
 
 class LlamactlError(Exception):
-    """The root of the error tree; each app has its own branch in ``<app>/errors.py``.
-
-    ``code`` is the seed's error string and ``status`` the HTTP status that goes with it. Two
-    renderers turn an error into an answer: ``to_document`` here (the seed's shape) and
-    ``proxy.errors`` (the OpenAI and Anthropic shapes).
-    """
+    """A refusal with a code for programs, an HTTP status, and a sentence that says what to do."""
 
     code: ClassVar[str] = "internal_error"
+    """The error string of the seed's API."""
     status: ClassVar[int] = 500
+    param: ClassVar[str | None] = None
+    """The request parameter at fault, for OpenAI's ``param``."""
 
     def __init__(self, details: str, *, retry_after: float | None = None, **extra: object) -> None:
         super().__init__(details)
@@ -22,34 +24,73 @@ class LlamactlError(Exception):
         self.retry_after = retry_after
         """Seconds after which the same request may succeed; sent as ``Retry-After``."""
         self.extra = extra
-        """Further fields of the answer (``reason``, ``exit_code``, ``log_tail`` …)."""
-
-    def to_document(self) -> dict[str, object]:
-        """The seed's error body: ``{"error": code, "details": text, …}``."""
-        return {"error": self.code, "details": self.details, **self.extra}
+        """Further fields of the error document (``reason``, ``exit_code``, ``log_tail`` …)."""
 
 
 class InvalidRequest(LlamactlError):
-    """The request itself is wrong: a body that is no JSON, a field of the wrong type."""
+    """A malformed request: a body that is no JSON, a field of the wrong type."""
 
     code = "invalid_request"
     status = 400
 
 
 class InvalidParameter(LlamactlError):
-    """A query parameter is wrong."""
+    """A wrong query parameter."""
 
     code = "invalid_parameter"
     status = 400
 
 
+class MissingKey(LlamactlError):
+    code = "missing_api_key"
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__("Missing API key")
+
+
+class InvalidKey(LlamactlError):
+    code = "invalid_api_key"
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__("Invalid API key")
+
+
+class PermissionDenied(LlamactlError):
+    code = "permission_denied"
+    status = 403
+
+    def __init__(self, details: str = "permission denied") -> None:
+        super().__init__(details)
+
+
+class PathNotFound(LlamactlError):
+    code = "not_found"
+    status = 404
+
+
 class MethodNotAllowed(LlamactlError):
+    """A method that the path does not take; ``allowed`` are the methods that it does take."""
+
     code = "method_not_allowed"
     status = 405
 
+    def __init__(self, method: str, path: str, allowed: tuple[str, ...] = ()) -> None:
+        instead = f"; use {' or '.join(allowed)}" if allowed else ""
+        super().__init__(f"{method} is not allowed on {path[:200]}{instead}")
+        self.allowed = allowed
+
+
+class BodyTooLarge(LlamactlError):
+    """A request body beyond its limit; the code is the management API's."""
+
+    code = "invalid_request"
+    status = 413
+
 
 class DatabaseUnavailable(LlamactlError):
-    """The database is away, or was locked for longer than we wait."""
+    """The database is unreachable, or was locked for longer than the time limit."""
 
     code = "database_unavailable"
     status = 503

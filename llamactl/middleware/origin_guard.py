@@ -11,15 +11,12 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from llamactl.core.asgi_types import Application, Receive, Scope, Send
-from llamactl.core.errors import LlamactlError
+from llamactl.core.errors import LlamactlError, PermissionDenied
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-class ForeignPage(LlamactlError):
-    code = "permission_denied"
-    status = 403
-
+class ForeignPage(PermissionDenied):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"{what} may not call a llamactl that asks for no key; require keys, or name it in"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from llamactl.api.json_parser import MAX_BODY_BYTES, BodyTooLarge
-from llamactl.core.errors import DatabaseUnavailable, LlamactlError
+from llamactl.api.json_parser import MAX_BODY_BYTES
+from llamactl.core.errors import BodyTooLarge, DatabaseUnavailable, LlamactlError
 
 _START_FIELDS: dict[str, Any] = {
     "reason": {

@@ -14,6 +14,7 @@ from drf_spectacular.utils import (
     extend_schema,
 )
 
+from llamactl.core.error_format import seed_document
 from llamactl.core.errors import LlamactlError
 from llamactl.openapi import errors as documented
 from llamactl.openapi.keys import Key
@@ -107,7 +108,7 @@ def _refusal(status: int, examples: Iterable[LlamactlError]) -> OpenApiResponse:
     return OpenApiResponse(
         documented.reference("Error"),
         documented.MEANINGS[status],
-        examples=[OpenApiExample(type(it).__name__, value=it.to_document()) for it in examples],
+        examples=[OpenApiExample(type(it).__name__, value=seed_document(it)) for it in examples],
     )
 
 

@@ -12,7 +12,7 @@ from llamactl.core.asgi_types import Receive
 from llamactl.core.errors import InvalidRequest
 from proxy.body.multipart import FormReader, ModelField, boundary_in
 from proxy.body.upload import Upload
-from proxy.errors import BodyTooLarge
+from proxy.errors import RequestTooLarge
 
 
 class ClientDisconnected(Exception):
@@ -30,7 +30,7 @@ async def read_routed(
 
     All of it, because the last ``model`` of a JSON document counts. A large form may name its own
     once: that one is read as far as the field, and the rest goes into the Upload. Raises
-    BodyTooLarge, InvalidRequest for what is no form, or ClientDisconnected where it breaks off.
+    RequestTooLarge, InvalidRequest for what is no form, or ClientDisconnected where it breaks off.
     """
     announced = _announced(headers, limit)
     chunks: list[bytes] = []
@@ -44,7 +44,7 @@ async def read_routed(
             form = None if boundary is None else FormReader(boundary)
         size += len(chunk)
         if size > limit:
-            raise BodyTooLarge(limit)
+            raise RequestTooLarge(limit)
         chunks.append(chunk)
         if form is not None:
             form.feed(chunk)
@@ -62,8 +62,8 @@ async def read_beginning(
 ) -> bytes | Upload:
     """The whole body if it is small, else an Upload for the rest of it to go into.
 
-    Raises BodyTooLarge where it says that it is larger than ``limit``, or ClientDisconnected where
-    it breaks off.
+    Raises RequestTooLarge for a Content-Length above ``limit``, and ClientDisconnected for a body
+    that breaks off.
     """
     announced = _announced(headers, limit)
     chunks: list[bytes] = []
@@ -73,19 +73,19 @@ async def read_beginning(
         chunks.append(chunk)
         size += len(chunk)
         if limit is not None and size > limit:
-            raise BodyTooLarge(limit)
+            raise RequestTooLarge(limit)
         if is_whole or announced > WHOLE_BYTES or size > WHOLE_BYTES:
             read = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             return read if is_whole else Upload(read, headers, limit=limit)
 
 
 def _announced(headers: Iterable[tuple[bytes, bytes]], limit: int | None) -> int:
-    """The Content-Length; 0 where it is not told. Raises BodyTooLarge."""
+    """The Content-Length; 0 where it is not told. Raises RequestTooLarge."""
     for name, value in headers:
         if name == b"content-length" and value.isdigit():
             announced = int(value)
             if limit is not None and announced > limit:
-                raise BodyTooLarge(limit)
+                raise RequestTooLarge(limit)
             return announced
     return 0
 

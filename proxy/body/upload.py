@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from proxy.body.multipart import FormReader
-from proxy.errors import BodyTooLarge
+from proxy.errors import RequestTooLarge
 
 
 class Upload:
@@ -78,10 +78,10 @@ class Upload:
     async def take(self) -> bytes | None:
         """The next piece, once there is one; ``None`` after the last.
 
-        Raises BodyTooLarge, or InvalidRequest where it turns out to be no form; the last piece is
-        not sent then, so that the backend never has the whole of it.
+        Raises RequestTooLarge, or InvalidRequest for a form that turns out to be none. The last
+        piece is not sent then, so the backend never has the whole body.
 
-        To ask for it is to say that the one before has been sent.
+        Taking a piece means that the piece before has been sent.
         """
         if self._has_ended:
             return None
@@ -90,7 +90,7 @@ class Upload:
         self._has_ended = self._is_last and not self._pieces
         self._size += len(piece)
         if self._limit is not None and self._size > self._limit:
-            raise BodyTooLarge(self._limit)
+            raise RequestTooLarge(self._limit)
         if self._form is not None:
             self._judge(self._form, piece)
         self._is_beginning = False

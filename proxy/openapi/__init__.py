@@ -23,11 +23,12 @@ from instances.errors import (
     InvalidInstanceName,
 )
 from instances.options import MAX_NAME_LENGTH, NAME_PATTERN
-from llamactl.core.errors import InvalidRequest, LlamactlError
+from llamactl.core.error_format import document_for, family_of
+from llamactl.core.errors import InvalidKey, InvalidRequest, LlamactlError, MissingKey
 from llamactl.openapi import errors as documented
 from llamactl.openapi.keys import REQUIREMENT, Key
 from nodes.errors import NodeDrained
-from proxy import error_format, errors
+from proxy import errors
 
 Document = dict[str, Any]
 
@@ -100,16 +101,16 @@ _STARTING: tuple[LlamactlError, ...] = (
     InstanceShuttingDown(
         f"instance {_NAME} is shutting down; try again in a few seconds", retry_after=5
     ),
-    errors.StartNotAsked(),
+    errors.StartNotRequested(),
     errors.TooManyOpenFiles(),
     NodeDrained("main"),
 )
 _ANY: tuple[LlamactlError, ...] = (
-    errors.MissingKey(),
-    errors.InvalidKey(),
-    errors.BodyTooLarge(64 * 1024 * 1024),
+    MissingKey(),
+    InvalidKey(),
+    errors.RequestTooLarge(64 * 1024 * 1024),
     errors.UriTooLong(8000),
-    errors.Unexpected(),
+    errors.UnexpectedFailure(),
     errors.BackendUnreachable(f"instance {_NAME} runs, but does not answer; see its log"),
     errors.BackendStalled(f"the backend of {_NAME} sent nothing for 600 s"),
     InstanceNotRunning(f"instance {_NAME} is not running; start it first"),
@@ -120,7 +121,7 @@ _BY_MODEL: tuple[LlamactlError, ...] = (
     InvalidRequest(
         'Model name is required: put "model" into the request; GET /v1/models lists the names'
     ),
-    errors.PermissionDenied(),
+    errors.InstanceNotPermitted(),
     errors.ModelNotFound(_NAME),
 )
 _BY_NAME: tuple[LlamactlError, ...] = (
@@ -131,7 +132,7 @@ _BY_NAME: tuple[LlamactlError, ...] = (
 _LLAMA_CPP: tuple[LlamactlError, ...] = (
     *_BY_NAME,
     *_STARTING,
-    errors.PermissionDenied(),
+    errors.InstanceNotPermitted(),
     errors.NotLlamaCpp(_NAME),
 )
 
@@ -145,7 +146,7 @@ SIDES = {
             "llama_cpp.yaml",
             f"/llama-cpp/{_NAME}/props",
             "Error",
-            (*_LLAMA_CPP, errors.NothingThere("/tools"), errors.NoWebUI(_NAME, "/")),
+            (*_LLAMA_CPP, errors.PathNotExposed("/tools"), errors.NoWebUI(_NAME, "/")),
         ),
         PathFamily("llama_cpp_v1.yaml", f"/llama-cpp/{_NAME}/v1/models", "OpenAIError", _LLAMA_CPP),
         PathFamily("instance_proxy.yaml", "/api/v1", "Error", _BY_NAME, key=Key.MANAGEMENT),
@@ -227,9 +228,7 @@ def _refusal(side: PathFamily, status: int, examples: list[LlamactlError]) -> Do
             "application/json": {
                 "schema": documented.reference(shape),
                 "examples": {
-                    type(error).__name__: {
-                        "value": error_format.document_for(side.error_path, error)
-                    }
+                    type(error).__name__: {"value": document_for(family_of(side.error_path), error)}
                     for error in examples
                 },
             }

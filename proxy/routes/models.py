@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from proxy.errors import ModelNotFound, PermissionDenied
+from proxy.errors import InstanceNotPermitted, ModelNotFound
 from proxy.headers import to_backend
 from proxy.table.table import KeyRule, RoutingTable, Target
 from proxy.upstream import BackendError, Upstream
@@ -33,14 +33,14 @@ async def models(table: RoutingTable, rule: KeyRule, upstream: Upstream) -> byte
 async def model(table: RoutingTable, rule: KeyRule, upstream: Upstream, wanted: str) -> bytes:
     """The JSON of the entry that the list has under this id.
 
-    Raises ModelNotFound where it has none, PermissionDenied where the key may not use it.
+    Raises ModelNotFound where it has none, InstanceNotPermitted where the key may not use it.
     """
     found = table.route(wanted)
     if found is None:
         raise ModelNotFound(wanted)
     target, _ = found
     if not rule.allows(target):
-        raise PermissionDenied
+        raise InstanceNotPermitted
     entries = [_entry(target.name, target, "llamactl")]
     if wanted != target.name and target.is_ready and target.served_model is None:
         entries = await _models_of(target, upstream)

@@ -16,6 +16,7 @@ from instances.errors import (
 from instances.models import Instance
 from instances.states import Status
 from instances.wait_ready import wait_until_ready
+from llamactl.core.error_format import seed_document
 from nodes.models import Node
 from tests.support.observed import FAILURE, observe
 
@@ -96,7 +97,7 @@ def test_a_failure_says_why() -> None:
     clock = Clock(lambda: observe("x", Status.FAILED, failure=FAILURE))
     with pytest.raises(BackendStartFailed) as caught:
         wait(instance, 60, clock)
-    assert caught.value.to_document() == {
+    assert seed_document(caught.value) == {
         "error": "backend_start_failed",
         "details": "the process ended with exit code 3",
         "reason": "crashed",

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from keys.secrets import digest
+from llamactl.core.errors import InvalidKey, MissingKey
 from proxy.auth import rule_for, without_key
-from proxy.errors import InvalidKey, MissingKey
 from proxy.table.table import KeyRule, RoutingTable
 
 KEY = "llamactl-" + "a" * 64

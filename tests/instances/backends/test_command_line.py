@@ -19,6 +19,7 @@ from instances.backends.command_line import (
     WrongCommand,
     split,
 )
+from llamactl.core.error_format import seed_document
 from tests.instances.backends.options_strategies import PROSE, TRICKY, options_of
 from tests.support.paths import DATA
 
@@ -378,7 +379,7 @@ def test_an_empty_command_is_told_from_a_wrong_one(command: str) -> None:
     with pytest.raises(EmptyCommand) as caught:
         backend_for("llama_cpp").parse_command(command)
 
-    assert caught.value.to_document() == {
+    assert seed_document(caught.value) == {
         "error": "invalid_command",
         "details": "Command cannot be empty",
     }

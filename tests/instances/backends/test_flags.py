@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from instances.backends import BACKENDS, Backend, InvalidBackendOptions, UnknownBackend, backend_for
 from instances.backends.flags import FlagTable, FlagType, boolean, integer, text
 from instances.backends.values import MAX_VALUE_BYTES
+from llamactl.core.error_format import seed_document
 from tests.instances.backends.options_strategies import JSON_VALUES
 
 LLAMA = backend_for("llama_cpp")
@@ -23,7 +24,7 @@ def test_an_unknown_backend_type_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownBackend) as caught:
         backend_for("ollama")
 
-    assert caught.value.to_document() == {
+    assert seed_document(caught.value) == {
         "error": "invalid_request",
         "details": "backend_type must be one of llama_cpp, vllm, mlx_lm, got 'ollama'",
     }

@@ -8,11 +8,10 @@ import pytest
 from llamactl.api.json_parser import (
     MAX_BODY_BYTES,
     MAX_DEPTH,
-    BodyTooLarge,
     StrictJSONParser,
     parse_object,
 )
-from llamactl.core.errors import InvalidRequest
+from llamactl.core.errors import BodyTooLarge, InvalidRequest
 
 
 def nested(depth: int) -> bytes:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llamactl.core.asgi_types import Receive
 from llamactl.core.errors import InvalidRequest
 from proxy.body.body import ClientDisconnected, model_in, read_routed, with_model
-from proxy.errors import BodyTooLarge
+from proxy.errors import RequestTooLarge
 
 
 def receiving(*messages: dict[str, Any]) -> Receive:
@@ -37,7 +37,7 @@ async def test_body_in_several_messages_is_joined() -> None:
 
 
 async def test_body_over_the_limit_is_refused_before_it_is_read() -> None:
-    with pytest.raises(BodyTooLarge, match="max_body_mib"):
+    with pytest.raises(RequestTooLarge, match="max_body_mib"):
         await read_routed(receiving(), [(b"content-length", b"101")], 100)
 
 
@@ -46,7 +46,7 @@ async def test_body_without_a_length_is_refused_once_it_passes_the_limit() -> No
         {"type": "http.request", "body": b"x" * 60, "more_body": True},
         {"type": "http.request", "body": b"x" * 60, "more_body": True},
     )
-    with pytest.raises(BodyTooLarge):
+    with pytest.raises(RequestTooLarge):
         await read_routed(receive, [], 100)
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from proxy.body.upload import Upload
-from proxy.errors import BodyTooLarge
+from proxy.errors import RequestTooLarge
 
 LENGTH = [(b"content-length", b"6")]
 
@@ -48,7 +48,7 @@ async def test_pieces_gather_until_the_first_is_taken_and_no_further_than_the_li
     await asyncio.sleep(0.01)
     assert not putting.done()
     assert [await upload.take() for _ in range(2)] == [b"ab", b"cd"]
-    with pytest.raises(BodyTooLarge):
+    with pytest.raises(RequestTooLarge):
         await upload.take()
     putting.cancel()
 

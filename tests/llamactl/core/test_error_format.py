@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llamactl.core.error_format import PathFamily, document_for, event_for, family_of, render
+from llamactl.core.errors import (
+    DatabaseUnavailable,
+    InvalidRequest,
+    LlamactlError,
+    MethodNotAllowed,
+    MissingKey,
+)
+
+MANAGEMENT, BACKEND, OPENAI, ANTHROPIC = PathFamily
+
+
+@pytest.mark.parametrize(
+    ("path", "family"),
+    [
+        ("/v1/chat/completions", OPENAI),
+        ("/v1/messages", ANTHROPIC),
+        ("/llama-cpp/x/v1/chat/completions", OPENAI),
+        ("/llama-cpp/x/v1/messages/count_tokens", ANTHROPIC),
+        ("/llama-cpp/x/v1", BACKEND),
+        ("/llama-cpp/x/props", BACKEND),
+        ("/llama-cpp/x", BACKEND),
+        ("/llama-cpp/x/y/v1/z", BACKEND),
+        ("/api/v1/instances/x/proxy/v1/chat/completions", BACKEND),
+        ("/api/v1/instances/x/proxy", BACKEND),
+        ("/api/v1/instances/x/proxyless", MANAGEMENT),
+        ("/api/v1/instances/x", MANAGEMENT),
+        ("/admin/", MANAGEMENT),
+    ],
+)
+def test_family_of_a_path(path: str, family: PathFamily) -> None:
+    assert family_of(path) is family
+
+
+def test_error_has_the_shape_that_clients_of_the_family_expect() -> None:
+    error = InvalidRequest("wrong", reason="why")
+    openai = {"message": "wrong", "type": "invalid_request_error", "param": None}
+    assert document_for(OPENAI, error) == {
+        "error": {**openai, "code": "invalid_request", "reason": "why"}
+    }
+    anthropic = {"type": "invalid_request_error", "message": "wrong", "code": "invalid_request"}
+    assert document_for(ANTHROPIC, error) == {
+        "type": "error",
+        "error": {**anthropic, "reason": "why"},
+    }
+    for family in (MANAGEMENT, BACKEND):
+        assert document_for(family, error) == {
+            "error": "invalid_request",
+            "details": "wrong",
+            "reason": "why",
+        }
+
+
+def test_401_of_the_seeds_shape_names_an_authentication_error() -> None:
+    for family in (MANAGEMENT, BACKEND):
+        assert document_for(family, MissingKey()) == {
+            "error": {"message": "Missing API key", "type": "authentication_error"}
+        }
+
+
+def test_405_says_which_methods_there_are() -> None:
+    status, headers, body = render("/x", MethodNotAllowed("PUT", "/x", ("GET", "HEAD")))
+    assert (status, dict(headers)[b"allow"]) == (405, b"GET, HEAD")
+    assert b"use GET or HEAD" in body
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "expected"),
+    [
+        ("/v1/x", DatabaseUnavailable("away", retry_after=0.2), {b"retry-after": b"1"}),
+        ("/api/v1/nodes", DatabaseUnavailable("away", retry_after=4.2), {b"retry-after": b"5"}),
+        ("/v1/x", LlamactlError("broken"), {b"x-should-retry": b"false"}),
+        ("/llama-cpp/x/props", LlamactlError("broken"), {b"x-should-retry": b"false"}),
+        ("/api/v1/nodes", LlamactlError("broken"), {}),
+        ("/v1/x", InvalidRequest("wrong"), {}),
+        ("/api/v1/nodes", MissingKey(), {b"www-authenticate": b"Bearer"}),
+        ("/v1/x", MissingKey(), {}),
+    ],
+)
+def test_headers_of_an_error(path: str, error: LlamactlError, expected: dict[bytes, bytes]) -> None:
+    _, headers, body = render(path, error)
+    assert dict(headers) == {
+        b"content-type": b"application/json",
+        b"content-length": b"%d" % len(body),
+        **expected,
+    }
+
+
+@pytest.mark.parametrize("family", PathFamily)
+def test_event_is_of_its_own_and_in_the_shape_of_the_stream(family: PathFamily) -> None:
+    event = event_for(family, LlamactlError("gone")).decode()
+    assert event.startswith("\n\n")
+    assert event.endswith("\n\n")
+    assert event.startswith("\n\nevent: error\n") is (family is ANTHROPIC)
+    error = json.loads(event.partition("data: ")[2])["error"]
+    assert error["message"] == "gone"
