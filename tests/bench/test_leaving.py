@@ -57,7 +57,7 @@ class Backend:
             while not all(client.is_streaming for client in self.clients):
                 await asyncio.sleep(0.01)
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         for client in self.clients:
             client.stop()
 
@@ -76,14 +76,14 @@ async def backend() -> AsyncIterator[Backend]:
     server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
     backend = Backend(server.sockets[0].getsockname()[1], streams)
     yield backend
-    backend.hang_up()
+    backend.disconnect()
     server.close()
     await asyncio.sleep(0.05)
 
 
 async def test_the_backend_says_when_each_client_left(backend: Backend) -> None:
     await backend.open_streams(FEW)
-    seen = await depart(backend.url, backend.hang_up)
+    seen = await depart(backend.url, backend.disconnect)
     assert seen.open_before == FEW
     assert len(seen.gone_after) == FEW
     # It should be noticed when the connection ends, and not at the next token.
@@ -95,7 +95,7 @@ async def test_a_way_that_ends_late_is_seen_to_end_late(backend: Backend) -> Non
 
     def hang_up_late() -> None:
         backend.clients[0].stop()
-        asyncio.get_running_loop().call_later(2, backend.hang_up)
+        asyncio.get_running_loop().call_later(2, backend.disconnect)
 
     seen = await depart(backend.url, hang_up_late)
     assert len(seen.gone_after) == FEW
@@ -116,7 +116,7 @@ async def test_those_who_left_before_do_not_count(backend: Backend) -> None:
     async with asyncio.timeout(10):
         while backend.streams.open == FEW:
             await asyncio.sleep(0.01)
-    seen = await depart(backend.url, backend.hang_up)
+    seen = await depart(backend.url, backend.disconnect)
     assert (seen.open_before, len(seen.gone_after)) == (FEW - 1, FEW - 1)
 
 

@@ -12,7 +12,7 @@ from instances.states import DesiredState, Status
 from proxy.asgi import ProxyApplication
 from tests.contract.operations import LLAMA_CPP_UI, OPERATIONS, PROXIED, SWAGGER, Operation
 from tests.proxy.conftest import ALICE, MANAGER, Backend, TableGateway, make_target
-from tests.support.asgi import Answer, Exchange
+from tests.support.asgi import AsgiRequest, AsgiResponse
 
 IN_ORDER = [operation for operation in OPERATIONS if operation in PROXIED]
 NAMED = [operation for operation in IN_ORDER if "{name}" in operation[1]]
@@ -21,7 +21,7 @@ UI: Operation = ("GET", f"{LLAMA_CPP_UI}/")
 
 async def carry_out(
     app: ProxyApplication, operation: Operation, *, name: str = "demo", key: str | None = ""
-) -> Answer:
+) -> AsgiResponse:
     """Send a request that should succeed, if ``name`` and ``key`` are good."""
     method, path = operation
     if key == "":
@@ -29,7 +29,7 @@ async def carry_out(
     document = {"model": name} if method == "POST" else None
     # The swagger says /v1/ for every path below it.
     path = "/v1/chat/completions" if path == "/v1/" else path.replace("{name}", name)
-    return await Exchange(app, path, method=method, json=document, key=key).finish()
+    return await AsgiRequest(app, path, method=method, json=document, key=key).finish()
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ async def test_a_name_that_can_be_none_gets_400(
 
 
 async def test_a_body_without_a_model_gets_400(app: ProxyApplication) -> None:
-    answer = await Exchange(app, "/v1/completions", json={"prompt": "x"}, key=ALICE).finish()
+    answer = await AsgiRequest(app, "/v1/completions", json={"prompt": "x"}, key=ALICE).finish()
     assert (answer.status, answer.json()["error"]["code"]) == (400, "invalid_request")
 
 

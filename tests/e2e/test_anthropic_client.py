@@ -9,7 +9,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.support.stack import Stack, until
+from tests.support.stack import Stack
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 
@@ -227,4 +228,4 @@ def test_async_stream_that_is_closed_is_given_up_by_the_backend(stack: Stack, ke
 
     before = cancellations()
     asyncio.run(read_one_and_leave())
-    until(lambda: cancellations() == before + 1, 30, "the request given up")
+    until(lambda: cancellations() == before + 1, "the request given up")

@@ -13,7 +13,8 @@ import psutil
 import pytest
 import requests
 
-from tests.support.stack import Stack, running_stack, until
+from tests.support.stack import Stack, running_stack
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 
@@ -61,7 +62,7 @@ def test_request_whose_backend_is_killed_before_the_first_token_is_answered(
         target=lambda: answers.append(restarting.chat("demo", key, **document))
     )
     thread.start()
-    until(lambda: restarting.busy_slots("demo") == 1, 20, "one slot busy")
+    until(lambda: restarting.busy_slots("demo") == 1, "one slot busy", seconds=20)
     before = [process.pid for process in restarting.backends("demo")]
     kill(restarting)
     thread.join(120)
@@ -104,7 +105,7 @@ def test_stream_whose_backend_is_killed_ends_with_an_error_event(
     error = json.loads(last[-1].removeprefix(b"data: "))
     assert error["error"]["code"] == "backend_broke_off"
     assert error.get("type") == ("error" if path == "/v1/messages" else None)
-    until(lambda: restarting.instance("demo")["status"] == "running", 60, "demo runs again")
+    until(lambda: restarting.instance("demo")["status"] == "running", "demo runs again", seconds=60)
     assert restarting.chat("demo", key, max_tokens=1).status_code == 200
 
 
@@ -140,12 +141,12 @@ def test_killed_amid_answers_it_comes_back_on_its_own_port(
     with ThreadPoolExecutor() as clients:
         for _ in range(3):
             clients.submit(restarting.chat, "fixed", key, **document)
-        until(lambda: restarting.busy_slots("fixed") == 3, 20, "three slots busy")
+        until(lambda: restarting.busy_slots("fixed") == 3, "three slots busy", seconds=20)
         kill(restarting, "fixed")
     until(
         lambda: restarting.backends("fixed") not in ([], before),
-        20,
-        f"started again: {restarting.instance('fixed')}",
+        lambda: f"started again: {restarting.instance('fixed')}",
+        seconds=20,
     )
     restarting.until_status("fixed", "running")
     (process,) = restarting.backends("fixed")

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.stack import Stack, running_stack, until
+from tests.support.stack import Stack, running_stack
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 
@@ -98,7 +99,7 @@ def test_backend_killed_while_it_loads_is_explained_at_once(
 ) -> None:
     stack.create("killed", model)
     stack.call("POST", "/api/v1/instances/killed/start")
-    backend = until(lambda: stack.backends("killed"), 30, "a process")[0]
+    backend = until(lambda: stack.backends("killed"), "a process")[0]
     backend.send_signal(signal.SIGSEGV)
     ended = time.monotonic()
     failure = stack.until_status("killed", "failed", 30)["failure"]
@@ -122,16 +123,16 @@ def test_backend_that_never_gets_healthy_is_ended(
     os.mkfifo(adapter)
     impatient.create("hangs", {**model, "lora": [str(adapter)]}, auto_restart=False)
     impatient.call("POST", "/api/v1/instances/hangs/start")
-    backend = until(lambda: impatient.backends("hangs"), 30, "a process")[0]
+    backend = until(lambda: impatient.backends("hangs"), "a process")[0]
     # The outer process of the embedded server looks at the first bytes only.
     adapter.write_bytes(b"GGUF")
-    until(backend.children, 15, "llama.cpp's own process")
+    until(backend.children, "llama.cpp's own process", seconds=15)
     # Open once llama.cpp reads it, which it then does until it is told to end, and longer.
     with adapter.open("wb"):
         os.killpg(backend.pid, signal.SIGSTOP)
         failure = impatient.until_status("hangs", "failed", 60)["failure"]
     assert failure["reason"] == "timeout"
-    until(lambda: not impatient.backends("hangs"), 10, "no process")
+    until(lambda: not impatient.backends("hangs"), "no process", seconds=10)
 
 
 def test_failure_is_forgotten_by_the_next_start(stack: Stack, key: str, model: dict) -> None:

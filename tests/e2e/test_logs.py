@@ -12,7 +12,8 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from tests.faults import victims
-from tests.support.stack import Stack, running_stack, until
+from tests.support.stack import Stack, running_stack
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 
@@ -48,11 +49,11 @@ def test_a_log_is_rotated_while_the_model_answers(stack: Stack, key: str) -> Non
         assert stack.chat("demo", key, max_tokens=64, ignore_eos=True).status_code == 200
         return rotated.exists()
 
-    until(is_rotated, 120, "a rotation")
+    until(is_rotated, "a rotation", seconds=120)
     size = log_path(stack).stat().st_size
     assert stack.chat("demo", key, max_tokens=8).status_code == 200
     assert stack.backends("demo")[0].pid == pid
-    until(lambda: log_path(stack).stat().st_size > size, 10, "a log that goes on")
+    until(lambda: log_path(stack).stat().st_size > size, "a log that goes on", seconds=10)
     assert rotated.stat().st_size > 1024 * 1024 // 2
     text = stack.call("GET", "/api/v1/instances/demo/logs?lines=1000").text
     # Of a log's own bytes, splitlines() takes some for the ends of lines.

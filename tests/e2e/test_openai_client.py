@@ -16,7 +16,8 @@ import pydantic
 import pytest
 import requests
 
-from tests.support.stack import Stack, until
+from tests.support.stack import Stack
+from tests.support.until import until, until_async
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 
@@ -477,7 +478,7 @@ def test_request_that_timed_out_is_given_up_by_the_backend(
     before = cancellations(stack)
     with pytest.raises(openai.APITimeoutError):
         client.with_options(timeout=0.5).chat.completions.create(**ENDLESS)
-    until(lambda: cancellations(stack) == before + 1, 30, "the request given up")
+    until(lambda: cancellations(stack) == before + 1, "the request given up")
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
@@ -490,14 +491,14 @@ def test_cancelled_task_is_given_up_by_the_backend(stack: Stack, key: str, is_st
     async def cancel() -> None:
         async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key=key) as client:
             task = asyncio.create_task(ask(client))
-            await asyncio.to_thread(until, lambda: stack.busy_slots("demo"), 60, "a busy slot")
+            await until_async(lambda: stack.busy_slots("demo"), "a busy slot", seconds=60)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
 
     before = cancellations(stack)
     asyncio.run(cancel())
-    until(lambda: cancellations(stack) == before + 1, 30, "the request given up")
+    until(lambda: cancellations(stack) == before + 1, "the request given up")
 
 
 # Programs that speak HTTP themselves

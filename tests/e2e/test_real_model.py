@@ -11,7 +11,8 @@ import openai
 import pytest
 import requests
 
-from tests.support.stack import Stack, until
+from tests.support.stack import Stack
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 
@@ -133,7 +134,7 @@ def test_revoked_key_stops_working(stack: Stack, demo: str) -> None:
         headers = {"Authorization": f"Bearer {key}"}
         return requests.get(f"{stack.url}/v1/models", headers=headers, timeout=5).status_code == 401
 
-    until(is_refused, 20, "the key refused")
+    until(is_refused, "the key refused", seconds=20)
 
 
 @pytest.mark.parametrize("tokens_before", [0, 3])
@@ -141,9 +142,9 @@ def test_client_that_hangs_up_frees_the_slot(stack: Stack, demo: str, tokens_bef
     stream = stream_of(stack, demo, max_tokens=900)
     for _, _chunk in zip(range(tokens_before), stream, strict=False):
         pass
-    until(lambda: stack.busy_slots("demo") == 1, 20, "one slot busy")
+    until(lambda: stack.busy_slots("demo") == 1, "one slot busy", seconds=20)
     stream.close()
-    until(lambda: stack.busy_slots("demo") == 0, 15, "the slot free")
+    until(lambda: stack.busy_slots("demo") == 0, "the slot free", seconds=15)
 
 
 def test_client_that_hangs_up_without_reading_anything_frees_the_slot(
@@ -159,8 +160,8 @@ def test_client_that_hangs_up_without_reading_anything_frees_the_slot(
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
         # It may have to start first.
-        until(lambda: stack.busy_slots("demo") == 1, 60, "one slot busy")
-    until(lambda: stack.busy_slots("demo") == 0, 15, "the slot free")
+        until(lambda: stack.busy_slots("demo") == 1, "one slot busy", seconds=60)
+    until(lambda: stack.busy_slots("demo") == 0, "the slot free", seconds=15)
 
 
 def test_stop_lets_the_running_stream_finish_and_refuses_new_requests(
@@ -174,7 +175,7 @@ def test_stop_lets_the_running_stream_finish_and_refuses_new_requests(
         answer = stack.chat("demo", demo, max_tokens=1)
         return answer.json()["error"] if answer.status_code == 503 else None
 
-    refused = until(refusal, 20, "new requests refused")
+    refused = until(refusal, "new requests refused", seconds=20)
     assert refused is not None
     assert refused["code"] == "instance_shutting_down"
     chunks += list(stream)
@@ -194,7 +195,7 @@ def test_restart_is_a_new_process_on_the_same_port(stack: Stack, demo: str) -> N
         now = [process.pid for process in stack.backends("other")]
         return len(now) == 1 and now != first
 
-    until(is_replaced, 30, "a new process")
+    until(is_replaced, "a new process")
     after = stack.until_status("other", "running")
     options = "options", "backend_options", "port"
     assert before[options[0]][options[1]][options[2]] == after[options[0]][options[1]][options[2]]

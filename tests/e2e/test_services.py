@@ -17,7 +17,8 @@ import pytest
 import requests
 
 from tests.support.paths import FAKE_BACKEND, ROOT
-from tests.support.stack import Stack, kill_all, until
+from tests.support.stack import Stack, kill_all
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -75,7 +76,7 @@ def services(tmp_path: Path) -> Iterator[Services]:
     try:
         for service in ("broker", "worker", "web"):
             services.launch(service)
-        until(services.is_answering, 60, "web answers")
+        until(services.is_answering, "web answers", seconds=60)
         yield services
     finally:
         for service in list(services.running):
@@ -120,12 +121,12 @@ def test_services_end_cleanly_and_leave_the_backends_to_their_guard(services: Se
             return any("orphan_guard" in " ".join(each.cmdline()) for each in services.processes())
         return False
 
-    until(has_guard, 30, "a guard")
+    until(has_guard, "a guard")
     assert services.end("worker") == 0
     assert services.end("web") in (0, -signal.SIGTERM)  # systemd takes both for a clean end
     assert services.end("broker") == 0
     assert psutil.pid_exists(pid)
-    until(has_guard, 10, "the guard still there")
+    until(has_guard, "the guard still there", seconds=10)
 
 
 @pytest.mark.parametrize("service", ["broker", "worker", "web"])

@@ -15,7 +15,8 @@ import openai
 import pytest
 import requests
 
-from tests.support.stack import Stack, running_stack, until
+from tests.support.stack import Stack, running_stack
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(240)]
 
@@ -154,7 +155,7 @@ def test_a_stream_is_never_cut_for_others(stack: Stack, keys: tuple[str, str]) -
         def queue() -> Any:
             return stack.instance("b")["queue"]
 
-        shown = until(queue, 30, "b in the queue")
+        shown = until(queue, "b in the queue")
         assert shown["place"] == 1
         assert "max_running_instances (1) is reached; waiting for a" in shown["reason"]
         chunks += list(stream)
@@ -183,7 +184,7 @@ def test_who_hangs_up_while_waiting_causes_no_swap(stack: Stack, keys: tuple[str
                 headers={"Authorization": f"Bearer {keys[1]}"},
                 timeout=1.5,
             )
-        until(lambda: stack.instance("b")["desired_state"] == "stopped", 30, "the wish withdrawn")
+        until(lambda: stack.instance("b")["desired_state"] == "stopped", "the wish withdrawn")
         for _ in stream:
             pass
     assert stack.instance("b")["requested_by"] == "supervisor:abandoned"
@@ -196,7 +197,7 @@ def test_a_frozen_backend_is_replaced(stack: Stack, keys: tuple[str, str]) -> No
     backend = stack.backends("a")[0]
     for process in [backend, *backend.children(recursive=True)]:
         os.kill(process.pid, signal.SIGSTOP)
-    until(lambda: not backend.is_running(), 60, "the frozen backend ended")
+    until(lambda: not backend.is_running(), "the frozen backend ended", seconds=60)
     stack.until_status("a", "running")
     assert ask(make_client(stack, keys[0]), "a").model == "a"
     assert stack.instance("a")["restarts"] == 1

@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 
 from tests.support.paths import FAKE_BACKEND
-from tests.support.stack import Stack, running_stack, until
+from tests.support.stack import Stack, running_stack
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -109,7 +110,7 @@ async def test_backend_that_is_killed_closes_the_client(
     async with client.ws_connect(stack.url + PATH, headers=key(stack)) as connection:
         await connection.send_str("hello")
         await connection.receive_str(timeout=10)
-        backend = until(lambda: stack.backends("talker"), 10, "a process")[0]
+        backend = until(lambda: stack.backends("talker"), "a process", seconds=10)[0]
         backend.kill()
         closing = await connection.receive(timeout=10)
         assert (closing.type, closing.data) == (aiohttp.WSMsgType.CLOSE, 1011)

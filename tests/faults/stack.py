@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 
 from tests.faults import victims
-from tests.support.stack import END_SECONDS, Stack, kill_all, until
+from tests.support.stack import END_SECONDS, Stack, kill_all
+from tests.support.until import until
 
 REAP_SECONDS = 5
 
@@ -42,7 +43,7 @@ class FakeStack(Stack):
 
     def one_backend(self, name: str) -> psutil.Process:
         """Its process, once there is one and no second."""
-        found = until(lambda: self.backends(name), END_SECONDS, f"a process of {name}")
+        found = until(lambda: self.backends(name), f"a process of {name}", seconds=END_SECONDS)
         assert len(found) == 1, f"{name} runs {len(found)} times: {found}"
         return found[0]
 
@@ -91,11 +92,11 @@ def end(stack: FakeStack) -> None:
             instance["status"] in at_rest
             for instance in stack.call("GET", "/api/v1/instances").json()
         ),
-        END_SECONDS,
         "all stopped",
+        seconds=END_SECONDS,
     )
     worker = victims.worker(stack)
-    until(lambda: not victims.zombies(worker), REAP_SECONDS, "all reaped")
+    until(lambda: not victims.zombies(worker), "all reaped", seconds=REAP_SECONDS)
     assert stack.interrupt() == 130
     output = stack.output.read_text(errors="replace")
     assert "Traceback" not in output, output[-5000:]

@@ -15,7 +15,7 @@ import requests
 from tests.faults import victims
 from tests.faults.stack import FakeStack, running
 from tests.faults.traffic import Traffic
-from tests.support.stack import until
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -53,9 +53,9 @@ def until_events_flow(stack: FakeStack) -> None:
             listeners = cast(list[Any], broker.pubsub_numsub("llamactl:changes"))[0][1]
             return bool(listeners >= 1 and broker.llen("node.main") == 0)
 
-        until(is_heard, 30, "events")
+        until(is_heard, "events")
         stack.call("POST", "/api/v1/instances/cold/stop")
-        until(is_heard, 30, "a wake-up that is taken")
+        until(is_heard, "a wake-up that is taken")
 
 
 @pytest.mark.parametrize("is_data_lost", [False, True], ids=["with its data", "without its data"])
@@ -87,7 +87,7 @@ def test_a_stop_while_the_broker_is_away_lets_answers_finish(stack: FakeStack, k
         document = {"stream": True, "tokens": 100, "delay": 0.05}
         asks = threading.Thread(target=lambda: asked.append(stack.chat("two", key, **document)))
         asks.start()
-        until(lambda: in_flight(stack, "two") == 1, 20, "a request to two")
+        until(lambda: in_flight(stack, "two") == 1, "a request to two", seconds=20)
         with victims.coming_back(stack, "broker"):
             victims.broker(stack).kill()
             stack.call("POST", "/api/v1/instances/two/stop")

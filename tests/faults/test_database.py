@@ -14,7 +14,7 @@ import requests
 
 from tests.faults.stack import FakeStack, running
 from tests.faults.traffic import Traffic
-from tests.support.stack import until
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -93,8 +93,8 @@ def test_a_locked_database_delays_wishes_and_records_and_nothing_else(
             crashing.kill()
             until(
                 lambda: [p.pid for p in stack.backends("crashing")] not in ([], [crashing.pid]),
-                BACK_SECONDS,
                 "the crashed one restarted",
+                seconds=BACK_SECONDS,
             )
             # What only reads goes on.
             assert stack.call("GET", "/api/v1/instances").ok
@@ -112,7 +112,7 @@ def test_a_locked_database_delays_wishes_and_records_and_nothing_else(
         assert answer.status_code == 200 or (
             answer.status_code == 503 and int(answer.headers["Retry-After"]) > 0
         ), answer.text
-    until(lambda: stack.crashes("crashing") == crashes + 1, 30, "the crash recorded")
+    until(lambda: stack.crashes("crashing") == crashes + 1, "the crash recorded")
     stack.until_status("crashing", "running")
     assert stack.chat("crashing", key).status_code == 200
     for name in NAMES:

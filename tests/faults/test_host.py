@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.stack import FakeStack, running
 from tests.faults.traffic import Traffic
-from tests.support.stack import until
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -55,4 +55,4 @@ def test_what_ran_runs_again_and_what_did_not_does_not(tmp_path: Path, program: 
             assert stack.instance(name)["status"] == "stopped"
             assert stack.backends(name) == []
         assert stack.chat("stopped", key).status_code == 200
-        until(lambda: stack.crashes("one") == 0, 5, "an end of the host is no crash")
+        until(lambda: stack.crashes("one") == 0, "an end of the host is no crash", seconds=5)

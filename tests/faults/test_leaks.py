@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults import victims
 from tests.faults.stack import FakeStack, running
-from tests.support.stack import until
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -76,7 +76,7 @@ def has_grown_little(before: Footprint, take: Callable[[], Footprint], what: str
         )
 
     try:
-        until(is_little, 20, f"{what}: as little as before")
+        until(is_little, f"{what}: as little as before", seconds=20)
     finally:
         print(f"\n[{what}] before: {before}; after: {take()}")
 
@@ -91,9 +91,9 @@ def test_a_hundred_starts_and_stops_leave_nothing(stack: FakeStack, sleeper: Pat
         """A start until there is a process, and a stop until there is none."""
         path = f"/api/v1/instances/{name}"
         assert stack.call("POST", f"{path}/start").ok
-        until(lambda: seen(name)[0] is not None, 30, f"{name} has a process")
+        until(lambda: seen(name)[0] is not None, f"{name} has a process")
         assert stack.call("POST", f"{path}/stop").ok
-        until(lambda: seen(name) == (None, "stopped"), 30, f"{name} has none")
+        until(lambda: seen(name) == (None, "stopped"), f"{name} has none")
 
     def seen(name: str) -> tuple:
         return stack.query("SELECT pid, status FROM instances_instance WHERE name = ?", name)[0]
@@ -138,10 +138,10 @@ def test_thousands_of_hang_ups_leave_no_connection_behind(stack: FakeStack) -> N
 
     with ThreadPoolExecutor(CALLERS) as callers:
         list(callers.map(ask, range(WARM_UP_REQUESTS)))
-        until(lambda: in_flight(stack) == 0, 20, "nothing in flight")
+        until(lambda: in_flight(stack) == 0, "nothing in flight", seconds=20)
         before = Footprint(stack, web)
         list(callers.map(ask, range(REQUESTS)))
-    until(lambda: in_flight(stack) == 0, 20, "nothing in flight")
+    until(lambda: in_flight(stack) == 0, "nothing in flight", seconds=20)
     has_grown_little(before, lambda: Footprint(stack, web), "web, 2000 hang-ups")
 
 

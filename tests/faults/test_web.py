@@ -17,7 +17,7 @@ import requests
 from tests.faults import victims
 from tests.faults.stack import FakeStack, running
 from tests.faults.traffic import Traffic
-from tests.support.stack import until
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -62,7 +62,6 @@ def test_one_web_process_takes_its_own_requests_with_it_and_no_others(
         # It should be one that has something to lose: one request may be over a moment later.
         until(
             lambda: len(victims.client_ports(stack, victim)) >= SOME_REQUESTS,
-            30,
             "requests in the first web process",
         )
         with victims.coming_back(stack, "web 1"):
@@ -119,7 +118,7 @@ def test_a_frozen_web_process_still_counts_when_its_instance_is_stopped(
         )
         with victims.frozen([carrier]):
             # It should not be forgotten when its last report of its traffic has expired.
-            until(lambda: stop_of_two(stack), 30, "the stop asked for")
+            until(lambda: stop_of_two(stack), "the stop asked for")
             time.sleep(FROZEN_SECONDS)
         assert response.content.count(b" token") == TOKENS
     stack.until_status("two", "stopped")

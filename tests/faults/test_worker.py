@@ -13,7 +13,7 @@ import requests
 from tests.faults import victims
 from tests.faults.stack import FakeStack, running
 from tests.faults.traffic import Traffic
-from tests.support.stack import until
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -52,12 +52,10 @@ def test_streams_outlive_the_worker_and_the_next_one_takes_over(stack: FakeStack
 
     # What was adopted can be restarted, its crash is seen, and it can be stopped.
     stack.call("POST", "/api/v1/instances/one/restart")
-    until(
-        lambda: [p.pid for p in stack.backends("one")] not in ([], [before["one"]]), 30, "a new one"
-    )
+    until(lambda: [p.pid for p in stack.backends("one")] not in ([], [before["one"]]), "a new one")
     crashes = stack.crashes("two")
     stack.one_backend("two").kill()
-    until(lambda: stack.crashes("two") == crashes + 1, 30, "the crash recorded")
+    until(lambda: stack.crashes("two") == crashes + 1, "the crash recorded")
     stack.until_status("two", "running")
     assert stack.chat("two", key).status_code == 200
     stack.stop_instance("two")

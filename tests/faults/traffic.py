@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support.stack import Stack, until
+from tests.support.stack import Stack
+from tests.support.until import until
 
 ANSWER_SECONDS = 60
 """How long a client waits for a sign of life."""
@@ -235,8 +236,8 @@ class Traffic:
         """
         until(
             lambda: sum(each.is_amid for each in self._streaming) * 2 >= len(self._streaming),
-            SERVED_SECONDS,
             "streams under way",
+            seconds=SERVED_SECONDS,
         )
 
     def until_served(self, times: int = 2) -> None:
@@ -247,8 +248,8 @@ class Traffic:
         wanted = [(client, client.whole + times) for client in self._clients]
         until(
             lambda: all(client.whole >= whole for client, whole in wanted),
-            SERVED_SECONDS,
-            f"every client served; {self.answers_with_problems()[-3:]}",
+            lambda: f"every client served; {self.answers_with_problems()[-3:]}",
+            seconds=SERVED_SECONDS,
         )
 
     @property

@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-from tests.support.stack import Stack, until
+from tests.support.stack import Stack
+from tests.support.until import until
 
 BACK_SECONDS = 30
 
@@ -30,12 +31,16 @@ def webs(stack: Stack) -> list[psutil.Process]:
 
 
 def worker(stack: Stack) -> psutil.Process:
-    found: psutil.Process = until(lambda: _children(stack, "celery"), BACK_SECONDS, "a worker")[0]
+    found: psutil.Process = until(
+        lambda: _children(stack, "celery"), "a worker", seconds=BACK_SECONDS
+    )[0]
     return found
 
 
 def broker(stack: Stack) -> psutil.Process:
-    found: psutil.Process = until(lambda: _children(stack, "valkey"), BACK_SECONDS, "a broker")[0]
+    found: psutil.Process = until(
+        lambda: _children(stack, "valkey"), "a broker", seconds=BACK_SECONDS
+    )[0]
     return found
 
 
@@ -61,8 +66,8 @@ def coming_back(stack: Stack, name: str, times: int = 1) -> Iterator[None]:
     yield
     until(
         lambda: said(stack, f"{name} ready") >= before + times,
-        BACK_SECONDS,
-        f"{name} back:\n{stack.output.read_text()[-2000:]}",
+        lambda: f"{name} back:\n{stack.output.read_text()[-2000:]}",
+        seconds=BACK_SECONDS,
     )
 
 

@@ -78,7 +78,7 @@ async def connect(gateway: TableGateway) -> AsyncIterator[Connect]:
 
     yield connect
     for client in clients:
-        client.hang_up()
+        client.disconnect()
     server.close()
     for task in list(state.tasks):
         task.cancel()

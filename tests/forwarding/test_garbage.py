@@ -16,7 +16,8 @@ import pytest
 from proxy.body.body import WHOLE_BYTES
 from tests.forwarding.conftest import Connect
 from tests.proxy.conftest import TableGateway, make_target
-from tests.support.wire import OK, Play, RawBackend, RawClient, Session, eventually
+from tests.support.until import until_async
+from tests.support.wire import OK, Play, RawBackend, RawClient, Session
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'
@@ -142,9 +143,9 @@ async def test_who_leaves_leaves_no_cycle(connect: Connect, backend: RawBackend)
         asked, closed = len(backend.requests), backend.closed
         client = await connect()
         client.post(CHAT, MODEL)
-        await eventually(lambda: len(backend.requests) > asked, "the request there")
-        client.hang_up()
-        await eventually(lambda: backend.closed > closed, "the connection closed")
+        await until_async(lambda: len(backend.requests) > asked, "the request there")
+        client.disconnect()
+        await until_async(lambda: backend.closed > closed, "the connection closed")
 
     backend.script = stay
     assert await garbage_of(ask_and_leave) < TIMES

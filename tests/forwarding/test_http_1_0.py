@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.support.wire import OK, SECONDS, RawBackend, RawClient, Session, eventually
+from tests.support.until import until_async
+from tests.support.wire import OK, SECONDS, RawBackend, RawClient, Session
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'
@@ -55,7 +56,7 @@ async def test_large_answer_arrives_whole_however_slowly_it_is_read(
     backend.answers = [CHUNKS + piece * 128 + b"0\r\n\r\n"]
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]
     post(client)
-    await eventually(lambda: len(backend.requests) == 1, "the request there")
+    await until_async(lambda: len(backend.requests) == 1, "the request there")
     await asyncio.sleep(0.3)
     client.writer.transport.resume_reading()  # type: ignore[attr-defined]
     await head_of_unframed(client)

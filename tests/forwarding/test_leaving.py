@@ -10,7 +10,8 @@ import pytest
 
 from llamactl.server.web.disconnect_watch import Watched
 from tests.proxy.conftest import TableGateway
-from tests.support.wire import RawBackend, RawClient, Session, eventually
+from tests.support.until import until_async
+from tests.support.wire import RawBackend, RawClient, Session
 
 ANY = b"/api/v1/instances/demo/proxy"
 MUCH = 200 * 2**20
@@ -44,8 +45,8 @@ async def test_who_resets_an_upload_that_is_stuck_ends_it(
     assert gateway.in_flight.count("demo") == 1
     connection = client.writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.hang_up()
-    await eventually(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
+    client.disconnect()
+    await until_async(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
     release.set()
 
 
@@ -83,7 +84,7 @@ async def test_who_ends_an_upload_that_is_stuck_ends_the_request(
         client.writer.close()
     else:
         client.writer.write_eof()
-    await eventually(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
+    await until_async(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
     release.set()
 
 

@@ -13,7 +13,8 @@ from instances.states import DesiredState, Status
 from proxy.body.body import WHOLE_BYTES
 from tests.forwarding.conftest import Connect
 from tests.proxy.conftest import BOB, TableGateway
-from tests.support.wire import OK, RawBackend, RawClient, Session, eventually, read_message
+from tests.support.until import until_async
+from tests.support.wire import OK, RawBackend, RawClient, Session, read_message
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'
@@ -54,7 +55,7 @@ async def test_slow_reader_holds_a_buffer_however_much_the_backend_sends(
     tracemalloc.start()
     try:
         client.post(CHAT, MODEL)
-        await eventually(lambda: flood.sent > 0, "the flood begun")
+        await until_async(lambda: flood.sent > 0, "the flood begun")
         # It should make the backend wait: what it got rid of is in the kernel's buffers.
         assert await flood.until_blocked() < MUCH // 4
         sent = flood.sent
@@ -77,11 +78,11 @@ async def test_who_leaves_while_the_buffer_is_full_ends_the_request(
     flood = Flood(backend)
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]
     client.post(CHAT, MODEL)
-    await eventually(lambda: flood.sent > 0, "the flood begun")
+    await until_async(lambda: flood.sent > 0, "the flood begun")
     await flood.until_blocked()
-    client.hang_up()
-    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
-    await eventually(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
+    client.disconnect()
+    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
+    await until_async(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
 
 
 async def stay(session: Session) -> None:
@@ -102,7 +103,7 @@ async def test_who_leaves_ends_the_request(
 ) -> None:
     backend.script = script  # type: ignore[assignment]
     client.post(CHAT, MODEL)
-    await eventually(lambda: len(backend.requests) == 1, "the request there")
+    await until_async(lambda: len(backend.requests) == 1, "the request there")
     if way == "close":
         client.writer.close()
     elif way == "half-close":
@@ -111,8 +112,8 @@ async def test_who_leaves_ends_the_request(
     else:
         raw = client.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        client.hang_up()
-    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
+        client.disconnect()
+    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
 
 
 async def test_who_leaves_with_another_request_in_line_ends_both(
@@ -120,11 +121,11 @@ async def test_who_leaves_with_another_request_in_line_ends_both(
 ) -> None:
     backend.script = stream
     client.post(CHAT, MODEL)
-    await eventually(lambda: len(backend.requests) == 1, "the request there")
+    await until_async(lambda: len(backend.requests) == 1, "the request there")
     client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     await asyncio.sleep(0.05)
-    client.hang_up()
-    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
+    client.disconnect()
+    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
 
 
 async def test_who_leaves_while_the_instance_starts_leaves_nothing(
@@ -134,7 +135,7 @@ async def test_who_leaves_while_the_instance_starts_leaves_nothing(
     gateway.lay(replace(target, status=Status.STOPPED, desired_state=DesiredState.STOPPED))
     client.post(CHAT, MODEL)
     await asyncio.wait_for(gateway.start_was_asked.wait(), 10)
-    client.hang_up()
+    client.disconnect()
     await asyncio.sleep(0.05)
     gateway.lay(replace(target, generation=2, observed_generation=2))
     await asyncio.sleep(0.05)
@@ -148,11 +149,11 @@ async def test_a_thousand_who_leave_at_once_end_a_thousand_requests(
     clients = [await connect() for _ in range(1000)]
     for client in clients:
         client.post(CHAT, MODEL)
-    await eventually(lambda: len(backend.requests) == 1000, "all requests there")
+    await until_async(lambda: len(backend.requests) == 1000, "all requests there")
     for client in clients:
-        client.hang_up()
-    await eventually(lambda: backend.closed == 1000, "all connections to the backend closed")
-    await eventually(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
+        client.disconnect()
+    await until_async(lambda: backend.closed == 1000, "all connections to the backend closed")
+    await until_async(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
 
 
 # -- uploads --------------------------------------------------------------------------------------
@@ -235,10 +236,10 @@ async def test_who_leaves_in_the_middle_of_an_upload_ends_it(
 ) -> None:
     client.ask(b"POST " + ANY + b"/files", b"Content-Length: %d" % SIZE)
     client.send(b"x" * part)
-    await eventually(lambda: backend.connections == 1, "the upload begun")
-    client.hang_up()
-    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
-    await eventually(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
+    await until_async(lambda: backend.connections == 1, "the upload begun")
+    client.disconnect()
+    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
+    await until_async(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
 
 
 @pytest.mark.parametrize("pieces", [1, 10])
@@ -254,9 +255,9 @@ async def test_who_leaves_in_an_upload_to_an_instance_that_starts_leaves_nothing
     for _ in range(pieces):
         client.send(b"x" * 2**15)
         await asyncio.sleep(0.02)
-    await eventually(lambda: bool(gateway.waiting.report()), "the upload waiting")
-    client.hang_up()
-    await eventually(lambda: not gateway.waiting.report(), "nobody waiting")
+    await until_async(lambda: bool(gateway.waiting.report()), "the upload waiting")
+    client.disconnect()
+    await until_async(lambda: not gateway.waiting.report(), "nobody waiting")
     gateway.lay(target)
     await asyncio.sleep(0.05)
     assert not backend.connections
@@ -347,7 +348,7 @@ async def test_limit_is_for_the_form_that_the_client_sends(
     chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     client.ask(b"POST " + AUDIO, FORM, b"Transfer-Encoding: chunked", body=chunks)
     assert (await client.answer()).status == status
-    await eventually(lambda: len(backend.requests) == 1, "the request there, whole or not")
+    await until_async(lambda: len(backend.requests) == 1, "the request there, whole or not")
     assert backend.requests[0].is_whole == (status == 200)
 
 
@@ -379,7 +380,7 @@ async def test_backend_never_has_a_whole_form_that_means_something_else(
     answer = await client.answer()
     assert answer.status == (400 if why else 200)
     assert why in answer.body
-    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
+    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
     assert [request.is_whole for request in backend.requests] == [not why]
 
 

@@ -7,7 +7,8 @@ import gzip
 
 import pytest
 
-from tests.support.wire import OK, RawBackend, RawClient, Session, eventually
+from tests.support.until import until_async
+from tests.support.wire import OK, RawBackend, RawClient, Session
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'
@@ -276,7 +277,7 @@ async def test_what_comes_after_an_answer_never_answers_another_request(
     await asyncio.sleep(0.05)
     client.post(CHAT, MODEL)
     assert (await client.answer()).body == b"right"
-    await eventually(lambda: backend.closed >= 1, "the poisoned connection closed")
+    await until_async(lambda: backend.closed >= 1, "the poisoned connection closed")
 
 
 async def test_folded_header_arrives_as_one_line(client: RawClient, backend: RawBackend) -> None:

@@ -12,7 +12,8 @@ import pytest
 from instances.states import Status
 from tests.forwarding.conftest import Connect
 from tests.proxy.conftest import TableGateway
-from tests.support.wire import OK, Message, Play, RawBackend, RawClient, Session, eventually
+from tests.support.until import until_async
+from tests.support.wire import OK, Message, Play, RawBackend, RawClient, Session
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'
@@ -46,7 +47,7 @@ async def test_backend_that_never_answers_is_504(client: RawClient, backend: Raw
     assert answer.status == 504
     assert json.loads(answer.body)["error"]["code"] == "backend_stalled"
     assert answer.values(b"x-should-retry") == [b"false"]
-    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
+    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
 
 
 async def test_backend_whose_head_never_ends_is_504(client: RawClient, backend: RawBackend) -> None:
@@ -86,7 +87,7 @@ async def test_backend_that_is_silent_after_its_headers_is_504(
     answer = await client.answer()
     assert answer.status == 504
     assert b"backend_stalled" in answer.body
-    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
+    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
 
 
 async def test_headers_of_what_is_watched_come_at_once(
@@ -132,7 +133,7 @@ async def test_body_that_is_not_whole_ends_as_one_that_is_not(
     client.post(CHAT, MODEL)
     got = await client.answer()
     assert (got.status, got.body, got.is_whole) == (200, b"half", False)
-    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
+    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
 
 
 @pytest.mark.parametrize("garbage", [b"xyz\r\n", b"\r\n", b"-5\r\n"])

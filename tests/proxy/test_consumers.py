@@ -13,13 +13,13 @@ from llamactl.middleware.response_headers import ResponseHeaders
 from proxy.asgi import ProxyApplication
 from proxy.table.table import Target
 from tests.proxy.conftest import ALICE, BOB, CHARLIE, MANAGER, Backend, TableGateway, make_target
-from tests.support.asgi import Exchange
+from tests.support.asgi import AsgiRequest
 
 CHAT = "/v1/chat/completions"
 
 
-def ask(app: ProxyApplication, key: str | None = ALICE, **changes: Any) -> Exchange:
-    return Exchange(app, CHAT, key=key, **{"json": {"model": "demo"}, **changes})
+def ask(app: ProxyApplication, key: str | None = ALICE, **changes: Any) -> AsgiRequest:
+    return AsgiRequest(app, CHAT, key=key, **{"json": {"model": "demo"}, **changes})
 
 
 async def test_request_reaches_the_backend_and_its_answer_the_client(
@@ -85,7 +85,7 @@ async def test_unknown_model_is_404_in_openais_shape(app: ProxyApplication) -> N
 
 
 async def test_anthropic_path_gets_anthropics_error_shape(app: ProxyApplication) -> None:
-    answer = await Exchange(app, "/v1/messages", json={"model": "nope"}, key=ALICE).finish()
+    answer = await AsgiRequest(app, "/v1/messages", json={"model": "nope"}, key=ALICE).finish()
     assert answer.json()["type"] == "error"
     assert answer.json()["error"]["type"] == "not_found_error"
 
@@ -119,7 +119,7 @@ async def test_models_lists_what_the_key_may_use(
     gateway.lay(make_target(backend.origin), make_target(backend.origin, name="other", id=99))
     listed = {}
     for key in (ALICE, BOB):
-        answer = await Exchange(app, "/v1/models", method="GET", key=key).finish()
+        answer = await AsgiRequest(app, "/v1/models", method="GET", key=key).finish()
         listed[key] = [entry["id"] for entry in answer.json()["data"]]
     assert listed == {ALICE: ["demo", "other"], BOB: ["other"]}
 
@@ -132,7 +132,7 @@ async def test_models_of_a_router_are_listed_behind_its_name(
 
     backend.handler = router
     gateway.lay(make_target(backend.origin, served_model=None))
-    answer = await Exchange(app, "/v1/models", method="GET", key=ALICE).finish()
+    answer = await AsgiRequest(app, "/v1/models", method="GET", key=ALICE).finish()
     assert [entry["id"] for entry in answer.json()["data"]] == ["demo", "demo/a", "demo/b"]
 
 
@@ -153,7 +153,7 @@ async def test_events_leave_one_by_one_as_they_come(
     exchange = ask(app).start()
     await exchange.first_chunk()
     # It should not wait for the second event before it sends the first.
-    assert exchange.answer.body == b"data: 1\n\n"
+    assert exchange.response.body == b"data: 1\n\n"
     go_on.set()
     answer = await exchange.finish()
     assert answer.body == b"data: 1\n\ndata: 2\n\n"
@@ -180,11 +180,11 @@ async def test_client_that_leaves_before_the_first_token_ends_the_request(
     exchange = ask(app).start()
     await asyncio.wait_for(backend.began.wait(), 5)
     assert gateway.in_flight.count("demo") == 1
-    exchange.hang_up()
+    exchange.disconnect()
     await exchange.finish()
     await asyncio.wait_for(backend.cancelled.wait(), 5)
     assert gateway.in_flight.count("demo") == 0
-    assert exchange.answer.status == 0
+    assert exchange.response.status == 0
 
 
 async def test_client_that_leaves_mid_stream_ends_the_request(
@@ -193,7 +193,7 @@ async def test_client_that_leaves_mid_stream_ends_the_request(
     backend.handler = stream_then_hang
     exchange = ask(app).start()
     await exchange.first_chunk()
-    exchange.hang_up()
+    exchange.disconnect()
     await exchange.finish()
     await asyncio.wait_for(backend.cancelled.wait(), 5)
     assert gateway.in_flight.count("demo") == 0
@@ -205,7 +205,7 @@ async def test_client_that_leaves_while_waiting_for_a_start_leaves_no_trace(
     gateway.lay(stopped(backend))
     exchange = ask(app).start()
     await asyncio.wait_for(gateway.start_was_asked.wait(), 5)
-    exchange.hang_up()
+    exchange.disconnect()
     await exchange.finish()
     assert not backend.requests
     assert gateway.in_flight.count("demo") == 0
@@ -287,7 +287,7 @@ async def test_failure_of_an_earlier_start_does_not_answer_a_new_one(
     exchange = ask(app).start()
     await asyncio.wait_for(gateway.start_was_asked.wait(), 5)
     await asyncio.sleep(0.01)
-    assert not exchange.answer.status
+    assert not exchange.response.status
     gateway.lay(make_target(backend.origin, generation=2, observed_generation=2))
     assert (await exchange.finish()).status == 200
 
@@ -464,15 +464,15 @@ async def test_management_proxy_takes_any_method_and_path_and_starts_nothing(
 ) -> None:
     path = "/api/v1/instances/demo/proxy/slots/a%2Fb"
     for method in ("GET", "PUT", "DELETE", "PATCH"):
-        answer = await Exchange(app, path, method=method, key=MANAGER, query=b"x=1").finish()
+        answer = await AsgiRequest(app, path, method=method, key=MANAGER, query=b"x=1").finish()
         assert answer.status == 200
     assert {request.raw_path for request in backend.requests} == {"/slots/a%2Fb?x=1"}
     assert [request.method for request in backend.requests] == ["GET", "PUT", "DELETE", "PATCH"]
-    assert (await Exchange(app, path, key=ALICE).finish()).json() == {
+    assert (await AsgiRequest(app, path, key=ALICE).finish()).json() == {
         "error": {"message": "Invalid API key", "type": "authentication_error"}
     }
     gateway.lay(stopped(backend))
-    answer = await Exchange(app, path, key=MANAGER).finish()
+    answer = await AsgiRequest(app, path, key=MANAGER).finish()
     assert (answer.status, answer.json()["error"]) == (503, "instance_not_running")
     assert not gateway.starts
 
@@ -488,11 +488,11 @@ async def test_servers_headers_are_on_answers_and_refusals_and_the_backends_come
         return web.json_response({}, headers=headers)
 
     backend.handler = ok
-    answer = await Exchange(layer, CHAT, key=ALICE, json={"model": "demo"}).finish()
+    answer = await AsgiRequest(layer, CHAT, key=ALICE, json={"model": "demo"}).finish()
     assert [pair for pair in answer.headers if pair[0].startswith((b"x-", b"access"))] == [
         (b"x-a", b"configured"),
         (b"x-b", b"server"),
         (b"x-of-backend", b"server"),
     ]
-    refusal = await Exchange(layer, CHAT, json={"model": "demo"}).finish()
+    refusal = await AsgiRequest(layer, CHAT, json={"model": "demo"}).finish()
     assert (refusal.status, refusal.header("x-a")) == (401, "server")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +24,7 @@ from llamactl.core import events
 from nodes.errors import NodeDrained
 from proxy.gateway import Gateway
 from tests.support.environment import MANAGEMENT_KEY
+from tests.support.until import until_async
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -62,19 +63,12 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.table.refresh.CHECK_SECONDS", 600)
 
 
-async def until(question: Callable[[], object]) -> None:
-    """Return at the first true answer; the bound is for a slow machine."""
-    async with asyncio.timeout(SECONDS):
-        while not question():
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.usefixtures("no_clock")
 async def test_change_is_in_the_table_by_its_event(broker: None, gateway: Gateway) -> None:
     # Of the first, the look may tell that the subscription itself brings about.
     for name in ("a", "b", "c"):
         await create(name)
-        await until(lambda name=name: name in gateway.live.table.targets)  # type: ignore[misc]
+        await until_async(lambda name=name: name in gateway.live.table.targets)  # type: ignore[misc]
 
 
 async def test_change_whose_event_was_lost_is_in_the_table_all_the_same(
@@ -84,7 +78,7 @@ async def test_change_whose_event_was_lost_is_in_the_table_all_the_same(
     # Past the look that the subscription itself brings about.
     await asyncio.sleep(0.3)
     await create("a")
-    await until(lambda: "a" in gateway.live.table.targets)
+    await until_async(lambda: "a" in gateway.live.table.targets)
 
 
 @pytest.mark.usefixtures("no_clock")
@@ -140,12 +134,12 @@ async def test_changed_port_is_where_requests_go_from_then_on(
 ) -> None:
     # The Go program works the address out once, and asks the old port until it is restarted.
     instance = await create("a")
-    await until(lambda: "a" in gateway.live.table.targets)
+    await until_async(lambda: "a" in gateway.live.table.targets)
     assert gateway.live.table.targets["a"].origin.endswith(f":{instance.port}")
     options = {"backend_options": {"model": "/m.gguf", "port": instance.port + 7}}
     await sync_to_async(lifecycle.update)("a", options, cause="test")
     moved = f":{instance.port + 7}"
-    await until(lambda: gateway.live.table.targets["a"].origin.endswith(moved))
+    await until_async(lambda: gateway.live.table.targets["a"].origin.endswith(moved))
 
 
 async def test_revoked_key_is_gone_and_a_narrowed_one_narrowed(
@@ -154,7 +148,7 @@ async def test_revoked_key_is_gone_and_a_narrowed_one_narrowed(
     instance = await create("a")
     key, plain = await issue()
     found = digest(plain)
-    await until(lambda: found in gateway.live.table.keys)
+    await until_async(lambda: found in gateway.live.table.keys)
 
     @sync_to_async
     def narrow() -> None:
@@ -165,9 +159,9 @@ async def test_revoked_key_is_gone_and_a_narrowed_one_narrowed(
 
     await narrow()
     only = frozenset({instance.pk})
-    await until(lambda: gateway.live.table.keys[found].instance_ids == only)
+    await until_async(lambda: gateway.live.table.keys[found].instance_ids == only)
     await sync_to_async(issuing.revoke)([key])
-    await until(lambda: found not in gateway.live.table.keys)
+    await until_async(lambda: found not in gateway.live.table.keys)
 
 
 async def test_expired_key_has_no_rule_and_management_keys_always_have_one(
@@ -175,7 +169,7 @@ async def test_expired_key_has_no_rule_and_management_keys_always_have_one(
 ) -> None:
     soon = timezone.now() + timedelta(hours=1)
     _, plain = await issue(expires_at=soon)
-    await until(lambda: digest(plain) in gateway.live.table.keys)
+    await until_async(lambda: digest(plain) in gateway.live.table.keys)
     table = gateway.live.table
     assert table.rule(digest(plain), soon.timestamp() - 1) is not None
     assert table.rule(digest(plain), soon.timestamp()) is None
@@ -188,13 +182,13 @@ async def test_status_that_a_supervisor_writes_ends_the_wait_for_it(
     broker: None, gateway: Gateway
 ) -> None:
     instance = await create("a")
-    await until(lambda: "a" in gateway.live.table.targets)
+    await until_async(lambda: "a" in gateway.live.table.targets)
     waiting = asyncio.ensure_future(gateway.waiting.ready(gateway.live.table.targets["a"]))
 
     def wished() -> bool:
         return gateway.live.table.targets["a"].generation == 1
 
-    await until(wished)
+    await until_async(wished)
 
     @sync_to_async
     def observe() -> None:
@@ -230,7 +224,7 @@ async def test_first_request_that_waits_is_reported_at_once(
 ) -> None:
     monkeypatch.setattr("proxy.gateway.REPORT_SECONDS", 60)
     await create("a")
-    await until(lambda: "a" in gateway.live.table.targets)
+    await until_async(lambda: "a" in gateway.live.table.targets)
     await asyncio.sleep(0.3)  # the last report that came by the clock
 
     @sync_to_async

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.asgi import ProxyApplication
 from tests.proxy.conftest import ALICE, MANAGER, Backend, TableGateway, make_target
-from tests.support.asgi import Exchange
+from tests.support.asgi import AsgiRequest
 
 PATH = "/api/v1/instances/demo/proxy"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"]
@@ -42,9 +42,9 @@ async def test_every_method_reaches_the_backend_with_a_management_key_alone(
     app: ProxyApplication, backend: Backend, method: str
 ) -> None:
     for key in (None, ALICE):
-        assert (await Exchange(app, f"{PATH}/x", method=method, key=key).finish()).status == 401
+        assert (await AsgiRequest(app, f"{PATH}/x", method=method, key=key).finish()).status == 401
     assert not backend.requests
-    answer = await Exchange(app, f"{PATH}/x", method=method, key=MANAGER).finish()
+    answer = await AsgiRequest(app, f"{PATH}/x", method=method, key=MANAGER).finish()
     assert (answer.status, answer.is_complete) == (200, True)
     assert [request.method for request in backend.requests] == [method]
     assert answer.body == (b"" if method == "HEAD" else b'{"ok": true}')
@@ -64,7 +64,7 @@ async def test_every_method_reaches_the_backend_with_a_management_key_alone(
 async def test_path_and_query_go_on_as_the_client_spelt_them(
     app: ProxyApplication, backend: Backend, path: str, query: bytes, sent: str
 ) -> None:
-    await Exchange(app, PATH + path, method="GET", key=MANAGER, query=query).finish()
+    await AsgiRequest(app, PATH + path, method="GET", key=MANAGER, query=query).finish()
     assert backend.requests[0].raw_path == sent
 
 
@@ -72,7 +72,7 @@ async def test_path_and_query_go_on_as_the_client_spelt_them(
 async def test_empty_body_is_announced_as_empty(
     app: ProxyApplication, recorder: Recorder, method: str
 ) -> None:
-    await Exchange(app, f"{PATH}/x", method=method, key=MANAGER).finish()
+    await AsgiRequest(app, f"{PATH}/x", method=method, key=MANAGER).finish()
     assert recorder.heads[0].lower().count(b"\r\ncontent-length: 0\r\n") == 1
 
 
@@ -80,7 +80,7 @@ async def test_empty_body_is_announced_as_empty(
 async def test_request_without_a_body_announces_none(
     app: ProxyApplication, recorder: Recorder, method: str
 ) -> None:
-    await Exchange(app, f"{PATH}/x", method=method, key=MANAGER).finish()
+    await AsgiRequest(app, f"{PATH}/x", method=method, key=MANAGER).finish()
     assert b"content-length" not in recorder.heads[0].lower()
     assert b"transfer-encoding" not in recorder.heads[0].lower()
 
@@ -91,6 +91,6 @@ async def test_large_body_goes_on_whole(
 ) -> None:
     gateway.max_body_bytes = 2**24
     body = bytes(range(256)) * 2**15
-    answer = await Exchange(app, f"{PATH}/x", method=method, key=MANAGER, body=body).finish()
+    answer = await AsgiRequest(app, f"{PATH}/x", method=method, key=MANAGER, body=body).finish()
     assert answer.status == 200
     assert backend.bodies == [body]

@@ -12,7 +12,7 @@ from llamactl.core.asgi_types import Application, Message
 
 
 @dataclass
-class Answer:
+class AsgiResponse:
     """What came back, as far as it came."""
 
     status: int = 0
@@ -34,8 +34,8 @@ class Answer:
         return None
 
 
-class Exchange:
-    """One request in progress; ``hang_up()`` may come at any moment."""
+class AsgiRequest:
+    """One request in progress; ``disconnect()`` may come at any moment."""
 
     def __init__(
         self,
@@ -62,29 +62,29 @@ class Exchange:
             "query_string": query,
             "headers": sent,
         }
-        self.answer = Answer()
+        self.response = AsgiResponse()
         self.chunk_came = asyncio.Event()
         self._application = application
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._inbox.put_nowait({"type": "http.request", "body": content, "more_body": False})
         self.task: asyncio.Task[None] | None = None
 
-    def start(self) -> Exchange:
+    def start(self) -> AsgiRequest:
         self.task = asyncio.ensure_future(
             self._application(self.scope, self._inbox.get, self._send)
         )
         return self
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         self._inbox.put_nowait({"type": "http.disconnect"})
 
-    async def finish(self, within_seconds: float = 10.0) -> Answer:
+    async def finish(self, within_seconds: float = 10.0) -> AsgiResponse:
         if self.task is None:
             self.start()
         assert self.task is not None
         async with asyncio.timeout(within_seconds):
             await self.task
-        return self.answer
+        return self.response
 
     async def first_chunk(self, within_seconds: float = 10.0) -> None:
         async with asyncio.timeout(within_seconds):
@@ -92,19 +92,19 @@ class Exchange:
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            assert not self.answer.status, "a second http.response.start"
-            self.answer.status = message["status"]
-            self.answer.headers = list(message["headers"])
+            assert not self.response.status, "a second http.response.start"
+            self.response.status = message["status"]
+            self.response.headers = list(message["headers"])
             return
-        assert self.answer.status, "a body before its start"
-        assert not self.answer.is_complete, "a body after its end"
+        assert self.response.status, "a body before its start"
+        assert not self.response.is_complete, "a body after its end"
         if message.get("body"):
-            self.answer.chunks.append(message["body"])
+            self.response.chunks.append(message["body"])
             self.chunk_came.set()
-        self.answer.is_complete = not message.get("more_body", False)
+        self.response.is_complete = not message.get("more_body", False)
 
 
-class Socket:
+class AsgiSocket:
     """One WebSocket in progress, as a server would hand it to the application."""
 
     def __init__(
@@ -130,7 +130,7 @@ class Socket:
             "subprotocols": subprotocols or [],
             "extensions": {"websocket.http.response": {}} if can_refuse_with_a_status else {},
         }
-        self.refusal = Answer()
+        self.refusal = AsgiResponse()
         self.sent: asyncio.Queue[Message] = asyncio.Queue()
         self.is_reading = asyncio.Event()
         """Cleared, it is a client that does not read."""
@@ -147,7 +147,7 @@ class Socket:
         kind = "text" if isinstance(content, str) else "bytes"
         self._inbox.put_nowait({"type": "websocket.receive", kind: content})
 
-    def hang_up(self, **closing: object) -> None:
+    def disconnect(self, **closing: object) -> None:
         self.is_gone = True
         self.is_reading.set()
         self._inbox.put_nowait({"type": "websocket.disconnect", **closing})

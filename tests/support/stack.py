@@ -8,17 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 import requests
 
 from tests.support.paths import ROOT
+from tests.support.until import until
 
 START_SECONDS = 60
 STOP_SECONDS = 60
@@ -29,21 +29,6 @@ END_SECONDS = 15
 _BLOCK = os.getpid() % 40
 INSTANCE_PORTS = range(20000 + _BLOCK * 300, 20300 + _BLOCK * 300)
 WEB_PORTS = cycle(range(12000 + _BLOCK * 150, 12150 + _BLOCK * 150))
-
-T = TypeVar("T")
-
-
-def until(question: Callable[[], T], within_seconds: float, what: str) -> T:
-    """The first true answer; fails with ``what`` when there is none in time."""
-    deadline = time.monotonic() + within_seconds
-    while True:
-        # Looked at before: on a machine that stood still, the question is asked once more.
-        is_last = time.monotonic() >= deadline
-        answer = question()
-        if answer:
-            return answer
-        assert not is_last, f"not within {within_seconds} s: {what}"
-        time.sleep(0.05)
 
 
 def free_port() -> int:
@@ -103,7 +88,7 @@ class Stack:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        until(self.is_up, START_SECONDS, "llamactl up")
+        until(self.is_up, "llamactl up", seconds=START_SECONDS)
 
     def is_up(self) -> bool:
         assert self.process is not None
@@ -144,7 +129,7 @@ class Stack:
 
     def until_nothing_left(self) -> None:
         with suppress(AssertionError):
-            until(lambda: not self.processes(), END_SECONDS, "nothing left")
+            until(lambda: not self.processes(), "nothing left", seconds=END_SECONDS)
         left = self.processes()
         assert not left, f"left behind: {left}"
 
@@ -184,9 +169,7 @@ class Stack:
             found = self.instance(name)
             return found if found["status"] == status else None
 
-        found = until(reached, within_seconds, f"{name} {status}")
-        assert found is not None
-        return found
+        return until(reached, f"{name} {status}", seconds=within_seconds)
 
     def new_key(self, **fields: object) -> str:
         document = {"name": "test", "permission_mode": "allow_all", **fields}

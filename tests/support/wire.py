@@ -185,15 +185,5 @@ class RawClient:
             except ConnectionError:
                 return True
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         self.writer.transport.abort()
-
-
-async def eventually(question: Callable[[], bool], what: str) -> None:
-    """Wait until it is true; a failure says what was waited for."""
-    try:
-        async with asyncio.timeout(SECONDS):
-            while not question():
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(f"not within {SECONDS} s: {what}") from None

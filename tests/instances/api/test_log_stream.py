@@ -25,7 +25,7 @@ from instances.logs.files import log_path
 from instances.logs.reader import BEFORE_THE_FIRST, LogReader, Position
 from instances.logs.truncate import cut
 from llamactl.config import AppConfig
-from tests.support.asgi import Exchange
+from tests.support.asgi import AsgiRequest
 
 LOGS = "/api/v1/instances/x/logs"
 
@@ -164,17 +164,17 @@ async def log(transactional_db: None, config: AppConfig) -> AsyncIterator[Path]:
     assert not log_stream._followers
 
 
-Follow = Callable[..., Exchange]
+Follow = Callable[..., AsgiRequest]
 
 
 @pytest.fixture
 async def follow(log: Path, management_key: str) -> AsyncIterator[Follow]:
     """Follows the log; ends when the test does."""
-    exchanges: list[Exchange] = []
+    exchanges: list[AsgiRequest] = []
 
-    def begin(query: str = "", *headers: tuple[bytes, bytes], method: str = "GET") -> Exchange:
+    def begin(query: str = "", *headers: tuple[bytes, bytes], method: str = "GET") -> AsgiRequest:
         application = ASGIHandler()
-        exchange = Exchange(
+        exchange = AsgiRequest(
             application,
             LOGS,
             method=method,
@@ -187,16 +187,16 @@ async def follow(log: Path, management_key: str) -> AsyncIterator[Follow]:
 
     yield begin
     for exchange in exchanges:
-        exchange.hang_up()
+        exchange.disconnect()
         await exchange.finish()
 
 
-async def until(
-    exchange: Exchange, count: int, *, within_seconds: float = 10
+async def until_events(
+    exchange: AsgiRequest, count: int, *, within_seconds: float = 10
 ) -> list[tuple[str, str]]:
     """The events, once there are so many."""
     async with asyncio.timeout(within_seconds):
-        while len(events := parsed(exchange.answer.body)) < count:
+        while len(events := parsed(exchange.response.body)) < count:
             await asyncio.sleep(0.01)
     return events
 
@@ -204,12 +204,12 @@ async def until(
 async def test_the_last_lines_come_first_and_then_each_new_one(log: Path, follow: Follow) -> None:
     append(log, b"one\ntwo\nthree\n")
     exchange = follow("&lines=2")
-    assert [data for _, data in await until(exchange, 2)] == ["two", "three"]
+    assert [data for _, data in await until_events(exchange, 2)] == ["two", "three"]
     append(log, b"four\n")
-    assert [data for _, data in await until(exchange, 3)] == ["two", "three", "four"]
-    assert exchange.answer.status == 200
-    assert exchange.answer.header("Content-Type") == "text/event-stream"
-    assert exchange.answer.header("Cache-Control") == "no-store"
+    assert [data for _, data in await until_events(exchange, 3)] == ["two", "three", "four"]
+    assert exchange.response.status == 200
+    assert exchange.response.header("Content-Type") == "text/event-stream"
+    assert exchange.response.header("Cache-Control") == "no-store"
 
 
 @pytest.mark.parametrize(("query", "count"), [("", 100), ("&lines=0", 500), ("&lines=120", 120)])
@@ -217,7 +217,7 @@ async def test_so_many_lines_of_the_past_are_told(
     log: Path, follow: Follow, query: str, count: int
 ) -> None:
     append(log, b"".join(b"%d\n" % number for number in range(500)))
-    events = await until(follow(query), count)
+    events = await until_events(follow(query), count)
     assert [data for _, data in events] == [str(number) for number in range(500 - count, 500)]
 
 
@@ -225,7 +225,7 @@ async def test_an_instance_that_was_never_started_is_waited_for(log: Path, follo
     exchange = follow()
     await exchange.first_chunk()
     append(log, b"one\n")
-    assert [data for _, data in await until(exchange, 1)] == ["one"]
+    assert [data for _, data in await until_events(exchange, 1)] == ["one"]
 
 
 async def test_a_rotation_is_not_noticed(log: Path, follow: Follow) -> None:
@@ -235,15 +235,15 @@ async def test_a_rotation_is_not_noticed(log: Path, follow: Follow) -> None:
         lines = (b"line %09d\n" % number for number in range(turn * 1000, turn * 1000 + 1000))
         append(log, b"".join(lines))
         await asyncio.to_thread(cut, log, nobody_writes)
-    events = await until(exchange, 5000)
+    events = await until_events(exchange, 5000)
     assert [data for _, data in events] == [f"line {number:09}" for number in range(5000)]
 
 
 async def test_last_event_id_goes_on_after_that_event(log: Path, follow: Follow) -> None:
     append(log, b"one\ntwo\nthree\n")
-    events = await until(follow(), 3)
+    events = await until_events(follow(), 3)
     again = follow("&lines=1", (b"last-event-id", events[0][0].encode()))
-    assert [data for _, data in await until(again, 2)] == ["two", "three"]
+    assert [data for _, data in await until_events(again, 2)] == ["two", "three"]
 
 
 @pytest.mark.parametrize("text", [b"", b"x", b"\xff", b"1-1-" + b"9" * 1000, b"../../x"])
@@ -251,7 +251,7 @@ async def test_a_last_event_id_that_is_none_is_as_none(
     log: Path, follow: Follow, text: bytes
 ) -> None:
     append(log, b"one\ntwo\n")
-    events = await until(follow("&lines=1", (b"last-event-id", text)), 1)
+    events = await until_events(follow("&lines=1", (b"last-event-id", text)), 1)
     assert [data for _, data in events] == ["two"]
 
 
@@ -261,7 +261,7 @@ async def test_a_client_that_goes_is_noticed_while_nothing_happens(
     exchange = follow()
     await exchange.first_chunk()
     assert len(log_stream._followers) == 1
-    exchange.hang_up()
+    exchange.disconnect()
     await exchange.finish(within_seconds=5)
     assert len(log_stream._followers) == 0
 
@@ -295,7 +295,7 @@ async def test_followers_hold_neither_threads_nor_connections(log: Path, follow:
     finally:
         connection_created.disconnect(note)
     for exchange in exchanges:
-        exchange.hang_up()
+        exchange.disconnect()
         await exchange.finish()
 
 
@@ -311,14 +311,14 @@ async def test_a_slow_client_is_not_read_ahead_of(
         return events
 
     monkeypatch.setattr(EventWriter, "more", counted)
-    monkeypatch.setattr(Exchange, "_send", _stall)
+    monkeypatch.setattr(AsgiRequest, "_send", _stall)
     exchange = follow("&lines=0")
     await exchange.first_chunk()
     await asyncio.sleep(0.5)
     assert sum(read) < 500_000
 
 
-async def _stall(self: Exchange, message: Any) -> None:
+async def _stall(self: AsgiRequest, message: Any) -> None:
     """A client that takes the head and the first piece, and no more."""
     if message.get("body"):
         if self.chunk_came.is_set():
@@ -332,10 +332,10 @@ async def test_silence_is_broken_by_heartbeats(
     monkeypatch.setattr(log_stream, "HEARTBEAT_SECONDS", 0.1)
     exchange = follow()
     async with asyncio.timeout(10):
-        while exchange.answer.body.count(b"\n: still there\n\n") < 2:
+        while exchange.response.body.count(b"\n: still there\n\n") < 2:
             await asyncio.sleep(0.01)
     append(log, b"one\n")
-    assert [data for _, data in await until(exchange, 1)] == ["one"]
+    assert [data for _, data in await until_events(exchange, 1)] == ["one"]
 
 
 async def test_it_ends_when_the_web_process_is_told_to(
@@ -378,7 +378,7 @@ async def test_no_more_than_so_many_follow_at_once(
     answer = await follow().finish()
     assert (answer.status, answer.json()["error"]) == (503, "too_many_followers")
     assert answer.header("Retry-After") == "10"
-    first[0].hang_up()
+    first[0].disconnect()
     await first[0].finish()
     await follow().first_chunk()
 
@@ -397,12 +397,12 @@ def test_a_follower_that_nobody_closed_does_not_count(
 
 async def test_without_a_key_there_is_no_stream(log: Path) -> None:
     application = ASGIHandler()
-    answer = await Exchange(application, LOGS, method="GET", query=b"follow=true").finish()
+    answer = await AsgiRequest(application, LOGS, method="GET", query=b"follow=true").finish()
     assert answer.status == 401
 
 
 async def test_an_unknown_instance_has_no_stream(log: Path, management_key: str) -> None:
-    answer = await Exchange(
+    answer = await AsgiRequest(
         ASGIHandler(),
         "/api/v1/instances/nobody/logs",
         method="GET",

@@ -15,7 +15,7 @@ from instances.api.logs import LogStream
 from instances.logs.files import log_path
 from instances.logs.truncate import cut
 from llamactl.config import AppConfig
-from tests.support.asgi import Answer, Exchange
+from tests.support.asgi import AsgiRequest, AsgiResponse
 
 pytestmark = pytest.mark.django_db
 LOGS = "/api/v1/instances/x/logs"
@@ -61,9 +61,9 @@ def test_a_log_that_cannot_be_read_is_500(api: Client, log: Path) -> None:
         log.rmdir()
 
 
-async def whole(key: str, query: bytes = b"") -> Answer:
+async def whole(key: str, query: bytes = b"") -> AsgiResponse:
     application = get_asgi_application()
-    return await Exchange(application, LOGS, method="GET", key=key, query=query).finish()
+    return await AsgiRequest(application, LOGS, method="GET", key=key, query=query).finish()
 
 
 @pytest.mark.django_db(transaction=True)

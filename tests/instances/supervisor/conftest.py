@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,27 +17,10 @@ from instances.states import Status
 from instances.supervisor import Supervisor
 from llamactl.config import AppConfig, current
 from tests.support.paths import FAKE_BACKEND
+from tests.support.until import WAIT_SECONDS, until
 
 PROGRAM = FAKE_BACKEND
 NODE = "main"
-
-
-WAIT_SECONDS = 30.0
-"""How long anything may take before the test fails: a bound, not an expectation."""
-
-
-def eventually(what: Callable[[], Any], *, seconds: float = WAIT_SECONDS, message: str = "") -> Any:
-    """The first true answer of ``what``; fails if there is none in time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        # Looked at before: on a machine that stood still, the question is asked once more.
-        is_last = time.monotonic() > deadline
-        answer = what()
-        if answer:
-            return answer
-        if is_last:
-            pytest.fail(message or f"not within {seconds} s: {what}")
-        time.sleep(0.005)
 
 
 def signals_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -128,17 +110,11 @@ class NodeUnderTest:
             seen = not instance.has_pending_generation
             return instance if instance.status == status and seen else None
 
-        deadline = time.monotonic() + seconds
-        while True:
-            is_last = time.monotonic() > deadline
-            if (instance := is_there()) is not None:
-                return instance
-            if is_last:
-                now = self.see(name)
-                pytest.fail(
-                    f"{name} is {now.status}, not {status}; {self.history(name)}; {now.failure}"
-                )
-            time.sleep(0.005)
+        def what() -> str:
+            now = self.see(name)
+            return f"{name} {status}, but {now.status}; {self.history(name)}; {now.failure}"
+
+        return until(is_there, what, seconds=seconds)
 
     def history(self, name: str = "one") -> list[str]:
         """The statuses it has had, the oldest first."""

@@ -13,7 +13,8 @@ import pytest
 
 from instances.states import Status
 from llamactl.config import AppConfig
-from tests.instances.supervisor.conftest import NodeUnderTest, eventually, is_alive
+from tests.instances.supervisor.conftest import NodeUnderTest, is_alive
+from tests.support.until import until
 
 JUMPS = (timedelta(0), timedelta(hours=1), timedelta(hours=-1))
 
@@ -50,7 +51,7 @@ def test_a_restart_waits_its_delay_and_no_longer(node: NodeUnderTest, jumping_cl
     pid = node.running(restart_delay=1).pid or 0
     os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
-    eventually(lambda: node.see().pid not in (None, pid), seconds=10)
+    until(lambda: node.see().pid not in (None, pid), seconds=10)
     assert time.monotonic() - killed >= 1
     node.reaches(Status.RUNNING)
 
@@ -63,7 +64,7 @@ def test_a_long_delay_is_not_cut_short(node: NodeUnderTest, jumping_clock: None)
     # It should still wait after it has looked at the rows again.
     beat = instance.node.heartbeat_at
     node.wake()
-    eventually(lambda: node.see().node.heartbeat_at != beat, seconds=10)
+    until(lambda: node.see().node.heartbeat_at != beat, seconds=10)
     assert node.see().status == Status.RESTARTING
 
 
@@ -77,4 +78,4 @@ def test_a_backend_is_known_again_by_a_worker_with_another_clock(
     node.start()
     node.ask_stop()
     node.reaches(Status.STOPPED)
-    eventually(lambda: not is_alive(pid))
+    until(lambda: not is_alive(pid))

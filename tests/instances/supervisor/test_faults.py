@@ -17,7 +17,8 @@ from instances.states import Status
 from instances.supervisor.controller.controller import InstanceController
 from instances.supervisor.state import rows, store
 from instances.supervisor.state.rows import steps_between
-from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
+from tests.instances.supervisor.conftest import NodeUnderTest, children, is_alive
+from tests.support.until import until
 
 
 class Database:
@@ -53,10 +54,10 @@ def test_a_crash_is_restarted_without_a_database_and_recorded_later(
     pid = supervised.running(restart_delay=0).pid
     database.is_away = True
     os.kill(pid or 0, signal.SIGKILL)
-    new = eventually(lambda: children() - {pid}).pop()
+    new = until(lambda: children() - {pid}).pop()
     assert supervised.see().pid == pid
     database.is_away = False
-    eventually(lambda: supervised.see().pid == new)
+    until(lambda: supervised.see().pid == new)
     assert supervised.reaches(Status.RUNNING).restarts == 1
     assert supervised.history() == ["starting", "running", "restarting", "starting", "running"]
 
@@ -66,7 +67,7 @@ def test_a_stop_goes_on_without_a_database(supervised: NodeUnderTest, database: 
     supervised.ask_stop()
     supervised.reaches(Status.SHUTTING_DOWN)
     database.is_away = True
-    eventually(lambda: not is_alive(pid or 0))
+    until(lambda: not is_alive(pid or 0))
     assert supervised.see().status == Status.SHUTTING_DOWN
     database.is_away = False
     supervised.reaches(Status.STOPPED)
@@ -112,7 +113,7 @@ def test_a_worker_can_end_without_a_database(
     # The next worker sees that it has gone, and that it is still wished.
     database.is_away = False
     node.start()
-    eventually(lambda: node.see().pid in children())
+    until(lambda: node.see().pid in children())
 
 
 def test_a_locked_database_delays_the_record_and_nothing_else(supervised: NodeUnderTest) -> None:
@@ -121,9 +122,9 @@ def test_a_locked_database_delays_the_record_and_nothing_else(supervised: NodeUn
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         os.kill(pid or 0, signal.SIGKILL)
-        new = eventually(lambda: children() - {pid}).pop()
+        new = until(lambda: children() - {pid}).pop()
         other.execute("COMMIT")
-    eventually(lambda: supervised.see().pid == new)
+    until(lambda: supervised.see().pid == new)
     assert supervised.see().restarts == 1
 
 
@@ -228,7 +229,7 @@ def test_a_few_mistakes_are_forgiven(
     monkeypatch.setattr("instances.supervisor.supervisor.PAUSE_AFTER_ERROR_SECONDS", 0.2)
     supervised.create("cursed")
     supervised.ask_start("cursed")
-    eventually(lambda: curse.tries >= 2)
+    until(lambda: curse.tries >= 2)
     curse.is_on = False
     supervised.reaches(Status.RUNNING, "cursed")
     assert supervised.history("cursed") == ["starting", "running"]

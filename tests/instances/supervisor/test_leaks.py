@@ -12,7 +12,8 @@ import pytest
 
 from instances.states import Status
 from llamactl.config import AppConfig
-from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually
+from tests.instances.supervisor.conftest import NodeUnderTest, children
+from tests.support.until import until
 
 
 def descriptors() -> list[str]:
@@ -29,9 +30,9 @@ def descriptors() -> list[str]:
 def no_more_than(before: list[str]) -> None:
     """Waits until no more is open than before: other threads may just be reading something."""
     gc.collect()
-    eventually(
+    until(
         lambda: len(descriptors()) <= len(before),
-        message=f"before: {sorted(before)}, now: {sorted(descriptors())}",
+        lambda: f"before: {sorted(before)}, now: {sorted(descriptors())}",
     )
 
 

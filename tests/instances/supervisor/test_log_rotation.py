@@ -24,8 +24,9 @@ from instances.supervisor import log_rotation
 from instances.supervisor.log_rotation import LogRotation, tidy
 from instances.supervisor.process.pidfd import Process
 from llamactl.config import AppConfig, current
-from tests.instances.supervisor.conftest import NodeUnderTest, eventually, is_alive
+from tests.instances.supervisor.conftest import NodeUnderTest, is_alive
 from tests.support.logs import all_lines, numbers, rotate_while_it_writes, start_writer
+from tests.support.until import until
 
 LINE = b"a line of a log\n"
 
@@ -262,7 +263,7 @@ def test_a_running_backend_s_log_is_rotated(
     node.start()
     instance = node.running(FAKE_LOG_LINES="200000")
     path = files.log_path(current(), "one")
-    eventually(lambda: parts_of(path))
+    until(lambda: parts_of(path))
     assert requests.get(f"http://127.0.0.1:{instance.port}/health", timeout=5).status_code == 200
     assert is_alive(instance.pid or 0)
     last = ["line 199999", f"main: server is listening on http://127.0.0.1:{instance.port}"]

@@ -11,7 +11,7 @@ import pytest
 from instances.supervisor import standstill
 from instances.supervisor.process.pidfd import Marker, Process, spawn
 from instances.supervisor.standstill import stopped
-from tests.instances.supervisor.conftest import eventually
+from tests.support.until import until
 
 PROGRAM = """
 import os, threading, time
@@ -32,7 +32,7 @@ def process(tmp_path: Path) -> Iterator[Process]:
             directory=tmp_path,
             log=log.fileno(),
         )
-    eventually(lambda: (tmp_path / "log").read_bytes() == b"up\n")
+    until(lambda: (tmp_path / "log").read_bytes() == b"up\n")
     yield process
     process.signal_group(signal.SIGKILL)
     process.bury()
@@ -52,13 +52,13 @@ def states(process: Process) -> set[str]:
 def test_every_thread_and_child_stops_and_goes_on(process: Process) -> None:
     with stopped(process):
         assert states(process) == {"T"}
-    eventually(lambda: states(process) == {"S"})
+    until(lambda: states(process) == {"S"})
 
 
 def test_it_goes_on_after_an_error(process: Process) -> None:
     with pytest.raises(OSError, match="disk"), stopped(process):
         raise OSError("disk")
-    eventually(lambda: states(process) == {"S"})
+    until(lambda: states(process) == {"S"})
 
 
 def test_one_that_does_not_stop_in_time_goes_on(
@@ -68,12 +68,12 @@ def test_one_that_does_not_stop_in_time_goes_on(
     monkeypatch.setattr(standstill, "_is_at_rest", lambda group: False)
     with pytest.raises(OSError, match="did not stop"), stopped(process):
         pytest.fail("it has not stopped")
-    eventually(lambda: states(process) == {"S"})
+    until(lambda: states(process) == {"S"})
 
 
 def test_one_that_somebody_else_stopped_is_left_alone(process: Process) -> None:
     os.kill(process.pid, signal.SIGSTOP)
-    eventually(lambda: "T" in states(process))
+    until(lambda: "T" in states(process))
     with pytest.raises(OSError, match="debugger"), stopped(process):
         pytest.fail("it is not ours")
     assert Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
@@ -81,6 +81,6 @@ def test_one_that_somebody_else_stopped_is_left_alone(process: Process) -> None:
 
 def test_one_that_has_ended_is_no_obstacle(process: Process) -> None:
     os.kill(process.pid, signal.SIGKILL)
-    eventually(process.has_exited)
+    until(process.has_exited)
     with stopped(process):
         assert process.has_exited()

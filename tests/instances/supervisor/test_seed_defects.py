@@ -16,20 +16,15 @@ from instances import lifecycle
 from instances.models import Instance
 from instances.states import Status
 from llamactl.config import AppConfig
-from tests.instances.supervisor.conftest import (
-    PROGRAM,
-    NodeUnderTest,
-    children,
-    eventually,
-    is_alive,
-)
+from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, children, is_alive
+from tests.support.until import until
 
 
 def kill(node: NodeUnderTest) -> None:
     pid = node.see().pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: node.see().pid != pid)
+    until(lambda: node.see().pid != pid)
 
 
 def test_a_stop_after_an_automatic_restart_still_waits_and_escalates(

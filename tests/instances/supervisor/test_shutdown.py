@@ -12,13 +12,8 @@ import pytest
 from instances.states import DesiredState, Status
 from instances.supervisor import running_supervisor
 from llamactl.config import AppConfig
-from tests.instances.supervisor.conftest import (
-    NodeUnderTest,
-    children,
-    eventually,
-    is_alive,
-    signals_of,
-)
+from tests.instances.supervisor.conftest import NodeUnderTest, children, is_alive, signals_of
+from tests.support.until import until
 
 
 def test_backends_that_are_kept_run_on(
@@ -66,7 +61,7 @@ def test_one_that_is_starting_ends_and_comes_back(node: NodeUnderTest) -> None:
     node.start()
     node.create(FAKE_START_SECONDS="0.3")
     node.ask_start()
-    eventually(lambda: node.see().pid)
+    until(lambda: node.see().pid)
     node.stop()
     assert not children()
     assert node.see().status == Status.STOPPED
@@ -108,7 +103,7 @@ def test_a_stop_under_way_is_finished_though_backends_are_kept(
     node.start()
     node.running(FAKE_IGNORE_SIGINT="1")
     node.ask_stop()
-    eventually(lambda: node.see().status == Status.SHUTTING_DOWN)
+    until(lambda: node.see().status == Status.SHUTTING_DOWN)
     node.stop()
     assert node.see().status == Status.STOPPED
     assert not children()
@@ -124,7 +119,7 @@ def test_a_quick_stop_does_not_wait_for_requests(
     node.start()
     node.running()
     node.ask_stop()
-    eventually(lambda: node.see().status == Status.SHUTTING_DOWN)
+    until(lambda: node.see().status == Status.SHUTTING_DOWN)
     began = time.monotonic()
     node.stop(quickly=True)
     assert time.monotonic() - began < 10

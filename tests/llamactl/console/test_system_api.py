@@ -19,7 +19,7 @@ from rest_framework.test import APIRequestFactory
 
 from llamactl.api.errors import exception_handler
 from llamactl.core.errors import InvalidParameter, LlamactlError
-from tests.support.asgi import Exchange
+from tests.support.asgi import AsgiRequest
 
 
 def handled(error: Exception) -> Any:
@@ -125,7 +125,7 @@ def test_a_body_is_json_whatever_the_content_type_says(api: Client, content_type
 
 async def test_a_chunked_body_is_read(management_key: str) -> None:
     # It should not need a Content-Length, which the scope here has none of.
-    exchange = Exchange(
+    exchange = AsgiRequest(
         get_asgi_application(),
         "/api/v1/backends/vllm/parse-command",
         json={"command": "vllm serve m"},

@@ -7,7 +7,7 @@ import pytest
 from django.core.asgi import get_asgi_application
 
 from llamactl.middleware.body_limit import BoundedBody
-from tests.support.asgi import Exchange
+from tests.support.asgi import AsgiRequest
 
 
 async def reader(scope: Any, receive: Any, send: Any) -> None:
@@ -25,14 +25,14 @@ async def reader(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.mark.parametrize(("size", "status"), [(0, 200), (100, 200), (101, 413)])
 async def test_a_body_has_a_bound(size: int, status: int) -> None:
-    answer = await Exchange(BoundedBody(reader, 100), "/x", body=b"x" * size).finish()
+    answer = await AsgiRequest(BoundedBody(reader, 100), "/x", body=b"x" * size).finish()
     assert answer.status == status
     if status == 413:
         assert answer.json()["error"] == "invalid_request"
 
 
 async def test_an_announced_size_is_refused_before_it_is_sent() -> None:
-    exchange = Exchange(
+    exchange = AsgiRequest(
         BoundedBody(reader, 100), "/x", headers=[(b"content-length", b"9" * 30)], body=b""
     )
     assert (await exchange.finish()).status == 413
@@ -61,7 +61,7 @@ async def test_a_body_without_an_end_is_refused_when_it_passes_the_bound() -> No
 async def test_django_gives_up_what_it_has_read() -> None:
     # It should leave no temporary file open: warnings are errors here.
     application = BoundedBody(get_asgi_application(), 100)
-    answer = await Exchange(application, "/api/v1/instances/x", body=b"x" * 200).finish()
+    answer = await AsgiRequest(application, "/api/v1/instances/x", body=b"x" * 200).finish()
     assert answer.status == 413
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llamactl.middleware.cors import CrossOrigin
-from tests.support.asgi import Exchange
+from tests.support.asgi import AsgiRequest
 
 PAGE = (b"origin", b"https://page.example")
 PREFLIGHT = [
@@ -25,7 +25,7 @@ def layer(*origins: str, headers: tuple[str, ...] = ("*",)) -> CrossOrigin:
 
 
 async def test_request_without_an_origin_is_passed_on_as_it_is() -> None:
-    answer = await Exchange(layer("*"), "/v1/models").finish()
+    answer = await AsgiRequest(layer("*"), "/v1/models").finish()
     assert answer.headers == [(b"x-own", b"1")]
 
 
@@ -41,13 +41,13 @@ async def test_request_without_an_origin_is_passed_on_as_it_is() -> None:
 async def test_origin_may_read_the_answer_where_the_config_says_so(
     origins: list[str], allowed: str | None
 ) -> None:
-    answer = await Exchange(layer(*origins), "/v1/models", headers=[PAGE]).finish()
+    answer = await AsgiRequest(layer(*origins), "/v1/models", headers=[PAGE]).finish()
     assert answer.body == b"answer"
     assert answer.header("access-control-allow-origin") == allowed
 
 
 async def test_preflight_is_answered_here_and_never_allows_credentials() -> None:
-    answer = await Exchange(layer("*"), "/v1/x", method="OPTIONS", headers=PREFLIGHT).finish()
+    answer = await AsgiRequest(layer("*"), "/v1/x", method="OPTIONS", headers=PREFLIGHT).finish()
     assert (answer.status, answer.body) == (204, b"")
     assert answer.header("access-control-allow-headers") == "authorization"
     assert "POST" in (answer.header("access-control-allow-methods") or "")
@@ -56,5 +56,5 @@ async def test_preflight_is_answered_here_and_never_allows_credentials() -> None
 
 async def test_preflight_of_a_foreign_page_allows_nothing() -> None:
     foreign = layer("https://other.example", headers=("authorization",))
-    answer = await Exchange(foreign, "/v1/x", method="OPTIONS", headers=PREFLIGHT).finish()
+    answer = await AsgiRequest(foreign, "/v1/x", method="OPTIONS", headers=PREFLIGHT).finish()
     assert answer.headers == []

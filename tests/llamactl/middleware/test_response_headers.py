@@ -7,7 +7,7 @@ import pytest
 from llamactl.asgi import build
 from llamactl.core.asgi_types import Application, Receive, Scope, Send
 from llamactl.middleware.response_headers import ResponseHeaders, keep
-from tests.support.asgi import Answer, Exchange
+from tests.support.asgi import AsgiRequest, AsgiResponse
 
 WANTED = {"X-Robots-Tag": "noindex", "Cache-Control": "no-store"}
 
@@ -22,8 +22,8 @@ def answering(*headers: tuple[bytes, bytes], kept: tuple[bytes, ...] = ()) -> Ap
     return application
 
 
-async def ask(application: Application, path: str = "/", **more: Any) -> Answer:
-    return await Exchange(application, path, method="GET", **more).finish()
+async def ask(application: Application, path: str = "/", **more: Any) -> AsgiResponse:
+    return await AsgiRequest(application, path, method="GET", **more).finish()
 
 
 async def test_configured_headers_are_added_and_replace_those_of_their_name() -> None:
@@ -62,7 +62,7 @@ async def test_djangos_pages_and_refusals_carry_them(override: Any, path: str) -
 async def test_preflight_carries_them(override: Any) -> None:
     override(server={"response_headers": {"X-A": "1"}})
     headers = [(b"origin", b"http://a.example"), (b"access-control-request-method", b"POST")]
-    exchange = Exchange(build(), "/llama-cpp/x/completion", method="OPTIONS", headers=headers)
+    exchange = AsgiRequest(build(), "/llama-cpp/x/completion", method="OPTIONS", headers=headers)
     answer = await exchange.finish()
     assert (answer.status, answer.header("x-a")) == (204, "1")
     assert answer.header("access-control-allow-origin") == "*"

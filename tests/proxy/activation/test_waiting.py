@@ -16,7 +16,7 @@ from proxy.inflight import InFlight
 from proxy.table.refresh import LiveTable
 from proxy.table.table import RoutingTable, Target
 from tests.proxy.conftest import ALICE, Backend, TableGateway, make_target
-from tests.support.asgi import Exchange
+from tests.support.asgi import AsgiRequest
 
 
 class Waits:
@@ -204,11 +204,11 @@ async def test_client_that_leaves_while_waiting_is_no_demand_any_more(
     app: ProxyApplication, backend: Backend, gateway: TableGateway
 ) -> None:
     gateway.lay(make_target(backend.origin, status=Status.STARTING))
-    exchange = Exchange(app, "/v1/chat/completions", key=ALICE, json={"model": "demo"}).start()
+    exchange = AsgiRequest(app, "/v1/chat/completions", key=ALICE, json={"model": "demo"}).start()
     while not gateway.waiting.report():
         await asyncio.sleep(0.01)
     assert list(gateway.waiting.report()["demo"]) == ["1"]
-    exchange.hang_up()
+    exchange.disconnect()
     await exchange.finish()
     assert gateway.waiting.report() == {}
 

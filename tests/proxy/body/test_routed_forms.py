@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 
 from proxy.asgi import ProxyApplication
 from tests.proxy.conftest import ALICE, BOB, TableGateway, make_target
-from tests.support.asgi import Answer, Exchange
+from tests.support.asgi import AsgiRequest, AsgiResponse
 
 AUDIO = b"RIFF\r\n--" * (2**20 * 30 // 8)
 
@@ -53,9 +53,9 @@ def form(*fields: tuple[str, bytes], boundary: str = "sep ar:ator") -> bytes:
 
 async def send(
     app: ProxyApplication, body: bytes, *, path: str = "/v1/audio/transcriptions", key: str = ALICE
-) -> Answer:
+) -> AsgiResponse:
     content_type = (b"content-type", b'multipart/form-data; boundary="sep ar:ator"')
-    return await Exchange(app, path, key=key, body=body, headers=[content_type]).finish(30)
+    return await AsgiRequest(app, path, key=key, body=body, headers=[content_type]).finish(30)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from instances.states import DesiredState, Status
 from proxy.asgi import ProxyApplication
 from proxy.table.table import Target
 from tests.proxy.conftest import ALICE, BOB, CHARLIE, MANAGER, Backend, TableGateway, make_target
-from tests.support.asgi import Answer, Exchange
+from tests.support.asgi import AsgiRequest, AsgiResponse
 
 PAGE = b"<!doctype html>" + b"page " * 50_000
 
@@ -49,8 +49,12 @@ def web_ui(backend: Backend) -> None:
     backend.handler = serve
 
 
-async def ask(app: ProxyApplication, path: str, key: str | None = ALICE, **more: Any) -> Answer:
-    return await Exchange(app, f"/llama-cpp/{path}", key=key, **{"method": "GET", **more}).finish()
+async def ask(
+    app: ProxyApplication, path: str, key: str | None = ALICE, **more: Any
+) -> AsgiResponse:
+    return await AsgiRequest(
+        app, f"/llama-cpp/{path}", key=key, **{"method": "GET", **more}
+    ).finish()
 
 
 @pytest.mark.usefixtures("web_ui")
@@ -196,7 +200,7 @@ async def test_endpoint_starts_a_stopped_instance_unless_it_only_looks(
     for path in ("demo/metrics", "demo/health", "demo/v1/health"):
         assert (await ask(app, path)).status == 503
     assert not gateway.starts
-    exchange = Exchange(app, "/llama-cpp/demo/completion", key=ALICE, json={}).start()
+    exchange = AsgiRequest(app, "/llama-cpp/demo/completion", key=ALICE, json={}).start()
     await gateway.start_was_asked.wait()
     gateway.lay(llama_server(backend, generation=2, observed_generation=2))
     assert (await exchange.finish()).status == 200

@@ -8,13 +8,13 @@ from aiohttp import web
 from instances.states import DesiredState, Status
 from proxy.asgi import ProxyApplication
 from tests.proxy.conftest import ALICE, BOB, CHARLIE, Backend, TableGateway, make_target
-from tests.support.asgi import Exchange
+from tests.support.asgi import AsgiRequest
 
 
 def retrieve(
     app: ProxyApplication, name: str, key: str | None = ALICE, method: str = "GET"
-) -> Exchange:
-    return Exchange(app, f"/v1/models/{name}", method=method, key=key)
+) -> AsgiRequest:
+    return AsgiRequest(app, f"/v1/models/{name}", method=method, key=key)
 
 
 async def router(request: web.Request) -> web.StreamResponse:
@@ -22,7 +22,7 @@ async def router(request: web.Request) -> web.StreamResponse:
 
 
 async def test_model_is_the_entry_of_the_list(app: ProxyApplication, backend: Backend) -> None:
-    listed = await Exchange(app, "/v1/models", method="GET", key=ALICE).finish()
+    listed = await AsgiRequest(app, "/v1/models", method="GET", key=ALICE).finish()
     answer = await retrieve(app, "demo").finish()
     assert (answer.status, answer.json()) == (200, listed.json()["data"][0])
     assert answer.json()["id"] == "demo"

@@ -17,7 +17,7 @@ from proxy.asgi import ProxyApplication
 from proxy.table.table import KeyRule, Target
 from tests.proxy.conftest import ALICE, BOB, CHARLIE, MANAGER, Backend, TableGateway, make_target
 from tests.proxy.conftest import rules as usual_rules
-from tests.support.asgi import Answer, Exchange, Socket
+from tests.support.asgi import AsgiRequest, AsgiResponse, AsgiSocket
 from tests.support.socket_backend import SocketBackend
 
 CHAT = ("POST", "/v1/chat/completions")
@@ -31,10 +31,10 @@ SOCKET = "/api/v1/instances/demo/proxy/ws"
 STOPPED = {"status": Status.STOPPED, "desired_state": DesiredState.STOPPED}
 
 
-async def ask(app: ProxyApplication, way: tuple[str, str], key: str | None = ALICE) -> Answer:
+async def ask(app: ProxyApplication, way: tuple[str, str], key: str | None = ALICE) -> AsgiResponse:
     method, path = way
     body = {"model": "demo"} if method == "POST" else None
-    return await Exchange(app, path, method=method, key=key, json=body).finish()
+    return await AsgiRequest(app, path, method=method, key=key, json=body).finish()
 
 
 def demo(backend: Backend, **changes: Any) -> Target:
@@ -64,9 +64,9 @@ async def test_socket_to_an_instance_that_has_started_meanwhile_is_opened(
 ) -> None:
     gateway.lay(demo(backend, **STOPPED))
     gateway.meanwhile = lambda: gateway.lay(demo(backend))
-    socket = Socket(app, SOCKET, key=MANAGER)
+    socket = AsgiSocket(app, SOCKET, key=MANAGER)
     assert (await socket.next())["type"] == "websocket.accept"
-    socket.hang_up(code=1000, reason="")
+    socket.disconnect(code=1000, reason="")
     await socket.finish()
 
 
@@ -75,7 +75,7 @@ async def test_socket_to_an_instance_that_was_stopped_meanwhile_is_told_so(
 ) -> None:
     gateway.lay(make_target(f"http://127.0.0.1:{unused_tcp_port}"))
     gateway.meanwhile = lambda: gateway.lay(demo(backend, **STOPPED))
-    socket = Socket(app, SOCKET, key=MANAGER)
+    socket = AsgiSocket(app, SOCKET, key=MANAGER)
     await socket.finish()
     assert socket.refusal.status == 503
     assert socket.refusal.json()["error"] == "instance_not_running"
@@ -86,7 +86,7 @@ async def test_instance_that_may_be_started_since_a_moment_ago_is(
 ) -> None:
     gateway.lay(demo(backend, **STOPPED, on_demand_start=False))
     gateway.meanwhile = lambda: gateway.lay(demo(backend, **STOPPED))
-    exchange = Exchange(app, CHAT[1], key=ALICE, json={"model": "demo"}).start()
+    exchange = AsgiRequest(app, CHAT[1], key=ALICE, json={"model": "demo"}).start()
     await gateway.start_was_asked.wait()
     gateway.lay(demo(backend, generation=2, observed_generation=2))
     assert (await exchange.finish()).status == 200
@@ -102,7 +102,7 @@ async def test_request_after_a_start_that_came_to_nothing_asks_for_another(
 ) -> None:
     gateway.lay(demo(backend, status=Status.STARTING))
     gateway.meanwhile = lambda: gateway.lay(demo(backend, **outcome))
-    exchange = Exchange(app, CHAT[1], key=ALICE, json={"model": "demo"}).start()
+    exchange = AsgiRequest(app, CHAT[1], key=ALICE, json={"model": "demo"}).start()
     await asyncio.wait_for(gateway.start_was_asked.wait(), 20)
     gateway.lay(demo(backend, generation=2, observed_generation=2))
     assert (await exchange.finish()).status == 200
@@ -112,7 +112,7 @@ async def test_backend_that_has_got_another_key_while_it_was_waited_for_gets_tha
     app: ProxyApplication, gateway: TableGateway, backend: Backend
 ) -> None:
     gateway.lay(demo(backend, **STOPPED))
-    exchange = Exchange(app, CHAT[1], key=ALICE, json={"model": "demo"}).start()
+    exchange = AsgiRequest(app, CHAT[1], key=ALICE, json={"model": "demo"}).start()
     await asyncio.wait_for(gateway.start_was_asked.wait(), 20)
     started = {"generation": 2, "observed_generation": 2, "authorization": "Bearer another"}
     gateway.lay(demo(backend, **started))

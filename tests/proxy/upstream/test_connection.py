@@ -9,7 +9,8 @@ import pytest
 from proxy.upstream import BackendError, BrokeOff, Refused, Unanswered
 from proxy.upstream.connection import MAX_HEAD_BYTES, MAX_HEADERS
 from tests.proxy.upstream.conftest import Asker
-from tests.support.wire import OK, RawBackend, Session, eventually
+from tests.support.until import until_async
+from tests.support.wire import OK, RawBackend, Session
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -33,7 +34,7 @@ async def test_connection_is_closed_where_the_answer_was_not_read_to_its_end(
     backend.script = play
     async with await asker.ask() as answer:
         assert await answer.read() == b"a"
-    await eventually(lambda: backend.closed == 1, "the connection closed")
+    await until_async(lambda: backend.closed == 1, "the connection closed")
     with pytest.raises(AssertionError):
         await answer.read()
 
@@ -44,7 +45,7 @@ async def test_connection_is_used_again_where_much_of_a_whole_answer_was_not_rea
     # More than waits to be read, and little enough to come in one piece with its end.
     backend.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000, OK]
     async with await asker.ask() as answer:
-        await eventually(lambda: answer.is_whole, "the whole answer there")
+        await until_async(lambda: answer.is_whole, "the whole answer there")
     async with asyncio.timeout(5):
         assert await asker.body() == b"{}"
 
@@ -90,7 +91,7 @@ async def test_what_came_before_the_break_is_read_before_it_is_told(
 
     backend.script = play
     answer = await asker.ask()
-    await eventually(lambda: backend.closed == 1, "the backend gone")
+    await until_async(lambda: backend.closed == 1, "the backend gone")
     await asyncio.sleep(0.05)
     assert await answer.read() == b"a"
     for _ in range(2):
@@ -185,11 +186,11 @@ async def test_who_stops_waiting_ends_the_request(asker: Asker, backend: RawBack
 
     backend.script = play
     task = asyncio.create_task(asker.ask())
-    await eventually(lambda: len(backend.requests) == 1, "the request there")
+    await until_async(lambda: len(backend.requests) == 1, "the request there")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await eventually(lambda: backend.closed == 1, "the connection closed")
+    await until_async(lambda: backend.closed == 1, "the connection closed")
 
 
 async def test_more_than_is_wanted_whole_breaks_off(asker: Asker, backend: RawBackend) -> None:

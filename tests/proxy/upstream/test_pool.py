@@ -10,7 +10,8 @@ from proxy.errors import TooManyOpenFiles
 from proxy.upstream import pool as pools
 from proxy.upstream.pool import Pool
 from tests.proxy.upstream.conftest import Asker
-from tests.support.wire import RawBackend, eventually
+from tests.support.until import until_async
+from tests.support.wire import RawBackend
 
 
 async def test_connection_that_was_used_last_is_taken_first(
@@ -48,7 +49,7 @@ async def test_old_connections_are_closed_though_nobody_asks(
     assert len(pool) == 3
     pool.drop_old(before=float("inf"))
     assert len(pool) == 0
-    await eventually(lambda: backend.closed == 3, "all closed")
+    await until_async(lambda: backend.closed == 3, "all closed")
 
 
 async def test_connection_that_the_backend_closed_is_not_taken(
@@ -58,7 +59,7 @@ async def test_connection_that_the_backend_closed_is_not_taken(
     connection = await pool.connect(pool.give_back)
     pool.give_back(connection)
     await backend.stop()
-    await eventually(lambda: not connection.is_free, "the end noticed")
+    await until_async(lambda: not connection.is_free, "the end noticed")
     assert pool.take() is None
 
 

@@ -9,7 +9,8 @@ import aiohttp
 
 from proxy.upstream import Upstream
 from tests.proxy.conftest import make_target
-from tests.support.wire import RawBackend, Session, eventually
+from tests.support.until import until_async
+from tests.support.wire import RawBackend, Session
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
@@ -38,6 +39,6 @@ async def test_websocket_whose_backend_reads_nothing_ends_with_us(backend: RawBa
     await asyncio.sleep(0.1)
     assert not sending.done()
     await upstream.close()
-    await eventually(lambda: backend.closed == 1, "the connection to the backend closed")
+    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
     with contextlib.suppress(aiohttp.ClientError, ConnectionError):
         await sending

@@ -10,21 +10,21 @@ from instances.states import DesiredState, Status
 from proxy.asgi import ProxyApplication
 from proxy.upstream import websocket as upstream_sockets
 from tests.proxy.conftest import ALICE, MANAGER, Backend, TableGateway, make_target
-from tests.support.asgi import Socket
+from tests.support.asgi import AsgiSocket
 from tests.support.socket_backend import SocketBackend
 
 PATH = "/api/v1/instances/demo/proxy/ws"
 ACCEPT = "websocket.accept"
 
 
-async def opened(app: ProxyApplication, **options: Any) -> Socket:
-    socket = Socket(app, PATH, key=MANAGER, **options)
+async def opened(app: ProxyApplication, **options: Any) -> AsgiSocket:
+    socket = AsgiSocket(app, PATH, key=MANAGER, **options)
     assert (await socket.next())["type"] == ACCEPT
     return socket
 
 
-async def refused(app: ProxyApplication, path: str = PATH, **options: Any) -> Socket:
-    socket = Socket(app, path, **options)
+async def refused(app: ProxyApplication, path: str = PATH, **options: Any) -> AsgiSocket:
+    socket = AsgiSocket(app, path, **options)
     await socket.finish(20)
     assert socket.sent.empty()
     assert socket.refusal.is_complete
@@ -59,14 +59,14 @@ async def test_only_a_management_key_opens_it(
 async def test_key_may_come_by_header_or_query_and_stays_here(
     app: ProxyApplication, sockets: SocketBackend, backend: Backend, options: dict[str, Any]
 ) -> None:
-    socket = Socket(app, PATH, **options)
+    socket = AsgiSocket(app, PATH, **options)
     assert (await socket.next())["type"] == ACCEPT
     request = backend.requests[0]
     assert MANAGER not in str(request.headers) + str(request.rel_url)
     assert request.headers["Authorization"] == "Bearer of-the-backend"
     if "query" in options:
         assert str(request.rel_url) == "/ws?a=1&b=2"
-    socket.hang_up(code=1000, reason="")
+    socket.disconnect(code=1000, reason="")
     await socket.finish()
 
 
@@ -95,7 +95,7 @@ async def test_backend_gets_the_clients_headers_but_not_its_handshake(
     assert headers["host"] in backend.origin
     for absent in ("origin", "cookie", "x-mine", "sec-websocket-extensions"):
         assert absent not in headers
-    socket.hang_up(code=1000, reason="")
+    socket.disconnect(code=1000, reason="")
     await socket.finish()
 
 
@@ -103,9 +103,9 @@ async def test_configured_response_headers_go_with_the_handshake(
     app: ProxyApplication, gateway: TableGateway, sockets: SocketBackend, backend: Backend
 ) -> None:
     gateway.lay(make_target(backend.origin, response_headers=((b"x-node", b"main"),)))
-    socket = Socket(app, PATH, key=MANAGER)
+    socket = AsgiSocket(app, PATH, key=MANAGER)
     assert (await socket.next())["headers"] == [(b"x-node", b"main")]
-    socket.hang_up(code=1000, reason="")
+    socket.disconnect(code=1000, reason="")
     await socket.finish()
 
 
@@ -224,7 +224,7 @@ async def test_backend_that_hangs_is_not_waited_for_long(
 async def test_server_that_can_not_say_a_status_closes_before_accepting(
     app: ProxyApplication,
 ) -> None:
-    socket = Socket(app, PATH, can_refuse_with_a_status=False)
+    socket = AsgiSocket(app, PATH, can_refuse_with_a_status=False)
     assert await socket.next() == {
         "type": "websocket.close",
         "code": 1008,

@@ -11,15 +11,15 @@ from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
 from proxy.asgi import ProxyApplication
 from proxy.websocket import backend_ended, client_ended
 from tests.proxy.conftest import MANAGER, Backend, TableGateway
-from tests.support.asgi import Socket
+from tests.support.asgi import AsgiSocket
 from tests.support.socket_backend import SocketBackend, until_it_stalls
 
 PATH = "/api/v1/instances/demo/proxy/ws"
 ACCEPT = "websocket.accept"
 
 
-async def opened(app: ProxyApplication, **options: Any) -> Socket:
-    socket = Socket(app, PATH, key=MANAGER, **options)
+async def opened(app: ProxyApplication, **options: Any) -> AsgiSocket:
+    socket = AsgiSocket(app, PATH, key=MANAGER, **options)
     assert (await socket.next())["type"] == ACCEPT
     return socket
 
@@ -31,7 +31,7 @@ async def test_text_and_binary_go_both_ways(app: ProxyApplication, sockets: Sock
         answer = await socket.next()
         assert answer["type"] == "websocket.send"
         assert (answer["text"] if isinstance(content, str) else answer["bytes"]) == content
-    socket.hang_up(code=1000, reason="")
+    socket.disconnect(code=1000, reason="")
     await socket.finish()
 
 
@@ -49,7 +49,7 @@ async def test_fragments_arrive_as_one_message(
     sockets.script = in_pieces
     socket = await opened(app)
     assert await socket.next() == {"type": "websocket.send", "text": "abc"}
-    socket.hang_up(code=1000, reason="")
+    socket.disconnect(code=1000, reason="")
     await socket.finish()
 
 
@@ -57,18 +57,18 @@ async def test_backend_chooses_the_subprotocol(
     app: ProxyApplication, sockets: SocketBackend, backend: Backend
 ) -> None:
     sockets.subprotocols = ("v2", "v1")
-    socket = Socket(app, PATH, key=MANAGER, subprotocols=["v1", "v2"])
+    socket = AsgiSocket(app, PATH, key=MANAGER, subprotocols=["v1", "v2"])
     accept = await socket.next()
     assert backend.requests[0].headers["Sec-WebSocket-Protocol"] == "v1,v2"
     assert (accept["type"], accept["subprotocol"]) == (ACCEPT, "v1")
-    socket.hang_up(code=1000, reason="")
+    socket.disconnect(code=1000, reason="")
     await socket.finish()
 
 
 async def test_no_subprotocol_is_made_up(app: ProxyApplication, sockets: SocketBackend) -> None:
-    socket = Socket(app, PATH, key=MANAGER, subprotocols=["v1"])
+    socket = AsgiSocket(app, PATH, key=MANAGER, subprotocols=["v1"])
     assert (await socket.next())["subprotocol"] is None
-    socket.hang_up(code=1000, reason="")
+    socket.disconnect(code=1000, reason="")
     await socket.finish()
 
 
@@ -94,7 +94,7 @@ async def test_backend_is_told_how_the_client_ended_it(
 ) -> None:
     socket = await opened(app)
     assert gateway.in_flight.count("demo") == 1
-    socket.hang_up(**closing)
+    socket.disconnect(**closing)
     await socket.finish()
     await sockets.end()
     assert sockets.last is not None
@@ -181,7 +181,7 @@ async def test_message_as_large_as_may_be_goes_both_ways(
     socket = await opened(app)
     socket.put(bytes(MAX_MESSAGE_BYTES))
     assert len((await socket.next())["bytes"]) == MAX_MESSAGE_BYTES
-    socket.hang_up(code=1000, reason="")
+    socket.disconnect(code=1000, reason="")
     await socket.finish()
 
 
@@ -231,7 +231,7 @@ async def test_client_waits_for_a_backend_that_does_not_read(
     assert await until_it_stalls(lambda: socket.received) < number // 2
     may_read.set()
     assert (await socket.next(30))["text"] == "all of it"
-    socket.hang_up(code=1000, reason="")
+    socket.disconnect(code=1000, reason="")
     await socket.finish()
 
 
@@ -246,7 +246,7 @@ async def test_client_that_leaves_while_the_backend_floods_it_ends_it_at_once(
     socket = await opened(app)
     socket.is_reading.clear()
     await asyncio.sleep(0)
-    socket.hang_up(code=4001, reason="")
+    socket.disconnect(code=4001, reason="")
     await socket.finish(4)
     await sockets.end()
     assert gateway.in_flight.count("demo") == 0
@@ -271,7 +271,7 @@ async def test_send_that_finds_the_client_gone_waits_for_its_close_code(
     await socket.next()
     socket.is_gone = True
     await asyncio.sleep(0.05)
-    socket.hang_up(code=4002, reason="")
+    socket.disconnect(code=4002, reason="")
     await socket.finish()
     await sockets.end()
     assert sockets.close_code == 4002
@@ -285,10 +285,10 @@ async def test_client_that_leaves_during_the_handshake_ends_it_at_once(
         raise AssertionError
 
     backend.handler = hang
-    socket = Socket(app, PATH, key=MANAGER)
+    socket = AsgiSocket(app, PATH, key=MANAGER)
     await backend.began.wait()
     assert gateway.in_flight.count("demo") == 1
-    socket.hang_up(code=1006)
+    socket.disconnect(code=1006)
     await socket.finish(5)
     assert gateway.in_flight.count("demo") == 0
     assert socket.sent.empty()
@@ -320,7 +320,7 @@ async def test_client_that_never_reads_can_not_keep_the_relay(
     other = await opened(app)
     other.is_reading.clear()
     await other.finish()
-    socket.hang_up(code=1000, reason="")
+    socket.disconnect(code=1000, reason="")
     await socket.finish()
 
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from instances.states import Status
-from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually
+from tests.instances.supervisor.conftest import NodeUnderTest, children
+from tests.support.until import until
 
 
 def kill(node: NodeUnderTest, number: signal.Signals = signal.SIGKILL) -> int:
     pid = node.see().pid
     assert pid is not None
     os.kill(pid, number)
-    eventually(lambda: node.see().pid != pid)
+    until(lambda: node.see().pid != pid)
     return pid
 
 
@@ -142,7 +143,7 @@ def test_staying_up_gives_the_restarts_back(node: NodeUnderTest) -> None:
     assert node.see().restarts == 1
     ahead = 61.0
     node.wake()
-    eventually(lambda: node.see().restarts == 0)
+    until(lambda: node.see().restarts == 0)
     assert node.see().status == Status.RUNNING
 
 

@@ -15,7 +15,8 @@ from instances.scheduling.traffic_report import WebReport
 from instances.states import Status
 from instances.supervisor.scheduling import scheduler
 from llamactl.config import AppConfig
-from tests.instances.supervisor.conftest import NodeUnderTest, eventually, is_alive, signals_of
+from tests.instances.supervisor.conftest import NodeUnderTest, is_alive, signals_of
+from tests.support.until import until
 
 Configure = Callable[..., AppConfig]
 TIMEOUT = 0.6
@@ -68,8 +69,8 @@ def frozen(node: NodeUnderTest) -> int:
 def test_a_frozen_backend_is_ended_and_started_again(watched: NodeUnderTest) -> None:
     watched.running(restart_delay=0)
     pid = frozen(watched)
-    eventually(lambda: not is_alive(pid))
-    eventually(lambda: watched.see().restarts == 1)
+    until(lambda: not is_alive(pid))
+    until(lambda: watched.see().restarts == 1)
     watched.reaches(Status.RUNNING)
     change = watched.see().history.get(new=Status.RESTARTING)
     assert change.cause == "supervisor:crash"
@@ -90,13 +91,13 @@ def test_one_that_answers_again_in_time_is_left_alone(
 ) -> None:
     caplog.set_level("INFO")
     pid = watched_long.running().pid or 0
-    until = time.monotonic() + 1.2 * LONG_TIMEOUT
-    while time.monotonic() < until:
+    end = time.monotonic() + 1.2 * LONG_TIMEOUT
+    while time.monotonic() < end:
         caplog.clear()
         os.kill(pid, signal.SIGSTOP)
-        eventually(lambda: "it does not answer its health check" in caplog.messages)
+        until(lambda: "it does not answer its health check" in caplog.messages)
         os.kill(pid, signal.SIGCONT)
-        eventually(lambda: "it answers again" in caplog.messages)
+        until(lambda: "it answers again" in caplog.messages)
     assert watched_long.see().pid == pid
     assert watched_long.history() == ["starting", "running"]
 
@@ -121,7 +122,7 @@ def test_one_that_sends_bytes_is_left_alone(
     monkeypatch.setattr(
         "instances.supervisor.scheduling.traffic_monitor.read_reports", lambda client: list(reports)
     )
-    eventually(lambda: not is_alive(pid))
+    until(lambda: not is_alive(pid))
 
 
 @pytest.mark.parametrize("answers", [True, False])
@@ -136,12 +137,12 @@ def test_one_that_answers_no_health_check_while_it_is_busy_is_left_alone_then(
     reports[:] = [WebReport("web", 10**9, {"one": 1})]
     pid = frozen(watched)
     if answers:
-        eventually(lambda: not is_alive(pid))
+        until(lambda: not is_alive(pid))
         return
     time.sleep(3 * TIMEOUT)
     assert is_alive(pid)
     reports[:] = []
-    eventually(lambda: not is_alive(pid))
+    until(lambda: not is_alive(pid))
 
 
 def test_mlx_is_such_a_backend() -> None:
@@ -176,6 +177,6 @@ def test_timeout_0_is_never(
 def test_one_that_hangs_again_and_again_runs_out_of_restarts(watched: NodeUnderTest) -> None:
     watched.running(restart_delay=0, max_restarts=1)
     first = frozen(watched)
-    eventually(lambda: watched.see().restarts == 1 and watched.see().pid)
+    until(lambda: watched.see().restarts == 1 and watched.see().pid)
     assert frozen(watched) != first
     watched.reaches(Status.FAILED)

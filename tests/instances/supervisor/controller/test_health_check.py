@@ -13,7 +13,8 @@ import pytest
 
 from instances.supervisor.controller import health_check
 from instances.supervisor.controller.health_check import is_ready, pause_before_next
-from tests.instances.supervisor.conftest import PROGRAM, eventually
+from tests.instances.supervisor.conftest import PROGRAM
+from tests.support.until import until
 
 PATHS = ("/health", "/v1/models")
 
@@ -36,7 +37,7 @@ def backend() -> Iterator[Start]:
         argv = [sys.executable, "-S", "-E", str(PROGRAM), "--port", str(port)]
         environment = {"PATH": os.environ["PATH"], **knobs}
         started.append(subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL))
-        eventually(lambda: listens(port))
+        until(lambda: listens(port))
         return f"http://127.0.0.1:{port}"
 
     yield start

@@ -11,7 +11,8 @@ from django.core.management import CommandError, call_command
 
 from instances.states import Status
 from nodes.errors import NodeDrained
-from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually
+from tests.instances.supervisor.conftest import NodeUnderTest, children
+from tests.support.until import until
 
 
 def test_drain_waits_until_all_is_stopped_and_resume_starts_it_again(
@@ -37,7 +38,7 @@ def test_drain_also_ends_a_start_and_a_restart_that_are_under_way(
 ) -> None:
     supervised.create("slow", FAKE_NEVER_HEALTHY="1")
     supervised.ask_start("slow")
-    eventually(lambda: supervised.see("slow").pid)
+    until(lambda: supervised.see("slow").pid)
     crashing = supervised.running("crashing", restart_delay=600)
     os.kill(crashing.pid or 0, signal.SIGKILL)
     supervised.reaches(Status.RESTARTING, "crashing")

@@ -19,7 +19,8 @@ from instances.models import Instance
 from instances.states import Status
 from instances.supervisor.state import rows
 from llamactl.config import AppConfig, current
-from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
+from tests.instances.supervisor.conftest import NodeUnderTest, children, is_alive
+from tests.support.until import until
 
 
 def environment_of(pid: int) -> dict[str, str]:
@@ -41,7 +42,7 @@ def test_running_means_ready_to_answer(supervised: NodeUnderTest) -> None:
     supervised.create(FAKE_START_SECONDS="0.4")
     supervised.ask_start()
     instance = supervised.reaches(Status.STARTING)
-    started = eventually(lambda: supervised.see().started_at)
+    started = until(lambda: supervised.see().started_at)
     instance = supervised.reaches(Status.RUNNING)
     assert instance.ready_at is not None
     assert instance.ready_at - started >= timedelta(seconds=0.35)
@@ -53,7 +54,7 @@ def test_a_wish_that_nobody_announced_is_found_on_the_tick(
     monkeypatch.setattr("instances.supervisor.supervisor.READ_SECONDS", 600)
     node.create()
     node.start()
-    eventually(lambda: node.see().node.heartbeat_at)
+    until(lambda: node.see().node.heartbeat_at)
     monkeypatch.setattr(lifecycle, "wake_node", lambda node: None)
     node.ask_start()
     node.reaches(Status.RUNNING)
@@ -65,7 +66,7 @@ def test_a_change_that_nobody_counted_is_found_later(
     monkeypatch.setattr("instances.supervisor.supervisor.READ_SECONDS", 1.5)
     node.create()
     node.start()
-    eventually(lambda: node.see().node.heartbeat_at)
+    until(lambda: node.see().node.heartbeat_at)
     Instance.objects.update(desired_state="running", generation=1)
     node.reaches(Status.RUNNING)
 
@@ -254,7 +255,7 @@ def test_a_start_that_takes_too_long_fails(
     node.start()
     node.create(FAKE_NEVER_HEALTHY="1", FAKE_LOG_LINES="1")
     node.ask_start()
-    pid = eventually(lambda: node.see().pid)
+    pid = until(lambda: node.see().pid)
     instance = node.reaches(Status.FAILED)
     assert instance.failure is not None
     assert instance.failure["reason"] == "timeout"

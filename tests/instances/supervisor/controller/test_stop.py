@@ -17,13 +17,8 @@ from instances.states import DesiredState, Status
 from instances.supervisor.controller import drain
 from llamactl.config import AppConfig
 from llamactl.models import Revision
-from tests.instances.supervisor.conftest import (
-    NodeUnderTest,
-    children,
-    eventually,
-    is_alive,
-    signals_of,
-)
+from tests.instances.supervisor.conftest import NodeUnderTest, children, is_alive, signals_of
+from tests.support.until import until
 
 
 @pytest.fixture
@@ -83,7 +78,7 @@ def test_the_children_of_a_backend_end_with_it(supervised: NodeUnderTest, kind: 
     child = int(_children_of(pid or 0)[0])
     supervised.ask_stop()
     supervised.reaches(Status.STOPPED)
-    eventually(lambda: not is_alive(child))
+    until(lambda: not is_alive(child))
 
 
 @pytest.mark.parametrize("kind", ["group", "session"])
@@ -94,7 +89,7 @@ def test_the_children_of_a_backend_that_crashes_end_with_it(
     child = int(_children_of(pid or 0)[0])
     os.kill(pid or 0, 9)
     supervised.reaches(Status.FAILED)
-    eventually(lambda: not is_alive(child))
+    until(lambda: not is_alive(child))
 
 
 def _children_of(pid: int) -> list[str]:
@@ -105,7 +100,7 @@ def _children_of(pid: int) -> list[str]:
 def test_stop_while_starting_aborts_the_start(supervised: NodeUnderTest) -> None:
     supervised.create(FAKE_NEVER_HEALTHY="1")
     supervised.ask_start()
-    pid = eventually(lambda: supervised.see().pid)
+    pid = until(lambda: supervised.see().pid)
     supervised.ask_stop()
     supervised.reaches(Status.STOPPED)
     assert not is_alive(pid)
@@ -142,7 +137,7 @@ def test_start_while_stopping_starts_again_after_the_stop(
     node.start()
     pid = node.running(FAKE_IGNORE_SIGINT="1").pid
     node.ask_stop()
-    eventually(lambda: node.see().status == Status.SHUTTING_DOWN)
+    until(lambda: node.see().status == Status.SHUTTING_DOWN)
     node.ask_start()
     os.kill(pid or 0, 15)
     instance = node.reaches(Status.RUNNING)
@@ -164,7 +159,7 @@ def test_a_restart_is_a_new_process_on_the_same_port(supervised: NodeUnderTest) 
 def test_a_restart_while_starting_starts_anew(supervised: NodeUnderTest) -> None:
     supervised.create(FAKE_NEVER_HEALTHY="1")
     supervised.ask_start()
-    pid = eventually(lambda: supervised.see().pid)
+    pid = until(lambda: supervised.see().pid)
     document = supervised.see().options | {"environment": {}}
     lifecycle.update("one", document, cause="test")
     assert supervised.reaches(Status.RUNNING).pid != pid
@@ -181,7 +176,7 @@ def test_a_deleted_rows_process_is_ended(supervised: NodeUnderTest) -> None:
     pid = supervised.running().pid
     Instance.objects.all().delete()
     supervised.wake()
-    eventually(lambda: pid not in children())
+    until(lambda: pid not in children())
 
 
 def test_one_stop_does_not_hold_up_the_others(

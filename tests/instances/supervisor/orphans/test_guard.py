@@ -22,13 +22,9 @@ from instances.states import DesiredState, Status
 from instances.supervisor.orphans import program
 from instances.supervisor.process.pidfd import Marker, read_stat
 from llamactl.config import current
-from tests.instances.supervisor.conftest import (
-    PROGRAM,
-    NodeUnderTest,
-    eventually,
-    is_alive,
-)
+from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, is_alive
 from tests.support.paths import ROOT
+from tests.support.until import until
 
 WORKER = Path(__file__).with_name("worker_program.py")
 SECONDS = 30.0
@@ -129,7 +125,7 @@ def running(node: NodeUnderTest, name: str = "one", **options: Any) -> int:
 
 
 def the_guard() -> int:
-    pid: int = eventually(guards, seconds=SECONDS)[0]
+    pid: int = until(guards, seconds=SECONDS)[0]
     return pid
 
 
@@ -140,10 +136,10 @@ def test_a_worker_that_is_back_in_time_finds_its_backends(
     pid = running(node)
     old = the_guard()
     workers.end()
-    eventually(lambda: "no worker; 1 backends" in guard_log().read_text(), seconds=SECONDS)
+    until(lambda: "no worker; 1 backends" in guard_log().read_text(), seconds=SECONDS)
     workers.start(grace=FAR_OFF)
     # It should have a guard of the new worker's, and the same backend.
-    eventually(lambda: guards() and old not in guards(), seconds=SECONDS)
+    until(lambda: guards() and old not in guards(), seconds=SECONDS)
     assert len(guards()) == 1
     assert is_alive(pid)
     assert f"adopted process {pid}" in workers.output.read_text()
@@ -158,7 +154,7 @@ def test_backends_are_ended_when_no_worker_comes_back(
     pids = [running(node), running(node, "two", FAKE_CHILD="session")]
     the_guard()
     workers.end()
-    eventually(lambda: not guards(), seconds=SECONDS)
+    until(lambda: not guards(), seconds=SECONDS)
     assert not marked()
     assert not any(map(is_alive, pids))
     said = guard_log().read_text()
@@ -167,7 +163,7 @@ def test_backends_are_ended_when_no_worker_comes_back(
     # What is wished has not changed, and the next worker does it.
     assert set(Instance.objects.values_list("desired_state", flat=True)) == {DesiredState.RUNNING}
     workers.start(grace=FAR_OFF)
-    eventually(lambda: node.see().pid not in (None, *pids), seconds=SECONDS)
+    until(lambda: node.see().pid not in (None, *pids), seconds=SECONDS)
     node.reaches(Status.RUNNING, seconds=SECONDS)
 
 
@@ -179,8 +175,8 @@ def test_the_grace_counts_from_the_end_of_a_worker_that_ended_in_order(
     the_guard()
     workers.end(signal.SIGTERM)
     assert is_alive(pid)  # keep_backends
-    eventually(lambda: not is_alive(pid), seconds=SECONDS)
-    eventually(lambda: not guards(), seconds=SECONDS)
+    until(lambda: not is_alive(pid), seconds=SECONDS)
+    until(lambda: not guards(), seconds=SECONDS)
 
 
 def test_a_worker_that_is_back_while_they_are_ended_waits_and_starts_them_afresh(
@@ -190,11 +186,11 @@ def test_a_worker_that_is_back_while_they_are_ended_waits_and_starts_them_afresh
     pid = running(node, FAKE_IGNORE_SIGINT="1", FAKE_IGNORE_SIGTERM="1")
     the_guard()
     workers.end()
-    eventually(lambda: f"SIGINT to process {pid}" in guard_log().read_text(), seconds=SECONDS)
+    until(lambda: f"SIGINT to process {pid}" in guard_log().read_text(), seconds=SECONDS)
     assert is_alive(pid)
     workers.start(grace=FAR_OFF)
-    eventually(lambda: "waiting for it" in workers.output.read_text(), seconds=SECONDS)
-    new = eventually(lambda: set(marked()) - {pid}, seconds=SECONDS)
+    until(lambda: "waiting for it" in workers.output.read_text(), seconds=SECONDS)
+    new = until(lambda: set(marked()) - {pid}, seconds=SECONDS)
     assert not is_alive(pid)
     assert node.reaches(Status.RUNNING, seconds=SECONDS).pid in new
     assert len(marked()) == 1
@@ -207,7 +203,7 @@ def test_a_guard_that_was_killed_is_replaced(node: NodeUnderTest, workers: Worke
     running(node)
     first = the_guard()
     os.kill(first, signal.SIGKILL)
-    eventually(lambda: guards() and first not in guards(), seconds=SECONDS)
+    until(lambda: guards() and first not in guards(), seconds=SECONDS)
     assert len(guards()) == 1
 
 
@@ -225,7 +221,7 @@ def test_nobody_else_is_ended(node: NodeUnderTest, workers: Workers) -> None:
         pid = running(node)
         the_guard()
         workers.end()
-        eventually(lambda: not is_alive(pid) and not guards(), seconds=SECONDS)
+        until(lambda: not is_alive(pid) and not guards(), seconds=SECONDS)
         assert all(stranger.poll() is None for stranger in strangers)
         assert guard_log().read_text().count("SIGINT to process") == 1
     finally:
@@ -243,7 +239,7 @@ def test_no_guard_is_kept_without_backends_or_without_a_grace(
     node.ask_stop()
     node.reaches(Status.STOPPED, seconds=SECONDS)
     workers.end(signal.SIGTERM)
-    eventually(lambda: not is_alive(guard))
+    until(lambda: not is_alive(guard))
     workers.start(grace=0)
     node.ask_start()
     node.reaches(Status.RUNNING, seconds=SECONDS)
@@ -257,7 +253,7 @@ def test_a_guard_holds_no_lock_while_it_waits(node: NodeUnderTest, workers: Work
     running(node)
     the_guard()
     workers.end()
-    eventually(lambda: "no worker; 1 backends" in guard_log().read_text(), seconds=SECONDS)
+    until(lambda: "no worker; 1 backends" in guard_log().read_text(), seconds=SECONDS)
     os.close(acquire(Path(lock_path()), wait_seconds=1.0))
 
 
@@ -279,9 +275,9 @@ def test_the_real_llama_cpp_is_ended_too(
     the_guard()
     workers.end()
     # By number: what is exiting has no environment any more.
-    eventually(lambda: not any(map(is_alive, family)), seconds=SECONDS)
+    until(lambda: not any(map(is_alive, family)), seconds=SECONDS)
     assert "SIGTERM" not in guard_log().read_text()
-    eventually(lambda: not guards(), seconds=SECONDS)
+    until(lambda: not guards(), seconds=SECONDS)
 
 
 def test_one_that_overwrote_its_markers_is_ended_by_its_number(tmp_path: Path) -> None:

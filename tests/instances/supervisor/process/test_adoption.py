@@ -18,13 +18,8 @@ from instances.states import Status
 from instances.supervisor.process.adoption import find, take
 from instances.supervisor.process.pidfd import Marker, Process, read_stat
 from llamactl.config import AppConfig, current
-from tests.instances.supervisor.conftest import (
-    PROGRAM,
-    NodeUnderTest,
-    children,
-    eventually,
-    is_alive,
-)
+from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, children, is_alive
+from tests.support.until import until
 
 STARTER = """
 import subprocess, sys
@@ -111,7 +106,7 @@ def test_a_backend_that_is_no_child_is_watched_too(
     pid = foreign(instance)
     recorded(instance, pid)
     node.start()
-    eventually(lambda: f"adopted process {pid}" in caplog.text)
+    until(lambda: f"adopted process {pid}" in caplog.text)
     os.kill(pid, signal.SIGKILL)
     seen = node.reaches(Status.RESTARTING)
     assert seen.failure is not None
@@ -124,12 +119,12 @@ def test_a_backend_that_is_no_child_is_stopped_with_all_its_group(
 ) -> None:
     instance = node.create()
     pid = foreign(instance, FAKE_CHILD="group")
-    child = int(eventually(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text()))
+    child = int(until(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text()))
     recorded(instance, pid, desired_state="stopped")
     node.start()
     node.reaches(Status.STOPPED)
     assert not is_alive(pid)
-    eventually(lambda: not is_alive(child))
+    until(lambda: not is_alive(child))
 
 
 def test_one_that_was_starting_goes_on_starting(node: NodeUnderTest, foreign: Start) -> None:
@@ -194,7 +189,7 @@ def test_what_is_gone_is_started_again(node: NodeUnderTest, status: str) -> None
         restarts=1,
     )
     node.start()
-    eventually(lambda: node.see().pid in children())
+    until(lambda: node.see().pid in children())
     node.reaches(Status.RUNNING)
 
 
@@ -213,7 +208,7 @@ def test_what_had_come_to_its_end_stays_there(node: NodeUnderTest, status: str) 
         status=status, desired_state="running", generation=1, observed_generation=1
     )
     node.start()
-    eventually(lambda: node.see().node.heartbeat_at)
+    until(lambda: node.see().node.heartbeat_at)
     node.wake()
     node.running("other")
     assert node.see().status == status
@@ -239,7 +234,7 @@ def test_of_two_processes_the_recorded_one_is_kept(node: NodeUnderTest, foreign:
     kept = foreign(instance)
     recorded(instance, kept)
     node.start()
-    eventually(lambda: not is_alive(extra))
+    until(lambda: not is_alive(extra))
     assert is_alive(kept)
     assert node.reaches(Status.RUNNING).pid == kept
 
@@ -254,13 +249,13 @@ def test_of_two_processes_without_a_record_the_older_is_kept(
     )
     node.start()
     assert node.reaches(Status.RUNNING).pid == kept
-    eventually(lambda: not is_alive(extra))
+    until(lambda: not is_alive(extra))
 
 
 def test_an_orphan_is_ended_even_if_it_resists(node: NodeUnderTest, foreign: Start) -> None:
     orphan = foreign(None, FAKE_IGNORE_SIGINT="1", FAKE_IGNORE_SIGTERM="1")
     node.start()
-    eventually(lambda: not is_alive(orphan))
+    until(lambda: not is_alive(orphan))
 
 
 def test_a_process_of_an_instance_that_had_the_name_before_is_an_orphan(
@@ -271,7 +266,7 @@ def test_a_process_of_an_instance_that_had_the_name_before_is_an_orphan(
     old.delete()
     assert node.create().name == old.name
     node.start()
-    eventually(lambda: not is_alive(pid))
+    until(lambda: not is_alive(pid))
 
 
 def test_another_installations_backends_are_left_alone(node: NodeUnderTest, foreign: Start) -> None:
@@ -283,7 +278,7 @@ def test_another_installations_backends_are_left_alone(node: NodeUnderTest, fore
     orphan = foreign(None)
     try:
         node.start()
-        eventually(lambda: not is_alive(orphan))
+        until(lambda: not is_alive(orphan))
         assert stranger.poll() is None
     finally:
         stranger.kill()
@@ -300,7 +295,7 @@ def test_a_second_worker_waits_until_the_first_has_gone(
     pid = node.running().pid
     second = node.start()
     try:
-        eventually(lambda: "waiting for it" in caplog.text)
+        until(lambda: "waiting for it" in caplog.text)
         first.stop()
         node.ask_restart()
         assert node.reaches(Status.RUNNING).pid != pid
@@ -317,7 +312,7 @@ def test_a_worker_that_waits_for_the_lock_can_be_stopped(
 ) -> None:
     first = node.start()
     second = node.start()
-    eventually(lambda: "waiting for it" in caplog.text)
+    until(lambda: "waiting for it" in caplog.text)
     second.stop()
     node.supervisor = first
     node.running()

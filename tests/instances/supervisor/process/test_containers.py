@@ -14,7 +14,8 @@ import pytest
 from instances.states import Status
 from instances.supervisor.process.containers import stop_container
 from llamactl.config import AppConfig, current
-from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, eventually, is_alive
+from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, is_alive
+from tests.support.until import until
 
 # docker run: a client (this) and the container (a process of its own session, as a daemon's is).
 DOCKER = """#!{python} -S
@@ -95,7 +96,7 @@ def test_a_container_is_stopped_and_removed(node: NodeUnderTest, docker: Docker)
     node.ask_stop()
     node.reaches(Status.STOPPED)
     assert not is_alive(container)
-    eventually(lambda: sorted(docker.calls) == ["rm", "rm", "run", "stop"])
+    until(lambda: sorted(docker.calls) == ["rm", "rm", "run", "stop"])
     assert not docker.has_containers()
 
 
@@ -106,7 +107,7 @@ def test_a_container_whose_client_was_killed_is_removed_before_the_next(
     pid = node.running(restart_delay=0).pid
     container = docker.container()
     os.kill(pid or 0, signal.SIGKILL)
-    eventually(lambda: node.see().restarts == 1)
+    until(lambda: node.see().restarts == 1)
     node.reaches(Status.RUNNING)
     assert not is_alive(container)
     assert docker.container() != container
@@ -130,7 +131,7 @@ def test_a_container_that_ignores_its_signals_is_killed(
     container = docker.container()
     node.ask_stop()
     node.reaches(Status.STOPPED)
-    eventually(lambda: not is_alive(container))
+    until(lambda: not is_alive(container))
 
 
 def test_a_late_stop_does_not_hit_the_next_container(

@@ -17,7 +17,8 @@ from instances.supervisor.process.pidfd import (
     read_stat,
     spawn,
 )
-from tests.instances.supervisor.conftest import children, eventually, is_alive
+from tests.instances.supervisor.conftest import children, is_alive
+from tests.support.until import until
 
 MARKER = Marker(node="/nowhere/node-test.lock", instance="1:one", launch="test-process")
 
@@ -44,7 +45,7 @@ def output(log: int) -> str:
 
 
 def end(process: Process) -> int | None:
-    eventually(process.has_exited)
+    until(process.has_exited)
     return process.bury()
 
 
@@ -69,19 +70,19 @@ def test_the_exit_code_says_how_it_ended(log: int, script: str, code: int) -> No
 
 def test_a_signal_reaches_the_whole_group(log: int) -> None:
     process = shell("sleep 60 & echo $!; wait", log)
-    child = int(eventually(lambda: output(log)))
+    child = int(until(lambda: output(log)))
     process.signal_group(signal.SIGTERM)
     assert end(process) == -signal.SIGTERM
-    eventually(lambda: not is_alive(child))
+    until(lambda: not is_alive(child))
 
 
 def test_what_a_leader_leaves_behind_is_killed_when_it_is_buried(log: int) -> None:
     process = shell("sleep 60 & echo $!; exit 3", log)
-    eventually(process.has_exited)
+    until(process.has_exited)
     child = int(output(log))
     assert is_alive(child)
     assert process.bury() == 3
-    eventually(lambda: not is_alive(child))
+    until(lambda: not is_alive(child))
 
 
 def test_signals_go_by_number_where_the_kernel_is_old(
@@ -92,17 +93,17 @@ def test_signals_go_by_number_where_the_kernel_is_old(
 
     monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
     process = shell("sleep 60 & echo $!; exit 3", log)
-    eventually(process.has_exited)
+    until(process.has_exited)
     child = int(output(log))
     assert process.bury() == 3
-    eventually(lambda: not is_alive(child))
+    until(lambda: not is_alive(child))
 
 
 def test_a_number_that_may_be_another_process_is_not_signalled(
     log: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = shell("exit 0", log)
-    eventually(process.has_exited)
+    until(process.has_exited)
     os.waitpid(process.pid, 0)  # its parent, as an adopted process has one, has waited for it
 
     def refuse(*_: object) -> None:

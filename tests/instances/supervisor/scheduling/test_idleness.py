@@ -12,7 +12,8 @@ from instances.scheduling.traffic_report import WebReport
 from instances.states import IDLE, DesiredState, Status
 from instances.supervisor.scheduling import scheduler
 from instances.supervisor.state import rows
-from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
+from tests.instances.supervisor.conftest import NodeUnderTest, children, is_alive
+from tests.support.until import until
 
 SEEN_ALL = 10**9
 MINUTE = 0.6
@@ -117,7 +118,7 @@ def test_looking_how_it_is_does_not_keep_it(
 ) -> None:
     reports[:] = [WebReport("web", SEEN_ALL, {"one": 1}, looking={"one": 1})]
     supervised.running(idle_timeout=1)
-    eventually(lambda: supervised.see().status == Status.SHUTTING_DOWN)
+    until(lambda: supervised.see().status == Status.SHUTTING_DOWN)
     reports[:] = [WebReport("web", SEEN_ALL)]
     supervised.reaches(Status.STOPPED)
 
@@ -135,7 +136,7 @@ def test_a_request_that_slips_in_is_answered(
 
     monkeypatch.setattr(rows, "wish_stop", wish_and_be_late)
     pid = supervised.running(idle_timeout=1).pid or 0
-    eventually(lambda: supervised.see().status == Status.SHUTTING_DOWN)
+    until(lambda: supervised.see().status == Status.SHUTTING_DOWN)
     time.sleep(1.3)  # longer than drain_timeout
     assert is_alive(pid)
     reports[:] = [WebReport("web", SEEN_ALL)]
@@ -176,7 +177,7 @@ def test_last_use_is_written_in_batches_and_when_the_worker_ends(
         at = node.see().last_used_at
         return at is not None and abs(at.timestamp() - used) < 0.01
 
-    eventually(written)
+    until(written)
     monkeypatch.setattr(scheduler, "USED_POLL_SECONDS", 60)
     later = used + 1
     reads: list[object] = []
@@ -189,7 +190,7 @@ def test_last_use_is_written_in_batches_and_when_the_worker_ends(
         "instances.supervisor.scheduling.traffic_monitor.read_reports", read_reports
     )
     # The second is asked for when the first has been taken in.
-    eventually(lambda: len(reads) >= 2)
+    until(lambda: len(reads) >= 2)
     node.stop()
     at = node.see().last_used_at
     assert at is not None

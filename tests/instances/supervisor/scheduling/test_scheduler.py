@@ -19,7 +19,8 @@ from instances.states import ABANDONED, EVICTED, ON_DEMAND, DesiredState, Status
 from instances.supervisor import Supervisor
 from instances.supervisor.scheduling import traffic_monitor
 from llamactl.config import AppConfig
-from tests.instances.supervisor.conftest import NodeUnderTest, children, eventually, is_alive
+from tests.instances.supervisor.conftest import NodeUnderTest, children, is_alive
+from tests.support.until import until
 
 SEEN_ALL = 10**9
 """A revision that no change is newer than."""
@@ -83,7 +84,7 @@ def loads() -> list[str]:
 
 
 def queue_of(node: NodeUnderTest, name: str) -> Any:
-    return eventually(lambda: node.see(name).queue, message=f"no queue for {name}")
+    return until(lambda: node.see(name).queue, f"no queue for {name}")
 
 
 def test_an_idle_instance_makes_room_and_the_history_says_for_whom(one: NodeUnderTest) -> None:
@@ -135,7 +136,7 @@ def test_a_busy_instance_is_waited_for_and_the_queue_is_visible(
         "reason": "max_running_instances (1) is reached; waiting for a (2 requests in flight)",
     }
     web.waits("c")
-    eventually(lambda: (one.see("c").queue or {}).get("place") == 2)
+    until(lambda: (one.see("c").queue or {}).get("place") == 2)
     assert one.see("b").reported_status is Status.STARTING
     assert one.history("a")[-1] == "running"
     web.in_flight = {}
@@ -172,7 +173,7 @@ def test_who_comes_back_while_it_makes_room_stands_behind_those_it_makes_room_fo
     node.reaches(Status.RUNNING, "a")
     web.in_flight = {"a": 1}
     web.waits("b", "few")
-    eventually(lambda: node.see("a").status == Status.SHUTTING_DOWN)
+    until(lambda: node.see("a").status == Status.SHUTTING_DOWN)
     web.waits("a", "many")
     time.sleep(0.3)
     web.in_flight = {}
@@ -288,9 +289,9 @@ def test_those_who_gave_up_cause_no_swap(one: NodeUnderTest, web: Web) -> None:
     web.waits("b")
     queue_of(one, "b")
     web.waiting.clear()
-    eventually(lambda: one.see("b").desired_state == DesiredState.STOPPED)
+    until(lambda: one.see("b").desired_state == DesiredState.STOPPED)
     web.in_flight = {}
-    eventually(lambda: one.see("b").queue is None)
+    until(lambda: one.see("b").queue is None)
     assert one.see("b").requested_by == ABANDONED
     assert one.history("b") == []
     assert one.see("a").pid == pid
@@ -475,7 +476,7 @@ def test_after_a_boot_they_load_one_at_a_time_the_last_used_first(
 ) -> None:
     wished_before_boot(node, old=50, new=1, middle=20)
     node.start()
-    eventually(lambda: (node.see("old").queue or {}).get("place") == 2)
+    until(lambda: (node.see("old").queue or {}).get("place") == 2)
     for name in ("new", "middle", "old"):
         node.reaches(Status.RUNNING, name)
     assert loads() == ["new", "middle", "old"]
@@ -506,7 +507,7 @@ def test_several_may_load_at_once_after_a_boot(
     fake_backend(loads_at_boot=3)
     wished_before_boot(node, a=3, b=2, c=1)
     node.start()
-    eventually(lambda: len(children()) == 3)
+    until(lambda: len(children()) == 3)
     for name in "abc":
         node.reaches(Status.RUNNING, name)
     assert last_change("a", Status.STARTING).at <= last_change("c", Status.RUNNING).at

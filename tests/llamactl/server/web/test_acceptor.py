@@ -15,7 +15,7 @@ import pytest
 
 from llamactl.server.web import acceptor
 from llamactl.server.web.acceptor import Acceptor
-from tests.support.wire import eventually
+from tests.support.until import until_async
 
 
 class Guest(asyncio.Protocol):
@@ -60,7 +60,7 @@ async def house() -> AsyncIterator[House]:
 async def test_who_is_let_in_is_served_without_a_delay_of_small_packets(house: House) -> None:
     door = house.open()
     (client,) = house.knock()
-    await eventually(lambda: bool(house.guests), "let in")
+    await until_async(lambda: bool(house.guests), "let in")
     assert await asyncio.to_thread(client.recv, 100) == b"welcome"
     inside = house.guests[0].transport.get_extra_info("socket")
     assert inside.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -85,14 +85,14 @@ async def test_all_who_wait_are_let_in_in_one_turn_up_to_the_most(house: House) 
         await asyncio.sleep(0)
     assert sum(taken) == 25
     assert max(taken) <= 2 * 10  # ours, and the loop's own in the same turn
-    await eventually(lambda: len(house.guests) == 25, "all let in")
+    await until_async(lambda: len(house.guests) == 25, "all let in")
     door.close()
 
 
 async def test_closed_door_lets_nobody_in_and_throws_nobody_out(house: House) -> None:
     door = house.open()
     house.knock()
-    await eventually(lambda: bool(house.guests), "let in")
+    await until_async(lambda: bool(house.guests), "let in")
     door.close()
     await door.wait_closed()
     house.knock()
@@ -105,7 +105,7 @@ async def test_two_doors_share_one_queue(house: House) -> None:
     with house.listener.dup() as other:
         doors = [house.open(most=2), Acceptor(other, lambda: Guest(house), most=2)]
         house.knock(20)
-        await eventually(lambda: len(house.guests) == 20, "all let in")
+        await until_async(lambda: len(house.guests) == 20, "all let in")
         for door in doors:
             door.close()
 
@@ -135,7 +135,7 @@ async def test_clients_wait_while_the_system_lets_none_in(
     door = house.open()
     door._listener = Failing(house.listener, number, number)  # type: ignore[assignment]
     house.knock(3)
-    await eventually(lambda: len(house.guests) == 3, "let in")
+    await until_async(lambda: len(house.guests) == 3, "let in")
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert os.strerror(number) in lines[0]
@@ -150,7 +150,7 @@ async def test_door_that_is_closed_while_it_rests_stays_closed(
     door = house.open()
     door._listener = Failing(house.listener, errno.EMFILE)  # type: ignore[assignment]
     house.knock()
-    await eventually(lambda: door._pause is not None, "the rest")
+    await until_async(lambda: door._pause is not None, "the rest")
     door.close()
     await asyncio.sleep(0.1)
     assert not house.guests

@@ -20,6 +20,7 @@ from llamactl.server.web import disconnect_watch
 from llamactl.server.web.disconnect_watch import Watched
 from llamactl.server.web.http import HttpProtocol
 from llamactl.server.web.websocket import WebSocketProtocol
+from tests.support.until import until_async
 
 SECONDS = 20
 """A bound, not an expectation."""
@@ -158,12 +159,6 @@ class Client:
         self.connection.close()
 
 
-async def eventually(question: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not question():
-            await asyncio.sleep(0.005)
-
-
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disconnect_watch, "LOOK_SECONDS", LOOK_SECONDS)
@@ -215,7 +210,7 @@ async def begin_upload(client: Client, server: Server, application: Application)
     await client.send(upload(SIZE) + b"x")
     await asyncio.wait_for(application.has_begun.wait(), SECONDS)
     await client.send(b"x" * (2**16 + 1))
-    await eventually(server.is_paused)
+    await until_async(server.is_paused)
     await client.send(b"x" * 1000)
 
 
@@ -266,7 +261,7 @@ async def test_who_waits_after_an_upload_that_is_complete_is_left_alone(
     await client.send(upload(size) + b"x")
     await asyncio.wait_for(application.has_begun.wait(), SECONDS)
     await client.send(b"x" * (size - 1))
-    await eventually(server.is_paused)
+    await until_async(server.is_paused)
     await asyncio.sleep(5 * LOOK_SECONDS)
     application.may_go_on.set()
     assert (await client.answer()).endswith(b"%d" % size)
@@ -278,7 +273,7 @@ async def test_who_waits_with_requests_in_line_is_answered(
     await client.send(upload(1) + b"x")
     await asyncio.wait_for(application.has_begun.wait(), SECONDS)
     await client.send(upload(2) + b"xx" + upload(3) + b"xxx")
-    await eventually(server.is_paused)
+    await until_async(server.is_paused)
     await asyncio.sleep(5 * LOOK_SECONDS)
     application.may_go_on.set()
     assert [(await client.answer())[-1:] for _ in range(3)] == [b"1", b"2", b"3"]
@@ -292,7 +287,7 @@ async def test_who_leaves_with_requests_in_line_is_missed(
     await client.send(upload(1) + b"x")
     await asyncio.wait_for(application.has_begun.wait(), SECONDS)
     await client.send(upload(1) + b"x")
-    await eventually(server.is_paused)
+    await until_async(server.is_paused)
     client.leave("close")
     assert await application.end() == "told"
 
@@ -322,7 +317,7 @@ async def test_who_leaves_a_websocket_that_is_not_read_is_missed(
 ) -> None:
     await open_websocket(client, application)
     await client.send(BINARY * 2)
-    await eventually(server.is_paused)
+    await until_async(server.is_paused)
     client.leave(way)
     assert await application.end() == "told"
     assert not server.state.connections
@@ -344,7 +339,7 @@ async def test_who_waits_at_a_websocket_that_is_not_read_is_left_alone(
 ) -> None:
     await open_websocket(client, application)
     await client.send(BINARY * 4 + CLOSE)
-    await eventually(server.is_paused)
+    await until_async(server.is_paused)
     await asyncio.sleep(5 * LOOK_SECONDS)
     application.may_go_on.set()
     assert await application.end() == f"{4 * 2**15} 1000"

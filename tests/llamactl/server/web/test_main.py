@@ -12,7 +12,7 @@ import pytest
 from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.server.web import __main__ as web
 from llamactl.server.web.acceptor import Acceptor
-from tests.support.wire import eventually
+from tests.support.until import until_async
 
 
 def test_a_web_process_may_open_as_many_files_as_the_system_lets_it() -> None:
@@ -58,11 +58,11 @@ async def test_who_is_let_in_in_the_turn_of_the_stop_is_answered_and_does_not_ho
     address = listener.getsockname()
     server = web.Server(web.configuration(application))
     serving: asyncio.Task[Any] = asyncio.create_task(server._serve([listener]))
-    await eventually(lambda: server.started, "started")
+    await until_async(lambda: server.started, "started")
     clients = [await asyncio.open_connection(*address) for _ in range(3)]
     for _, writer in clients[:2]:
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    await eventually(lambda: len(entering) == 3, "at the door")
+    await until_async(lambda: len(entering) == 3, "at the door")
     server.should_exit = True
     # Much sooner than after the grace of those who are in the middle of something.
     ended, _ = await asyncio.wait((serving,), timeout=20)
