@@ -11,9 +11,10 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llamactl.settings")
     if sys.argv[1:2] == ["check_config"]:
         # It explains a config that may be too broken for Django's settings to load.
+        from instances.backends import config_sections
         from llamactl.config.explain import main as check_config
 
-        sys.exit(check_config(sys.argv[2:]))
+        sys.exit(check_config(sys.argv[2:], config_sections()))
     if sys.argv[1:2] == ["doctor"]:
         # As above; and before the first run it must not make what it is to look at.
         from llamactl.doctor.command import main as doctor

@@ -195,7 +195,7 @@ def launch_for(
     return build_launch(
         instance_name=name,
         options=options,
-        config=getattr(config.backends, backend_for(options.backend_type).config_key),
+        config=backend_for(options.backend_type).config_section(config),
         host=LOOPBACK,
         port=port,
         api_key=derived_key,

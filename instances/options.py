@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from instances.backends import backend_for
+from instances.backends import backend_for, default_backend_type
 from instances.errors import InvalidInstance, InvalidInstanceName
 from instances.limits import ResourceLimits, parse_limits
 from llamactl.core.errors import InvalidRequest
@@ -109,14 +109,14 @@ def parse_options(raw: object, config: AppConfig) -> InstanceOptions:
     """
     if not isinstance(raw, Mapping):
         raise InvalidRequest(f"Invalid request body: expected a JSON object, got {_kind(raw)}")
-    backend = backend_for(_text(raw, "backend_type") or "llama_cpp")
+    backend = backend_for(_text(raw, "backend_type") or default_backend_type())
     backend_options = raw.get("backend_options")
     if backend_options is None:
         backend_options = {}
     if not isinstance(backend_options, Mapping):
         raise InvalidRequest(f"backend_options must be an object, got {_kind(backend_options)}")
     docker_enabled = _boolean(raw, "docker_enabled")
-    if getattr(config.backends, backend.config_key).docker is None:
+    if backend.config_section(config).docker is None:
         docker_enabled = None
     defaults = config.instances
     return InstanceOptions(

@@ -22,7 +22,7 @@ def ask_program(backend_type: str, flag: str, config: AppConfig) -> str:
         launch = build_launch(
             instance_name="inquiry",
             options=parse_options({"backend_type": backend_type}, config),
-            config=getattr(config.backends, backend.config_key),
+            config=backend.config_section(config),
             host=LOOPBACK,
             port=config.instances.port_range[0],
             api_key="",

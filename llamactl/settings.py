@@ -10,6 +10,7 @@ from typing import Any
 
 import dj_database_url
 
+from instances.backends import config_sections
 from llamactl.admin.theme import UNFOLD as UNFOLD
 from llamactl.config import ConfigError, load
 from llamactl.core.broker_url import BrokerError, broker_urls
@@ -23,7 +24,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 os.umask(0o077)
 
 try:
-    LLAMACTL = load()
+    LLAMACTL = load(backends=config_sections())
     SECRET_KEY = read_or_create_secret(
         LLAMACTL.data_dir / "secret_key", lambda: secrets.token_urlsafe(50)
     )

@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from instances.backends import BACKENDS
+from instances.backends import backend_choices
 from instances.models import Instance
 from instances.reported_status import reported
 from instances.states import Status
@@ -40,7 +40,7 @@ class BackendFilter(admin.SimpleListFilter):
     def lookups(
         self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]
     ) -> Iterable[tuple[str, str]]:
-        return [(kind, backend.title) for kind, backend in BACKENDS.items()]
+        return backend_choices()
 
     def queryset(
         self, request: HttpRequest, queryset: QuerySet[Instance]

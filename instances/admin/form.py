@@ -25,7 +25,7 @@ from instances.admin.form_values import (
     to_lines,
     to_value,
 )
-from instances.backends import BACKENDS
+from instances.backends import backend_choices, default_backend_type
 from instances.errors import (
     InstanceExists,
     InvalidInstanceName,
@@ -196,7 +196,7 @@ class InstanceForm(PreflightForm, _ModelForm):
     def _offer_choices(self) -> None:
         config = current()
         if isinstance(kinds := self.fields.get("backend_type"), forms.ChoiceField):
-            kinds.choices = [(kind, backend.title) for kind, backend in BACKENDS.items()]
+            kinds.choices = backend_choices()
         if isinstance(node := self.fields.get("node"), forms.ChoiceField):
             node.choices = [(name, name) for name in sorted({config.local_node, *config.nodes})]
 
@@ -206,7 +206,7 @@ class InstanceForm(PreflightForm, _ModelForm):
             config = current()
             defaults = config.instances
             return {
-                "backend_type": next(iter(BACKENDS)),
+                "backend_type": default_backend_type(),
                 "node": config.local_node,
                 "auto_restart": defaults.default_auto_restart,
                 "max_restarts": defaults.default_max_restarts,

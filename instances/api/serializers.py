@@ -8,7 +8,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
-from instances.backends import BACKEND_TYPES
+from instances.backends import backend_types, default_backend_type
 from instances.models import Instance
 from instances.options import ENVIRONMENT_NAME_PATTERN, MAX_COUNT
 from instances.states import DesiredState, Status
@@ -83,7 +83,10 @@ class OptionsSerializer(serializers.Serializer[Any]):
 
     # For the schema alone: ``instances.options`` reads the document.
     backend_type = serializers.ChoiceField(
-        BACKEND_TYPES, required=False, allow_null=True, help_text="llama_cpp if it is left out."
+        backend_types(),
+        required=False,
+        allow_null=True,
+        help_text=f"{default_backend_type()} if it is left out.",
     )
     backend_options = serializers.DictField(
         required=False,
@@ -163,7 +166,7 @@ class SavedOptionsSerializer(serializers.Serializer[Any]):
     """The options of an instance, with the defaults filled in."""
 
     # For the schema alone, as above.
-    backend_type = serializers.ChoiceField(BACKEND_TYPES)
+    backend_type = serializers.ChoiceField(backend_types())
     backend_options = serializers.DictField(
         help_text="The backend's own options, with the port that it has."
     )
@@ -320,7 +323,7 @@ class CommandSerializer(serializers.Serializer[Any]):
 class ParsedCommandSerializer(serializers.Serializer[Any]):
     """The options that a command line means, fit for creating an instance."""
 
-    backend_type = serializers.ChoiceField(BACKEND_TYPES)
+    backend_type = serializers.ChoiceField(backend_types())
     backend_options = serializers.DictField()
     environment = EnvironmentField(
         required=False, help_text="Variables set before the command, if any."

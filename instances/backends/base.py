@@ -22,6 +22,7 @@ from instances.backends.extra_args import (
 from instances.backends.flags import Flag, FlagTable, FlagType, Setting
 from instances.backends.path_options import PathOption
 from instances.backends.values import InvalidBackendOptions, shown
+from llamactl.config.schema import AppConfig, BackendConfig, BackendSection, backend_field
 from llamactl.core.errors import LlamactlError
 
 LOOPBACK = "127.0.0.1"
@@ -45,12 +46,11 @@ class Backend(ABC):
 
     type: ClassVar[str]
     """The seed's ``backend_type``."""
-    config_key: ClassVar[str]
-    """The attribute of ``AppConfig.backends``."""
     config_name: ClassVar[str]
-    """The same as operators write it in YAML."""
+    """The key of the backend's section below ``backends`` in the config file, in kebab-case."""
+    config_model: ClassVar[BackendSection]
+    """The section: its keys, defaults and environment variables."""
     title: ClassVar[str]
-    default_command: ClassVar[str]
     install_hint: ClassVar[str]
     """What to install if the program is missing."""
     has_embedded_server: ClassVar[bool] = False
@@ -69,6 +69,19 @@ class Backend(ABC):
     """How the program is asked for all its flags; tried in order."""
     secret_variables: ClassVar[Mapping[str, str]] = {}
     """Options that a process is given by environment: the command line is open to all users."""
+
+    # -- configuration ----------------------------------------------------------------------------
+
+    def config_section(self, config: AppConfig) -> BackendConfig:
+        """The backend's section of the configuration."""
+        section: BackendConfig = getattr(config.backends, backend_field(self.config_name))
+        return section
+
+    @property
+    def default_command(self) -> str:
+        """The program that is started unless the operator configures another one."""
+        command: str = self.config_model.model_fields["command"].default
+        return command
 
     # -- options ----------------------------------------------------------------------------------
 

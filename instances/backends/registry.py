@@ -1,4 +1,4 @@
-"""Which backend is meant by a ``backend_type``?"""
+"""The backends that llamactl knows, by their ``backend_type``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,37 @@ from instances.backends.base import Backend, UnknownBackend
 from instances.backends.llama_cpp.backend import LlamaCpp
 from instances.backends.mlx.backend import Mlx
 from instances.backends.vllm.backend import Vllm
+from llamactl.config.schema import BackendSection
 
-BACKENDS: dict[str, Backend] = {backend.type: backend for backend in (LlamaCpp(), Vllm(), Mlx())}
-BACKEND_TYPES = tuple(BACKENDS)
+BACKENDS: dict[str, Backend] = {
+    backend.type: backend
+    for backend in (
+        LlamaCpp(),
+        Vllm(),
+        Mlx(),
+    )
+}
+"""Type → backend. The first is the default of a new instance."""
+
+
+def backend_types() -> tuple[str, ...]:
+    """The values of ``backend_type`` in the API."""
+    return tuple(BACKENDS)
+
+
+def backend_choices() -> list[tuple[str, str]]:
+    """Types and titles, for a choice in a form."""
+    return [(backend.type, backend.title) for backend in BACKENDS.values()]
+
+
+def config_sections() -> dict[str, BackendSection]:
+    """The section of each backend by its key in the config file, for ``llamactl.config.load``."""
+    return {backend.config_name: backend.config_model for backend in BACKENDS.values()}
+
+
+def default_backend_type() -> str:
+    """The type of an instance whose options name none."""
+    return next(iter(BACKENDS))
 
 
 def backend_for(backend_type: str) -> Backend:
@@ -16,4 +44,4 @@ def backend_for(backend_type: str) -> Backend:
     try:
         return BACKENDS[backend_type]
     except KeyError:
-        raise UnknownBackend(backend_type, BACKEND_TYPES) from None
+        raise UnknownBackend(backend_type, backend_types()) from None

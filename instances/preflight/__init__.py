@@ -59,7 +59,7 @@ def check(
     ``patience_seconds``.
     """
     backend = backend_for(options.backend_type)
-    settings = getattr(config.backends, backend.config_key)
+    settings = backend.config_section(config)
     if not is_local(options, config):
         return []
     if runs_in_docker(options, settings):
@@ -120,7 +120,7 @@ def _check_program(
     options: InstanceOptions, config: AppConfig, shelf: HelpCache, patience_seconds: float
 ) -> list[PreflightFinding]:
     backend = backend_for(options.backend_type)
-    settings = getattr(config.backends, backend.config_key)
+    settings = backend.config_section(config)
     field = "command_override" if options.command_override else "backend_type"
     try:
         command = find_program(options, settings)

@@ -10,7 +10,13 @@ from pathlib import Path
 from pydantic import BaseModel, SecretStr
 
 from llamactl.config.problems import ConfigError, dotted, printable
-from llamactl.config.schema import AppConfig, BackendConfig, DockerConfig
+from llamactl.config.schema import (
+    AppConfig,
+    BackendConfig,
+    BackendSections,
+    DockerConfig,
+    backend_key,
+)
 from llamactl.config.sources import load
 from llamactl.masking import MASK, mask_arguments, mask_document, mask_url, mask_values
 
@@ -33,11 +39,7 @@ def redacted(
     lifetime = config.database.connection_max_lifetime
     return {
         "server": server,
-        "backends": {
-            "llama-cpp": _backend(config.backends.llama_cpp),
-            "vllm": _backend(config.backends.vllm),
-            "mlx": _backend(config.backends.mlx),
-        },
+        "backends": {backend_key(name): _backend(section) for name, section in config.backends},
         "instances": instances,
         "database": {
             "path": str(config.database.path),
@@ -73,9 +75,9 @@ def _backend(backend: BackendConfig) -> dict[str, object]:
         document["docker"] = _docker(backend.docker)
     if backend.response_headers:
         document["response_headers"] = mask_document(backend.response_headers)
-    cache_dir = getattr(backend, "cache_dir", None)
-    if cache_dir is not None:
-        document["cache_dir"] = str(cache_dir)
+    for name in type(backend).model_fields.keys() - BackendConfig.model_fields.keys():
+        if (value := getattr(backend, name)) is not None:
+            document[name] = str(value) if isinstance(value, Path) else value
     return document
 
 
@@ -139,7 +141,7 @@ def _text(name: str, value: object) -> str:
     return str(value) or "''"
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], backends: BackendSections) -> int:
     """``check_config [FILE]``: print what is in force, or what is wrong. Returns the exit code.
 
     It needs no Django settings, which can't be loaded while the configuration is broken.
@@ -153,7 +155,7 @@ def main(argv: Sequence[str]) -> int:
     )
     options = parser.parse_args(argv)
     try:
-        config = load(config_path=options.file)
+        config = load(backends=backends, config_path=options.file)
     except ConfigError as error:
         for warning in error.warnings:
             print(f"warning: {warning}", file=sys.stderr)  # noqa: T201  this is a command

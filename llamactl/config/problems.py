@@ -45,7 +45,9 @@ def printable(line: str) -> str:
 
 def dotted(path: FieldPath) -> str:
     """The key as it is written in the file: ``backends.llama-cpp.command``."""
-    return ".".join(path).replace("backends.llama_cpp", "backends.llama-cpp", 1)[:200]
+    if path[:1] == ("backends",) and len(path) > 1:
+        path = ("backends", path[1].replace("_", "-"), *path[2:])
+    return ".".join(path)[:200]
 
 
 def is_secret(path: FieldPath) -> bool:

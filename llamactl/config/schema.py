@@ -6,9 +6,10 @@ Attribute names are the seed's YAML keys with ``-`` replaced by ``_``. Values ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -16,6 +17,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationInfo,
+    create_model,
     field_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -33,7 +35,6 @@ from llamactl.config.types import (
     KeyList,
     Limit,
     Name,
-    OptionalHomePath,
     Port,
     PortRange,
     PositiveInt,
@@ -48,16 +49,7 @@ from llamactl.config.types import (
 )
 
 DATA_DIR_MARK = "{data_dir}"
-"""Stands for the data directory in the docker arguments that we default to."""
-
-
-# -- reading text ---------------------------------------------------------------------------------
-
-
-# -- types ----------------------------------------------------------------------------------------
-
-
-# -- sections -------------------------------------------------------------------------------------
+"""Placeholder of the data directory in default docker arguments."""
 
 
 class Section(BaseModel):
@@ -176,28 +168,14 @@ class DockerConfig(Section):
     environment: Environment = {}
 
 
-class LlamaCppDocker(DockerConfig):
-    """llama.cpp's image, with its model cache in the data directory."""
-
-    image: Text = "ghcr.io/ggml-org/llama.cpp:server"
-    args: Words = [
-        *("run", "--rm", "--network", "host", "--gpus", "all"),
-        *("-v", f"{DATA_DIR_MARK}/llama.cpp:/root/.cache/llama.cpp"),
-    ]
-
-
-class VllmDocker(DockerConfig):
-    """vLLM's image, with its model cache in the data directory."""
-
-    image: Text = "vllm/vllm-openai:latest"
-    args: Words = [
-        *("run", "--rm", "--network", "host", "--gpus", "all", "--shm-size", "1g"),
-        *("-v", f"{DATA_DIR_MARK}/huggingface:/root/.cache/huggingface"),
-    ]
-
-
 class BackendConfig(Section):
-    """The program behind a backend type and what each of its processes is given."""
+    """The program of a backend type and the settings of its processes.
+
+    Each backend has a subclass in its own folder, with its defaults and with any key of its own.
+    """
+
+    ignored_variables: ClassVar[Mapping[str, str]] = {}
+    """Variables that a Go program knows and that do nothing here: name -> why."""
 
     command: Annotated[Text, ExpandsHome]
     args: Words = []
@@ -210,41 +188,29 @@ class BackendConfig(Section):
         "download_timeout": "models are downloaded by the backend itself",
     }
 
-
-class LlamaCppConfig(BackendConfig):
-    """llama-server."""
-
-    command: Annotated[Text, ExpandsHome] = "llama-server"
-    docker: LlamaCppDocker | None = LlamaCppDocker()
-    cache_dir: OptionalHomePath = None
-    """Becomes LLAMA_CACHE in ``environment``, unless that is set there."""
-
-
-class VllmConfig(BackendConfig):
-    """vLLM; its subcommand is an argument like any other."""
-
-    command: Annotated[Text, ExpandsHome] = "vllm"
-    args: Words = ["serve"]
-    docker: VllmDocker | None = VllmDocker()
+    def placed_in(self, data_dir: Path) -> Self:
+        """The section with ``{data_dir}`` replaced in default docker arguments."""
+        docker = self.docker
+        if docker is None or "args" in docker.model_fields_set:
+            return self
+        args = [arg.replace(DATA_DIR_MARK, str(data_dir)) for arg in docker.args]
+        return self.model_copy(update={"docker": docker.model_copy(update={"args": args})})
 
 
-class MlxConfig(BackendConfig):
-    """mlx_lm.server: Apple's GPUs are out of reach of containers, so ``docker`` is always None."""
+BackendSection = type[BackendConfig]
 
-    command: Annotated[Text, ExpandsHome] = "mlx_lm.server"
-
-    ignored_keys = {**BackendConfig.ignored_keys, "docker": "MLX does not run in a container"}
+BackendSections = Mapping[str, BackendSection]
+"""Written key -> section: ``{"llama-cpp": LlamaCppConfig}``. The registry of backends has them."""
 
 
 class BackendsConfig(Section):
-    """One section for each backend type."""
+    """The sections of all backends. ``config_model`` adds a field for each registered backend."""
 
-    llama_cpp: LlamaCppConfig = Field(default=LlamaCppConfig(), serialization_alias="llama-cpp")
-    vllm: VllmConfig = VllmConfig()
-    mlx: MlxConfig = MlxConfig()
-
-    other_names = {"llama-cpp": "llama_cpp"}
     ignored_keys = {"custom": "backends are added in code (instances/backends)"}
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> BackendConfig: ...
 
 
 class NodeConfig(Section):
@@ -324,22 +290,11 @@ class AppConfig(BaseSettings):
 
     @field_validator("backends", mode="after")
     @classmethod
-    def _place_caches(cls, backends: BackendsConfig, info: ValidationInfo) -> BackendsConfig:
+    def _place_backends(cls, backends: BackendsConfig, info: ValidationInfo) -> BackendsConfig:
         data_dir = info.data.get("data_dir", Path())
-        llama_cpp, vllm = backends.llama_cpp, backends.vllm
-        environment = llama_cpp.environment
-        if llama_cpp.cache_dir is not None:
-            environment = {"LLAMA_CACHE": str(data_dir / llama_cpp.cache_dir), **environment}
+        sections: Iterable[tuple[str, BackendConfig]] = backends
         return backends.model_copy(
-            update={
-                "llama_cpp": llama_cpp.model_copy(
-                    update={
-                        "environment": environment,
-                        "docker": _place_volumes(llama_cpp.docker, data_dir),
-                    }
-                ),
-                "vllm": vllm.model_copy(update={"docker": _place_volumes(vllm.docker, data_dir)}),
-            }
+            update={name: section.placed_in(data_dir) for name, section in sections}
         )
 
     @field_validator("nodes", mode="after")
@@ -350,9 +305,30 @@ class AppConfig(BaseSettings):
         return {info.data.get("local_node", "main"): NodeConfig(), **nodes}
 
 
-def _place_volumes(docker: DockerConfig | None, data_dir: Path) -> DockerConfig | None:
-    """Put the data directory into docker arguments that nobody set."""
-    if docker is None or "args" in docker.model_fields_set:
-        return docker
-    args = [arg.replace(DATA_DIR_MARK, str(data_dir)) for arg in docker.args]
-    return docker.model_copy(update={"args": args})
+def backend_field(written: str) -> str:
+    """The field of ``BackendsConfig`` for a key of the file: ``llama-cpp`` -> ``llama_cpp``."""
+    return written.replace("-", "_")
+
+
+def backend_key(field: str) -> str:
+    """The key of the file for a field of ``BackendsConfig``: ``llama_cpp`` -> ``llama-cpp``."""
+    return field.replace("_", "-")
+
+
+def config_model(sections: BackendSections) -> type[AppConfig]:
+    """``AppConfig`` with a section for each backend.
+
+    This package imports no app, so the caller passes the sections of the registry.
+    """
+    return _config_model(tuple(sections.items()))
+
+
+@cache
+def _config_model(sections: tuple[tuple[str, BackendSection], ...]) -> type[AppConfig]:
+    fields: dict[str, Any] = {
+        backend_field(written): (section, section.model_validate({}))
+        for written, section in sections
+    }
+    backends = create_model("BackendsConfig", __base__=BackendsConfig, **fields)
+    backends.other_names = {written: backend_field(written) for written, _ in sections}
+    return create_model("AppConfig", __base__=AppConfig, backends=(backends, backends()))

@@ -29,21 +29,18 @@ from llamactl.config.problems import (
     origin_of,
     printable,
 )
-from llamactl.config.schema import AppConfig, Section
+from llamactl.config.schema import AppConfig, BackendSections, Section, config_model
 from llamactl.config.types import ExpandsHome, parse_header_pairs, parse_pairs
 from llamactl.config.variables import (
     _KUBERNETES_NAME,
     _KUBERNETES_PORT,
     CONFIG_PATH_VARIABLE,
-    OTHER_VARIABLES,
-    VARIABLES,
+    other_variables_with,
+    variables_with,
 )
 from llamactl.config.yaml_text import TextLoader, read_bytes, read_yaml
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-
-# BaseSettings takes ready-made sources; to type checkers a model's parameters are its fields alone.
-_build: Callable[..., AppConfig] = AppConfig
 
 _SectionType = type[Section] | type[AppConfig]
 
@@ -52,17 +49,20 @@ def load(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     *,
+    backends: BackendSections,
     config_path: Path | None = None,
 ) -> AppConfig:
     """Read all sources and return the one configuration.
 
+    ``backends`` are the sections of the registry (``instances.backends.config_sections``).
     ``environ`` and ``cwd`` are those of the process unless a test says otherwise; ``config_path``
     goes before ``LLAMACTL_CONFIG_PATH``. Raises ConfigError with a line for each problem.
     """
     environ = os.environ if environ is None else environ
     cwd = Path.cwd() if cwd is None else cwd
     dotenv_file = cwd / ".env"
-    notes = _Notes(home=_home(environ), cwd=cwd)
+    model = config_model(backends)
+    notes = _Notes(home=_home(environ), cwd=cwd, model=model, backends=backends)
     try:
         dotenv = _read_dotenv(dotenv_file, notes)
         notes.variables = {**dotenv, **environ}
@@ -84,8 +84,10 @@ def load(
             for length in range(1, len(path)):
                 origins.pop(path[:length], None)
         origins.update(layer.origins)
+    # BaseSettings takes ready-made sources; to type checkers its parameters are the fields alone.
+    build: Callable[..., AppConfig] = model
     try:
-        config = _build(_build_sources=(tuple(reversed(layers)), {}))  # the strongest comes first
+        config = build(_build_sources=(tuple(reversed(layers)), {}))  # the strongest comes first
     except ValidationError as error:
         problems = error_lines(error, origins)
         raise ConfigError([*notes.problems, *problems], notes.warnings) from None
@@ -133,6 +135,8 @@ class _Notes:
 
     home: Path
     cwd: Path
+    model: type[AppConfig]
+    backends: BackendSections
     variables: Mapping[str, str] = field(default_factory=dict)
     """For ``${NAME}``: the environment over ``.env``."""
     problems: list[str] = field(default_factory=list)
@@ -148,7 +152,7 @@ def _put(layer: Layer, path: FieldPath, value: object, origin: str, notes: _Note
     if any("\0" in text for text in _texts(value)):
         notes.problems.append(f"{origin}: {dotted(path)} has a NUL character, which is not allowed")
         return
-    field = _field_at(path)
+    field = _field_at(path, notes.model)
     if ExpandsHome in field.metadata and isinstance(value, str):
         value = notes.at_home(value)
         if Path in (field.annotation, *get_args(field.annotation)):
@@ -174,8 +178,8 @@ def _texts(value: object) -> Iterable[str]:
     return [item for item in items if isinstance(item, str)]
 
 
-def _field_at(path: FieldPath) -> FieldInfo:
-    section: _SectionType = AppConfig
+def _field_at(path: FieldPath, model: type[AppConfig]) -> FieldInfo:
+    section: _SectionType = model
     for name in path[:-1]:
         # The name of a node is no field: its section is the one that "nodes" led to.
         if name in section.model_fields:
@@ -204,26 +208,28 @@ def _layer_of_variables(
     variables: Mapping[str, str], origin: Callable[[str], str], notes: _Notes
 ) -> Layer:
     layer = Layer({}, {})
-    for name, key in VARIABLES.items():
+    known = variables_with(notes.backends)
+    others = other_variables_with(notes.backends)
+    for name, key in known.items():
         text = variables.get(name, "")
         # The seed takes an empty variable for an unset one; compose files rely on that.
         if text and not (name == "LLAMACTL_PORT" and _KUBERNETES_PORT.match(text)):
             path = tuple(key.split("."))
-            _put(layer, path, _parsed(text, path), origin(name), notes)
+            _put(layer, path, _parsed(text, path, notes.model), origin(name), notes)
     for name in sorted(variables):
-        if not name.startswith("LLAMACTL_") or name in VARIABLES:
+        if not name.startswith("LLAMACTL_") or name in known:
             continue
-        if name not in OTHER_VARIABLES and not _KUBERNETES_NAME.fullmatch(name):
-            guess = _closest(name, [*VARIABLES, *OTHER_VARIABLES])
+        if name not in others and not _KUBERNETES_NAME.fullmatch(name):
+            guess = _closest(name, [*known, *others])
             notes.warnings.append(f"{origin(name)} is unknown and ignored{guess}")
-        elif reason := OTHER_VARIABLES.get(name):
+        elif reason := others.get(name):
             notes.warnings.append(f"{origin(name)} is ignored: {reason}")
     return layer
 
 
-def _parsed(text: str, path: FieldPath) -> object:
+def _parsed(text: str, path: FieldPath, model: type[AppConfig]) -> object:
     """Mappings are read here already, so that they are merged with the file's, key by key."""
-    if get_origin(_field_at(path).annotation) is not dict:
+    if get_origin(_field_at(path, model).annotation) is not dict:
         return text
     try:
         return parse_header_pairs(text) if path[-1] == "response_headers" else parse_pairs(text)
@@ -287,7 +293,7 @@ for _tag in ("bool", "int", "float", "binary", "timestamp"):  # written out, as 
 
 def _layer_of_file(document: object, file: str, notes: _Notes) -> Layer:
     layer = Layer({}, {})
-    _read_section(document, AppConfig, (), layer, file, notes)
+    _read_section(document, notes.model, (), layer, file, notes)
     return layer
 
 
@@ -310,8 +316,9 @@ def _read_section(
             reason = section.ignored_keys[key]
             notes.warnings.append(f"{file}: {dotted(here)} is ignored: {reason}")
         elif name not in section.model_fields:
-            guess = _guess(key, section)
-            notes.warnings.append(f"{file}: {dotted(here)} is unknown and ignored{guess}")
+            guess = _guess(key, section, path, notes)
+            written = f"{dotted(path)}.{key}" if path else key
+            notes.warnings.append(f"{file}: {written[:200]} is unknown and ignored{guess}")
         else:
             _read_field(value, section.model_fields[name], here, layer, file, notes)
 
@@ -348,12 +355,13 @@ def _mapping(raw: object, path: FieldPath, file: str, notes: _Notes) -> dict[str
     return {}
 
 
-def _guess(key: str, section: _SectionType) -> str:
+def _guess(key: str, section: _SectionType, path: FieldPath, notes: _Notes) -> str:
     """What an unknown key may have meant: a neighbour, or the same key in another section."""
-    known = {name.replace("llama_cpp", "llama-cpp") for name in section.model_fields}
+    known = {dotted((*path, name)).rpartition(".")[2] for name in section.model_fields}
     if guess := _closest(key, known):
         return guess
-    elsewhere = [dotted(tuple(other.split("."))) for other in VARIABLES.values()]
+    fields = variables_with(notes.backends).values()
+    elsewhere = [dotted(tuple(field.split("."))) for field in fields]
     return next((f"; did you mean {k}?" for k in elsewhere if k.split(".")[-1] == key), "")
 
 

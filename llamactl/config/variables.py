@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+
+from llamactl.config.schema import BackendSection, BackendSections, backend_field
 
 CONFIG_PATH_VARIABLE = "LLAMACTL_CONFIG_PATH"
 
@@ -60,37 +63,16 @@ VARIABLES: dict[str, str] = {
     "LLAMACTL_REQUIRE_MANAGEMENT_AUTH": "auth.require_management_auth",
     "LLAMACTL_MANAGEMENT_KEYS": "auth.management_keys",
     "LLAMACTL_LOCAL_NODE": "local_node",
-    "LLAMACTL_LLAMACPP_COMMAND": "backends.llama_cpp.command",
-    "LLAMACTL_LLAMACPP_ARGS": "backends.llama_cpp.args",
-    "LLAMACTL_LLAMACPP_ENV": "backends.llama_cpp.environment",
-    "LLAMACTL_LLAMACPP_RESPONSE_HEADERS": "backends.llama_cpp.response_headers",
-    "LLAMACTL_LLAMACPP_CACHE_DIR": "backends.llama_cpp.cache_dir",
-    "LLAMACTL_LLAMACPP_DOCKER_ENABLED": "backends.llama_cpp.docker.enabled",
-    "LLAMACTL_LLAMACPP_DOCKER_IMAGE": "backends.llama_cpp.docker.image",
-    "LLAMACTL_LLAMACPP_DOCKER_ARGS": "backends.llama_cpp.docker.args",
-    "LLAMACTL_LLAMACPP_DOCKER_ENV": "backends.llama_cpp.docker.environment",
-    "LLAMACTL_VLLM_COMMAND": "backends.vllm.command",
-    "LLAMACTL_VLLM_ARGS": "backends.vllm.args",
-    "LLAMACTL_VLLM_ENV": "backends.vllm.environment",
-    "LLAMACTL_VLLM_RESPONSE_HEADERS": "backends.vllm.response_headers",
-    "LLAMACTL_VLLM_DOCKER_ENABLED": "backends.vllm.docker.enabled",
-    "LLAMACTL_VLLM_DOCKER_IMAGE": "backends.vllm.docker.image",
-    "LLAMACTL_VLLM_DOCKER_ARGS": "backends.vllm.docker.args",
-    "LLAMACTL_VLLM_DOCKER_ENV": "backends.vllm.docker.environment",
-    "LLAMACTL_MLX_COMMAND": "backends.mlx.command",
-    "LLAMACTL_MLX_ARGS": "backends.mlx.args",
-    "LLAMACTL_MLX_ENV": "backends.mlx.environment",
-    "LLAMACTL_MLX_RESPONSE_HEADERS": "backends.mlx.response_headers",
 }
 """Environment variable -> field. The seed's names, the later Go program's, and ours in their style.
 
-``nodes`` has none: its keys can be written as ``${VARIABLE}`` in the file.
+``nodes`` has none: its keys can be written as ``${VARIABLE}`` in the file. The variables of the
+backends are made from their sections by ``variables_with``.
 """
 
 
 OTHER_VARIABLES: dict[str, str] = {
     CONFIG_PATH_VARIABLE: "",
-    "LLAMACTL_LLAMACPP_DOWNLOAD_TIMEOUT": "models are downloaded by the backend itself",
 }
 """Names that set no field -> the warning that says why, if it deserves one."""
 
@@ -101,3 +83,38 @@ _KUBERNETES_NAME = re.compile(r"LLAMACTL_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(T
 
 
 _KUBERNETES_PORT = re.compile(r"(tcp|udp)://")
+
+
+def variables_with(backends: BackendSections) -> dict[str, str]:
+    """All variables: those of ``VARIABLES`` and those of the backends' sections.
+
+    ``llama-cpp`` gives ``LLAMACTL_LLAMACPP_COMMAND`` and so on, as in the seed.
+    """
+    variables = dict(VARIABLES)
+    for written, section in backends.items():
+        prefix = f"LLAMACTL_{written.replace('-', '').upper()}"
+        for name, field in _fields(section):
+            variables[f"{prefix}_{name}"] = f"backends.{backend_field(written)}.{field}"
+    return variables
+
+
+def other_variables_with(backends: BackendSections) -> dict[str, str]:
+    """All variables that set no field, those of the backends' sections included."""
+    variables = dict(OTHER_VARIABLES)
+    for section in backends.values():
+        variables |= section.ignored_variables
+    return variables
+
+
+def _fields(section: BackendSection) -> Iterator[tuple[str, str]]:
+    """The end of each variable's name, and the field below the section that the variable sets."""
+    for field, info in section.model_fields.items():
+        if field != "docker":
+            yield _variable_name(field), field
+        elif info.default is not None:
+            for inner in type(info.default).model_fields:
+                yield f"DOCKER_{_variable_name(inner)}", f"docker.{inner}"
+
+
+def _variable_name(field: str) -> str:
+    return "ENV" if field == "environment" else field.upper()

@@ -41,7 +41,7 @@ def look(
 ) -> Iterator[ProgramFacts]:
     """``used``: backend types that instances have. ``version_of``: raises what says why not."""
     for kind, backend in BACKENDS.items():
-        section = getattr(config.backends, backend.config_key)
+        section = backend.config_section(config)
         uses_docker = section.docker is not None and section.docker.enabled
         named = uses_docker or section.command != backend.default_command
         facts = ProgramFacts(backend.title, is_configured=named, is_used=kind in used)

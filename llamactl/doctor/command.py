@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Iterable, Sequence
 
+from instances.backends import config_sections
 from llamactl.config.problems import ConfigError
 from llamactl.config.sources import load
 from llamactl.doctor.examination import examine
@@ -49,7 +50,7 @@ def run(*, as_json: bool) -> int:
 
 def _findings() -> Iterable[Diagnosis]:
     try:
-        config = load()
+        config = load(backends=config_sections())
     except ConfigError as error:
         remedy = "manage.py check_config explains it"
         return [

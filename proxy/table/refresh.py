@@ -217,7 +217,7 @@ def to_target(instance: Instance, config: AppConfig) -> Target:
     backend = backend_for(options.backend_type)
     derived = backend_key(instance.pk, settings.SECRET_KEY)
     key = effective_api_key(options, derived)
-    backend_config = getattr(config.backends, backend.config_key)
+    backend_config = backend.config_section(config)
     host = _host(backend.connect_host(options.backend_options), instance.node)
     return Target(
         id=instance.pk,

@@ -131,7 +131,7 @@ def check_launch(instance: Instance) -> None:
     launch = build_launch(
         instance_name=instance.name,
         options=options,
-        config=getattr(current().backends, backend.config_key),
+        config=backend.config_section(current()),
         host="127.0.0.1",
         port=instance.port,
         api_key="llamactl-derived-secret",

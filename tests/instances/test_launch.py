@@ -10,16 +10,12 @@ from typing import Any
 
 import pytest
 
+from instances.backends.llama_cpp.config import LlamaCppConfig
+from instances.backends.mlx.config import MlxConfig
+from instances.backends.vllm.config import VllmConfig, VllmDocker
 from instances.launch import ExecutableNotFound, Launch, build_launch, effective_api_key
 from instances.options import InstanceOptions
-from llamactl.config.schema import (
-    BackendConfig,
-    DockerConfig,
-    LlamaCppConfig,
-    MlxConfig,
-    VllmConfig,
-    VllmDocker,
-)
+from llamactl.config.schema import BackendConfig, DockerConfig
 from tests.support.paths import DATA
 
 VECTORS = json.loads((DATA / "parse_vectors.json").read_text(encoding="utf-8"))

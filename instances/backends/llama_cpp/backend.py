@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from instances.backends.base import Backend, last_part, text_option
 from instances.backends.command_line import Programs
 from instances.backends.flags import FlagTable
+from instances.backends.llama_cpp.config import LlamaCppConfig
 from instances.backends.llama_cpp.flags import LLAMA_CPP_FLAGS
 from instances.backends.path_options import DIRECTORY, FILE, gguf
 
@@ -46,10 +47,9 @@ class LlamaCpp(Backend):
     """llama-server serves one model, or (router mode) whatever models it is asked for."""
 
     type = "llama_cpp"
-    config_key = "llama_cpp"
     config_name = "llama-cpp"
+    config_model = LlamaCppConfig
     title = "llama.cpp"
-    default_command = "llama-server"
     install_hint = "install llama.cpp"
     has_embedded_server = True
     is_llama_server = True

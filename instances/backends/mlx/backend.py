@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from instances.backends.base import Backend, last_part, looks_like_path, text_option
 from instances.backends.command_line import Programs
 from instances.backends.flags import FlagTable, boolean, integer, json_text, number, text
+from instances.backends.mlx.config import MlxConfig
 from instances.backends.path_options import DIRECTORY, DIRECTORY_OR_NAME
 
 MLX_FLAGS = (
@@ -44,10 +45,9 @@ class Mlx(Backend):
     """mlx_lm.server. It has no API keys, and does not run in a container."""
 
     type = "mlx_lm"
-    config_key = "mlx"
     config_name = "mlx"
+    config_model = MlxConfig
     title = "MLX"
-    default_command = "mlx_lm.server"
     install_hint = "install mlx-lm (pip install mlx-lm)"
     # Its server did everything on one thread for a long time.
     answers_health_while_busy = False

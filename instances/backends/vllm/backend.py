@@ -14,6 +14,7 @@ from instances.backends.path_options import (
     FILE_OR_NAME,
     MODEL_OR_NAME,
 )
+from instances.backends.vllm.config import VllmConfig
 from instances.backends.vllm.flags import VLLM_FLAGS
 
 
@@ -21,10 +22,9 @@ class Vllm(Backend):
     """``vllm serve``; ``serve`` itself is in the config's ``args``."""
 
     type = "vllm"
-    config_key = "vllm"
     config_name = "vllm"
+    config_model = VllmConfig
     title = "vLLM"
-    default_command = "vllm"
     install_hint = "install vLLM (pip install vllm)"
     table = FlagTable(VLLM_FLAGS, equals=True)
     programs = Programs(

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from instances.backends import config_sections
 from llamactl.config import explain
 
 
@@ -29,5 +30,5 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Exit with 2 when something is wrong."""
         file = options["file"]
-        if code := explain.main([] if file is None else [file]):
+        if code := explain.main([] if file is None else [file], config_sections()):
             sys.exit(code)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.llama_cpp
 def llama_cpp(node: NodeUnderTest, override: Callable[..., AppConfig]) -> NodeUnderTest:
     """A node that runs what llamactl runs where no llama-server is installed."""
     backend = current().backends.llama_cpp
-    default = type(backend)()
+    default = type(backend).model_validate({})
     override(
         backends={"llama_cpp": backend.model_copy(update={"command": default.command, "args": []})},
         instances={"stop_timeout": 5.0},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from instances.backends import config_sections
 from llamactl.config import AppConfig, ConfigError, load
 
 Load = Callable[..., AppConfig]
@@ -24,7 +25,8 @@ def load_config(tmp_path: Path) -> Load:
             if content is not None:
                 raw = content if isinstance(content, bytes) else content.encode()
                 (tmp_path / name).write_bytes(raw)
-        return load({"HOME": str(tmp_path / "home"), **environ}, tmp_path)
+        environ = {"HOME": str(tmp_path / "home"), **environ}
+        return load(environ, tmp_path, backends=config_sections())
 
     return write_and_load
 

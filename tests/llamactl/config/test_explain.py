@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from instances.backends import config_sections
 from llamactl import config as config_package
 from llamactl.config import current, explain
 from llamactl.config.explain import redacted
@@ -122,7 +123,7 @@ def test_main_explains_the_file_it_is_given(
 ) -> None:
     (working_directory / "llamactl.yaml").write_text("server: {port: broken}")
     (working_directory / "other.yaml").write_text("server: {port: 81, prot: 1}")
-    assert explain.main(["other.yaml"]) == 0
+    assert explain.main(["other.yaml"], config_sections()) == 0
     out, err = capsys.readouterr()
     assert f"server.port = 81  # {working_directory}/other.yaml\n" in out
     assert "server.host = 127.0.0.1  # default\n" in out
@@ -136,7 +137,7 @@ def test_main_without_a_file_explains_the_one_in_use(
     working_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (working_directory / "llamactl.yaml").write_text("sever: 1\nserver: {port: broken}")
-    assert explain.main([]) == 2
+    assert explain.main([], config_sections()) == 2
     out, err = capsys.readouterr()
     file = working_directory / "llamactl.yaml"
     assert out == ""
@@ -161,7 +162,8 @@ def test_command_exits_as_main_does(
 def test_main_needs_no_settings(working_directory: Path) -> None:
     # It should explain a configuration with which Django's settings can't be loaded.
     code = (
-        "import sys; from llamactl.config.explain import main; code = main([]); "
+        "import sys; from instances.backends import config_sections;"
+        "from llamactl.config.explain import main; code = main([], config_sections()); "
         "assert 'llamactl.settings' not in sys.modules; sys.exit(code)"
     )
     root = ROOT

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,11 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from instances.backends import config_sections
 from llamactl.config import AppConfig, ConfigError, load
-from llamactl.config.variables import OTHER_VARIABLES, VARIABLES
+from llamactl.config.variables import other_variables_with, variables_with
 from llamactl.config.yaml_text import MOST_ALIASES
 
 from .conftest import Load, Refuse
+
+VARIABLES = variables_with(config_sections())
+OTHER_VARIABLES = other_variables_with(config_sections())
 
 SEED_VARIABLES = {
     "LLAMACTL_HOST": ("server.host", "::1", "::1"),
@@ -145,7 +150,7 @@ def test_every_variable_of_the_table_is_tested_here() -> None:
     assert set(VARIABLES) == set(ALL_VARIABLES)
 
 
-def test_every_field_but_nodes_has_a_variable() -> None:
+def test_every_field_but_nodes_has_a_variable(load_config: Load) -> None:
     def keys(model: BaseModel, prefix: str) -> list[str]:
         found = []
         for name in type(model).model_fields:
@@ -156,7 +161,7 @@ def test_every_field_but_nodes_has_a_variable() -> None:
                 found.append(prefix + name)
         return found
 
-    without = set(keys(AppConfig(), "")) - set(VARIABLES.values())
+    without = set(keys(load_config(), "")) - set(VARIABLES.values())
     assert without == {"nodes", "backends.mlx.docker"}
 
 
@@ -263,7 +268,7 @@ def test_load_reads_the_process_by_default(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LLAMACTL_PORT", "4")
     (tmp_path / "config.yaml").write_text("server: {host: from-file}")
-    config = load()
+    config = load(backends=config_sections())
     assert (config.server.port, config.server.host) == (4, "from-file")
 
 
@@ -275,14 +280,14 @@ def test_first_readable_of_the_usual_places(tmp_path: Path) -> None:
     for number, place in reversed(list(enumerate(places, 1))):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(f"server: {{port: {number}}}")
-        config = load({"HOME": str(tmp_path / "home")}, tmp_path)
+        config = load({"HOME": str(tmp_path / "home")}, tmp_path, backends=config_sections())
         assert config.server.port == number
 
 
 def test_unusable_file_in_a_usual_place_is_skipped_with_a_warning(tmp_path: Path) -> None:
     (tmp_path / "llamactl.yaml").mkdir()
     (tmp_path / "config.yaml").write_text("server: {port: 5}")
-    config = load({"HOME": str(tmp_path)}, tmp_path)
+    config = load({"HOME": str(tmp_path)}, tmp_path, backends=config_sections())
     assert config.server.port == 5
     assert config.config_warnings == (f"{tmp_path}/llamactl.yaml is ignored: Is a directory",)
 
@@ -305,8 +310,9 @@ def test_explicit_path_may_come_from_dotenv_and_from_the_caller(tmp_path: Path) 
     (tmp_path / "a.yaml").write_text("server: {host: a}")
     (tmp_path / "b.yaml").write_text("server: {host: b}")
     environ = {"HOME": str(tmp_path)}
-    assert load(environ, tmp_path).server.host == "a"
-    assert load(environ, tmp_path, config_path=Path("b.yaml")).server.host == "b"
+    load_here = partial(load, environ, tmp_path, backends=config_sections())
+    assert load_here().server.host == "a"
+    assert load_here(config_path=Path("b.yaml")).server.host == "b"
 
 
 def test_explicit_file_that_is_missing_is_an_error(refuse: Refuse, tmp_path: Path) -> None:
@@ -335,7 +341,7 @@ def test_home_may_be_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", no_home)
-    assert load({}, tmp_path).data_dir == Path("/.local/share/llamactl")
+    assert load({}, tmp_path, backends=config_sections()).data_dir == Path("/.local/share/llamactl")
 
 
 # -- the file -------------------------------------------------------------------------------------
@@ -581,7 +587,7 @@ def test_yaml_bomb_does_no_harm(tmp_path: Path, value: str, top: str) -> None:
         lines.append(f"a{level}: &a{level} {value.format(aliases)}")
     (tmp_path / "llamactl.yaml").write_text("\n".join([*lines, f"{top}: *a29"]))
     with pytest.raises(ConfigError, match="too many aliases"):
-        load({"HOME": str(tmp_path)}, tmp_path)
+        load({"HOME": str(tmp_path)}, tmp_path, backends=config_sections())
 
 
 @pytest.mark.timeout(10)
@@ -702,7 +708,7 @@ def test_dotenv_is_read_from_the_working_directory_alone(tmp_path: Path) -> None
     (tmp_path / ".env").write_text("LLAMACTL_PORT=81")
     below = tmp_path / "below"
     below.mkdir()
-    assert load({"HOME": str(tmp_path)}, below).server.port == 8080
+    assert load({"HOME": str(tmp_path)}, below, backends=config_sections()).server.port == 8080
 
 
 def test_dotenv_leaves_the_process_environment_alone(load_config: Load) -> None:
@@ -752,7 +758,7 @@ anything = settings(
 
 def check_that_it_loads_or_says_why(tmp_path: Path, environ: dict[str, str]) -> None:
     try:
-        config = load({"HOME": str(tmp_path), **environ}, tmp_path)
+        config = load({"HOME": str(tmp_path), **environ}, tmp_path, backends=config_sections())
         told = config.config_warnings
     except ConfigError as error:
         told = (*error.lines, *error.warnings, *([] if error.lines else ["\0"]))
