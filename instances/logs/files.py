@@ -1,7 +1,7 @@
-"""Where does a backend's output go, and how does it end?
+"""Log files of the backends: one file an instance, to which every launch appends.
 
-One file an instance, to which every launch appends; ``rotation`` cuts the older lines off. The
-child writes to it directly, so there is no reader whose death could end a backend.
+The backend writes to the file directly. A pipe would need a reader, and the death of that reader
+would end the backend. ``truncate`` rotates the older lines away.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from instances.logs.segments import HeldLog, held_still
+from instances.logs.segments import LockedLog, lock_for_reading
 from llamactl.config import AppConfig
 
 BLOCK_BYTES = 64 * 1024
@@ -19,15 +19,15 @@ LONGEST_TAIL_BYTES = 32 * 1024 * 1024
 
 
 def log_path(config: AppConfig, name: str) -> Path:
-    """Where the log of the instance called ``name`` is; the file needn't exist."""
+    """Return the path of an instance's log; the file may not exist."""
     return config.instances.logs_dir / f"{name}.log"
 
 
 def open_log(path: Path, *, create_directory: bool) -> int:
-    """A descriptor to append to, for our headers and for the child. Raises OSError.
+    """Open the log for appending, by llamactl and the backend. Raises OSError.
 
-    O_APPEND, because a log that is cut under a writer without it becomes a sparse file of NULs.
-    Mode 0600: prompts may be in it.
+    O_APPEND, because a log that is truncated under a writer without it becomes a sparse file of
+    NULs. Mode 0600, because a log may hold prompts.
     """
     if create_directory:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -36,12 +36,12 @@ def open_log(path: Path, *, create_directory: bool) -> int:
 
 
 def write_started(descriptor: int, name: str, at: datetime) -> None:
-    """Mark where a launch begins. Raises OSError."""
+    """Append the line that marks the start of a launch. Raises OSError."""
     os.write(descriptor, f"\n{_started(name)}{at:%Y-%m-%d %H:%M:%S} ===\n".encode())
 
 
 def write_stopped(path: Path, name: str, at: datetime) -> None:
-    """Mark where a launch ended. Raises OSError."""
+    """Append the line that marks the end of a launch. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     try:
         os.write(
@@ -52,45 +52,45 @@ def write_stopped(path: Path, name: str, at: datetime) -> None:
 
 
 def tail_of_launch(path: Path, name: str, lines: int, *, max_bytes: int) -> list[str]:
-    """As ``tail``, but nothing from before the last launch: its errors are not this one's."""
+    """Return the last lines of the last launch alone: errors of earlier launches are misleading."""
     found = tail(path, lines + 1, max_bytes=max_bytes)
     begins = [at for at, line in enumerate(found) if line.startswith(_started(name))]
     return found[begins[-1] + 1 :] if begins else found[-lines:]
 
 
 def tail(path: Path, lines: int, *, max_bytes: int = LONGEST_TAIL_BYTES) -> list[str]:
-    """The last ``lines`` lines of the log, without line ends; ``[]`` where there is no file.
+    """Return the last ``lines`` lines of the log, without line ends; ``[]`` without a file.
 
-    Reads blocks from the end, over the rotated files too, and never more than ``max_bytes``: a
-    line that reaches further back is cut at its front. What is no UTF-8, and NUL, which PostgreSQL
-    can't store, becomes U+FFFD.
+    Reads blocks from the end, in the rotated segments too, and at most ``max_bytes``: a line that
+    reaches further back loses its front. Invalid UTF-8, and NUL, which PostgreSQL can't store,
+    become U+FFFD.
 
-    Raises OSError where the file can't be read.
+    Raises OSError for an unreadable file.
     """
     try:
-        with held_still(path) as log:
+        with lock_for_reading(path) as log:
             found = _ending((block for _, _, block in blocks_backwards(log, max_bytes)), lines)
     except FileNotFoundError:
         return []
     return [_readable(line) for line in found]
 
 
-def blocks_backwards(log: HeldLog, max_bytes: int) -> Iterator[tuple[int, int, bytes]]:
-    """What the log ends with, from its end: (number of the file, offset in it, what is there).
+def blocks_backwards(log: LockedLog, max_bytes: int) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the blocks of the log from its end: (number of the file, offset in it, bytes).
 
     Raises OSError.
     """
     for offset, length in _ranges_backwards(log.begin(), log.size(), max_bytes):
         yield log.number, offset, log.read(offset, length)
     left = max_bytes - log.size()
-    for part in reversed(log.parts):
+    for segment in reversed(log.segments):
         if left <= 0:
             return
-        begin, size = part.begin(), part.size()
-        # A compressed one can only be read forwards, so its end is read once.
-        block_bytes = size if part.is_compressed else BLOCK_BYTES
+        begin, size = segment.begin(), segment.size()
+        # A compressed segment can only be read forwards, so it is one block.
+        block_bytes = size if segment.is_compressed else BLOCK_BYTES
         for offset, length in _ranges_backwards(begin, size, left, block_bytes=block_bytes):
-            yield part.number, offset, part.read(offset, length)
+            yield segment.number, offset, segment.read(offset, length)
         left -= size
 
 
@@ -101,7 +101,7 @@ def _started(name: str) -> str:
 def _ranges_backwards(
     begin: int, end: int, max_bytes: int, *, block_bytes: int = BLOCK_BYTES
 ) -> Iterator[tuple[int, int]]:
-    """(Offset, length) of the blocks from ``begin`` to ``end``, the last one first."""
+    """Yield offset and length of the blocks from ``begin`` to ``end``, the last block first."""
     first = max(begin, end - max_bytes)
     while end > first:
         offset = max(first, end - block_bytes)
@@ -118,7 +118,7 @@ def _ending(blocks_backwards: Iterator[bytes], lines: int) -> list[bytes]:
         blocks.append(block)
         line_ends += block.count(b"\n")
         if line_ends > lines:
-            # One more than asked for: the text may end with one, or with an unfinished line.
+            # One line end more than asked for: the text may end with an unfinished line.
             break
     text = b"".join(reversed(blocks)).removesuffix(b"\n")
     return text.split(b"\n")[-lines:] if blocks else []

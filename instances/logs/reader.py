@@ -1,4 +1,4 @@
-"""How is a log read on, while it grows and is rotated?"""
+"""Continuous reading of a log that grows and is rotated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from instances.logs.files import LONGEST_TAIL_BYTES, blocks_backwards
-from instances.logs.segments import HeldLog, held_still, read_from
+from instances.logs.segments import LockedLog, lock_for_reading, read_from
 
 logger = logging.getLogger(__name__)
 
@@ -20,12 +20,12 @@ _POSITION = re.compile(r"([0-9a-f]{1,16})-([0-9]{1,18})-([0-9]{1,18})", re.ASCII
 
 @dataclass(frozen=True)
 class Position:
-    """A place in a log that stays the same when the log is rotated."""
+    """A position in a log that stays valid when the log is rotated."""
 
     inode: int
-    """Of the current file: another one means that the log was deleted and begun anew."""
+    """Inode of the current file; another inode means that the log was deleted and created anew."""
     number: int
-    """Of the part, or that the current file will get."""
+    """Number of the segment, or the number that the current file gets when it is rotated."""
     offset: int
 
     def __str__(self) -> str:
@@ -33,65 +33,62 @@ class Position:
 
     @classmethod
     def from_text(cls, text: str) -> Position | None:
-        """What ``str`` made; ``None`` for any other text."""
+        """Parse the output of ``str``; ``None`` for any other text."""
         match = _POSITION.fullmatch(text)
         return cls(int(match[1], 16), int(match[2]), int(match[3])) if match else None
 
 
 BEFORE_THE_FIRST = Position(0, 1, 0)
-"""Where a log begins that isn't there yet."""
+"""The start of a log that does not exist yet."""
 
 
 class LogReader:
-    """Reads a log from ``position`` on, over all its files. Use it on any one thread at a time."""
+    """Reads a log from ``position`` on, in all its files. One thread at a time may use it."""
 
     def __init__(self, path: Path, position: Position) -> None:
         self.position = position
         self._path = path
-        self._part: BinaryIO | None = None
-        self._quiet: tuple[int, int, int] | None = None
-        """How the current file looked when there was nothing more to read."""
+        self._segment: BinaryIO | None = None
+        self._state_at_end: tuple[int, int, int] | None = None
+        """Inode, size and time of the current file when all of it had been read."""
         self._lock = threading.Lock()
 
     def read(self, limit: int) -> bytes:
-        """What follows, all of it from one file; ``b""`` if there is nothing (yet).
-
-        Raises OSError.
-        """
+        """Read on, within one file; ``b""`` at the end of the log. Raises OSError."""
         with self._lock:
             while True:
-                if self._part is None:
+                if self._segment is None:
                     data = self._read_current(limit)
                 else:
-                    data = self._read_part(self._part, limit) or None
+                    data = self._read_segment(self._segment, limit) or None
                 if data is not None:
                     self.position = replace(self.position, offset=self.position.offset + len(data))
                     return data
 
     def close(self) -> None:
         with self._lock:
-            self._leave_part()
+            self._close_segment()
 
     def _read_current(self, limit: int) -> bytes | None:
-        """``None``: the place is in a part, by now."""
+        """Read the current file; ``None`` if rotation has moved the position to a segment."""
         try:
             stat = os.stat(self._path)
-            looks = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-            if looks == self._quiet:
+            state = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            if state == self._state_at_end:
                 return b""
-            with held_still(self._path) as log:
-                self._find_place(log)
+            with lock_for_reading(self._path) as log:
+                self._correct_position(log)
                 if self.position.number < log.number:
-                    self._enter_part(log)
+                    self._open_segment(log)
                     return None
                 data = log.read(self.position.offset, limit)
         except FileNotFoundError:
             return b""
-        self._quiet = None if data else looks
+        self._state_at_end = None if data else state
         return data
 
-    def _find_place(self, log: HeldLog) -> None:
-        """Make sense of the position in a log that may have been rotated or tidied up meanwhile."""
+    def _correct_position(self, log: LockedLog) -> None:
+        """Correct the position in a log that was replaced, truncated or pruned meanwhile."""
         inode = os.fstat(log.descriptor).st_ino
         here = self.position
         number = min(here.number, log.number)
@@ -101,67 +98,67 @@ class LogReader:
             offset = log.begin()
         self.position = Position(inode, number, offset)
 
-    def _enter_part(self, log: HeldLog) -> None:
-        """Open the part that has the text at the position, or what is left of what follows it.
+    def _open_segment(self, log: LockedLog) -> None:
+        """Open the segment with the text at the position, or the next existing one after it.
 
-        A part ends before what was last in the file when it was cut off: that is now at the
-        beginning of the next.
+        The last lines of a file are not moved to its segment by a rotation: they are at the
+        beginning of the next file, so an offset may lie beyond the end of its segment.
         """
         number, beyond = self.position.number, self.position.offset
         is_first = True
-        for part in log.parts:
-            if part.number < number:
+        for segment in log.segments:
+            if segment.number < number:
                 continue
-            if part.number > number:
-                beyond = 0  # those between are gone
-            number = part.number + 1
+            if segment.number > number:
+                beyond = 0  # the segments in between were deleted
+            number = segment.number + 1
             try:
-                begin, size = part.begin(), part.size()
+                begin, size = segment.begin(), segment.size()
                 offset = max(begin, beyond) if is_first else begin + beyond
                 is_first = False
                 if offset < size:
-                    self._part = part.open(offset)
-                    self.position = replace(self.position, number=part.number, offset=offset)
+                    self._segment = segment.open(offset)
+                    self.position = replace(self.position, number=segment.number, offset=offset)
                     return
                 beyond = offset - size
             except OSError as error:
-                logger.warning("%s is left out: %s", part.path, error)
+                logger.warning("%s is skipped: %s", segment.path, error)
                 is_first, beyond = False, 0
         offset = log.begin() + (beyond if number == log.number else 0)
         self.position = replace(self.position, number=log.number, offset=offset)
 
-    def _read_part(self, part: BinaryIO, limit: int) -> bytes:
+    def _read_segment(self, segment: BinaryIO, limit: int) -> bytes:
         try:
-            data = read_from(part, limit)
+            data = read_from(segment, limit)
         except OSError as error:
-            logger.warning("the rest of a log's part is left out: %s", error)
+            logger.warning("the rest of a rotated log is skipped: %s", error)
             data = b""
         if not data:
-            self._leave_part()
+            self._close_segment()
         return data
 
-    def _leave_part(self) -> None:
-        if self._part is not None:
-            self._part.close()
-            self._part = None
+    def _close_segment(self) -> None:
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
         self.position = Position(self.position.inode, self.position.number + 1, 0)
 
 
 def start_of(path: Path) -> tuple[Position, int]:
-    """Where the current file begins, and how long its text is now. Raises OSError."""
-    with held_still(path) as log:
+    """Return the start of the current file and the length of its text. Raises OSError."""
+    with lock_for_reading(path) as log:
         begin = log.begin()
         inode = os.fstat(log.descriptor).st_ino
         return Position(inode, log.number, begin), log.size() - begin
 
 
 def position_of_last(path: Path, lines: int, *, max_bytes: int = LONGEST_TAIL_BYTES) -> Position:
-    """Where the last ``lines`` lines begin, ``max_bytes`` before the end at most.
+    """Return the start of the last ``lines`` lines, at most ``max_bytes`` before the end.
 
     Raises OSError.
     """
     try:
-        with held_still(path) as log:
+        with lock_for_reading(path) as log:
             inode = os.fstat(log.descriptor).st_ino
             place = Position(inode, log.number, log.size())
             wanted = max(0, lines)
@@ -181,7 +178,7 @@ def position_of_last(path: Path, lines: int, *, max_bytes: int = LONGEST_TAIL_BY
 
 
 def _after_last(block: bytes, wanted: int) -> int:
-    """The offset after the ``wanted``-th line end from the end of ``block``."""
+    """Return the offset after the ``wanted``-th line end from the end of ``block``."""
     end = len(block)
     for _ in range(wanted):
         end = block.rindex(b"\n", 0, end)

@@ -1,9 +1,9 @@
-"""Of which files does a log consist, and when do they hold still?
+"""The files of one log: the current one, and the segments that were rotated off it.
 
-The current one, to which the backend writes, and those that it has been cut into: ``<log>.1``,
-``<log>.2`` …, the highest number the newest; all but the newest may be compressed (``.gz``). A
-number is given once. No instance's log can be called like another's rotated one: the former ends
-with ``.log``.
+The backend writes to the current file. Rotation moves its older lines to ``<log>.1``, ``<log>.2``
+and so on: the highest number is the newest segment, and a number is given once. Every segment but
+the newest may be compressed (``.gz``). The name of a log ends with ``.log``, so no log is called
+like a segment of another one.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 HEADING = b"=== The log goes on from "
-"""Our own first line of a file whose beginning was cut off within a block; no text of the log."""
+"""Start of llamactl's own first line in a file after a rotation within a block.
+
+The heading is no part of the log's text.
+"""
 LONGEST_HEADING_BYTES = 2 * 1024 * 1024
 LOCK_SECONDS = 2.0
 LOCK_POLL_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
-class Part:
-    """A file that was cut off the log; nobody writes to it any more."""
+class Segment:
+    """A rotated file of a log; no process writes to it any more."""
 
     number: int
     path: Path
@@ -41,7 +44,7 @@ class Part:
         return self.path.suffix == ".gz"
 
     def open(self, offset: int = 0) -> BinaryIO:
-        """Its text, from ``offset`` on. Raises OSError."""
+        """Open the uncompressed text at ``offset``. Raises OSError."""
         opened = gzip.GzipFile(self.path) if self.is_compressed else self.path.open("rb")
         file = cast("BinaryIO", opened)
         try:
@@ -55,47 +58,47 @@ class Part:
         return file
 
     def size(self) -> int:
-        """How long its text is. Raises OSError."""
+        """Return the length of the uncompressed text. Raises OSError."""
         if not self.is_compressed:
             return self.path.stat().st_size
         with self.path.open("rb") as file:
-            # Modulo 4 GiB, and larger ones are never compressed.
+            # gzip stores the length modulo 4 GiB; larger segments are never compressed.
             file.seek(-4, os.SEEK_END)
             return int.from_bytes(file.read(4), "little")
 
     def begin(self) -> int:
-        """Where the log's text begins in it. Raises OSError."""
+        """Return the offset of the log's text, after a heading. Raises OSError."""
         return _after_heading(self.read)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Raises OSError."""
+        """Read up to ``length`` bytes of the uncompressed text. Raises OSError."""
         with self.open(offset) as file:
             return read_from(file, length)
 
 
 @dataclass(frozen=True)
-class HeldLog:
-    """A log of which nothing is cut off at the moment."""
+class LockedLog:
+    """A log under a shared lock, which keeps rotation away."""
 
     descriptor: int
-    """Of the current file, to read."""
-    parts: list[Part]
-    """The oldest first."""
+    """The current file, open for reading."""
+    segments: list[Segment]
+    """Oldest first."""
 
     @property
     def number(self) -> int:
-        """What the current file will be called when it is cut off."""
-        return next_number(self.parts)
+        """The number that the current file's text gets when it is rotated."""
+        return next_number(self.segments)
 
     def size(self) -> int:
         return os.fstat(self.descriptor).st_size
 
     def begin(self) -> int:
-        """Where the log's text begins in the current file. Raises OSError."""
+        """Return the offset of the log's text in the current file. Raises OSError."""
         return _after_heading(self.read)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Raises OSError."""
+        """Read up to ``length`` bytes of the current file. Raises OSError."""
         return os.pread(self.descriptor, length, offset)
 
 
@@ -105,33 +108,33 @@ def _after_heading(read: Callable[[int, int], bytes]) -> int:
     return read(0, LONGEST_HEADING_BYTES).find(b"\n") + 1
 
 
-def next_number(parts: list[Part]) -> int:
-    return parts[-1].number + 1 if parts else 1
+def next_number(segments: list[Segment]) -> int:
+    return segments[-1].number + 1 if segments else 1
 
 
-def part_path(path: Path, number: int) -> Path:
+def segment_path(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}")
 
 
 def unfinished_path(path: Path) -> Path:
-    """The copy that becomes the next part."""
+    """Return the path of the copy that becomes the next segment."""
     return path.with_name(f"{path.name}.rotating")
 
 
-def parts_of(path: Path) -> list[Part]:
-    """The parts of the log at ``path`` that are there, the oldest first. Raises OSError."""
+def segments_of(path: Path) -> list[Segment]:
+    """List the existing segments of the log at ``path``, oldest first. Raises OSError."""
     pattern = re.compile(re.escape(path.name) + r"\.([0-9]{1,18})(\.gz)?", re.ASCII)
-    found: dict[int, Part] = {}
+    found: dict[int, Segment] = {}
     for name in os.listdir(path.parent):
         match = pattern.fullmatch(name)
-        # While one is being compressed there are both, and the plain one is whole.
+        # During compression both files exist, and the plain one is complete.
         if match and not (match[2] and int(match[1]) in found):
-            found[int(match[1])] = Part(int(match[1]), path.with_name(name))
+            found[int(match[1])] = Segment(int(match[1]), path.with_name(name))
     return [found[number] for number in sorted(found)]
 
 
 def read_from(file: BinaryIO, length: int) -> bytes:
-    """As ``read``, but damage in a compressed file is an OSError, too."""
+    """Read up to ``length`` bytes; damage in a compressed file is an OSError, too."""
     try:
         return file.read(length)
     except (EOFError, zlib.error) as error:
@@ -139,24 +142,24 @@ def read_from(file: BinaryIO, length: int) -> bytes:
 
 
 @contextmanager
-def held_still(path: Path) -> Iterator[HeldLog]:
-    """The log opened to read, with nothing cut off it until the end. Raises OSError.
+def lock_for_reading(path: Path) -> Iterator[LockedLog]:
+    """Open the log for reading and keep rotation away until the end. Raises OSError.
 
-    A rotation holds it for milliseconds; a worker that was frozen meanwhile must not hold up
-    everybody who reads, so after a while it is read as it is.
+    Rotation holds the lock for milliseconds. A worker that froze during a rotation must not block
+    every reader, so after LOCK_SECONDS the log is read without the lock.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no file")
         lock(descriptor, fcntl.LOCK_SH)
-        yield HeldLog(descriptor, parts_of(path))
+        yield LockedLog(descriptor, segments_of(path))
     finally:
         os.close(descriptor)
 
 
 def lock(descriptor: int, kind: int) -> bool:
-    """flock the current file; ``False`` if others didn't let go in time."""
+    """Lock the current file with flock; return ``False`` if others held it for LOCK_SECONDS."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:

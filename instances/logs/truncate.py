@@ -1,12 +1,13 @@
-"""How is a log cut, while its writers write, so that not a byte is lost?
+"""Rotation of a log that a running backend writes to.
 
-Its older lines are copied to the next part, and then taken out of the file at its front, which
-moves the rest forward. That is one step for the kernel (COLLAPSE_RANGE; ext4 and XFS have it), so
-the writers need not know. It takes out whole blocks alone, so the line that ends within the last
-of them is finished in the part, and our own line stands in its place.
+The older lines are copied to the next segment and then removed from the front of the file. On ext4
+and XFS the removal is one atomic step of the kernel (fallocate with COLLAPSE_RANGE): the writer
+notices nothing and no byte is lost. COLLAPSE_RANGE removes whole blocks only, so the line that ends
+within the last block is completed in the segment, and a heading of llamactl replaces its rest.
 
-Where the file system can't, the writers are stopped for the time that it takes to copy what has
-come meanwhile and to empty the file.
+On other file systems (btrfs, ZFS, NFS, tmpfs) the file is copied and truncated, as by logrotate's
+``copytruncate``: lines that the backend writes between the last copy and the truncation are lost.
+Stopping the writer in between would lose no line, but would stall its responses.
 """
 
 from __future__ import annotations
@@ -15,18 +16,16 @@ import ctypes
 import errno
 import fcntl
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from instances.logs.segments import (
     HEADING,
-    Part,
+    Segment,
     lock,
     next_number,
-    part_path,
-    parts_of,
+    segment_path,
+    segments_of,
     unfinished_path,
 )
 
@@ -34,88 +33,61 @@ MIB = 1024 * 1024
 COLLAPSE_RANGE = 0x08
 SMALLEST_BLOCK_BYTES = 4096
 LINE_SEARCH_BYTES = MIB
-"""A line that is longer is cut."""
+"""Longest line that is kept in one file; a longer one is split."""
 COPY_BYTES = 8 * MIB
-SMALL_REST_BYTES = MIB
-"""What may be left to be copied while the writers are stopped, if they can be caught up with."""
-CATCH_UP_ROUNDS = 10
+CATCH_UP_ROUNDS = 20
+"""Copies of new text before a truncation."""
 RESERVE_BYTES = 16 * MIB
-"""A copy must not take the last of a disk, on which others write, too."""
+"""Free space that a copy leaves on the disk, because others write there, too."""
 
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM})
 
 
-def cut(path: Path, standstill: Callable[[], AbstractContextManager[None]]) -> Part | None:
-    """Move all but the last lines of the log at ``path`` to its next part; ``None``: too short.
-
-    ``standstill`` stops the writers for as long as it is entered.
+def rotate(path: Path) -> Segment | None:
+    """Move all but the last lines of the log at ``path`` to its next segment.
 
     1. Copy the older lines, while the log is written to and read.
-    2. With the readers kept away, take them out, and give the copy its name.
+    2. Lock readers out, remove those lines from the log, and give the copy its name.
 
-    Raises OSError, and then the log is as it was, or ``finish`` makes it so.
+    Returns ``None`` for a log that is too short. Raises OSError; then the log is unchanged, or
+    ``recover`` repairs it.
     """
-    finish(path)
-    number = next_number(parts_of(path))
-    heading = HEADING + os.fsencode(part_path(path, number).name) + b" "
+    recover(path)
+    number = next_number(segments_of(path))
+    target = segment_path(path, number)
     log = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    copy = -1
     try:
+        heading = HEADING + os.fsencode(target.name) + b" "
         place = _place(log, len(heading))
         if place.blocks <= 0:
             return None
-        _need_room(log, place.end)
-        unfinished = unfinished_path(path)
-        copy = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        is_copied = False
-        try:
-            _copy(log, copy, 0, place.end)
-            os.fsync(copy)
-            if not lock(log, fcntl.LOCK_EX):
-                raise OSError("it was being read all the time")
-            if _collapse(log, place.blocks):
-                is_copied = True
-                os.pwrite(log, _filler(heading, place.end - place.blocks), 0)
-            else:
-                copied = _catch_up(log, copy, place.end)
-                with standstill():
-                    rest = _copy_all_but_rest(log, copy, copied)
-                    is_copied = True
-                    os.pwrite(log, rest, 0)
-                    os.ftruncate(log, len(rest))
-            os.rename(unfinished, part_path(path, number))
-        except BaseException:
-            if not is_copied:
-                os.unlink(unfinished)
-            raise
-        fcntl.flock(log, fcntl.LOCK_UN)
-        os.fsync(copy)  # what came last while the writers were stopped
+        _require_space(log, place.end)
+        _move_front(log, unfinished_path(path), place, heading)
+        os.rename(unfinished_path(path), target)
     finally:
-        os.close(log)
-        if copy >= 0:
-            os.close(copy)
-    return Part(number, part_path(path, number))
+        os.close(log)  # which unlocks it
+    return Segment(number, target)
 
 
-def finish(path: Path) -> None:
-    """Put right what a worker that was killed while cutting has left. Raises OSError."""
+def recover(path: Path) -> None:
+    """Complete or undo a rotation of a worker that was killed. Raises OSError."""
     unfinished = unfinished_path(path)
     if not unfinished.exists():
         return
     if _begins_with(path, unfinished):
-        unfinished.unlink()  # nothing had been taken out yet
+        unfinished.unlink()  # nothing had been removed from the log yet
     else:
-        unfinished.rename(part_path(path, next_number(parts_of(path))))
+        unfinished.rename(segment_path(path, next_number(segments_of(path))))
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where to cut."""
+    """The place in a log where it is divided."""
 
     blocks: int
-    """Bytes that can be taken out at the front: whole blocks."""
+    """Bytes that can be removed from the front: whole blocks."""
     end: int
-    """Where the part ends, with a line if possible."""
+    """End of the segment, at a line end if possible."""
 
 
 def _place(log: int, heading_length: int) -> _Place:
@@ -126,19 +98,41 @@ def _place(log: int, heading_length: int) -> _Place:
     last_end = begin + text.rfind(b"\n") + 1
     if last_end > begin:
         blocks = (last_end - heading_length - 1) // block * block
-        # The first line that ends where our own fits in before.
+        # The first line that leaves space for the heading before its end.
         earliest = max(0, blocks + heading_length - begin)
         return _Place(blocks, begin + text.index(b"\n", earliest) + 1)
     blocks = (size - 1) // block * block
     return _Place(blocks, blocks)
 
 
+def _move_front(log: int, unfinished: Path, place: _Place, heading: bytes) -> None:
+    """Copy the front of the log to ``unfinished`` and remove it from the log. Raises OSError."""
+    copy = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            _copy(log, copy, 0, place.end)
+            os.fsync(copy)
+            if not lock(log, fcntl.LOCK_EX):
+                raise OSError("readers kept it locked")
+            is_collapsed = _collapse(log, place.blocks)
+            copied = place.end if is_collapsed else _catch_up(log, copy, place.end)
+        except BaseException:
+            os.unlink(unfinished)  # nothing has been removed from the log yet
+            raise
+        if is_collapsed:
+            os.pwrite(log, _filler(heading, place.end - place.blocks), 0)
+        else:
+            _truncate(log, copy, copied)
+    finally:
+        os.close(copy)
+
+
 def _filler(heading: bytes, length: int) -> bytes:
-    """Our own line, in the place of what the part has already."""
+    """Return the heading, padded to the text that the segment already has."""
     return heading.ljust(length - 1, b"=") + b"\n" if length else b""
 
 
-def _need_room(log: int, size: int) -> None:
+def _require_space(log: int, size: int) -> None:
     system = os.fstatvfs(log)
     if system.f_bavail * system.f_frsize < size + RESERVE_BYTES:
         raise OSError(errno.ENOSPC, f"a rotated file of {size // MIB} MiB would fill the disk")
@@ -148,12 +142,12 @@ def _copy(log: int, copy: int, begin: int, end: int) -> None:
     while begin < end:
         sent = os.sendfile(copy, log, begin, min(end - begin, COPY_BYTES))
         if sent == 0:
-            raise OSError("somebody else has shortened it meanwhile")
+            raise OSError("another program has truncated it meanwhile")
         begin += sent
 
 
 def _collapse(log: int, length: int) -> bool:
-    """Take ``length`` bytes out at the front; ``False`` where the file system can't."""
+    """Remove ``length`` bytes from the front; ``False`` where the file system can't."""
     libc = ctypes.CDLL(None, use_errno=True)
     arguments = (ctypes.c_int64(0), ctypes.c_int64(length))
     if libc.fallocate(log, COLLAPSE_RANGE, *arguments) == 0:
@@ -165,26 +159,28 @@ def _collapse(log: int, length: int) -> bool:
 
 
 def _catch_up(log: int, copy: int, copied: int) -> int:
-    """Copy on until little is left; returns up to where."""
+    """Copy new text until there is none, or CATCH_UP_ROUNDS times; returns the end of the copy."""
     for _ in range(CATCH_UP_ROUNDS):
         size = os.fstat(log).st_size
-        if size - copied <= SMALL_REST_BYTES:
+        if size == copied:
             break
         _copy(log, copy, copied, size)
         copied = size
     return copied
 
 
-def _copy_all_but_rest(log: int, copy: int, copied: int) -> bytes:
-    """Copy what is left, but for a last line that has no end yet: that is returned."""
-    size = os.fstat(log).st_size
-    _copy(log, copy, copied, size)
-    begin = max(0, size - LINE_SEARCH_BYTES)
-    text = os.pread(log, size - begin, begin)
-    last = text.rfind(b"\n")
-    rest = text[last + 1 :] if last >= 0 else b""
-    os.ftruncate(copy, size - len(rest))
-    return rest
+def _truncate(log: int, copy: int, copied: int) -> None:
+    """Empty the log but for an unfinished last line, which leaves the copy.
+
+    Text after ``copied`` is lost.
+    """
+    begin = max(0, copied - LINE_SEARCH_BYTES)
+    text = os.pread(log, copied - begin, begin)
+    last_end = text.rfind(b"\n") + 1
+    rest = text[last_end:] if last_end else b""
+    os.ftruncate(copy, copied - len(rest))
+    os.pwrite(log, rest, 0)
+    os.ftruncate(log, len(rest))
 
 
 def _begins_with(path: Path, copy: Path) -> bool:

@@ -168,7 +168,7 @@ class Supervisor:
                 next_read = next_read if now < next_read else now + READ_SECONDS
             self._step_all(now)
             self._rule(now)
-            self._rotation.step(now, self._steady_processes())
+            self._rotation.step(now, self._running_names())
             if self._has_adopted:  # until then the guard of the worker before knows more
                 self._orphan_guard.step(now, (each.identity for each in self._everybody()))
             if not self._is_done():
@@ -238,10 +238,8 @@ class Supervisor:
     def _everybody(self) -> Iterable[InstanceController]:
         return (*self._instances.values(), *self._orphans)
 
-    def _steady_processes(self) -> Iterator[tuple[str, Process]]:
-        for instance in self._instances.values():
-            if instance.steady_process is not None:
-                yield instance.name, instance.steady_process
+    def _running_names(self) -> Iterator[str]:
+        return (each.name for each in self._instances.values() if each.is_running)
 
     # -- the surroundings of an instance ----------------------------------------------------------
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from instances.logs import files
-from instances.logs.segments import parts_of, read_from
+from instances.logs.segments import read_from, segments_of
 from instances.supervisor.process.pidfd import Marker, Process, spawn
 
 ROTATIONS = 5
@@ -62,8 +62,8 @@ def rotate_while_it_writes(process: Process, rotate: Callable[[], bool], seconds
 def all_lines(path: Path) -> list[bytes]:
     """The lines of all files of a log, the oldest first; each file ends with a line."""
     texts = []
-    for part in parts_of(path):
-        with part.open() as file:
+    for segment in segments_of(path):
+        with segment.open() as file:
             texts.append(read_from(file, -1))
     texts.append(path.read_bytes())
     assert all(text.endswith(b"\n") for text in texts if text)

@@ -149,9 +149,9 @@ class InstanceController:
         return self._process.pid if self._process else None
 
     @property
-    def steady_process(self) -> Process | None:
-        """The process, unless it is on its way out."""
-        return None if self._stop is not None else self._process
+    def is_running(self) -> bool:
+        """Whether there is a process, and it is not being stopped."""
+        return self._process is not None and self._stop is None
 
     @property
     def identity(self) -> tuple[int, int] | None:
@@ -204,7 +204,8 @@ class InstanceController:
         self._process = process
         self.room.grant()
         self._world.watch(process, self._on_exit)
-        # A worker that was killed while it rotated a log may have left it stopped.
+        # An earlier llamactl stopped a backend (SIGSTOP) while it rotated the log. A worker of that
+        # release that was killed in this moment has left the backend stopped.
         process.signal_group(signal.SIGCONT)
         logger.info("adopted process %d", process.pid, extra={"instance": self.name})
         if self._row is None or self._seen.status is Status.SHUTTING_DOWN:

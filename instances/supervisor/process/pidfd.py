@@ -139,10 +139,6 @@ class Process:
             return None
         return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
 
-    def duplicate(self) -> Process:
-        """A handle of its own for another thread: this one may be closed at any moment."""
-        return Process(self.pid, self.started_ticks, os.dup(self._pidfd), self.marker)
-
     def close(self) -> None:
         """Let go of it, whether it lives or not."""
         if self._pidfd >= 0:

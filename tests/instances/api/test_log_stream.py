@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -23,16 +22,11 @@ from instances.api.log_stream import CUT_MARK, READERS, EventWriter, LogFollower
 from instances.errors import TooManyFollowers
 from instances.logs.files import log_path
 from instances.logs.reader import BEFORE_THE_FIRST, LogReader, Position
-from instances.logs.truncate import cut
+from instances.logs.truncate import rotate
 from llamactl.config import AppConfig
 from tests.support.asgi import AsgiRequest
 
 LOGS = "/api/v1/instances/x/logs"
-
-
-@contextmanager
-def nobody_writes() -> Iterator[None]:
-    yield
 
 
 @pytest.fixture
@@ -142,7 +136,7 @@ def test_a_client_that_comes_back_misses_nothing(path: Path, rotated_after: int)
     append(path, "".join(f"{line}\n" for line in lines).encode())
     events = parsed(EventWriter(LogReader(path, BEFORE_THE_FIRST)).more(0.0))
     assert [data for _, data in events] == lines
-    cut(path, nobody_writes)
+    rotate(path)
     position = Position.from_text(events[rotated_after][0])
     assert position is not None
     writer = EventWriter(LogReader(path, position))
@@ -234,7 +228,7 @@ async def test_a_rotation_is_not_noticed(log: Path, follow: Follow) -> None:
     for turn in range(5):
         lines = (b"line %09d\n" % number for number in range(turn * 1000, turn * 1000 + 1000))
         append(log, b"".join(lines))
-        await asyncio.to_thread(cut, log, nobody_writes)
+        await asyncio.to_thread(rotate, log)
     events = await until_events(exchange, 5000)
     assert [data for _, data in events] == [f"line {number:09}" for number in range(5000)]
 

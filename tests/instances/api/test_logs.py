@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from django.test import Client
 from instances import lifecycle
 from instances.api.logs import LogStream
 from instances.logs.files import log_path
-from instances.logs.truncate import cut
+from instances.logs.truncate import rotate
 from llamactl.config import AppConfig
 from tests.support.asgi import AsgiRequest, AsgiResponse
 
@@ -102,28 +101,28 @@ async def test_a_log_that_is_rotated_while_it_is_read_stays_whole(tmp_path: Path
     async for block in LogStream(path):
         received.append(block)
         if len(received) == 2:
-            await asyncio.to_thread(cut, path, nullcontext)
+            await asyncio.to_thread(rotate, path)
     assert b"".join(received) == content
 
 
 def test_the_last_lines_reach_back_over_a_rotation(api: Client, log: Path) -> None:
     lines = [b"line %09d\n" % number for number in range(30_000)]
     log.write_bytes(b"".join(lines))
-    part = cut(log, nullcontext)
-    assert part is not None
+    segment = rotate(log)
+    assert segment is not None
     try:
         assert api.get(f"{LOGS}?lines=1000").content == b"".join(lines[-1000:])
     finally:
-        part.path.unlink()
+        segment.path.unlink()
 
 
-def test_a_stream_that_is_given_up_closes_its_part(tmp_path: Path) -> None:
+def test_a_stream_that_is_aborted_closes_its_segment(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
     path.write_bytes(b"line\n" * 10_000)
     stream = LogStream(path)
-    cut(path, nullcontext)
+    rotate(path)
     stream._reader.read(10)
-    part = stream._reader._part
-    assert part is not None
+    segment = stream._reader._segment
+    assert segment is not None
     stream.close()
-    assert part.closed
+    assert segment.closed

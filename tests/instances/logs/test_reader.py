@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -11,16 +9,10 @@ import pytest
 
 from instances.logs.files import tail
 from instances.logs.reader import BEFORE_THE_FIRST, LogReader, Position, position_of_last, start_of
-from instances.logs.segments import part_path, parts_of
-from instances.logs.truncate import cut
-from instances.supervisor.log_rotation import tidy
-from instances.supervisor.standstill import stopped
+from instances.logs.segments import segment_path, segments_of
+from instances.logs.truncate import rotate
+from instances.supervisor.log_rotation import prune
 from tests.support.logs import numbers, rotate_while_it_writes, start_writer
-
-
-@contextmanager
-def nobody_writes() -> Iterator[None]:
-    yield
 
 
 @pytest.fixture
@@ -50,7 +42,7 @@ def test_what_is_written_is_read_once_across_rotations(path: Path) -> None:
         if turn % 2:
             found += rest(reader)
         if turn % 3:
-            cut(path, nobody_writes)
+            rotate(path)
     found += rest(reader)
     assert found == lines(0, 12_000)
     assert rest(reader) == b""
@@ -65,7 +57,7 @@ def test_a_reader_keeps_up_with_a_writer_and_rotations(path: Path) -> None:
         found.append(rest(reader))
         is_large = path.stat().st_size > 200_000
         if is_large:
-            cut(path, partial(stopped, process))
+            rotate(path)
         return is_large
 
     rotate_while_it_writes(process, read_and_rotate, seconds=2)
@@ -83,10 +75,10 @@ def test_a_reader_that_comes_back_goes_on_where_it_was(path: Path, compress: boo
     found = reader.read(1000)
     text = str(reader.position)
     for turn in range(1, 4):
-        cut(path, nobody_writes)
+        rotate(path)
         append(path, lines(turn * 5000, 5000))
-    tidy(path, backups=9, compress=compress)
-    assert [part.is_compressed for part in parts_of(path)] == [compress, compress, False]
+    prune(path, backups=9, compress=compress)
+    assert [part.is_compressed for part in segments_of(path)] == [compress, compress, False]
     position = Position.from_text(text)
     assert position is not None
     assert found + rest(LogReader(path, position)) == lines(0, 20_000)
@@ -97,9 +89,9 @@ def test_lines_that_are_gone_are_left_out(path: Path) -> None:
     reader = LogReader(path, BEFORE_THE_FIRST)
     found = reader.read(1000)
     for turn in range(1, 4):
-        cut(path, nobody_writes)
+        rotate(path)
         append(path, lines(turn * 5000, 5000))
-    tidy(path, backups=1, compress=False)
+    prune(path, backups=1, compress=False)
     found += rest(reader)
     assert found.startswith(lines(0, 50))
     assert found.endswith(lines(15_000, 5000))
@@ -107,8 +99,8 @@ def test_lines_that_are_gone_are_left_out(path: Path) -> None:
 
 def test_a_damaged_part_is_left_out(path: Path) -> None:
     append(path, lines(0, 5000))
-    cut(path, nobody_writes)
-    part = parts_of(path)[0].path
+    rotate(path)
+    part = segments_of(path)[0].path
     part.with_name(part.name + ".gz").write_bytes(gzip.compress(part.read_bytes())[:1000])
     part.unlink()
     append(path, b"last\n")
@@ -134,12 +126,12 @@ def test_a_log_that_somebody_else_emptied_is_read_from_its_beginning(path: Path)
     assert rest(reader) == b"new\n"
 
 
-def test_parts_that_somebody_else_deleted_are_not_waited_for(path: Path) -> None:
+def test_segments_that_another_program_deleted_are_skipped(path: Path) -> None:
     append(path, lines(0, 5000))
-    cut(path, nobody_writes)
+    rotate(path)
     reader = LogReader(path, start_of(path)[0])
     rest(reader)
-    parts_of(path)[0].path.unlink()
+    segments_of(path)[0].path.unlink()
     append(path, b"new\n")
     assert rest(reader) == b"new\n"
 
@@ -163,9 +155,9 @@ def test_a_position_that_cannot_be_is_no_trouble(path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("wanted", [0, 1, 2, 2999, 3000, 3001, 5000, 5001, 10_000])
 @pytest.mark.parametrize("end", [b"", b"unfinished"])
-def test_the_last_lines_are_found_across_parts(path: Path, wanted: int, end: bytes) -> None:
+def test_the_last_lines_are_found_across_segments(path: Path, wanted: int, end: bytes) -> None:
     append(path, lines(0, 2000))
-    cut(path, nobody_writes)
+    rotate(path)
     append(path, lines(2000, 3000) + end)
     read = rest(LogReader(path, position_of_last(path, wanted))).decode().splitlines()
     assert read == tail(path, wanted)
@@ -178,14 +170,14 @@ def test_the_last_lines_go_back_so_far_and_no_further(path: Path) -> None:
     assert position.offset == path.stat().st_size - 3000
 
 
-def test_names_of_instances_cannot_clash_with_parts(tmp_path: Path) -> None:
-    # Each name is an instance's, and its log has parts.
+def test_names_of_instances_cannot_clash_with_segments(tmp_path: Path) -> None:
+    # Each name is an instance's, and its log has segments.
     names = ["a", "a.log", "a.log.1", "a.log.1.gz", "a.1", "a.log.rotating"]
     for name in names:
         path = tmp_path / f"{name}.log"
         path.touch()
-        part_path(path, 1).touch()
+        segment_path(path, 1).touch()
     assert len(os.listdir(tmp_path)) == 2 * len(names)
     for name in names:
-        found = parts_of(tmp_path / f"{name}.log")
+        found = segments_of(tmp_path / f"{name}.log")
         assert [part.path.name for part in found] == [f"{name}.log.1"]

@@ -7,8 +7,7 @@ import gzip
 import os
 import signal
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,18 @@ from typing import Any
 import pytest
 import requests
 
-from instances.logs import files, truncate
-from instances.logs.segments import parts_of
-from instances.logs.truncate import MIB, cut
+from instances.logs import files
+from instances.logs.segments import segments_of
+from instances.logs.truncate import MIB, rotate
 from instances.states import Status
 from instances.supervisor import log_rotation
-from instances.supervisor.log_rotation import LogRotation, tidy
-from instances.supervisor.process.pidfd import Process
+from instances.supervisor.log_rotation import LogRotation, prune
 from llamactl.config import AppConfig, current
 from tests.instances.supervisor.conftest import NodeUnderTest, is_alive
 from tests.support.logs import all_lines, numbers, rotate_while_it_writes, start_writer
 from tests.support.until import until
 
 LINE = b"a line of a log\n"
-
-
-@contextmanager
-def nobody_writes() -> Iterator[None]:
-    yield
 
 
 @pytest.fixture
@@ -53,17 +46,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "one.log"
 
 
-@pytest.fixture
-def process(path: Path) -> Iterator[Process]:
-    """The instance's: it sleeps."""
-    process = start_writer(path, program="import time; time.sleep(60)")
-    handle = process.duplicate()
-    yield process
-    handle.signal_group(signal.SIGKILL)
-    process.close()
-    handle.bury()
-
-
 class Clock:
     now = 1000.0
 
@@ -80,34 +62,32 @@ def append(path: Path, size: int) -> None:
         log.write(LINE * (size // len(LINE)))
 
 
-def check(log_rotation: LogRotation, process: Process) -> None:
-    log_rotation.step(log_rotation.due, [("one", process)])
+def check(log_rotation: LogRotation) -> None:
+    log_rotation.step(log_rotation.due, ["one"])
 
 
 def test_only_a_log_that_is_too_large_is_rotated(
-    limits: Callable[..., AppConfig], path: Path, process: Process
+    limits: Callable[..., AppConfig], path: Path
 ) -> None:
     log_rotation = LogRotation(limits(), at_once, Clock())
     append(path, MIB // 2)
-    check(log_rotation, process)
-    assert parts_of(path) == []
+    check(log_rotation)
+    assert segments_of(path) == []
     append(path, MIB)
-    check(log_rotation, process)
-    assert len(parts_of(path)) == 1
+    check(log_rotation)
+    assert len(segments_of(path)) == 1
     assert path.stat().st_size < MIB // 2
 
 
-def test_rotation_can_be_switched_off(
-    limits: Callable[..., AppConfig], path: Path, process: Process
-) -> None:
+def test_rotation_can_be_switched_off(limits: Callable[..., AppConfig], path: Path) -> None:
     log_rotation = LogRotation(limits(log_rotation_enabled=False), at_once, Clock())
     append(path, 2 * MIB)
-    log_rotation.step(1e9, [("one", process)])
-    assert parts_of(path) == []
+    log_rotation.step(1e9, ["one"])
+    assert segments_of(path) == []
 
 
-def test_logs_are_looked_at_every_few_seconds_and_never_twice_at_once(
-    limits: Callable[..., AppConfig], process: Process
+def test_logs_are_checked_every_few_seconds_and_never_twice_at_once(
+    limits: Callable[..., AppConfig],
 ) -> None:
     clock = Clock()
     calls: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
@@ -115,90 +95,54 @@ def test_logs_are_looked_at_every_few_seconds_and_never_twice_at_once(
         limits(), lambda work, then, on_error: calls.append((work, then)), clock
     )
     for _ in range(3):
-        log_rotation.step(clock.now, [("one", process)])
+        log_rotation.step(clock.now, ["one"])
     assert len(calls) == 1
     work, then = calls.pop()
     then(work())
-    log_rotation.step(clock.now, [("one", process)])
+    log_rotation.step(clock.now, ["one"])
     assert not calls
     clock.now = log_rotation.due
     assert log_rotation.due > 1000.5
-    log_rotation.step(clock.now, [("one", process)])
+    log_rotation.step(clock.now, ["one"])
     assert len(calls) == 1
     calls[0][0]()
 
 
-def test_a_process_that_is_buried_meanwhile_is_not_mistaken_for_another(
-    limits: Callable[..., AppConfig], path: Path, process: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(truncate, "_collapse", lambda log, length: False)
-    append(path, 2 * MIB)
-    calls: list[Callable[[], Any]] = []
-    log_rotation = LogRotation(limits(), lambda work, then, on_error: calls.append(work), Clock())
-    check(log_rotation, process)
-    process.signal_group(signal.SIGKILL)
-    process.bury()
-    calls[0]()
-    assert len(parts_of(path)) == 1
-
-
-def test_a_worker_without_descriptors_looks_at_what_it_can(
-    limits: Callable[..., AppConfig], path: Path, process: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    append(path, 2 * MIB)
-    duplicate = Process.duplicate
-    handles: list[Process] = []
-
-    def scarce(self: Process) -> Process:
-        if handles:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        handles.append(duplicate(self))
-        return handles[0]
-
-    monkeypatch.setattr(Process, "duplicate", scarce)
-    log_rotation = LogRotation(limits(), at_once, Clock())
-    log_rotation.step(log_rotation.due, [("one", process), ("two", process)])
-    assert len(parts_of(path)) == 1
-    assert log_rotation.due < 2000
-    monkeypatch.undo()
-
-
-def test_so_many_are_kept_and_the_older_ones_compressed(
-    limits: Callable[..., AppConfig], path: Path, process: Process
+def test_the_newest_segments_are_kept_and_the_older_of_them_compressed(
+    limits: Callable[..., AppConfig], path: Path
 ) -> None:
     log_rotation = LogRotation(
         limits(log_rotation_backups=3, log_rotation_compress=True), at_once, Clock()
     )
     for _ in range(5):
         append(path, 2 * MIB)
-        check(log_rotation, process)
-    assert [part.path.name for part in parts_of(path)] == [
+        check(log_rotation)
+    assert [segment.path.name for segment in segments_of(path)] == [
         "one.log.3.gz",
         "one.log.4.gz",
         "one.log.5",
     ]
-    assert {stat.S_IMODE(part.path.stat().st_mode) for part in parts_of(path)} == {0o600}
-    text = gzip.decompress(parts_of(path)[0].path.read_bytes())
+    assert {stat.S_IMODE(segment.path.stat().st_mode) for segment in segments_of(path)} == {0o600}
+    text = gzip.decompress(segments_of(path)[0].path.read_bytes())
     assert set(text.splitlines(keepends=True)[1:]) == {LINE}
-    assert parts_of(path)[0].size() == len(text)
+    assert segments_of(path)[0].size() == len(text)
 
 
-def test_a_compression_that_is_given_up_is_made_up_for(path: Path) -> None:
+def test_a_compression_that_is_aborted_is_made_up_for(path: Path) -> None:
     for _ in range(2):
         append(path, 2 * MIB)
-        cut(path, nobody_writes)
+        rotate(path)
     answers = iter([False, False, True, True, True])
-    tidy(path, backups=3, compress=True, is_given_up=lambda: next(answers))
-    assert [part.is_compressed for part in parts_of(path)] == [False, False]
+    prune(path, backups=3, compress=True, is_aborted=lambda: next(answers))
+    assert [segment.is_compressed for segment in segments_of(path)] == [False, False]
     assert len(os.listdir(path.parent)) == 3
-    tidy(path, backups=3, compress=True)
-    assert [part.is_compressed for part in parts_of(path)] == [True, False]
+    prune(path, backups=3, compress=True)
+    assert [segment.is_compressed for segment in segments_of(path)] == [True, False]
 
 
-def test_a_disk_that_is_full_is_said_once_and_tried_again_later(
+def test_a_full_disk_is_logged_once_and_tried_again_later(
     limits: Callable[..., AppConfig],
     path: Path,
-    process: Process,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -216,25 +160,25 @@ def test_a_disk_that_is_full_is_said_once_and_tried_again_later(
         patched.setattr(os, "sendfile", full)
         for _ in range(100):
             clock.now += 2
-            check(log_rotation, process)
+            check(log_rotation)
     assert 1 < len(tries) < 6
     assert caplog.text.count("can't be rotated") == 1
     assert path.read_bytes() == before
     clock.now += 60
-    check(log_rotation, process)
-    assert len(parts_of(path)) == 1
+    check(log_rotation)
+    assert len(segments_of(path)) == 1
 
 
-def test_a_log_that_grows_faster_than_it_is_looked_at_keeps_every_line(
+def test_a_log_that_grows_faster_than_it_is_checked_keeps_every_line(
     limits: Callable[..., AppConfig], path: Path
 ) -> None:
     writer = start_writer(path)
     log_rotation = LogRotation(limits(log_rotation_backups=1000), at_once, Clock())
 
     def rotate() -> bool:
-        before = len(parts_of(path))
-        check(log_rotation, writer)
-        return len(parts_of(path)) > before
+        before = len(segments_of(path))
+        check(log_rotation)
+        return len(segments_of(path)) > before
 
     rotate_while_it_writes(writer, rotate, seconds=1.5)
     writer.bury()
@@ -242,13 +186,13 @@ def test_a_log_that_grows_faster_than_it_is_looked_at_keeps_every_line(
     assert found == list(range(len(found)))
 
 
-def test_the_last_lines_of_a_failure_are_found_in_the_part_too(path: Path) -> None:
+def test_the_last_lines_of_a_failure_are_found_in_the_newest_segment_too(path: Path) -> None:
     descriptor = files.open_log(path, create_directory=False)
     os.write(descriptor, b"error of long ago\n" * 1000)
     files.write_started(descriptor, "one", datetime(2026, 1, 2, tzinfo=UTC))
     os.write(descriptor, b"".join(b"line %d\n" % number for number in range(3)))
     os.write(descriptor, b"error: " + b"x" * 5000 + b"\n")
-    cut(path, nobody_writes)
+    rotate(path)
     os.write(descriptor, b"last\n")
     os.close(descriptor)
     found = files.tail_of_launch(path, "one", 20, max_bytes=256 * 1024)
@@ -263,7 +207,7 @@ def test_a_running_backend_s_log_is_rotated(
     node.start()
     instance = node.running(FAKE_LOG_LINES="200000")
     path = files.log_path(current(), "one")
-    until(lambda: parts_of(path))
+    until(lambda: segments_of(path))
     assert requests.get(f"http://127.0.0.1:{instance.port}/health", timeout=5).status_code == 200
     assert is_alive(instance.pid or 0)
     last = ["line 199999", f"main: server is listening on http://127.0.0.1:{instance.port}"]
@@ -278,7 +222,7 @@ def test_a_backend_that_was_left_stopped_goes_on_once_adopted(
     node.start()
     instance = node.running()
     node.stop()
-    # As a worker that is killed while it rotates a log leaves it.
+    # An earlier release stopped a backend during a rotation; its worker may be killed then.
     os.kill(instance.pid or 0, signal.SIGSTOP)
     node.start()
     url = f"http://127.0.0.1:{instance.port}/health"
