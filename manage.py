@@ -10,13 +10,13 @@ import sys
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llamactl.settings")
     if sys.argv[1:2] == ["check_config"]:
-        # It explains a config that may be too broken for Django's settings to load.
+        # check_config explains a configuration with which Django's settings may fail to load.
         from instances.backends import config_sections
         from llamactl.config.explain import main as check_config
 
         sys.exit(check_config(sys.argv[2:], config_sections()))
     if sys.argv[1:2] == ["doctor"]:
-        # As above; and before the first run it must not make what it is to look at.
+        # As above; and settings create secrets, which the doctor must not do before the first run.
         from llamactl.doctor.command import main as doctor
 
         sys.exit(doctor(sys.argv[2:]))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,9 @@ from django.test import Client
 from hypothesis import settings as hypothesis_settings
 
 from llamactl.config import AppConfig, current
+from llamactl.server.embedded_broker import READY_SECONDS, EmbeddedBroker
 from tests.support.environment import DATA_DIR, MANAGEMENT_KEY
+from tests.support.paths import ROOT
 from tests.support.stack import Stack
 
 # A deadline would time the machine, not the code.
@@ -57,13 +62,17 @@ def config() -> AppConfig:
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[None]:
-    """A real Valkey for this test process."""
-    from llamactl.server.embedded_broker import EmbeddedBroker
-
+    """The embedded broker of this test process's data directory, as a service manager starts it."""
     server = EmbeddedBroker(current())
-    server.start()
-    yield
-    server.stop()
+    argv = [sys.executable, str(ROOT / "manage.py"), "run", "--only", "broker"]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + READY_SECONDS
+        while not server.is_ready():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield
+        process.terminate()
 
 
 @pytest.fixture

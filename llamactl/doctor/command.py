@@ -21,15 +21,19 @@ from llamactl.doctor.findings import (
     warning,
 )
 
+DESCRIPTION = (
+    "Checks everything that llamactl needs, and prints each problem with its remedy. Changes"
+    " nothing. Exit code 1 if something does not work."
+)
+
 
 def main(arguments: Sequence[str]) -> int:
     """0: all is well, or merely doubtful. 1: something does not work."""
     parser = argparse.ArgumentParser(
         prog="manage.py doctor",
-        description="Looks at everything that llamactl needs, and says what is wrong and how to"
-        " mend it. Changes nothing. Exit code 1 where something does not work.",
+        description=DESCRIPTION,
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     return run(as_json=parser.parse_args(arguments).json)
 
 

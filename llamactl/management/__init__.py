@@ -1,0 +1,1 @@
+"""Management commands of llamactl: run, prepare, drain, doctor, check_config."""

@@ -1,1 +1,1 @@
-"""What `manage.py run` is made of: one foreground process tree of broker, worker and web."""
+"""Start and supervision of broker, worker and web processes: ``manage.py run``."""

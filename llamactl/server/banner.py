@@ -1,4 +1,4 @@
-"""What does an operator have to know once everything runs?"""
+"""Start banner, exposure warnings and example requests for the operator."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from llamactl.server.sockets import is_loopback, local_host
 from llamactl.version import VERSION
 
 PLACEHOLDER_KEY = "YOUR_KEY"
-"""Stands for a configured key, which is the operator's secret and not repeated."""
+"""Placeholder for a configured key, which is the operator's secret and is not printed."""
 
 EXAMPLE_TOKENS = 100
 
 
 def base_url(config: AppConfig) -> str:
-    """Where this machine reaches the web server."""
+    """URL of the web server, as reached from this machine."""
     return f"http://{local_host(config.server.host)}:{config.server.port}"
 
 
 def banner(
     config: AppConfig, account: AdminAccount, *, start_seconds: float, keep_backends: bool
 ) -> str:
-    """The lines to show once web answers."""
+    """Format the lines that are printed once web is ready."""
     url = base_url(config)
-    everywhere = "" if is_loopback(config.server.host) else f"  (listens on {config.server.host})"
+    listening = "" if is_loopback(config.server.host) else f"  (listens on {config.server.host})"
     rows = [
-        ("Web", f"{url}/{everywhere}"),
+        ("Web", f"{url}/{listening}"),
         ("Admin", f"{url}/admin/  {_login(account)}"),
         ("Key", _management_key(config)),
     ]
@@ -45,26 +45,30 @@ def banner(
 
 
 def exposure_warnings(config: AppConfig) -> list[str]:
-    """What others on the network may do without a key; empty on a loopback address."""
+    """Warn of APIs that are open to the network without a key; empty on a loopback address."""
     if is_loopback(config.server.host):
         return []
-    open_sides = [
-        (config.auth.require_management_auth, "start programs here", "require_management_auth"),
-        (config.auth.require_inference_auth, "use the models here", "require_inference_auth"),
+    apis = [
+        (
+            config.auth.require_management_auth,
+            "start programs on this host",
+            "require_management_auth",
+        ),
+        (config.auth.require_inference_auth, "use the models", "require_inference_auth"),
     ]
     return [
-        f"WARNING: anyone who reaches {config.server.host}:{config.server.port} can {what}:"
-        f" auth.{setting} is false"
-        for is_closed, what, setting in open_sides
-        if not is_closed
+        f"WARNING: without a key, anyone who can connect to {config.server.host}:"
+        f"{config.server.port} can {use}: auth.{setting} is false"
+        for needs_key, use, setting in apis
+        if not needs_key
     ]
 
 
-def examples(config: AppConfig, *, model: str, prompt: str) -> str:
-    """A request to ``model`` to paste into a shell, and the same for the openai package."""
+def example_requests(config: AppConfig, *, model: str, prompt: str) -> str:
+    """Format a request to ``model`` for a shell, and the same request for the openai package."""
     url = base_url(config)
-    key = _shown_key(config)
-    # A model that never comes to an end by itself would fill its context.
+    key = _example_key(config)
+    # A base model may never end its text: it would fill its context.
     request: dict[str, object] = {"model": model, "max_tokens": EXAMPLE_TOKENS}
     request["messages"] = [{"role": "user", "content": prompt}]
     body = json.dumps({**request, "stream": True})
@@ -75,7 +79,7 @@ def examples(config: AppConfig, *, model: str, prompt: str) -> str:
     answer = f"client.chat.completions.create(**{json.dumps(request)}).choices[0].message.content"
     return "\n".join(
         [
-            f"Let {model} go on with a text:",
+            f"Let {model} continue a text:",
             "",
             shlex.join([*curl, "-d", body]),
             "",
@@ -99,11 +103,11 @@ def _management_key(config: AppConfig) -> str:
         return "none needed (auth.require_management_auth is false)"
     if config.auth.management_keys:
         return "as configured (auth.management_keys)"
-    return f"{_shown_key(config)}  (management; kept in {config.data_dir / 'management_key'})"
+    return f"{_example_key(config)}  (management; stored in {config.data_dir / 'management_key'})"
 
 
-def _shown_key(config: AppConfig) -> str:
-    """A key for an example that works when pasted, as far as we may show one."""
+def _example_key(config: AppConfig) -> str:
+    """A working key for examples, or a placeholder where keys are configured."""
     if config.auth.management_keys:
         return PLACEHOLDER_KEY
     keys = management_keys(config)

@@ -1,4 +1,4 @@
-"""What must be in place before the first process: directories, tables, the admin's account."""
+"""Preparation of a start: data directory, database migrations, admin account."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ ADMIN_NAME = "admin"
 
 @dataclass(frozen=True)
 class AdminAccount:
-    """How the operator gets into the admin."""
+    """Credentials of the operator for the admin."""
 
     username: str
     password: str | None
-    """None where it is not the generated one: changed, or another account altogether."""
+    """The generated password; None if it was changed, or for another account."""
 
 
 def make_directories(config: AppConfig) -> None:
-    """The data directory, for its owner alone, and that of the database. Raises OSError."""
+    """Create the data directory and the database's directory, mode 0700. Raises OSError."""
     config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if config.database.url is None:
         path = config.database.path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its sidecars the mode of the database, and both hold secrets.
+        # SQLite gives its -wal and -shm files the mode of the database; all of them hold secrets.
         for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
             if file.exists():
                 file.chmod(0o600)
 
 
-def migrate(say: Callable[[str], None]) -> None:
-    """Bring the tables up to date, and say so if there is anything to do.
+def migrate(print_line: Callable[[str], None]) -> None:
+    """Apply outstanding migrations, and print a line if there were any.
 
-    Raises django.db.Error where the database can't be reached.
+    Raises django.db.Error if the database can't be reached.
     """
     executor = MigrationExecutor(connection)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
@@ -52,13 +52,13 @@ def migrate(say: Callable[[str], None]) -> None:
         began = time.monotonic()
         call_command("migrate", interactive=False, verbosity=0)
         steps = f"{len(plan)} migration{'s' if len(plan) > 1 else ''}"
-        say(f"database ready ({steps}, {time.monotonic() - began:.1f} s)")
+        print_line(f"database ready ({steps}, {time.monotonic() - began:.1f} s)")
 
 
 def ensure_admin(config: AppConfig) -> AdminAccount:
-    """The superuser ``admin``, made with a generated password where there is no superuser yet.
+    """Create the superuser ``admin`` with a generated password, if there is no superuser yet.
 
-    An operator who deleted ``admin`` for an account of their own doesn't get it back.
+    An operator's own superuser replaces ``admin`` for good: a deleted ``admin`` stays deleted.
     """
     user = User.objects.filter(username=ADMIN_NAME).first()
     if user is None and (other := User.objects.filter(is_superuser=True).first()) is not None:
@@ -67,10 +67,10 @@ def ensure_admin(config: AppConfig) -> AdminAccount:
     if user is None:
         User.objects.create_superuser(ADMIN_NAME, password=password)
         return AdminAccount(ADMIN_NAME, password)
-    fits = check_password(password, user.password)
-    return AdminAccount(ADMIN_NAME, password if fits else None)
+    is_unchanged = check_password(password, user.password)
+    return AdminAccount(ADMIN_NAME, password if is_unchanged else None)
 
 
 def password_path(config: AppConfig) -> Path:
-    """The file with the generated password of ``admin``."""
+    """Path of the file with the generated password of ``admin``."""
     return config.data_dir / "admin_password"

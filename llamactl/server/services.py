@@ -1,4 +1,4 @@
-"""Which processes make up llamactl on one host, and how is each seen to work?"""
+"""Process specifications of broker, worker and web, with their readiness probes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from llamactl.server.embedded_broker import GRACE_SECONDS as BROKER_GRACE_SECOND
 from llamactl.server.embedded_broker import READY_SECONDS, EmbeddedBroker
 from llamactl.server.process_group import CannotStart, ProcessSpec
 from llamactl.server.sockets import close_all, local_host
-from llamactl.server.web.__main__ import GRACE_SECONDS as WEB_GRACE_SECONDS
+from llamactl.server.web.server import GRACE_SECONDS as WEB_GRACE_SECONDS
 from nodes.models import Node
 
 MARGIN_SECONDS = 5.0
-"""What a process may take beyond the waits that it is configured to make."""
+"""Added to the configured waits of a process to make its grace period."""
 
 PROBE_SECONDS = 0.5
 
@@ -33,23 +33,26 @@ PROBE_SECONDS = 0.5
 def stages(
     config: AppConfig, listeners: Sequence[socket.socket], *, keep_backends: bool
 ) -> list[list[ProcessSpec]]:
-    """Broker (unless ``redis.url`` names one), then worker, then the web processes."""
+    """Make the stages: broker (unless ``redis.url`` names one), worker, web processes."""
     web_processes = config.server.web_processes
     web = [
         _web(config, listeners, name="web" if web_processes == 1 else f"web {number}")
         for number in range(1, web_processes + 1)
     ]
-    below = [] if config.redis.url is not None else [[_broker(EmbeddedBroker(config))]]
-    return [*below, [_worker(config, keep_backends=keep_backends)], web]
+    broker = [] if config.redis.url is not None else [[broker_spec(config)]]
+    return [*broker, [_worker(config, keep_backends=keep_backends)], web]
 
 
 def worker_grace_seconds(config: AppConfig) -> float:
-    """How long a worker may take to end: it drains its backends, then signals thrice."""
+    """Grace period of a worker, which drains its backends and then sends up to three signals."""
     waits = config.instances.drain_timeout + 3 * config.instances.stop_timeout
     return waits + MARGIN_SECONDS
 
 
-def _broker(broker: EmbeddedBroker) -> ProcessSpec:
+def broker_spec(config: AppConfig) -> ProcessSpec:
+    """The embedded broker. Raises BrokerError."""
+    broker = EmbeddedBroker(config)
+
     def prepare() -> int:
         try:
             return broker.prepare()
@@ -80,7 +83,7 @@ def _worker(config: AppConfig, *, keep_backends: bool) -> ProcessSpec:
         environment={
             **_python_path(),
             "LLAMACTL_KEEP_BACKENDS": "true" if keep_backends else "false",
-            # Celery warns root of pickle, which we don't accept (CELERY_ACCEPT_CONTENT).
+            # Celery warns root about pickle, which is not accepted (CELERY_ACCEPT_CONTENT).
             "PYTHONWARNINGS": ",".join(
                 filter(
                     None,
@@ -99,23 +102,23 @@ def _web(config: AppConfig, listeners: Sequence[socket.socket], *, name: str) ->
     return ProcessSpec(
         name=name,
         argv=[sys.executable, "-m", "llamactl.server.web", *map(str, descriptors)],
-        is_ready=lambda started: _answers(config.server.host, config.server.port),
+        is_ready=lambda started: _is_healthy(config.server.host, config.server.port),
         grace_seconds=WEB_GRACE_SECONDS + MARGIN_SECONDS,
         environment=_python_path(),
         pass_fds=descriptors,
-        # While we hold the sockets open, new clients would queue for a server that never comes.
-        retire=lambda: close_all(listeners),
+        # New connections would wait in the queue of a socket that this process still holds open.
+        before_stop=lambda: close_all(listeners),
     )
 
 
 def _python_path() -> dict[str, str]:
-    """So that the children find our packages from whichever directory we are started in."""
+    """PYTHONPATH with which children find llamactl's packages from any working directory."""
     base = str(Path(settings.BASE_DIR))
     return {"PYTHONPATH": os.pathsep.join(filter(None, [base, os.environ.get("PYTHONPATH")]))}
 
 
 def _has_heartbeat(node: str, started: float) -> bool:
-    """Whether the node's supervisor has written since ``started`` (unix time)."""
+    """Readiness probe of the worker: whether its heartbeat is newer than ``started``."""
     since = datetime.fromtimestamp(started, tz=UTC)
     try:
         return Node.objects.filter(name=node, heartbeat_at__gte=since).exists()
@@ -125,8 +128,8 @@ def _has_heartbeat(node: str, started: float) -> bool:
         connection.close()
 
 
-def _answers(host: str, port: int) -> bool:
-    """Whether GET /healthz answers 200; never waits longer than ``PROBE_SECONDS``."""
+def _is_healthy(host: str, port: int) -> bool:
+    """Readiness probe of web: whether GET /healthz answers 200 within ``PROBE_SECONDS``."""
     probe = http.client.HTTPConnection(local_host(host).strip("[]"), port, timeout=PROBE_SECONDS)
     try:
         probe.request("GET", "/healthz")

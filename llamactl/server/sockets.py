@@ -1,8 +1,8 @@
-"""Is the web address free, and ours? Its listening sockets are made here, once.
+"""Listening sockets of the web address, which the web processes inherit.
 
-The web processes inherit them. So a port that is taken is known before anything starts, several
-web processes share one address, and while a web process is started again its clients wait in the
-queue of the socket instead of being refused.
+A port in use is therefore reported before any process starts, several web processes share one
+address, and clients of a web process that is respawned wait in the socket's queue instead of being
+refused.
 """
 
 from __future__ import annotations
@@ -17,14 +17,11 @@ BACKLOG = 2048
 
 
 class AddressUnusable(Exception):
-    """Nothing can listen there; the text says why, and what to set."""
+    """The web address can't be listened on; the text gives the reason and the setting."""
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for each address of ``host`` (``localhost`` may have two).
-
-    Raises AddressUnusable.
-    """
+    """Listen on each address of ``host`` (``localhost`` may have two). Raises AddressUnusable."""
     try:
         found = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
@@ -44,13 +41,13 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def close_all(sockets: Iterable[socket.socket]) -> None:
-    """Close them; closing twice does no harm."""
+    """Close the sockets; a second close has no effect."""
     for listener in sockets:
         listener.close()
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody outside this machine can reach a server on ``host``."""
+    """Whether ``host`` is a loopback address, out of reach of other machines."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -58,7 +55,7 @@ def is_loopback(host: str) -> bool:
 
 
 def local_host(host: str) -> str:
-    """The name under which a server on ``host`` is reached from this machine, for a URL."""
+    """Convert a listening address to a host for URLs, as reached from this machine."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared only
     return f"[{reachable}]" if ":" in reachable else reachable
 
@@ -66,7 +63,7 @@ def local_host(host: str) -> str:
 def _listen(family: int, address: tuple[object, ...]) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # Connections of the last run that linger must not hold the port; a listener still does.
+        # Lingering connections of the last run must not block the port; a listener still does.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and address[0] != "::":
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -83,9 +80,9 @@ def _explain(error: OSError, host: str, port: int) -> str:
         return f"port {port} on {host} is in use; set LLAMACTL_PORT or server.port"
     if error.errno == errno.EACCES:
         return (
-            f"port {port} on {host} needs privileges that we don't have; set LLAMACTL_PORT or"
+            f"port {port} on {host} needs privileges that this user lacks; set LLAMACTL_PORT or"
             " server.port to one above 1023"
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is no address of this machine; set LLAMACTL_HOST or server.host"
+        return f"{host} is not an address of this machine; set LLAMACTL_HOST or server.host"
     return f"can't listen on {host} port {port}: {os.strerror(error.errno or 0)}"

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from llamactl.server.web.disconnect_watch import Watched
+from llamactl.server.web.disconnect_watch import WatchedTransport
 from tests.proxy.conftest import TableGateway
 from tests.support.until import until_async
 from tests.support.wire import RawBackend, RawClient, Session
@@ -60,14 +60,14 @@ async def test_who_ends_an_upload_that_is_stuck_ends_the_request(
     way: str,
 ) -> None:
     """As far as its end reaches us: it comes behind what our buffers have no room for."""
-    paused: list[Watched] = []
-    pause_reading = Watched.pause_reading
+    paused: list[WatchedTransport] = []
+    pause_reading = WatchedTransport.pause_reading
 
-    def pause(self: Watched) -> None:
+    def pause(self: WatchedTransport) -> None:
         paused.append(self)
         pause_reading(self)
 
-    monkeypatch.setattr(Watched, "pause_reading", pause)
+    monkeypatch.setattr(WatchedTransport, "pause_reading", pause)
 
     def is_paused() -> bool:
         return bool(paused) and paused[-1]._is_paused

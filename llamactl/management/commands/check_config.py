@@ -1,7 +1,7 @@
-"""``manage.py check_config [FILE]``: is a configuration good, and who set which value?
+"""``manage.py check_config [FILE]``, for ``call_command`` and ``manage.py help``.
 
-``manage.py`` calls ``explain.main`` before Django's settings are loaded, so that a broken
-configuration can be explained too; this command is for ``call_command`` and ``manage.py help``.
+On the command line ``manage.py`` calls ``explain.main`` itself, before Django's settings are
+loaded, so that a broken configuration is explained too.
 """
 
 from __future__ import annotations
@@ -16,19 +16,14 @@ from llamactl.config import explain
 
 
 class Command(BaseCommand):
-    """Hands over to ``explain.main``."""
-
-    help = "Check the configuration and show each value with the place that set it."
+    help = "Checks the configuration and prints each value with the source that sets it."
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Take the file to check."""
-        parser.add_argument(
-            "file", nargs="?", help="check this file instead of the one that is in use"
-        )
+        parser.add_argument("file", nargs="?", help="check this file instead of the configured one")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Exit with 2 when something is wrong."""
+        """Exit with 2 if the configuration has an error."""
         file = options["file"]
         if code := explain.main([] if file is None else [file], config_sections()):
             sys.exit(code)

@@ -1,8 +1,7 @@
-"""``manage.py doctor``: what is wrong here, and how is it mended?
+"""``manage.py doctor``, for ``call_command`` and ``manage.py help``.
 
-``manage.py`` calls ``llamactl.doctor`` before Django's settings are loaded, so that a broken
-configuration or data directory is examined too; this is for ``call_command`` and ``manage.py
-help``.
+On the command line ``manage.py`` calls ``llamactl.doctor`` itself, before Django's settings are
+loaded, so that a broken configuration or data directory is diagnosed too.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from llamactl.doctor import command
 
 
 class Command(BaseCommand):
-    help = "Look at everything that llamactl needs; say what is wrong and how to mend it."
+    help = command.DESCRIPTION
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--json", action="store_true", help="for programs")
+        parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if code := command.run(as_json=options["json"]):

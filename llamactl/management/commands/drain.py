@@ -1,4 +1,4 @@
-"""``manage.py drain``: empty a node for maintenance, or put it back to work."""
+"""``manage.py drain``: drain a node for maintenance, or resume it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ MARGIN_SECONDS = 10.0
 
 class Command(BaseCommand):
     help = (
-        "Stops every instance of a node in order and lets none start, neither by hand nor on"
-        " demand, until --resume. Exit code 1: not everything stopped in time."
+        "Drains a node: stops all its instances in order and starts none, neither by request nor on"
+        " demand, until --resume. Exit code 1 if an instance has not stopped in time."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--node", help="the node's name; without it, this host's")
+        parser.add_argument("--node", help="name of the node (default: this host's node)")
         parser.add_argument(
             "--wait",
             type=float,
             metavar="SECONDS",
-            help="how long to wait until everything has stopped; without it, as long as an orderly"
-            " stop may take (instances.drain_timeout and stop_timeout); 0 does not wait",
+            help="how long to wait for the instances to stop (default: as long as an orderly stop"
+            " may take, by instances.drain_timeout and stop_timeout); 0 does not wait",
         )
         parser.add_argument(
             "--resume",
             action="store_true",
-            help="let the node start instances again, and start those that the drain stopped",
+            help="end the drain, and start the instances that it stopped",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -46,12 +46,12 @@ class Command(BaseCommand):
         try:
             if options["resume"]:
                 started = node_drain.resume(name)
-                self.stdout.write(f"{name} is back; asked to start: {_listed(started)}")
-                self._warn_if_gone(name)
+                self.stdout.write(f"{name} is resumed; requested to start: {_listed(started)}")
+                self._warn_without_worker(name)
                 return
             wait_seconds = options["wait"]
             if wait_seconds is None:
-                wait_seconds = patience_seconds(config)
+                wait_seconds = orderly_stop_seconds(config)
             self._drain(name, wait_seconds)
         except LlamactlError as error:
             raise CommandError(error.details) from error
@@ -60,38 +60,38 @@ class Command(BaseCommand):
 
     def _drain(self, name: str, wait_seconds: float) -> None:
         stopping = node_drain.drain(name)
-        self.stdout.write(f"{name} starts nothing any more; asked to stop: {_listed(stopping)}")
-        self._warn_if_gone(name)
+        self.stdout.write(f"{name} is draining; requested to stop: {_listed(stopping)}")
+        self._warn_without_worker(name)
         deadline = time.monotonic() + wait_seconds
-        said: list[str] = []
+        printed: list[str] = []
         while left := node_drain.unfinished(name):
-            if left != said:
+            if left != printed:
                 self.stdout.write(f"waiting for {_listed(left)}")
                 self.stdout.flush()
-                said = left
+                printed = left
             if time.monotonic() >= deadline:
                 raise CommandError(
-                    f"not stopped within {wait_seconds:g} s: {_listed(left)}; the instances' logs"
-                    " and the worker's may say why. Run drain again to wait on"
+                    f"not stopped within {wait_seconds:g} s: {_listed(left)}; see the logs of these"
+                    " instances and of the worker. Run drain again to wait longer"
                 )
             time.sleep(POLL_SECONDS)
         self.stdout.write(
-            f"{name} is drained; 'manage.py drain --node {name} --resume' puts it back to work"
+            f"{name} is drained; end the drain with 'manage.py drain --node {name} --resume'"
         )
 
-    def _warn_if_gone(self, name: str) -> None:
+    def _warn_without_worker(self, name: str) -> None:
         node = Node.objects.get(name=name)
         if not node.is_alive(timezone.now()):
             self.stderr.write(
                 self.style.WARNING(
-                    f"the worker of {name} has sent no heartbeat lately; what is asked happens"
-                    " once it is back"
+                    f"the worker of {name} has sent no recent heartbeat; it carries out the request"
+                    " once it runs again"
                 )
             )
 
 
-def patience_seconds(config: AppConfig) -> float:
-    """How long an orderly stop may take."""
+def orderly_stop_seconds(config: AppConfig) -> float:
+    """How long an orderly stop of all instances may take."""
     return config.instances.drain_timeout + 3 * config.instances.stop_timeout + MARGIN_SECONDS
 
 

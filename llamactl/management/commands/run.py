@@ -1,4 +1,4 @@
-"""``manage.py run``: broker, worker and web together, in the foreground."""
+"""``manage.py run``: broker, worker and web in one process tree, in the foreground."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from django.db import connections
 from llamactl.config import AppConfig, current
 from llamactl.core.broker_url import BrokerError
 from llamactl.core.locks import Locked, acquire
-from llamactl.server.banner import banner, examples, exposure_warnings
+from llamactl.server.banner import banner, example_requests, exposure_warnings
 from llamactl.server.bootstrap import AdminAccount, ensure_admin, make_directories, migrate
 from llamactl.server.demo import (
     EXAMPLE_PROMPT,
@@ -37,23 +37,23 @@ from llamactl.server.sockets import AddressUnusable, close_all, listen
 class Command(BaseCommand):
     help = (
         "Prepares the database and starts broker, worker and web in the foreground. Ctrl-C stops"
-        " them in order; a second Ctrl-C kills."
+        " them in order; a second Ctrl-C kills them."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "--demo", action="store_true", help="load a small model and show how to ask it"
+            "--demo", action="store_true", help="load a small model and print example requests"
         )
         parser.add_argument(
             "--keep-backends",
             action="store_true",
-            help="leave backends running at the end; the next start takes them over",
+            help="leave backends running after the stop; the next start adopts them",
         )
         parser.add_argument(
             "--only",
             choices=SERVICES,
-            help="be this one service, for a service manager (see docs/deploy); backends are left"
-            " running as instances.keep_backends says",
+            help="start this service alone, for a service manager (see docs/deploy); whether"
+            " backends are left running is set by instances.keep_backends",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -61,19 +61,19 @@ class Command(BaseCommand):
         began = time.monotonic()
         try:
             if options["only"]:
-                run_single(options["only"], config, say=self._say)
+                run_single(options["only"], config, print_line=self._print_line)
                 return
             with ExitStack() as resources:
                 make_directories(config)
-                children_lock = self._claim(config, resources)
+                children_lock = self._lock_data_dir(config, resources)
                 listeners = listen(config.server.host, config.server.port)
                 resources.callback(close_all, listeners)
                 for line in exposure_warnings(config):
                     self.stderr.write(self.style.ERROR(line))
-                migrate(self._say)
+                migrate(self._print_line)
                 account = ensure_admin(config)
                 connections.close_all()
-                model = unpack_model(config, self._say) if options["demo"] else None
+                model = unpack_model(config, self._print_line) if options["demo"] else None
                 self._run(
                     config,
                     listeners,
@@ -103,10 +103,10 @@ class Command(BaseCommand):
         keep_backends: bool,
         began: float,
     ) -> None:
-        """Start everything and keep it running; leaves by SystemExit."""
+        """Start all processes and keep them running; ends by SystemExit."""
         group = ProcessGroup(
             stages(config, listeners, keep_backends=keep_backends),
-            say=self._say,
+            print_line=self._print_line,
             inherited=[children_lock],
         )
         try:
@@ -114,30 +114,34 @@ class Command(BaseCommand):
                 try:
                     group.start()
                     seconds = time.monotonic() - began
-                    self._say(
+                    self._print_line(
                         banner(config, account, start_seconds=seconds, keep_backends=keep_backends)
                     )
-                    if model is not None and start_demo(model, say=self._say, wait=group.watch):
-                        text = examples(config, model=INSTANCE_NAME, prompt=EXAMPLE_PROMPT)
-                        self._say(f"\n{text}")
+                    if model is not None:
+                        self._start_demo(config, group, model)
                     connections.close_all()
                     group.watch()
                 except Stopped as reason:
-                    self._say(f"stopping: {reason}; Ctrl-C again kills")
+                    self._print_line(f"stopping: {reason}; a second Ctrl-C kills")
                     raise
         except Stopped as reason:
             if "worker" in group.killed and not keep_backends:
-                self._say(
-                    "the worker was killed: backends may still run; the next start takes them over"
+                self._print_line(
+                    "the worker was killed: backends may still run; the next start adopts them"
                 )
             sys.exit(reason.exit_code)
 
-    def _claim(self, config: AppConfig, resources: ExitStack) -> int:
-        """Make sure that nobody else runs here; returns the lock that our children will share.
+    def _start_demo(self, config: AppConfig, group: ProcessGroup, model: Path) -> None:
+        if start_demo(model, print_line=self._print_line, wait=group.watch):
+            text = example_requests(config, model=INSTANCE_NAME, prompt=EXAMPLE_PROMPT)
+            self._print_line(f"\n{text}")
 
-        Two locks, for two questions. ``run.lock`` is held by us alone: does another instance run?
-        ``processes.lock`` is inherited by every child: have those of a run that was killed ended?
-        They end by themselves, and get as long for it as in an orderly stop.
+    def _lock_data_dir(self, config: AppConfig, resources: ExitStack) -> int:
+        """Lock the data directory; returns the descriptor of the lock for the children to inherit.
+
+        There are two locks. ``run.lock`` is held by this process alone and shows that llamactl
+        runs. ``processes.lock`` is inherited by every child and shows that children of a killed run
+        still end. They end by themselves, and get as much time for it as in an orderly stop.
         """
         try:
             lock = acquire(config.data_dir / "run.lock")
@@ -152,25 +156,26 @@ class Command(BaseCommand):
             children_lock = acquire(
                 path,
                 wait_seconds=worker_grace_seconds(config) + MARGIN_SECONDS,
-                on_wait=lambda: self._say("waiting for the processes of a killed run to end …"),
+                on_wait=lambda: self._print_line(
+                    "waiting for the processes of a killed run to end …"
+                ),
             )
         except Locked:
             raise CommandError(
-                "processes of a run that was killed are still there; end them first:"
-                f" {_holders(path)}"
+                f"processes of a killed run are still running; end them first: {_holders(path)}"
             ) from None
         resources.callback(os.close, children_lock)
         return children_lock
 
-    def _say(self, line: str) -> None:
-        # A terminal that was closed must not keep us from stopping in order.
+    def _print_line(self, line: str) -> None:
+        # The orderly stop must not fail when the terminal has been closed.
         with suppress(OSError):
             self.stdout.write(line)
             self.stdout.flush()
 
 
 def _holders(path: Path) -> str:
-    """The processes that have the file open, for a person to look at."""
+    """List the processes that have the file open, for the operator."""
     found = []
     for process in psutil.process_iter(["pid", "name"]):
         with suppress(psutil.Error):
@@ -178,4 +183,4 @@ def _holders(path: Path) -> str:
                 Path(file.path) == path for file in process.open_files()
             ):
                 found.append(f"{process.pid} ({process.name()})")
-    return ", ".join(found) or "none that we may look at"
+    return ", ".join(found) or "none that this user may inspect"

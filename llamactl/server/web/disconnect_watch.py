@@ -1,7 +1,8 @@
-"""Is a client still there, from whom we read nothing? The system knows, and is asked.
+"""Disconnect detection for connections whose reading is paused.
 
-While an application takes no more of a request, or of a WebSocket, uvicorn stops reading, and the
-end of the connection is behind what was not read.
+While an application takes no more of a request's body, or of a WebSocket's messages, uvicorn pauses
+reading. The end of the connection then lies behind unread bytes, so the state of the TCP connection
+is read from the kernel instead.
 """
 
 from __future__ import annotations
@@ -9,66 +10,68 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from llamactl.server.web.write_coalescing import Coalescing
+from llamactl.server.web.write_coalescing import CoalescingTransport
 
-LOOK_SECONDS = 0.5
-"""Who has been waiting for that long is looked at; so a client is missed within twice of it."""
+CHECK_SECONDS = 0.5
+"""Interval of the checks. A pause is checked once it has lasted for one interval, so a disconnect
+is detected within two."""
 
 # Linux, include/net/tcp_states.h: the first byte of TCP_INFO.
 _CLOSE, _CLOSE_WAIT = 7, 8
 
 
-class Watched(Coalescing):
-    """A transport that aborts itself where the client leaves while reading is paused.
+class WatchedTransport(CoalescingTransport):
+    """A transport that aborts itself when the client disconnects while reading is paused.
 
-    A client that has said that it will send no more, and one whose connection is reset, count as
-    gone, as they do where we read: also if all that was asked of us came before, and is still in
-    the system's buffer.
+    A half-closed connection and a reset one count as disconnected, as they do while reading is not
+    paused, even if the whole request is already in the kernel's buffer.
 
-    An end that the client's system can't send is no end yet: where our buffer is full, it comes
-    after what is to come before. Only an answer to what we send shows then that nobody is there,
-    which is what ``knock`` is for. HTTP has nothing to send before an answer (clients of Node.js
-    break off at a 100 that they did not ask for), so there it takes a reset, or a reader.
+    A client's FIN can't arrive while our receive buffer is full: the kernel sends it behind the
+    bytes that precede it. Only a reply to something that we send then shows that the peer is gone;
+    ``send_probe`` exists for that. HTTP has nothing to send before a response (Node.js clients
+    abort on a 100 that they did not request), so an HTTP disconnect behind a full buffer is
+    detected by a reset, or once reading resumes.
 
-    One timer at most, and none as long as nothing is paused: a WebSocket pauses at each message.
+    There is one timer at most, and none while nothing is paused: a WebSocket pauses reading at each
+    message.
     """
 
-    knock: Callable[[], None] | None = None
-    """Sends something that asks for nothing, where the protocol has such a thing."""
+    send_probe: Callable[[], None] | None = None
+    """Sends a message that needs no reply, where the protocol has one."""
 
     _pauses = 0
     _is_paused = False
-    _will_look = False
+    _is_check_scheduled = False
 
     def pause_reading(self) -> None:
         self._transport.pause_reading()
         self._is_paused = True
         self._pauses += 1
-        if not self._will_look:
-            self._look_later()
+        if not self._is_check_scheduled:
+            self._schedule_check()
 
     def resume_reading(self) -> None:
         self._is_paused = False
         self._transport.resume_reading()
 
-    def _look_later(self) -> None:
-        self._will_look = True
-        self._loop.call_later(LOOK_SECONDS, self._look, self._pauses)
+    def _schedule_check(self) -> None:
+        self._is_check_scheduled = True
+        self._loop.call_later(CHECK_SECONDS, self._check, self._pauses)
 
-    def _look(self, pauses_before: int) -> None:
-        self._will_look = False
+    def _check(self, pauses_before: int) -> None:
+        self._is_check_scheduled = False
         if not self._is_paused or self.is_closing():
             return
-        # One that is paused now and then is read to its end soon.
+        # A newer pause is too short to check: reading may resume, and meet the end, by itself.
         if self._pauses == pauses_before:
-            if self._has_left():
+            if self._is_disconnected():
                 self.abort()
                 return
-            if self.knock is not None:
-                self.knock()
-        self._look_later()
+            if self.send_probe is not None:
+                self.send_probe()
+        self._schedule_check()
 
-    def _has_left(self) -> bool:
+    def _is_disconnected(self) -> bool:
         connection = self.get_extra_info("socket")
         state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         return state in (_CLOSE, _CLOSE_WAIT)

@@ -1,7 +1,7 @@
-"""How does a web process speak HTTP/1.1 with its clients? uvicorn's protocol, with limits of ours.
+"""HTTP/1.1 protocol of the web process: uvicorn's, with bounds on a request's time and size.
 
-uvicorn waits for the rest of a request for as long as the client likes, lets its head grow without
-end, and loses the body of a request that offers an upgrade it doesn't know.
+uvicorn waits without a timeout for the rest of a request, sets no limit on the size of its head,
+and loses the body of a request that offers an upgrade to an unknown protocol.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, cast
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from llamactl.server.web.disconnect_watch import Watched
+from llamactl.server.web.disconnect_watch import WatchedTransport
 from llamactl.server.web.http_1_0 import Http10Cycle
 
 logger = logging.getLogger(__name__)
@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers; llama.cpp itself takes 8 KiB of each header."""
 
-DEAF_SECONDS = 0.1
-"""How long an application may take to ask for what it is to be told."""
+DISCONNECT_GRACE_SECONDS = 0.1
+"""Time for an application to receive the disconnect of its client before it is cancelled."""
 
 _OTHER_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:(?![ \t]*websocket[ \t]*\r\n)[^\r\n]*", re.I)
 
 
-class Phase(Enum):
-    """What of a request has been received."""
+class RequestPhase(Enum):
+    """The part of a request that is being received."""
 
     IDLE = auto()
     HEAD = auto()
@@ -40,24 +40,24 @@ class Phase(Enum):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One client's connection."""
+    """The connection of one client."""
 
     head_seconds = 30.0
-    """From the first byte of a request (or from connecting) until its last header."""
+    """Timeout from the first byte of a request (or from connecting) until its last header."""
     body_seconds = 30.0
-    """Between two pieces of a request's body; while it is we who don't read, the clock stands."""
+    """Timeout between two pieces of a request's body; it does not run while reading is paused."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast(asyncio.Transport, Watched(transport, self.loop)))
-        self._phase = Phase.HEAD
+        super().connection_made(cast(asyncio.Transport, WatchedTransport(transport, self.loop)))
+        self._phase = RequestPhase.HEAD
         self._head_bytes = 0
-        self._body_came = False
+        self._has_body_data = False
         self._earlier: list[RequestResponseCycle] = []
-        """Requests whose answer is not complete while a later one has come."""
+        """Pipelined requests before the newest one, whose responses are not complete."""
         self._running: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
-        """The request that an application is at, or was last."""
+        """The request that the application handles now, or handled last."""
         self._read_at = self.loop.time()
-        self._answered_at = self._read_at
+        self._responded_at = self._read_at
         self._idle_timer: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._arm(self.head_seconds)
@@ -66,55 +66,60 @@ class HttpProtocol(HttpToolsProtocol):
         self._disarm()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
-        # uvicorn tells the request that came last alone, and not the ones before it in the line.
+        # uvicorn reports the disconnect to the newest of several pipelined requests alone.
         for cycle in self._earlier:
             if not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
         super().connection_lost(exc)
         if self._running is not None and not self._running[0].response_complete:
-            self.loop.call_later(DEAF_SECONDS, self._end_deaf, *self._running)
+            self.loop.call_later(
+                DISCONNECT_GRACE_SECONDS, self._cancel_stuck_application, *self._running
+            )
 
-    def _end_deaf(self, cycle: RequestResponseCycle, task: asyncio.Task[None]) -> None:
-        """Cancel an application that is stuck with a part of a body, after its client has left.
+    def _cancel_stuck_application(
+        self, cycle: RequestResponseCycle, task: asyncio.Task[None]
+    ) -> None:
+        """Cancel an application that has not received the whole body of a disconnected client.
 
-        It does not ask for the next part, and so is not told that there is none. One that has had
-        the whole body is left alone: it was told, and may be clearing up, or asks later.
+        Such an application is busy with a part of the body and does not call ``receive``, so it
+        never gets ``http.disconnect``. An application that has received the whole body is not
+        cancelled: it got the disconnect and may be cleaning up, or will call ``receive`` later.
         """
-        is_deaf = cycle.message_event.is_set() and (cycle.more_body or cycle.body)
-        if is_deaf and not task.done():
+        is_stuck = cycle.message_event.is_set() and (cycle.more_body or cycle.body)
+        if is_stuck and not task.done():
             task.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is not Phase.BODY:
+        if self._phase is not RequestPhase.BODY:
             if len(data) > MAX_HEAD_BYTES and data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES) < 0:
-                self._refuse_large_head()
+                self._reject_large_head()
                 return
             if b"pgrade" in data:
                 data = _without_other_upgrades(data)
-        # Of a chunk with the end of one part and the beginning of the next nothing counts.
-        began_in, self._body_came = self._phase, False
+        # Data that spans two phases is not counted against the limit of either.
+        phase_before, self._has_body_data = self._phase, False
         super().data_received(data)
-        if self._phase is Phase.IDLE:
+        if self._phase is RequestPhase.IDLE:
             if self._deadline is not None:
                 self._disarm()
         elif not self.transport.is_closing():
-            is_counted = began_in is self._phase and not self._body_came
-            self._count_incomplete(len(data) if is_counted else 0)
+            is_counted = phase_before is self._phase and not self._has_body_data
+            self._bound_incomplete_request(len(data) if is_counted else 0)
 
-    def _count_incomplete(self, size: int) -> None:
-        """A request is there in part: bound how long it may take, and how large its head grows."""
+    def _bound_incomplete_request(self, head_bytes: int) -> None:
+        """Bound the time of a request that is received in part, and the size of its head."""
         self._read_at = self.loop.time()
-        # In the body that is trailers: the parser keeps the one that it is reading.
-        self._head_bytes += size
+        # In the body phase these are the bytes of a trailer, which the parser buffers.
+        self._head_bytes += head_bytes
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse_large_head()
+            self._reject_large_head()
             return
         if self._deadline is None:
-            self._arm(self.head_seconds if self._phase is Phase.HEAD else self.body_seconds)
+            self._arm(self.head_seconds if self._phase is RequestPhase.HEAD else self.body_seconds)
 
     def handle_websocket_upgrade(self) -> None:
-        self._phase = Phase.IDLE
+        self._phase = RequestPhase.IDLE
         self._disarm()
         super().handle_websocket_upgrade()
 
@@ -122,25 +127,26 @@ class HttpProtocol(HttpToolsProtocol):
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
             return
-        # As uvicorn does it, which makes a timer for each answer and cancels it at each request.
+        # As in uvicorn, except for the idle timer: uvicorn makes one for each response and cancels
+        # it at each request.
         self.server_state.total_requests += 1
         self.flow.resume_reading()
-        self._answered_at = self.loop.time()
+        self._responded_at = self.loop.time()
         if self._idle_timer is None:
-            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_idle)
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_idle)
 
-    def _end_idle(self) -> None:
+    def _close_idle(self) -> None:
         left: float = self.timeout_keep_alive
-        if self._phase is Phase.IDLE and self.cycle.response_complete:
-            left = self._answered_at + self.timeout_keep_alive - self.loop.time()
+        if self._phase is RequestPhase.IDLE and self.cycle.response_complete:
+            left = self._responded_at + self.timeout_keep_alive - self.loop.time()
         if left > 0:
-            self._idle_timer = self.loop.call_later(left, self._end_idle)
+            self._idle_timer = self.loop.call_later(left, self._close_idle)
         else:
             self._idle_timer = None
             self.timeout_keep_alive_handler()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        # As uvicorn does it, which keeps nothing that could be cancelled.
+        # As in uvicorn, which keeps no reference to the task for a later cancel.
         task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
@@ -149,26 +155,26 @@ class HttpProtocol(HttpToolsProtocol):
     # -- the parser's callbacks -------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._phase = Phase.HEAD
+        self._phase = RequestPhase.HEAD
         self._head_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade() and not self._should_upgrade() and self._has_body():
-            # The head came in parts, or behind another request: the offer is still in it. What
-            # follows would be read as the next request.
+            # The head came in parts, or behind another request, so its offer was not removed. The
+            # parser would read the body as the next request.
             raise ValueError("a body behind an offer of another protocol")
-        # The body has time of its own.
+        # The body has a timeout of its own.
         self._disarm()
         before = self.cycle
         super().on_headers_complete()
         if self.scope["http_version"] < "1.1" and self.cycle is not before:
             Http10Cycle.take_over(self.cycle)
-        self._phase = Phase.BODY
+        self._phase = RequestPhase.BODY
         self._head_bytes = 0
         if not self.parser.should_upgrade():
-            # What the parser finds after a body in chunks are trailers, and no headers: whoever
-            # stands before us has not looked at them.
+            # The parser reports the trailers of a chunked body as headers. A proxy in front of us
+            # has not checked trailers, so they must not become headers.
             self.headers = []
         if before is not None and not before.response_complete:
             self._earlier = [
@@ -177,22 +183,22 @@ class HttpProtocol(HttpToolsProtocol):
             ]
 
     def on_body(self, body: bytes) -> None:
-        self._body_came = True
+        self._has_body_data = True
         self._head_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._phase = Phase.IDLE
+        self._phase = RequestPhase.IDLE
         super().on_message_complete()
 
     def _has_body(self) -> bool:
-        """Whether the head that was just read announces one."""
+        """Whether the head that was just parsed announces a body."""
         return any(
             name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
             for name, value in self.headers
         )
 
-    # -- what takes too long, or is too large ----------------------------------------------------
+    # -- bounds on time and size ------------------------------------------------------------------
 
     def _arm(self, seconds: float) -> None:
         self._deadline = self.loop.call_later(seconds, self._on_deadline)
@@ -206,39 +212,44 @@ class HttpProtocol(HttpToolsProtocol):
         self._deadline = None
         if self.transport.is_closing():
             return
-        is_answering = self.cycle is not None and not self.cycle.response_complete
-        if self._phase is Phase.HEAD and is_answering:
-            # The head of a pipelined request may take as long as the answer before it.
+        is_responding = self.cycle is not None and not self.cycle.response_complete
+        if self._phase is RequestPhase.HEAD and is_responding:
+            # The head of a pipelined request may take as long as the response before it.
             self._arm(self.head_seconds)
-        elif self._phase is Phase.BODY and (left := self._body_seconds_left()) > 0:
+        elif self._phase is RequestPhase.BODY and (left := self._body_seconds_left()) > 0:
             self._arm(left)
-        elif self._head_bytes or self._phase is Phase.BODY:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the rest of the request did not come in time")
+        elif self._head_bytes or self._phase is RequestPhase.BODY:
+            self._reject(HTTPStatus.REQUEST_TIMEOUT, "the rest of the request did not come in time")
         else:
-            self.transport.close()  # connected, and never said a word
+            self.transport.close()  # no byte since the connection was made
 
     def _body_seconds_left(self) -> float:
         if self.flow.read_paused:
             return self.body_seconds
         return self._read_at + self.body_seconds - self.loop.time()
 
-    def _refuse_large_head(self) -> None:
-        self._refuse(
+    def _reject_large_head(self) -> None:
+        self._reject(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
             f"the request line and the headers must have at most {MAX_HEAD_BYTES} bytes",
         )
 
     def send_400_response(self, msg: str) -> None:
-        """What uvicorn calls when the parser refuses a request."""
-        self._refuse(HTTPStatus.BAD_REQUEST, "this is no valid HTTP/1.1 request")
+        """Reject a request that the parser could not parse; called by uvicorn."""
+        self._reject(HTTPStatus.BAD_REQUEST, "this is no valid HTTP/1.1 request")
 
-    def _refuse(self, status: HTTPStatus, details: str) -> None:
-        """Answer, unless an answer has begun, and close."""
-        logger.info("%d to %s: %s", status, self.client and self.client[0], details)
+    def _reject(self, status: HTTPStatus, details: str) -> None:
+        """Send an error response, unless a response has started, and close the connection."""
+        logger.info(
+            "rejected a request of %s with %d: %s",
+            self.client and self.client[0],
+            status,
+            details,
+        )
         self._disarm()
         cycle = self.cycle
-        if self._phase is Phase.BODY and cycle.response_complete:
-            pass  # this request has had its answer, before it was whole
+        if self._phase is RequestPhase.BODY and cycle.response_complete:
+            pass  # the application responded before the whole body was received
         elif cycle is None or cycle.response_complete or not cycle.response_started:
             body = json.dumps({"error": "invalid_request", "details": details}).encode()
             head = (
@@ -250,10 +261,10 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def _without_other_upgrades(data: bytes) -> bytes:
-    """The request without an ``Upgrade`` to anything but WebSocket, which a server may ignore.
+    """Remove each ``Upgrade`` header but WebSocket's; a server may ignore an offered upgrade.
 
-    The parser takes what follows such a head for another protocol, so that the request would lose
-    its body; Java's client and ``curl --http2`` offer ``h2c`` with each request.
+    The parser takes all bytes after such a head for another protocol, so the request would lose its
+    body. Java's client and ``curl --http2`` offer ``h2c`` with each request.
     """
     end = data.find(b"\r\n\r\n")
     if end < 0:

@@ -1,7 +1,7 @@
-"""How does an answer end for a client that speaks HTTP/1.0? With the connection, if not before.
+"""Responses to HTTP/1.0 clients, whose end is the end of the connection.
 
-uvicorn sends such a client ``Transfer-Encoding: chunked``, which it does not know: it would take
-the sizes of the chunks for a part of the answer (RFC 9112, section 6.1).
+uvicorn sends an HTTP/1.0 client ``Transfer-Encoding: chunked``, which HTTP/1.0 does not have: the
+client would take the chunk sizes for a part of the body (RFC 9112, section 6.1).
 """
 
 from __future__ import annotations
@@ -13,27 +13,31 @@ from typing import cast
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-# A close that leaves nobody to wait for what is unsent, and says so with a reset.
-_WITH_RESET = struct.pack("ii", 1, 0)
-_IN_ORDER = struct.pack("ii", 0, 0)
+# SO_LINGER with a timeout of 0: a close discards unsent bytes and sends a reset.
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_ORDERLY_CLOSE = struct.pack("ii", 0, 0)
 
 
 class Http10Cycle(RequestResponseCycle):
-    """A request of HTTP/1.0, with its answer.
+    """An HTTP/1.0 request with its response.
 
-    An answer without a length goes out as it comes, and ends where the connection does. For the
-    client a connection that closes early would be a whole answer; so until it is whole, the system
-    is told to close with a reset, whoever closes, and even when this process dies.
+    A response without a length is streamed, and the end of the connection is its end. An HTTP/1.0
+    client would take an early close for a complete response. Until the response is complete, the
+    socket is therefore set to close with a reset, whichever side of the code closes it, and even
+    when this process is killed.
     """
 
     _ends_with_connection = False
 
     @classmethod
     def take_over(cls, cycle: RequestResponseCycle) -> None:
-        """Make it one of these. uvicorn has no place to choose the class; nothing has run yet."""
+        """Turn uvicorn's cycle into this class; uvicorn has no setting for the class.
+
+        Called before the cycle has run.
+        """
         cycle.__class__ = cls
         cycle.keep_alive = False
-        # It would take that for the answer (RFC 9110, section 10.1.1).
+        # An HTTP/1.0 client would take 100 Continue for the response (RFC 9110, section 10.1.1).
         cycle.waiting_for_100_continue = False
 
     async def send(self, message: ASGISendEvent) -> None:
@@ -48,22 +52,22 @@ class Http10Cycle(RequestResponseCycle):
             has_body = self.scope["method"] != "HEAD" and message["status"] not in (204, 304)
             if has_body and not has_length:
                 self._ends_with_connection = True
-                # Else uvicorn chooses chunks.
+                # uvicorn would choose chunks.
                 self.chunked_encoding = False
-                self._close(_WITH_RESET)
+                self._set_close_mode(_RESET_ON_CLOSE)
         elif message["type"] == "http.response.body" and self._ends_with_connection:
-            # As much as there is; what would be too much or too little can't be known.
+            # uvicorn checks each body message against a length; without one, any size is right.
             self.expected_content_length = len(message.get("body", b""))
             if not message.get("more_body", False):
-                # uvicorn would wait for that after us, and the answer is not whole meanwhile.
+                # uvicorn drains after this method; the response is incomplete until then.
                 if self.flow.write_paused and not self.disconnected:
                     await self.flow.drain()
-                self._close(_IN_ORDER)
+                self._set_close_mode(_ORDERLY_CLOSE)
         await super().send(message)
 
-    def _close(self, how: bytes) -> None:
-        """From now on the connection closes in this way."""
-        # The descriptor of one that is closed may be another connection's by now.
+    def _set_close_mode(self, linger: bytes) -> None:
+        """Set how the kernel closes this connection from now on."""
+        # The descriptor of a closed connection may belong to another connection by now.
         if not self.disconnected and not self.transport.is_closing():
             connection = cast(socket.socket, self.transport.get_extra_info("socket"))
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

@@ -1,4 +1,4 @@
-"""How do the parts of an answer leave together? A transport that writes once a turn of the loop."""
+"""Write coalescing: a transport that sends the writes of one event-loop turn together."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 from typing import Any
 
 
-class Coalescing:
-    """A transport whose writes of one turn of the event loop leave in one system call.
+class CoalescingTransport:
+    """A transport that sends all writes of one turn of the event loop in one system call.
 
-    uvicorn writes a response's head and its body apart; for a short answer that is a tenth of what
-    it costs. Nothing is held longer than until the loop has run what is ready now.
+    uvicorn writes a response's head and its body separately; for a short response the second write
+    is a tenth of the response's cost. A write is held until the loop has run the callbacks that
+    are ready now, and no longer.
     """
 
     def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
@@ -31,7 +32,7 @@ class Coalescing:
         if held:
             self._held = []
             if self._transport.is_closing():
-                # The client left within this turn; uvloop's transport would raise.
+                # The client disconnected within this turn; a write to uvloop's transport raises.
                 return
             self._transport.write(held[0] if len(held) == 1 else b"".join(held))
 

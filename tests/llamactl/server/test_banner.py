@@ -1,4 +1,4 @@
-"""What the operator is told: everything to begin with, and no secret that was not made here."""
+"""The start banner: all facts for a first request, and no configured secret."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ import pytest
 
 from keys.secrets import management_keys
 from llamactl.config import AppConfig
-from llamactl.server.banner import PLACEHOLDER_KEY, banner, examples, exposure_warnings
+from llamactl.server.banner import (
+    PLACEHOLDER_KEY,
+    banner,
+    example_requests,
+    exposure_warnings,
+)
 from llamactl.server.bootstrap import AdminAccount
 
 CHANGED = AdminAccount("admin", None)
@@ -20,7 +25,7 @@ def config_with(data_dir: Path, **sections: dict[str, object]) -> AppConfig:
     return AppConfig.model_validate({"data_dir": data_dir, **sections})
 
 
-def test_the_banner_says_all_that_is_needed_to_begin(tmp_path: Path) -> None:
+def test_the_banner_has_all_facts_for_a_first_request(tmp_path: Path) -> None:
     config = config_with(tmp_path)
     text = banner(config, AdminAccount("admin", "s3cret"), start_seconds=1.94, keep_backends=False)
     assert "is ready (1.9 s)" in text
@@ -35,9 +40,9 @@ def test_the_banner_says_all_that_is_needed_to_begin(tmp_path: Path) -> None:
         assert fact in text
 
 
-def test_a_configured_key_is_not_repeated(tmp_path: Path) -> None:
+def test_a_configured_key_is_not_printed(tmp_path: Path) -> None:
     config = config_with(tmp_path, auth={"management_keys": ["mine-alone"]})
-    shown = banner(config, CHANGED, start_seconds=1, keep_backends=True) + examples(
+    shown = banner(config, CHANGED, start_seconds=1, keep_backends=True) + example_requests(
         config, model="demo", prompt="It's"
     )
     assert "mine-alone" not in shown
@@ -47,12 +52,12 @@ def test_a_configured_key_is_not_repeated(tmp_path: Path) -> None:
     assert "backends keep running" in shown
 
 
-def test_docs_that_are_switched_off_are_not_mentioned(tmp_path: Path) -> None:
+def test_disabled_docs_are_not_mentioned(tmp_path: Path) -> None:
     config = config_with(tmp_path, server={"enable_swagger": False})
     assert "/docs" not in banner(config, CHANGED, start_seconds=1, keep_backends=False)
 
 
-def test_a_server_for_the_network_is_shown_at_an_address_that_answers_here(tmp_path: Path) -> None:
+def test_a_server_on_all_addresses_is_shown_at_a_reachable_one(tmp_path: Path) -> None:
     config = config_with(tmp_path, server={"host": "0.0.0.0", "port": 9999})
     text = banner(config, CHANGED, start_seconds=1, keep_backends=False)
     assert "http://127.0.0.1:9999/  (listens on 0.0.0.0)" in text
@@ -67,7 +72,7 @@ def test_a_server_for_the_network_is_shown_at_an_address_that_answers_here(tmp_p
         ("127.0.0.1", {"require_management_auth": False, "require_inference_auth": False}, []),
     ],
 )
-def test_open_doors_to_the_network_are_warned_of(
+def test_apis_open_to_the_network_are_warned_of(
     tmp_path: Path, host: str, auth: dict[str, object], warned_of: list[str]
 ) -> None:
     lines = exposure_warnings(config_with(tmp_path, server={"host": host}, auth=auth))
@@ -79,7 +84,7 @@ def test_the_curl_line_can_be_pasted(tmp_path: Path) -> None:
     config = config_with(tmp_path)
     line = next(
         line
-        for line in examples(config, model="demo", prompt="It's").splitlines()
+        for line in example_requests(config, model="demo", prompt="It's").splitlines()
         if line.startswith("curl")
     )
     words = shlex.split(line)
@@ -92,13 +97,13 @@ def test_the_curl_line_can_be_pasted(tmp_path: Path) -> None:
 
 
 def test_the_python_lines_are_python(tmp_path: Path) -> None:
-    lines = examples(config_with(tmp_path), model="demo", prompt="It's").splitlines()
+    lines = example_requests(config_with(tmp_path), model="demo", prompt="It's").splitlines()
     start = next(n for n, line in enumerate(lines) if line.startswith("from openai"))
     compile("\n".join(lines[start : start + 2]), "example", "exec")
 
 
-def test_no_key_is_asked_for_where_none_is_needed(tmp_path: Path) -> None:
+def test_no_key_is_shown_where_none_is_needed(tmp_path: Path) -> None:
     auth: dict[str, object] = {"require_management_auth": False, "require_inference_auth": False}
     config = config_with(tmp_path, auth=auth)
-    assert "Authorization" not in examples(config, model="demo", prompt="It's")
+    assert "Authorization" not in example_requests(config, model="demo", prompt="It's")
     assert "none needed" in banner(config, CHANGED, start_seconds=1, keep_backends=False)

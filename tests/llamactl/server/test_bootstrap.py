@@ -1,4 +1,4 @@
-"""What is made before the first process starts, and what is left alone."""
+"""Preparation of a start: directories, migrations, admin account."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def own_config(tmp_path: Path) -> AppConfig:
     return AppConfig(data_dir=tmp_path / "deep" / "data")
 
 
-def test_the_data_directory_is_its_owners_alone(own_config: AppConfig) -> None:
+def test_the_data_directory_is_private(own_config: AppConfig) -> None:
     make_directories(own_config)
     make_directories(own_config)
     assert stat.S_IMODE(own_config.data_dir.stat().st_mode) == 0o700
 
 
 @pytest.mark.django_db
-def test_a_database_that_is_up_to_date_is_not_spoken_of() -> None:
+def test_an_up_to_date_database_prints_nothing() -> None:
     said: list[str] = []
     migrate(said.append)
     assert said == []
 
 
 @pytest.mark.django_db
-def test_the_first_start_makes_an_admin_and_the_next_ones_know_the_password(
+def test_the_first_start_creates_an_admin_and_later_starts_know_the_password(
     own_config: AppConfig,
 ) -> None:
     first, second = ensure_admin(own_config), ensure_admin(own_config)
@@ -58,7 +58,7 @@ def test_the_first_start_makes_an_admin_and_the_next_ones_know_the_password(
 
 
 @pytest.mark.django_db
-def test_a_password_that_was_changed_stays_changed(own_config: AppConfig) -> None:
+def test_a_changed_password_stays_changed(own_config: AppConfig) -> None:
     ensure_admin(own_config)
     admin = User.objects.get(username=ADMIN_NAME)
     admin.set_password("my own")
@@ -68,7 +68,7 @@ def test_a_password_that_was_changed_stays_changed(own_config: AppConfig) -> Non
 
 
 @pytest.mark.django_db
-def test_a_deleted_admin_does_not_come_back_beside_another_superuser(
+def test_a_deleted_admin_is_not_created_beside_another_superuser(
     own_config: AppConfig,
 ) -> None:
     User.objects.create_superuser("alice", password="hers")

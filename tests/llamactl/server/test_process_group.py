@@ -1,4 +1,4 @@
-"""The foreground group: order, restarts, signals, and what a kill leaves behind."""
+"""The foreground process group: order, respawn, signals, and a kill of the parent."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from llamactl.core.locks import Locked, acquire
 from llamactl.server import process_group
 from llamactl.server.process_group import CannotStart, ProcessGroup, ProcessSpec, Stopped
 from llamactl.server.respawn_policy import RespawnPolicy
+from tests.support.paths import ROOT
 
-# The group's own process has one thread; the test runner's has more, which Python remarks on.
+# The group's own process has one thread; the test runner's has more, which Python warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
-STAND_IN = Path(__file__).with_name("stand_in.py")
+STAND_IN = ROOT / "tests" / "support" / "stand_in_service.py"
 DEADLINE_SECONDS = 10.0
 
 
 class Stage:
-    """A directory in which stand-ins play, and what they and the group said."""
+    """A directory with the events of stand-in services, and the lines that the group printed."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.said: list[str] = []
+        self.printed: list[str] = []
 
     def spec(self, name: str, *knobs: str, **changes: Any) -> ProcessSpec:
         values: dict[str, Any] = {
@@ -48,9 +49,9 @@ class Stage:
         return ProcessSpec(**(values | changes))
 
     def group(
-        self, *stages: list[ProcessSpec], restarts: RespawnPolicy | None = None, **more: Any
+        self, *stages: list[ProcessSpec], policy: RespawnPolicy | None = None, **more: Any
     ) -> ProcessGroup:
-        return ProcessGroup(stages, say=self.said.append, restarts=restarts, **more)
+        return ProcessGroup(stages, print_line=self.printed.append, respawn_policy=policy, **more)
 
     def pid_path(self, name: str) -> Path:
         return self.directory / f"{name}.pid"
@@ -70,7 +71,7 @@ class Stage:
     def watch_until(self, group: ProcessGroup, is_done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not is_done():
-            assert time.monotonic() < deadline, f"still waiting; said {self.said}"
+            assert time.monotonic() < deadline, f"still waiting; printed {self.printed}"
             group.watch(0.02)
 
 
@@ -86,7 +87,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def is_alive(pid: int) -> bool:
-    """A zombie that nobody reaps is as dead as any."""
+    """Whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:  # also while it is read
@@ -96,7 +97,7 @@ def is_alive(pid: int) -> bool:
 def expect_stopped(
     group: ProcessGroup, then: Callable[[ProcessGroup], None] = ProcessGroup.watch
 ) -> Stopped:
-    """Run the group to its end; why it ended."""
+    """Run the group until it stops; returns the reason."""
 
     def run() -> None:
         with group:
@@ -112,13 +113,13 @@ def test_stages_start_in_order_and_stop_in_the_reverse_order(stage: Stage) -> No
     with stage.group([stage.spec("a")], [stage.spec("b")], [stage.spec("c")]) as group:
         group.start()
     assert stage.events == ["start a", "start b", "start c", "stop c", "stop b", "stop a"]
-    assert [line.partition(" (")[0] for line in stage.said] == [
+    assert [line.partition(" (")[0] for line in stage.printed] == [
         *("a ready", "b ready", "c ready"),
         *("c stopped", "b stopped", "a stopped"),
     ]
 
 
-def test_a_stage_waits_until_the_one_before_is_ready(stage: Stage) -> None:
+def test_a_stage_waits_until_the_stage_before_is_ready(stage: Stage) -> None:
     answers = iter([False, False, False, True])
     seen: list[list[str]] = []
 
@@ -138,65 +139,65 @@ def test_processes_of_one_stage_stop_together(stage: Stage) -> None:
     assert sorted(stage.events) == ["start web 1", "start web 2", "stop web 1", "stop web 2"]
 
 
-def test_a_process_that_dies_is_started_again_in_place(stage: Stage) -> None:
-    restarts = RespawnPolicy(first_delay_seconds=0.01)
-    with stage.group([stage.spec("a")], [stage.spec("b")], restarts=restarts) as group:
+def test_an_exited_process_is_respawned_alone(stage: Stage) -> None:
+    policy = RespawnPolicy(first_delay_seconds=0.01)
+    with stage.group([stage.spec("a")], [stage.spec("b")], policy=policy) as group:
         group.start()
         untouched, killed = stage.pid("b"), stage.pid("a")
         stage.kill("a")
         stage.watch_until(group, stage.pid_path("a").exists)
         assert stage.pid("a") != killed
         assert stage.pid("b") == untouched
-        stage.watch_until(group, lambda: stage.said[-1].startswith("a ready"))
-    assert "a ended (SIGKILL); starting it again in 0.01 s" in stage.said
+        stage.watch_until(group, lambda: stage.printed[-1].startswith("a ready"))
+    assert "a exited (SIGKILL); starting it again in 0.01 s" in stage.printed
 
 
-def test_a_process_that_keeps_dying_ends_everything_with_its_code(stage: Stage) -> None:
+def test_a_process_that_exits_again_and_again_stops_the_group_with_its_code(stage: Stage) -> None:
     def keep_killing(group: ProcessGroup) -> None:
         while True:
             stage.watch_until(group, stage.pid_path("b").exists)
             stage.kill("b")
             group.watch(0.02)
 
-    restarts = RespawnPolicy(first_delay_seconds=0.01, most_deaths=3)
-    group = stage.group([stage.spec("a")], [stage.spec("b")], restarts=restarts)
+    policy = RespawnPolicy(first_delay_seconds=0.01, max_failures=3)
+    group = stage.group([stage.spec("a")], [stage.spec("b")], policy=policy)
     stopped = expect_stopped(group, keep_killing)
-    assert str(stopped).startswith("b ended (SIGKILL)")
-    assert str(stopped).endswith("giving up after 3 deaths")
+    assert str(stopped).startswith("b exited (SIGKILL)")
+    assert str(stopped).endswith("not starting it again after 3 failures")
     assert stopped.exit_code == 128 + signal.SIGKILL
     assert stage.events.count("start b") == 3
     assert stage.events[-1] == "stop a"
 
 
-def test_a_death_before_it_was_ready_ends_everything_and_shows_its_log(stage: Stage) -> None:
+def test_an_exit_before_it_was_ready_stops_the_group_and_shows_the_log(stage: Stage) -> None:
     log_path = stage.directory / "b.log"
     broken = stage.spec("b", "exit=3", log_path=log_path)
     stopped = expect_stopped(stage.group([stage.spec("a")], [broken]))
     assert stopped.exit_code == 3
     assert str(stopped) == (
-        f"b ended (exit code 3) before it was ready; the end of {log_path}:\nb says goodbye"
+        f"b exited (exit code 3) before it was ready; the end of {log_path}:\nb says goodbye"
     )
     assert log_path.stat().st_mode & 0o777 == 0o600
     assert stage.events == ["start a", "start b", "stop a"]
 
 
-def test_an_end_with_code_0_is_no_success_when_nobody_asked_for_it(stage: Stage) -> None:
+def test_an_unrequested_exit_with_code_0_is_a_failure(stage: Stage) -> None:
     assert expect_stopped(stage.group([stage.spec("a", "exit=0")])).exit_code == 1
 
 
-def test_a_process_that_does_not_get_ready_is_killed(stage: Stage) -> None:
+def test_a_process_that_is_not_ready_in_time_is_killed(stage: Stage) -> None:
     hanging = stage.spec("a", is_ready=lambda started: False, ready_seconds=0.2)
     assert "a was not ready after" in str(expect_stopped(stage.group([hanging])))
 
 
-def test_a_program_that_is_not_there_is_named(stage: Stage) -> None:
+def test_a_missing_program_is_named(stage: Stage) -> None:
     stopped = expect_stopped(stage.group([stage.spec("a", argv=["/nowhere/server"])]))
     assert str(stopped).startswith("a could not be started: ")
     assert "/nowhere/server" in str(stopped)
     assert stopped.exit_code == 1
 
 
-def test_a_start_that_lacks_something_says_what(stage: Stage) -> None:
+def test_a_start_without_a_requirement_names_it(stage: Stage) -> None:
     def prepare() -> int:
         raise CannotStart("another broker already runs")
 
@@ -204,11 +205,11 @@ def test_a_start_that_lacks_something_says_what(stage: Stage) -> None:
     assert str(stopped) == "a could not be started: another broker already runs"
 
 
-def test_what_prepare_returns_lives_with_the_child_alone(stage: Stage) -> None:
+def test_the_descriptor_of_prepare_lives_as_long_as_the_child(stage: Stage) -> None:
     lock_path = stage.directory / "lock"
-    restarts = RespawnPolicy(first_delay_seconds=0.01)
+    policy = RespawnPolicy(first_delay_seconds=0.01)
     locked = stage.spec("a", prepare=lambda: acquire(lock_path, wait_seconds=5))
-    with stage.group([locked], restarts=restarts) as group:
+    with stage.group([locked], policy=policy) as group:
         group.start()
         with pytest.raises(Locked):
             acquire(lock_path)
@@ -218,15 +219,15 @@ def test_what_prepare_returns_lives_with_the_child_alone(stage: Stage) -> None:
     os.close(acquire(lock_path))
 
 
-def test_a_process_is_retired_before_it_is_told_to_stop(stage: Stage) -> None:
+def test_before_stop_is_called_before_sigterm(stage: Stage) -> None:
     heard: list[list[str]] = []
-    with stage.group([stage.spec("a", retire=lambda: heard.append(stage.events))]) as group:
+    with stage.group([stage.spec("a", before_stop=lambda: heard.append(stage.events))]) as group:
         group.start()
     assert heard == [["start a"]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops_everything_in_order(stage: Stage, number: signal.Signals) -> None:
+def test_a_signal_stops_all_processes_in_order(stage: Stage, number: signal.Signals) -> None:
     def send_signal(group: ProcessGroup) -> None:
         os.kill(os.getpid(), number)
         group.watch()
@@ -239,7 +240,7 @@ def test_a_signal_stops_everything_in_order(stage: Stage, number: signal.Signals
     assert signal.getsignal(number) == before
 
 
-def test_a_signal_during_the_start_stops_what_has_been_started(stage: Stage) -> None:
+def test_a_signal_during_the_start_stops_the_started_processes(stage: Stage) -> None:
     def send_signal(started: float) -> bool:
         os.kill(os.getpid(), signal.SIGINT)
         return False
@@ -250,7 +251,7 @@ def test_a_signal_during_the_start_stops_what_has_been_started(stage: Stage) -> 
     assert stage.events[-1] == "stop a"
 
 
-def test_an_error_of_the_caller_stops_everything_too(stage: Stage) -> None:
+def test_an_error_of_the_caller_stops_all_processes(stage: Stage) -> None:
     def fail() -> None:
         with stage.group([stage.spec("a")]) as group:
             group.start()
@@ -261,7 +262,7 @@ def test_an_error_of_the_caller_stops_everything_too(stage: Stage) -> None:
     assert stage.events == ["start a", "stop a"]
 
 
-def test_a_process_that_ignores_sigterm_is_killed_after_its_grace(stage: Stage) -> None:
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace_period(stage: Stage) -> None:
     stubborn = stage.spec("b", "stubborn", grace_seconds=0.2)
     with stage.group([stage.spec("a")], [stubborn]) as group:
         group.start()
@@ -269,7 +270,7 @@ def test_a_process_that_ignores_sigterm_is_killed_after_its_grace(stage: Stage) 
     assert stage.events == ["start a", "start b", "stop a"]
 
 
-def test_a_second_ctrl_c_kills_but_its_echo_does_not(
+def test_a_second_ctrl_c_kills_but_a_repeated_signal_does_not(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_group, "REPEAT_SECONDS", 1.0)
@@ -280,19 +281,20 @@ def test_a_second_ctrl_c_kills_but_its_echo_does_not(
         group.watch()
 
     def echo() -> None:
-        # A closing terminal, for one, says SIGHUP twice; that is one wish.
+        # A closing terminal, for example, sends SIGHUP twice.
         os.kill(os.getpid(), signal.SIGINT)
         second.start()
 
     def send_no_more() -> None:
-        # Behind the group's end it would stop the test runner.
+        # After the end of the group the signal would stop the test runner.
         second.cancel()
         second.join()
 
-    # Both: one that heeds SIGTERM may be gone before it can be killed.
+    # Both are stubborn: a process that obeys SIGTERM may end before it can be killed.
     stubborn = partial(stage.spec, grace_seconds=DEADLINE_SECONDS)
     group = stage.group(
-        [stubborn("a", "stubborn", retire=send_no_more)], [stubborn("b", "stubborn", retire=echo)]
+        [stubborn("a", "stubborn", before_stop=send_no_more)],
+        [stubborn("b", "stubborn", before_stop=echo)],
     )
     began = time.monotonic()
     expect_stopped(group, send_signal)
@@ -300,7 +302,7 @@ def test_a_second_ctrl_c_kills_but_its_echo_does_not(
     assert group.killed == ["b", "a"]
 
 
-def test_nohup_is_respected(stage: Stage) -> None:
+def test_a_sighup_ignored_by_nohup_stays_ignored(stage: Stage) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stage.group([stage.spec("a")]) as group:
@@ -327,7 +329,7 @@ def spec(name):
     argv = [sys.executable, "-I", "-S", {str(STAND_IN)!r}, str(directory), name]
     ready = lambda started: (directory / f"{{name}}.pid").exists()
     return ProcessSpec(name=name, argv=argv, is_ready=ready, grace_seconds=5)
-with ProcessGroup([[spec("a")], [spec("b")]], say=lambda line: None) as group:
+with ProcessGroup([[spec("a")], [spec("b")]], print_line=lambda line: None) as group:
     group.start()
     print("ready", flush=True)
     group.watch()

@@ -1,4 +1,4 @@
-"""Which processes a config makes, and how they are seen to work."""
+"""The process specifications of a config, and their readiness probes."""
 
 from __future__ import annotations
 

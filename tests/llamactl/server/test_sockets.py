@@ -1,4 +1,4 @@
-"""The web address: taken, wrong or ours."""
+"""The listening sockets of the web address."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from llamactl.server.sockets import AddressUnusable, close_all, is_loopback, listen, local_host
 
 
-def test_clients_can_connect_before_anybody_accepts() -> None:
+def test_clients_can_connect_before_a_process_accepts() -> None:
     listeners = listen("127.0.0.1", 0)
     try:
         socket.create_connection(listeners[0].getsockname(), timeout=5).close()
@@ -36,12 +36,12 @@ def test_a_port_that_is_in_use_on_one_of_two_addresses_is_refused() -> None:
 @pytest.mark.parametrize(
     ("host", "problem"),
     [
-        ("192.0.2.1", "192.0.2.1 is no address of this machine"),
+        ("192.0.2.1", "192.0.2.1 is not an address of this machine"),
         ("no such host", "the host 'no such host' has no address"),
         ("x" * 300, "has no address"),
     ],
 )
-def test_a_host_that_is_not_ours_is_named(host: str, problem: str) -> None:
+def test_an_unusable_host_is_named(host: str, problem: str) -> None:
     with pytest.raises(AddressUnusable, match=problem):
         listen(host, 8080)
 
@@ -59,7 +59,7 @@ def test_a_host_that_is_not_ours_is_named(host: str, problem: str) -> None:
         ("gpu-host", False),
     ],
 )
-def test_only_loopback_addresses_are_out_of_reach_of_others(host: str, *, expected: bool) -> None:
+def test_loopback_addresses_are_told_from_others(host: str, *, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 
@@ -67,5 +67,5 @@ def test_only_loopback_addresses_are_out_of_reach_of_others(host: str, *, expect
     ("host", "local"),
     [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("gpu-host", "gpu-host")],
 )
-def test_the_url_names_an_address_that_answers_here(host: str, local: str) -> None:
+def test_the_url_has_an_address_that_this_machine_reaches(host: str, local: str) -> None:
     assert local_host(host) == local

@@ -23,7 +23,7 @@ from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
 from llamactl.middleware.cors import CrossOrigin
 from llamactl.middleware.origin_guard import OpenAccessGuard
-from llamactl.server.web.__main__ import configuration
+from llamactl.server.web.server import uvicorn_config
 from proxy.asgi import ProxyApplication, refuse
 from tests.proxy.conftest import MANAGER, Backend, TableGateway, make_target
 from tests.support.socket_backend import SocketBackend, until_it_stalls
@@ -42,7 +42,7 @@ class Served:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = self._listener.getsockname()
         self.url = f"http://127.0.0.1:{self.address[1]}"
-        self.server = uvicorn.Server(configuration(self))
+        self.server = uvicorn.Server(uvicorn_config(self))
         # Signals are the main thread's.
         self._thread = threading.Thread(target=self.server.run, args=([self._listener],))
 

@@ -30,7 +30,7 @@ def test_drain_waits_until_all_is_stopped_and_resume_starts_it_again(
     call_command("drain", "--resume", stdout=said)
     supervised.reaches(Status.RUNNING, "one")
     supervised.reaches(Status.RUNNING, "two")
-    assert "asked to start: one, two" in said.getvalue()
+    assert "requested to start: one, two" in said.getvalue()
 
 
 def test_drain_also_ends_a_start_and_a_restart_that_are_under_way(

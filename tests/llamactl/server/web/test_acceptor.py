@@ -1,4 +1,4 @@
-"""Who is let in at a listening socket, on the loop that the web process runs on."""
+"""The accept loop of a listening socket, on the event loop of the web process."""
 
 from __future__ import annotations
 
@@ -18,100 +18,107 @@ from llamactl.server.web.acceptor import Acceptor
 from tests.support.until import until_async
 
 
-class Guest(asyncio.Protocol):
-    """One who is in; says so."""
+class Connection(asyncio.Protocol):
+    """An established connection, which greets its client."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, listening: Listening) -> None:
+        self.listening = listening
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.house.guests.append(self)
+        self.listening.connections.append(self)
         self.transport.write(b"welcome")
 
 
-class House:
-    """A listening socket, its clients, and who of them is in."""
+class Listening:
+    """A listening socket, its clients, and the connections that are established."""
 
     def __init__(self, clients: ExitStack) -> None:
         self._clients = clients
         self.listener = clients.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
-        self.guests: list[Guest] = []
+        self.connections: list[Connection] = []
 
-    def open(self, most: int = 100) -> Acceptor:
-        return Acceptor(self.listener, lambda: Guest(self), most=most)
+    def acceptor(self, max_accepts: int = 100) -> Acceptor:
+        return Acceptor(self.listener, lambda: Connection(self), max_accepts=max_accepts)
 
-    def knock(self, times: int = 1) -> list[socket.socket]:
-        """So many clients, who are in the queue of the socket when this returns."""
+    def connect(self, times: int = 1) -> list[socket.socket]:
+        """Connect clients, which are in the queue of the socket when this returns."""
         address = self.listener.getsockname()
         connect = socket.create_connection
         return [self._clients.enter_context(connect(address, timeout=20)) for _ in range(times)]
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
+async def listening() -> AsyncIterator[Listening]:
     with ExitStack() as clients:
-        yield (house := House(clients))
-        for guest in house.guests:
-            guest.transport.abort()
+        yield (listening := Listening(clients))
+        for connection in listening.connections:
+            connection.transport.abort()
         await asyncio.sleep(0.01)
 
 
-async def test_who_is_let_in_is_served_without_a_delay_of_small_packets(house: House) -> None:
-    door = house.open()
-    (client,) = house.knock()
-    await until_async(lambda: bool(house.guests), "let in")
+async def test_an_accepted_connection_has_no_delay_of_small_packets(listening: Listening) -> None:
+    acceptor_ = listening.acceptor()
+    (client,) = listening.connect()
+    await until_async(lambda: bool(listening.connections), "accepted")
     assert await asyncio.to_thread(client.recv, 100) == b"welcome"
-    inside = house.guests[0].transport.get_extra_info("socket")
+    inside = listening.connections[0].transport.get_extra_info("socket")
     assert inside.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    assert house.guests[0].transport.get_extra_info("peername") == client.getsockname()
-    door.close()
+    assert listening.connections[0].transport.get_extra_info("peername") == client.getsockname()
+    acceptor_.close()
 
 
-async def test_all_who_wait_are_let_in_in_one_turn_up_to_the_most(house: House) -> None:
-    house.knock(25)
+async def test_waiting_connections_are_accepted_in_one_turn_up_to_the_maximum(
+    listening: Listening,
+) -> None:
+    listening.connect(25)
     taken: list[int] = []
-    door = house.open(most=10)
-    let_in = door._enter
+    acceptor_ = listening.acceptor(max_accepts=10)
+    connect = acceptor_._connect
 
     async def counted(client: socket.socket) -> None:
         taken[-1] += 1
-        await let_in(client)
+        await connect(client)
 
-    door._enter = counted  # type: ignore[method-assign]
+    acceptor_._connect = counted  # type: ignore[method-assign]
     for _ in range(3):
         taken.append(0)
-        door._let_in()
+        acceptor_._accept()
         await asyncio.sleep(0)
     assert sum(taken) == 25
-    assert max(taken) <= 2 * 10  # ours, and the loop's own in the same turn
-    await until_async(lambda: len(house.guests) == 25, "all let in")
-    door.close()
+    assert max(taken) <= 2 * 10  # this call, and the loop's own in the same turn
+    await until_async(lambda: len(listening.connections) == 25, "all accepted")
+    acceptor_.close()
 
 
-async def test_closed_door_lets_nobody_in_and_throws_nobody_out(house: House) -> None:
-    door = house.open()
-    house.knock()
-    await until_async(lambda: bool(house.guests), "let in")
-    door.close()
-    await door.wait_closed()
-    house.knock()
+async def test_a_closed_acceptor_accepts_nothing_and_keeps_its_connections(
+    listening: Listening,
+) -> None:
+    acceptor_ = listening.acceptor()
+    listening.connect()
+    await until_async(lambda: bool(listening.connections), "accepted")
+    acceptor_.close()
+    await acceptor_.wait_closed()
+    listening.connect()
     await asyncio.sleep(0.1)
-    assert len(house.guests) == 1
-    assert not house.guests[0].transport.is_closing()
+    assert len(listening.connections) == 1
+    assert not listening.connections[0].transport.is_closing()
 
 
-async def test_two_doors_share_one_queue(house: House) -> None:
-    with house.listener.dup() as other:
-        doors = [house.open(most=2), Acceptor(other, lambda: Guest(house), most=2)]
-        house.knock(20)
-        await until_async(lambda: len(house.guests) == 20, "all let in")
-        for door in doors:
-            door.close()
+async def test_two_acceptors_share_one_queue(listening: Listening) -> None:
+    with listening.listener.dup() as other:
+        acceptors = [
+            listening.acceptor(max_accepts=2),
+            Acceptor(other, lambda: Connection(listening), max_accepts=2),
+        ]
+        listening.connect(20)
+        await until_async(lambda: len(listening.connections) == 20, "all accepted")
+        for acceptor_ in acceptors:
+            acceptor_.close()
 
 
 class Failing:
-    """A listener that says an error some times before it works."""
+    """A listener whose first accepts fail with these errors."""
 
     def __init__(self, listener: socket.socket, *errors: int) -> None:
         self._listener = listener
@@ -128,44 +135,47 @@ class Failing:
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENETDOWN])
-async def test_clients_wait_while_the_system_lets_none_in(
-    house: House, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_connections_wait_while_accepts_fail(
+    listening: Listening,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(acceptor, "PAUSE_SECONDS", 0.01)
-    door = house.open()
-    door._listener = Failing(house.listener, number, number)  # type: ignore[assignment]
-    house.knock(3)
-    await until_async(lambda: len(house.guests) == 3, "let in")
+    acceptor_ = listening.acceptor()
+    acceptor_._listener = Failing(listening.listener, number, number)  # type: ignore[assignment]
+    listening.connect(3)
+    await until_async(lambda: len(listening.connections) == 3, "accepted")
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert os.strerror(number) in lines[0]
     assert ("ulimit" in lines[0]) == (number == errno.EMFILE)
-    door.close()
+    acceptor_.close()
 
 
-async def test_door_that_is_closed_while_it_rests_stays_closed(
-    house: House, monkeypatch: pytest.MonkeyPatch
+async def test_an_acceptor_closed_during_a_pause_stays_closed(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acceptor, "PAUSE_SECONDS", 0.01)
-    door = house.open()
-    door._listener = Failing(house.listener, errno.EMFILE)  # type: ignore[assignment]
-    house.knock()
-    await until_async(lambda: door._pause is not None, "the rest")
-    door.close()
+    acceptor_ = listening.acceptor()
+    acceptor_._listener = Failing(listening.listener, errno.EMFILE)  # type: ignore[assignment]
+    listening.connect()
+    await until_async(lambda: acceptor_._pause is not None, "paused")
+    acceptor_.close()
     await asyncio.sleep(0.1)
-    assert not house.guests
+    assert not listening.connections
 
 
-async def test_who_breaks_off_before_the_turn_keeps_nobody_out(
-    house: House, caplog: pytest.LogCaptureFixture
+async def test_an_aborted_connection_does_not_stop_the_accept_loop(
+    listening: Listening, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)
-    first, second, third = house.knock(3)
+    first, second, third = listening.connect(3)
     second.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     second.close()
-    door = house.open()
-    door._listener = Failing(house.listener, errno.ECONNABORTED)  # type: ignore[assignment]
+    acceptor_ = listening.acceptor()
+    acceptor_._listener = Failing(listening.listener, errno.ECONNABORTED)  # type: ignore[assignment]
     for client in (first, third):
         assert await asyncio.to_thread(client.recv, 100) == b"welcome"
     assert not caplog.records
-    door.close()
+    acceptor_.close()

@@ -1,4 +1,4 @@
-"""Clients who leave while nothing is read from them, on real sockets."""
+"""Disconnects while reading is paused, on real sockets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from llamactl.core.disconnect_event import disconnect_event
 from llamactl.server.web import disconnect_watch
-from llamactl.server.web.disconnect_watch import Watched
+from llamactl.server.web.disconnect_watch import WatchedTransport
 from llamactl.server.web.http import HttpProtocol
 from llamactl.server.web.websocket import WebSocketProtocol
 from tests.support.until import until_async
@@ -25,18 +25,18 @@ from tests.support.until import until_async
 SECONDS = 20
 """A bound, not an expectation."""
 
-LOOK_SECONDS = 0.05
+CHECK_SECONDS = 0.05
 
 MUCH = 50 * 2**20
 
 
 class Application:
-    """Takes one piece of what a client sends, and no more until it may; records how it ended."""
+    """Receives one piece of a request, and the rest once it may; records how it ended."""
 
     def __init__(self) -> None:
-        self.may_go_on = asyncio.Event()
-        self.listens = False
-        """Whether it waits for the client to leave, instead of answering."""
+        self.may_continue = asyncio.Event()
+        self.waits_for_disconnect = False
+        """Whether the application waits for the disconnect instead of responding."""
         self.has_begun = asyncio.Event()
         self.ended: asyncio.Queue[str] = asyncio.Queue()
 
@@ -59,27 +59,27 @@ class Application:
             size += len(message.get("body", b""))
             is_last = not message.get("more_body")
             self.has_begun.set()
-            await self.may_go_on.wait()
-        if self.listens:
+            await self.may_continue.wait()
+        if self.waits_for_disconnect:
             kind = (await receive())["type"]
         body = b"%d" % size
         headers = [(b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        self.ended.put_nowait("told" if kind == "http.disconnect" else "answered")
+        self.ended.put_nowait("disconnected" if kind == "http.disconnect" else "answered")
 
     async def _talk(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        gone = asyncio.ensure_future(disconnect_event(scope).wait())
-        going_on = asyncio.ensure_future(self.may_go_on.wait())
+        disconnected = asyncio.ensure_future(disconnect_event(scope).wait())
+        continuing = asyncio.ensure_future(self.may_continue.wait())
         self.has_begun.set()
-        await asyncio.wait((gone, going_on), return_when=asyncio.FIRST_COMPLETED)
-        going_on.cancel()
-        if gone.done():
-            self.ended.put_nowait("told")
+        await asyncio.wait((disconnected, continuing), return_when=asyncio.FIRST_COMPLETED)
+        continuing.cancel()
+        if disconnected.done():
+            self.ended.put_nowait("disconnected")
             return
-        gone.cancel()
+        disconnected.cancel()
         size = 0
         while (message := await receive())["type"] == "websocket.receive":
             size += len(message["bytes"])
@@ -112,12 +112,12 @@ class Server:
 
     def is_paused(self) -> bool:
         (protocol,) = self.state.connections
-        assert isinstance(protocol.transport, Watched)
+        assert isinstance(protocol.transport, WatchedTransport)
         return protocol.transport._is_paused
 
 
 class Client:
-    """A bare socket: what is sent is in the system's hands, and leaving is leaving at once."""
+    """A bare socket: sends go to the kernel at once, and so does a close."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -126,7 +126,7 @@ class Client:
         await asyncio.get_running_loop().sock_sendall(self.connection, data)
 
     async def flood(self, piece: bytes) -> int:
-        """Send until no more can be sent, and return how much was."""
+        """Send until every buffer is full; returns the number of bytes sent."""
         sent = 0
         try:
             while sent < MUCH:
@@ -149,7 +149,7 @@ class Client:
                 answer += await loop.sock_recv(self.connection, 1)
         return answer
 
-    def leave(self, way: str) -> None:
+    def disconnect(self, way: str) -> None:
         if way == "half-close":
             self.connection.shutdown(socket.SHUT_WR)
             return
@@ -160,8 +160,8 @@ class Client:
 
 
 @pytest.fixture(autouse=True)
-def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disconnect_watch, "LOOK_SECONDS", LOOK_SECONDS)
+def _checks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disconnect_watch, "CHECK_SECONDS", CHECK_SECONDS)
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ SIZE = 10 * 2**20
 
 
 async def begin_upload(client: Client, server: Server, application: Application) -> None:
-    """Until nothing is read, with a part of the body in every buffer."""
+    """Upload until reading is paused, with a part of the body in every buffer."""
     await client.send(upload(SIZE) + b"x")
     await asyncio.wait_for(application.has_begun.wait(), SECONDS)
     await client.send(b"x" * (2**16 + 1))
@@ -215,46 +215,46 @@ async def begin_upload(client: Client, server: Server, application: Application)
 
 
 @pytest.mark.parametrize("way", ["close", "reset", "half-close"])
-async def test_who_leaves_in_an_upload_that_is_not_taken_ends_it(
+async def test_a_disconnect_during_an_upload_that_is_not_received_cancels_the_application(
     client: Client, server: Server, application: Application, way: str
 ) -> None:
     await begin_upload(client, server, application)
-    client.leave(way)
+    client.disconnect(way)
     assert await application.end() == "cancelled"
     assert not server.state.connections
 
 
-async def test_who_resets_an_upload_with_every_buffer_full_ends_it(
+async def test_a_reset_during_an_upload_with_full_buffers_cancels_the_application(
     client: Client, application: Application
 ) -> None:
     await client.send(upload(MUCH))
     await client.flood(b"x" * 2**16)
-    client.leave("reset")
+    client.disconnect("reset")
     assert await application.end() == "cancelled"
 
 
-async def test_who_leaves_in_an_upload_whose_rest_is_small_ends_it(
+async def test_a_disconnect_behind_a_small_rest_of_an_upload_cancels_the_application(
     client: Client, server: Server, application: Application
 ) -> None:
     await client.send(upload(SIZE) + b"x")
     await asyncio.wait_for(application.has_begun.wait(), SECONDS)
-    # So little that reading goes on, and sees the end.
+    # Too little to pause reading, so the end is read.
     await client.send(b"x" * 1000)
-    client.leave("close")
+    client.disconnect("close")
     assert await application.end() == "cancelled"
 
 
-async def test_who_waits_in_an_upload_that_is_not_taken_is_left_alone(
+async def test_a_connected_client_whose_upload_is_not_received_stays_connected(
     client: Client, server: Server, application: Application
 ) -> None:
     await begin_upload(client, server, application)
-    await asyncio.sleep(5 * LOOK_SECONDS)
-    application.may_go_on.set()
+    await asyncio.sleep(5 * CHECK_SECONDS)
+    application.may_continue.set()
     await client.send(b"x" * (SIZE - 1002 - 2**16))
     assert (await client.answer()).endswith(b"%d" % SIZE)
 
 
-async def test_who_waits_after_an_upload_that_is_complete_is_left_alone(
+async def test_a_connected_client_whose_upload_is_complete_stays_connected(
     client: Client, server: Server, application: Application
 ) -> None:
     size = 2**17
@@ -262,34 +262,34 @@ async def test_who_waits_after_an_upload_that_is_complete_is_left_alone(
     await asyncio.wait_for(application.has_begun.wait(), SECONDS)
     await client.send(b"x" * (size - 1))
     await until_async(server.is_paused)
-    await asyncio.sleep(5 * LOOK_SECONDS)
-    application.may_go_on.set()
+    await asyncio.sleep(5 * CHECK_SECONDS)
+    application.may_continue.set()
     assert (await client.answer()).endswith(b"%d" % size)
 
 
-async def test_who_waits_with_requests_in_line_is_answered(
+async def test_a_connected_client_with_pipelined_requests_gets_every_response(
     client: Client, server: Server, application: Application
 ) -> None:
     await client.send(upload(1) + b"x")
     await asyncio.wait_for(application.has_begun.wait(), SECONDS)
     await client.send(upload(2) + b"xx" + upload(3) + b"xxx")
     await until_async(server.is_paused)
-    await asyncio.sleep(5 * LOOK_SECONDS)
-    application.may_go_on.set()
+    await asyncio.sleep(5 * CHECK_SECONDS)
+    application.may_continue.set()
     assert [(await client.answer())[-1:] for _ in range(3)] == [b"1", b"2", b"3"]
 
 
-async def test_who_leaves_with_requests_in_line_is_missed(
+async def test_a_disconnect_behind_pipelined_requests_is_detected(
     client: Client, server: Server, application: Application
 ) -> None:
-    application.may_go_on.set()
-    application.listens = True
+    application.may_continue.set()
+    application.waits_for_disconnect = True
     await client.send(upload(1) + b"x")
     await asyncio.wait_for(application.has_begun.wait(), SECONDS)
     await client.send(upload(1) + b"x")
     await until_async(server.is_paused)
-    client.leave("close")
-    assert await application.end() == "told"
+    client.disconnect("close")
+    assert await application.end() == "disconnected"
 
 
 # -- WebSockets ------------------------------------------------------------------------------------
@@ -312,47 +312,47 @@ async def open_websocket(client: Client, application: Application) -> None:
 
 
 @pytest.mark.parametrize("way", ["close", "reset", "half-close"])
-async def test_who_leaves_a_websocket_that_is_not_read_is_missed(
+async def test_a_disconnect_of_a_paused_websocket_is_detected(
     client: Client, server: Server, application: Application, way: str
 ) -> None:
     await open_websocket(client, application)
     await client.send(BINARY * 2)
     await until_async(server.is_paused)
-    client.leave(way)
-    assert await application.end() == "told"
+    client.disconnect(way)
+    assert await application.end() == "disconnected"
     assert not server.state.connections
 
 
 @pytest.mark.parametrize("way", ["close", "reset"])
-async def test_who_leaves_a_websocket_with_every_buffer_full_is_missed(
+async def test_a_disconnect_of_a_websocket_with_full_buffers_is_detected(
     client: Client, application: Application, way: str
 ) -> None:
     await open_websocket(client, application)
     await client.flood(BINARY)
-    # The end of the connection can't even be sent: it is found by asking whether anybody is there.
-    client.leave(way)
-    assert await application.end() == "told"
+    # The FIN can't be sent through full buffers: a probe detects the disconnect.
+    client.disconnect(way)
+    assert await application.end() == "disconnected"
 
 
-async def test_who_waits_at_a_websocket_that_is_not_read_is_left_alone(
+async def test_a_connected_client_of_a_paused_websocket_stays_connected(
     client: Client, server: Server, application: Application
 ) -> None:
     await open_websocket(client, application)
     await client.send(BINARY * 4 + CLOSE)
     await until_async(server.is_paused)
-    await asyncio.sleep(5 * LOOK_SECONDS)
-    application.may_go_on.set()
+    await asyncio.sleep(5 * CHECK_SECONDS)
+    application.may_continue.set()
     assert await application.end() == f"{4 * 2**15} 1000"
 
 
-async def test_nothing_is_sent_to_who_is_read_from(
+async def test_no_probe_is_sent_while_messages_are_read(
     client: Client, server: Server, application: Application
 ) -> None:
-    application.may_go_on.set()
+    application.may_continue.set()
     await open_websocket(client, application)
     for _ in range(5):
         await client.send(BINARY)
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(CHECK_SECONDS)
     await client.send(CLOSE)
     assert await application.end() == f"{5 * 2**15} 1000"
     received = b""
@@ -363,16 +363,16 @@ async def test_nothing_is_sent_to_who_is_read_from(
     assert received == bytes([0x88, 2]) + struct.pack("!H", 1000)
 
 
-async def test_departure_is_never_told_by_a_server_without_it() -> None:
+async def test_the_disconnect_event_is_never_set_by_a_server_without_the_extension() -> None:
     assert not disconnect_event({"type": "websocket"}).is_set()
     assert not disconnect_event({"type": "websocket", "extensions": {}}).is_set()
 
 
-# -- what it costs ---------------------------------------------------------------------------------
+# -- cost ----------------------------------------------------------------------------------------
 
 
 class Wire:
-    """A transport that does nothing, and a loop that counts its timers."""
+    """A transport that does nothing, and a loop that records its timers."""
 
     def __init__(self) -> None:
         self.timers: list[tuple[Any, ...]] = []
@@ -392,15 +392,15 @@ class Wire:
         function(*arguments)
 
 
-def test_pauses_that_are_short_cost_one_timer_in_all() -> None:
+def test_short_pauses_cost_one_timer_in_all() -> None:
     wire = Wire()
-    transport = Watched(wire, wire)  # type: ignore[arg-type] # a loop for this purpose
+    transport = WatchedTransport(wire, wire)  # type: ignore[arg-type] # a loop for this purpose
     assert not wire.timers
     for _ in range(10):
         transport.pause_reading()
         transport.resume_reading()
     assert len(wire.timers) == 1
-    # It should look at nobody's connection, and come to an end.
+    # It should read no connection's state, and schedule no further check.
     wire.fire()
     assert not wire.timers
     transport.pause_reading()
@@ -410,8 +410,8 @@ def test_pauses_that_are_short_cost_one_timer_in_all() -> None:
     assert len(wire.timers) == 1
 
 
-def test_sockets_of_uvloop_tell_their_state_too() -> None:
-    async def miss() -> None:
+def test_the_state_of_a_uvloop_socket_is_read_too() -> None:
+    async def detect() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         client = socket.create_connection(listener.getsockname())
         accepted, _ = listener.accept()
@@ -423,10 +423,10 @@ def test_sockets_of_uvloop_tell_their_state_too() -> None:
                 lost.set()
 
         transport, _ = await loop.create_connection(Protocol, sock=accepted)
-        watched = Watched(transport, loop)
+        watched = WatchedTransport(transport, loop)
         watched.pause_reading()
         client.close()
         await asyncio.wait_for(lost.wait(), SECONDS)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(miss())
+        runner.run(detect())

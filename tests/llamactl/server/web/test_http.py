@@ -1,3 +1,5 @@
+"""The HTTP/1.1 protocol: upgrades, time and size bounds, keep-alive, on real sockets."""
+
 from __future__ import annotations
 
 import asyncio
@@ -14,13 +16,13 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[[], Awaitable[Connection]]
 
 
-class Impatient(HttpProtocol):
+class ShortTimeouts(HttpProtocol):
     head_seconds = 0.2
     body_seconds = 0.2
 
 
-class Calm(HttpProtocol):
-    """Its limits are shorter than what goes on for long, and far longer than a piece of it."""
+class LongTimeouts(HttpProtocol):
+    """Timeouts shorter than the whole upload, and far longer than one piece of it."""
 
     body_seconds = 3.0
 
@@ -30,7 +32,7 @@ class Calm(HttpProtocol):
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the method and the body, ``/slow`` after a while."""
+    """Respond with the method and the body; at ``/slow`` after 0.6 s."""
     body = b""
     if scope["path"] == "/slow":
         await asyncio.sleep(0.6)
@@ -78,14 +80,14 @@ async def connect() -> AsyncIterator[Connect]:
 
 
 @pytest.fixture
-async def connect_calm() -> AsyncIterator[Connect]:
-    async for each in serving(Calm):
+async def connect_long_timeouts() -> AsyncIterator[Connect]:
+    async for each in serving(LongTimeouts):
         yield each
 
 
 @pytest.fixture
-async def connect_impatient() -> AsyncIterator[Connect]:
-    async for each in serving(Impatient):
+async def connect_short_timeouts() -> AsyncIterator[Connect]:
+    async for each in serving(ShortTimeouts):
         yield each
 
 
@@ -170,15 +172,15 @@ async def test_an_offer_without_a_body_is_ignored(connect: Connect) -> None:
         assert (await answer(reader))[0] == b"HTTP/1.1 200 OK"
 
 
-async def test_a_body_that_speaks_of_an_upgrade_is_left_alone(connect: Connect) -> None:
+async def test_a_body_that_contains_an_upgrade_header_is_not_changed(connect: Connect) -> None:
     body = b"\r\nUpgrade: h2c\r\n"
     reader, writer = await connect()
     writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     assert await answer(reader) == (b"HTTP/1.1 200 OK", b"POST " + body)
 
 
-async def test_a_head_that_trickles_is_given_up(connect_impatient: Connect) -> None:
-    reader, writer = await connect_impatient()
+async def test_a_head_that_trickles_is_rejected_with_408(connect_short_timeouts: Connect) -> None:
+    reader, writer = await connect_short_timeouts()
     status = None
     async with asyncio.timeout(10):
         for byte in POST * 1000:
@@ -191,20 +193,24 @@ async def test_a_head_that_trickles_is_given_up(connect_impatient: Connect) -> N
     assert await is_closed(reader)
 
 
-async def test_a_connection_that_never_says_a_word_is_closed(connect_impatient: Connect) -> None:
-    reader, _ = await connect_impatient()
+async def test_a_connection_without_a_request_is_closed(connect_short_timeouts: Connect) -> None:
+    reader, _ = await connect_short_timeouts()
     assert await is_closed(reader)
 
 
-async def test_a_body_that_stops_in_the_middle_is_given_up(connect_impatient: Connect) -> None:
-    reader, writer = await connect_impatient()
+async def test_a_body_that_stops_halfway_is_rejected_with_408(
+    connect_short_timeouts: Connect,
+) -> None:
+    reader, writer = await connect_short_timeouts()
     writer.write(POST + b"\r\nbo")
     assert (await answer(reader))[0] == b"HTTP/1.1 408 Request Timeout"
     assert await is_closed(reader)
 
 
-async def test_a_body_that_goes_on_may_take_its_time(connect_calm: Connect) -> None:
-    reader, writer = await connect_calm()
+async def test_a_slow_body_may_take_longer_than_the_timeout_in_all(
+    connect_long_timeouts: Connect,
+) -> None:
+    reader, writer = await connect_long_timeouts()
     writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n")
     for _ in range(12):
         writer.write(b"x")
@@ -212,24 +218,24 @@ async def test_a_body_that_goes_on_may_take_its_time(connect_calm: Connect) -> N
     assert await answer(reader) == (b"HTTP/1.1 200 OK", b"POST " + b"x" * 12)
 
 
-async def test_an_idle_connection_is_kept_between_requests(connect_impatient: Connect) -> None:
-    reader, writer = await connect_impatient()
+async def test_an_idle_connection_is_kept_between_requests(connect_short_timeouts: Connect) -> None:
+    reader, writer = await connect_short_timeouts()
     for _ in range(2):
         writer.write(POST + b"\r\nbody")
         assert (await answer(reader))[0] == b"HTTP/1.1 200 OK"
         await asyncio.sleep(0.4)
 
 
-async def test_the_head_of_the_next_request_may_wait_for_the_answer_before_it(
-    connect_impatient: Connect,
+async def test_the_head_of_a_pipelined_request_may_take_as_long_as_the_response_before_it(
+    connect_short_timeouts: Connect,
 ) -> None:
-    reader, writer = await connect_impatient()
+    reader, writer = await connect_short_timeouts()
     writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\nGET / HT")
     assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
 
 
 @pytest.mark.parametrize("piece", [1000, 2 * MAX_HEAD_BYTES])
-async def test_a_head_without_end_is_refused(connect: Connect, piece: int) -> None:
+async def test_a_head_above_the_limit_is_rejected_with_431(connect: Connect, piece: int) -> None:
     reader, writer = await connect()
     writer.write(b"GET / HTTP/1.1\r\n")
     line = b"X-Filler: " + b"x" * (piece - 12) + b"\r\n"
@@ -252,7 +258,9 @@ async def test_a_head_without_end_is_refused(connect: Connect, piece: int) -> No
     ],
     ids=["garbage", "two lengths", "length and chunks", "bad chunk", "obs-fold", "blank in name"],
 )
-async def test_what_could_smuggle_a_request_is_refused(connect: Connect, request_: bytes) -> None:
+async def test_a_request_that_could_smuggle_another_is_rejected(
+    connect: Connect, request_: bytes
+) -> None:
     reader, writer = await connect()
     writer.write(request_)
     assert (await answer(reader))[0] == b"HTTP/1.1 400 Bad Request"
@@ -262,8 +270,8 @@ async def test_what_could_smuggle_a_request_is_refused(connect: Connect, request
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-class Forgetful(HttpProtocol):
-    """Keeps an idle connection for a moment only."""
+class ShortKeepAlive(HttpProtocol):
+    """An idle timeout of 0.4 s."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -271,30 +279,32 @@ class Forgetful(HttpProtocol):
 
 
 @pytest.fixture
-async def forgetful() -> AsyncIterator[Connect]:
-    async for each in serving(Forgetful):
+async def connect_short_keep_alive() -> AsyncIterator[Connect]:
+    async for each in serving(ShortKeepAlive):
         yield each
 
 
-async def test_idle_connection_is_closed_after_a_while(forgetful: Connect) -> None:
-    reader, writer = await forgetful()
+async def test_an_idle_connection_is_closed_after_the_idle_timeout(
+    connect_short_keep_alive: Connect,
+) -> None:
+    reader, writer = await connect_short_keep_alive()
     writer.write(GET)
     assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
     assert await is_closed(reader)
 
 
-async def test_connection_that_is_used_is_kept(connect_calm: Connect) -> None:
-    reader, writer = await connect_calm()
+async def test_a_connection_in_use_is_kept_open(connect_long_timeouts: Connect) -> None:
+    reader, writer = await connect_long_timeouts()
     for _ in range(8):
         writer.write(GET)
         assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
         await asyncio.sleep(0.45)
 
 
-async def test_request_that_takes_longer_than_an_idle_connection_is_answered(
-    forgetful: Connect,
+async def test_a_request_may_take_longer_than_the_idle_timeout(
+    connect_short_keep_alive: Connect,
 ) -> None:
-    reader, writer = await forgetful()
+    reader, writer = await connect_short_keep_alive()
     writer.write(GET)
     assert await answer(reader) == (b"HTTP/1.1 200 OK", b"GET ")
     writer.write(GET.replace(b"/", b"/slow", 1))

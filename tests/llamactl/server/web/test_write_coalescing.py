@@ -1,3 +1,5 @@
+"""Write coalescing, on a recording transport and on a closed socket."""
+
 from __future__ import annotations
 
 import asyncio
@@ -6,11 +8,11 @@ from typing import Any
 
 import uvloop
 
-from llamactl.server.web.write_coalescing import Coalescing
+from llamactl.server.web.write_coalescing import CoalescingTransport
 
 
 class Wire:
-    """Records what would be a system call each."""
+    """A transport that records each system call it would make."""
 
     def __init__(self) -> None:
         self.calls: list[object] = []
@@ -28,9 +30,9 @@ class Wire:
         return "closed" in self.calls
 
 
-async def test_writes_of_one_turn_leave_together() -> None:
+async def test_writes_of_one_turn_are_sent_together() -> None:
     wire = Wire()
-    transport = Coalescing(wire, asyncio.get_running_loop())
+    transport = CoalescingTransport(wire, asyncio.get_running_loop())
     transport.write(b"head")
     transport.write(b"body")
     assert wire.calls == []
@@ -38,18 +40,18 @@ async def test_writes_of_one_turn_leave_together() -> None:
     assert wire.calls == [b"headbody"]
 
 
-async def test_a_later_write_leaves_by_itself() -> None:
+async def test_a_write_of_a_later_turn_is_sent_alone() -> None:
     wire = Wire()
-    transport = Coalescing(wire, asyncio.get_running_loop())
+    transport = CoalescingTransport(wire, asyncio.get_running_loop())
     for chunk in (b"one", b"two"):
         transport.write(chunk)
         await asyncio.sleep(0)
     assert wire.calls == [b"one", b"two"]
 
 
-async def test_what_is_held_is_written_before_the_connection_closes() -> None:
+async def test_held_writes_are_sent_before_the_connection_closes() -> None:
     wire = Wire()
-    transport = Coalescing(wire, asyncio.get_running_loop())
+    transport = CoalescingTransport(wire, asyncio.get_running_loop())
     transport.write(b"last words")
     transport.close()
     await asyncio.sleep(0)
@@ -57,32 +59,32 @@ async def test_what_is_held_is_written_before_the_connection_closes() -> None:
     assert transport.is_closing()
 
 
-async def test_what_is_held_is_written_before_another_protocol_takes_over() -> None:
+async def test_held_writes_are_sent_before_another_protocol_takes_over() -> None:
     wire, websocket = Wire(), asyncio.Protocol()
-    transport = Coalescing(wire, asyncio.get_running_loop())
+    transport = CoalescingTransport(wire, asyncio.get_running_loop())
     transport.write(b"before")
     transport.set_protocol(websocket)
     assert wire.calls == [b"before", websocket]
 
 
-async def test_what_is_held_for_a_client_that_left_meanwhile_is_dropped() -> None:
+async def test_held_writes_to_a_disconnected_client_are_dropped() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         loop = uvloop.new_event_loop()
         errors: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: errors.append(context))
-        await asyncio.to_thread(loop.run_until_complete, _write_to_one_that_left(ours))
+        await asyncio.to_thread(loop.run_until_complete, _write_after_abort(ours))
         await asyncio.to_thread(loop.close)
     assert errors == []
 
 
-async def _write_to_one_that_left(connection: socket.socket) -> None:
+async def _write_after_abort(connection: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_connection(asyncio.Protocol, sock=connection)
     transport.abort()
     # uvloop closes it in its next turn, and only then does a write raise.
     await asyncio.sleep(0.01)
-    held = Coalescing(transport, loop)
+    held = CoalescingTransport(transport, loop)
     held.write(b"too late")
     await asyncio.sleep(0)
     held.write(b"later still")

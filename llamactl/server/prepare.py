@@ -1,0 +1,34 @@
+"""Preparation of the worker's or the web's start where a service manager starts each alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from django.db import connections
+
+from llamactl.config import AppConfig
+from llamactl.core.locks import acquire
+from llamactl.server.bootstrap import ensure_admin, make_directories, migrate
+
+MIGRATION_SECONDS = 300.0
+"""How long one service waits for another that migrates the database."""
+
+
+def prepare_service(
+    config: AppConfig, *, with_admin: bool, print_line: Callable[[str], None]
+) -> None:
+    """Create the directories, migrate the database, and create the admin account if asked to.
+
+    Raises Locked, OSError or a database error.
+    """
+    make_directories(config)
+    # Worker and web may start at the same time, on one database.
+    lock = acquire(config.data_dir / "migrate.lock", wait_seconds=MIGRATION_SECONDS)
+    try:
+        migrate(print_line)
+        if with_admin:
+            ensure_admin(config)
+    finally:
+        os.close(lock)
+        connections.close_all()

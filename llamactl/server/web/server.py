@@ -1,0 +1,145 @@
+"""uvicorn server of one web process, shared by ``manage.py run`` and the gunicorn worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+from functools import partial
+from typing import Any, cast
+
+import uvicorn
+
+from instances.backends.run_program import end_running_programs
+from llamactl.core.asgi_types import Application
+from llamactl.core.shutdown_flag import begin_shutdown
+from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
+from llamactl.server.web.acceptor import MAX_ACCEPTS_PER_TURN, Acceptor
+from llamactl.server.web.http import HttpProtocol
+from llamactl.server.web.websocket import WebSocketProtocol
+
+GRACE_SECONDS = 10
+"""Grace period: how long requests in flight may go on after SIGTERM."""
+
+KEEP_ALIVE_SECONDS = 75
+"""Idle timeout of a connection. Load balancers usually close idle connections after 60 s, and the
+side in front has to be first."""
+
+DRAIN_SECONDS = 0.1
+"""How long established connections may still send a request after SIGTERM. An idle connection is
+closed after that; a request that comes before is answered with ``Connection: close``."""
+
+PING_SECONDS = 20
+"""Interval of WebSocket pings: often enough that no middlebox sees an idle connection."""
+
+CONNECTION_CLOSE = (b"connection", b"close")
+
+UVICORN_OPTIONS: dict[str, Any] = {
+    "loop": "uvloop",
+    "http": HttpProtocol,
+    # Subclass of uvicorn's only implementation that is not deprecated and that pauses reading while
+    # the application takes no message; ``ws_max_queue`` is an option of the other ones.
+    "ws": WebSocketProtocol,
+    "ws_max_size": MAX_MESSAGE_BYTES,
+    "ws_ping_interval": PING_SECONDS,
+    # A pong waits behind messages that we don't read while a backend is slow, and a ping waits
+    # behind messages that a slow client doesn't read: neither may cost the connection. A dead peer
+    # is detected by TCP, which never gets the ping acknowledged.
+    "ws_ping_timeout": None,
+    # Tokens are too short to gain from compression, and a compressed message may hide hundreds.
+    "ws_per_message_deflate": False,
+    "lifespan": "auto",
+    # Django's settings configure logging; uvicorn's own lines would repeat ours.
+    "log_config": None,
+    "log_level": "warning",
+    "access_log": False,
+    "server_header": False,
+    # The ASGI application reads X-Forwarded-* where it is needed.
+    "proxy_headers": False,
+    "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+    "timeout_graceful_shutdown": GRACE_SECONDS,
+}
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server with an accept loop of ours and a shutdown that drains connections."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        processes: int = 1,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> None:
+        """``processes`` is the number of web processes that share the listening sockets."""
+        super().__init__(config)
+        # The first of several processes to wake would otherwise accept all of a few connections.
+        self._max_accepts = max(1, MAX_ACCEPTS_PER_TURN // processes)
+        self._drain_seconds = drain_seconds
+        self._acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])  # uvicorn's accept loop takes one connection in a turn
+        protocol = partial(
+            HttpProtocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self._acceptors = [
+            Acceptor(each, protocol, max_accepts=self._max_accepts) for each in sockets or ()
+        ]
+        self.servers = cast(list[asyncio.Server], self._acceptors)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Shut down without failing a request that a client has sent.
+
+        1. End work that has no end of its own: followed logs, programs that were asked for help.
+        2. Stop accepting, and wait for connections whose accept is under way.
+        3. Drain: answer the requests of established connections, with ``Connection: close``.
+        4. uvicorn closes idle connections and waits ``GRACE_SECONDS`` for requests in flight.
+        """
+        begin_shutdown()
+        end_running_programs()
+        # Each request from now on gets these headers, also one of a connection that is idle now.
+        self.server_state.default_headers = [*self.server_state.default_headers, CONNECTION_CLOSE]
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for acceptor in self._acceptors:
+            await acceptor.wait_connected()
+        await asyncio.sleep(self._drain_seconds)
+        await super().shutdown(sockets)
+
+
+def uvicorn_config(application: Application | str) -> uvicorn.Config:
+    """Make the configuration of a uvicorn server for this application."""
+    filter_uvicorn_log()
+    return uvicorn.Config(application, **UVICORN_OPTIONS)
+
+
+def filter_uvicorn_log() -> None:
+    """Drop the records of uvicorn's error log that report no error."""
+    logging.getLogger("uvicorn.error").addFilter(is_error)
+
+
+def is_error(record: logging.LogRecord) -> bool:
+    """Whether a record of uvicorn's error log reports an error.
+
+    uvicorn logs two events as errors that are none: a cancelled request, with a traceback (at the
+    end of the grace period, or after a disconnect), and a WebSocket that was refused with an HTTP
+    status instead of a close frame.
+    """
+    if record.msg == "ASGI callable returned without completing handshake.":
+        return False
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
+
+
+def allow_many_connections() -> None:
+    """Raise this process's limit of open files to the hard limit.
+
+    A stream needs two descriptors, and shells allow 1,024 by default. The limit is raised here and
+    not in the parent process, because backends would inherit it and some still use select().
+    """
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
