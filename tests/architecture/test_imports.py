@@ -61,7 +61,7 @@ def test_only_config_reads_the_environment() -> None:
     own = {"asgi.py", "wsgi.py", "celery.py"}
     for path in ROOT.glob("[iknpl]*/**/*.py"):
         name = str(path.relative_to(ROOT))
-        if name.startswith(("llamactl/config/", "llamactl/server/", "instances/backends/embedded")):
+        if name.startswith(("llamactl/config/", "llamactl/server/", "instances/backends/e")):
             continue
         # A backend's environment is what the worker's own has of it.
         if path.name in own or name.startswith("instances/supervisor/"):

@@ -1,4 +1,4 @@
-"""A stand-in for a service: ``stand_in.py DIRECTORY NAME [KNOB…]``.
+"""A stand-in for a service: ``stand_in_service.py DIRECTORY NAME [KNOB…]``.
 
 Writes its events to DIRECTORY/events and its pid to DIRECTORY/NAME.pid, which says that it is
 ready. Knobs: ``stubborn`` ignores SIGTERM, ``exit=N`` ends at once with code N.

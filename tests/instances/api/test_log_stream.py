@@ -337,7 +337,7 @@ async def test_it_ends_when_the_web_process_is_told_to(
 ) -> None:
     exchange = follow()
     await exchange.first_chunk()
-    monkeypatch.setattr(log_stream, "is_leaving", lambda: True)
+    monkeypatch.setattr(log_stream, "is_shutting_down", lambda: True)
     answer = await exchange.finish()
     assert answer.is_complete
 
