@@ -6,19 +6,19 @@ The command is made by the function that the supervisor starts processes with.
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from instances import lifecycle, preflight
+from instances import lifecycle
 from instances.errors import PreflightFailed
-from instances.launch import ExecutableNotFound, executed, launch_for, working_directory
 from instances.models import Instance
+from instances.node_checks import check_on_node, node_of
 from instances.options import InstanceOptions, parse_options, stored_options, validate_name
 from instances.ports import choose_port
-from instances.preflight import PreflightFinding, PreflightFindingDocument
+from instances.preflight.findings import PreflightFinding, warning
 from llamactl.config import AppConfig, current
 from llamactl.masking import MASK, is_secret_name, mask_arguments, mask_command, mask_url
+from nodes.agent import FindingDocument, StartCommand, agent_for, has_own_agent
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class DryRun:
 
 def split(
     findings: Sequence[PreflightFinding],
-) -> tuple[list[PreflightFindingDocument], list[PreflightFindingDocument]]:
+) -> tuple[list[FindingDocument], list[FindingDocument]]:
     """Errors and warnings, as the API shows them."""
     errors = [finding.to_document() for finding in findings if finding.is_error]
     warnings = [finding.to_document() for finding in findings if not finding.is_error]
@@ -65,7 +65,7 @@ def dry_run_create(name: str, document: Mapping[str, object]) -> DryRun:
     config = current()
     options = parse_options(document, config)
     existing = Instance.objects.filter(name=name).first()
-    return _rehearse(name, options, _port(options, existing, config), config)
+    return _dry_run(name, options, _port(options, existing, config), config)
 
 
 def dry_run_update(name: str, document: Mapping[str, object]) -> DryRun:
@@ -73,7 +73,7 @@ def dry_run_update(name: str, document: Mapping[str, object]) -> DryRun:
     instance = lifecycle.get(name)
     config = current()
     options = lifecycle.replaced_options(instance, document, config)
-    return _rehearse(name, options, _port(options, instance, config), config)
+    return _dry_run(name, options, _port(options, instance, config), config)
 
 
 def refuse_faulty_create(name: str, document: Mapping[str, object]) -> None:
@@ -89,11 +89,11 @@ def refuse_faulty_update(name: str, document: Mapping[str, object]) -> None:
 
 def findings_of(instance: Instance) -> list[PreflightFinding]:
     """What a check finds about a saved instance."""
-    return preflight.check(stored_options(instance.options), current())
+    return check_on_node(stored_options(instance.options), current())
 
 
 def _refuse_faults(options: InstanceOptions) -> None:
-    findings = preflight.check(options, current())
+    findings = check_on_node(options, current())
     errors, warnings = split(findings)
     if errors:
         details = ". ".join(finding.text for finding in findings if finding.is_error)
@@ -107,71 +107,50 @@ def command_line_of(instance: Instance) -> str:
         options = stored_options(instance.options)
     except (KeyError, TypeError, ValueError):
         return ""
-    return _command(instance.name, options, instance.port, config)[1]
+    agent = agent_for(node_of(options, config))
+    command = agent.start_command(instance.name, options.to_document(), instance.port)
+    return _command_line(command, options)
 
 
 def _port(options: InstanceOptions, existing: Instance | None, config: AppConfig) -> int:
     wanted = options.backend_options.get("port")
     if existing is not None and wanted in (None, existing.port):
         return existing.port
-    others = Instance.objects.filter(node__name=_node(options, config))
+    others = Instance.objects.filter(node__name=node_of(options, config))
     if existing is not None:
         others = others.exclude(pk=existing.pk)
     taken = set(others.values_list("port", flat=True))
     return choose_port(wanted if isinstance(wanted, int) else None, taken, config)
 
 
-def _node(options: InstanceOptions, config: AppConfig) -> str:
-    return config.local_node if preflight.is_local(options, config) else options.nodes[0]
-
-
-def _rehearse(name: str, options: InstanceOptions, port: int, config: AppConfig) -> DryRun:
-    argv, line, environment = _command(name, options, port, config)
-    findings = preflight.check(options, config)
-    if not preflight.is_local(options, config):
-        node = _node(options, config)
-        findings.append(
-            PreflightFinding(
-                "nodes",
-                preflight.Severity.WARNING,
-                f"it would be started on node {node}, whose programs and files can't be seen from"
-                " here",
-            )
+def _dry_run(name: str, options: InstanceOptions, port: int, config: AppConfig) -> DryRun:
+    node = node_of(options, config)
+    command = agent_for(node).start_command(name, options.to_document(), port)
+    findings = check_on_node(options, config)
+    if node != config.local_node and not has_own_agent(node):
+        text = (
+            f"it would be started on node {node}, whose programs and files can't be seen from here"
         )
+        findings.append(warning("nodes", text))
     shown = replace(options, backend_options={**options.backend_options, "port": port})
     return DryRun(
-        command=argv,
-        command_line=line,
-        environment=environment,
-        working_directory=str(working_directory(options, config)),
+        command=mask_arguments(command.argv),
+        command_line=_command_line(command, options),
+        environment=_masked(command.environment, options.environment),
+        working_directory=command.working_directory,
         options=shown.to_document(),
         findings=tuple(findings),
     )
 
 
-def _command(
-    name: str, options: InstanceOptions, port: int, config: AppConfig
-) -> tuple[list[str], str, dict[str, str]]:
-    """Arguments, command line and environment, without secrets."""
-    which = shutil.which if preflight.is_local(options, config) else _as_it_is
-    try:
-        launch = launch_for(name, options, port, config, MASK, which=which)
-        argv = executed(launch) if which is shutil.which else launch.argv
-    except ExecutableNotFound:
-        # It would not start, as the findings say; what was meant can be shown all the same.
-        launch = launch_for(name, options, port, config, MASK, which=_as_it_is)
-        argv = launch.argv
-    environment = _masked(launch.environment, options.environment)
+def _command_line(command: StartCommand, options: InstanceOptions) -> str:
+    """Return the command as text for a shell, without secrets."""
     assignments = [
         f"{variable}={shlex.quote(value)}"
-        for variable, value in environment.items()
+        for variable, value in _masked(command.environment, options.environment).items()
         if value != MASK
     ]
-    return mask_arguments(argv), " ".join([*assignments, mask_command(argv)]), environment
-
-
-def _as_it_is(command: str, *_: object, **__: object) -> str:
-    return command
+    return " ".join([*assignments, mask_command(command.argv)])
 
 
 def _masked(environment: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

@@ -106,11 +106,6 @@ class InstanceShuttingDown(LlamactlError):
     status = 503
 
 
-class LogsUnreadable(LlamactlError):
-    code = "logs_failed"
-    status = 500
-
-
 class FollowingNotServed(LlamactlError):
     """A WSGI server would collect an answer that has no end."""
 

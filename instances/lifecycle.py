@@ -26,6 +26,7 @@ from instances.errors import (
     TooManyInstances,
 )
 from instances.models import Instance
+from instances.node_checks import node_of
 from instances.options import InstanceOptions, parse_options, validate_name
 from instances.ports import choose_port
 from instances.scheduling.policy import CapacityLimits, Claim, limits_of, obstacle
@@ -203,7 +204,7 @@ def _locked(name: str) -> Instance:
 
 def _locked_node(options: InstanceOptions, config: AppConfig) -> Node:
     """The node to create on, locked so that ports and limits are decided one at a time."""
-    name = config.local_node if config.local_node in options.nodes else options.nodes[0]
+    name = node_of(options, config)
     Node.objects.get_or_create(name=name)
     return Node.objects.select_for_update().get(name=name)
 

@@ -1,4 +1,4 @@
-"""What a backend's program says of itself: help, version, devices."""
+"""Help, version and devices of a backend's program."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from instances.options import parse_options
 from llamactl.config import AppConfig
 
 
-def ask_program(backend_type: str, flag: str, config: AppConfig) -> str:
-    """What an instance without options would print if it were started with ``flag``.
+def program_output(backend_type: str, flag: str, config: AppConfig) -> str:
+    """Run the program of an instance without options, with ``flag`` as its last argument.
 
-    It is started as an instance is (config's command or docker, arguments, environment), so what
-    is wrong with the configuration shows here as it would there. Raises CommandFailed.
+    The program is started as for an instance: with the config's command or docker, arguments and
+    environment. So a mistake in the configuration shows here as it would at a start.
+
+    Raises CommandFailed.
     """
     backend = backend_for(backend_type)
     try:
         launch = build_launch(
-            instance_name="inquiry",
+            instance_name="program-info",
             options=parse_options({"backend_type": backend_type}, config),
             config=backend.config_section(config),
             host=LOOPBACK,

@@ -13,6 +13,18 @@ class NodeNotFound(LlamactlError):
         super().__init__(f"node {name[:80]!r} not found; GET /api/v1/nodes lists the known ones")
 
 
+class LogUnreadable(LlamactlError):
+    """A log that the instance's node can't read."""
+
+    code = "logs_failed"
+    status = 500
+
+    def __init__(self, instance: str, reason: str) -> None:
+        super().__init__(f"the log of {instance} can't be read: {reason}")
+        self.reason = reason
+        """The system's words: "Permission denied"."""
+
+
 class NodeDrained(LlamactlError):
     """A start on a node that is in maintenance."""
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from django.utils import timezone
 
-from instances.logs.files import log_path, tail
 from instances.models import Instance, StatusChange
 from instances.states import DesiredState, Status
 from llamactl.admin.base import duration
 from llamactl.config import current
 from llamactl.core.sanitize import readable
+from nodes.agent import agent_for
+from nodes.errors import LogUnreadable
 
 LOG_LINES = 100
 LOG_BYTES = 256 * 1024
@@ -149,9 +150,9 @@ def _failure(failure: Mapping[str, Any] | None) -> FailureText | None:
 
 def _log(instance: Instance) -> tuple[str, str]:
     """The last lines of the log, and why there are none."""
-    path = log_path(current(), instance.name)
+    agent = agent_for(instance.node.name)
     try:
-        lines = tail(path, LOG_LINES, max_bytes=LOG_BYTES)
-    except OSError as error:
-        return "", f"The log can't be read: {error.strerror or error}"
+        lines = agent.last_lines(instance.name, LOG_LINES, max_bytes=LOG_BYTES)
+    except LogUnreadable as error:
+        return "", f"The log can't be read: {error.reason}"
     return readable("\n".join(lines)), ""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from django import forms
 from unfold.widgets import UnfoldBooleanSwitchWidget
 
-from instances.preflight import PreflightFinding
+from instances.preflight.findings import PreflightFinding
 from llamactl.admin.base import RefusableForm
 from llamactl.core.sanitize import readable
 

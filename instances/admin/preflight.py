@@ -14,12 +14,13 @@ from django.contrib import messages
 from django.contrib.admin.utils import unquote
 from django.http import HttpRequest
 
-from instances import lifecycle, preflight
+from instances import lifecycle
 from instances.admin.form import InstanceForm
 from instances.admin.form_preflight import SAVE_ANYWAY, has_errors
 from instances.models import Instance
+from instances.node_checks import check_on_node
 from instances.options import parse_options
-from instances.preflight import PreflightFinding
+from instances.preflight.findings import PreflightFinding
 from llamactl.admin.base import DomainAdmin
 from llamactl.config import current
 from llamactl.core.errors import LlamactlError
@@ -106,7 +107,7 @@ def check_document(
     except LlamactlError:
         # It is told next to its field by whoever saves the document, or tries to.
         return []
-    return preflight.check(options, config)
+    return check_on_node(options, config)
 
 
 def findings_of(request: HttpRequest) -> Sequence[PreflightFinding]:

@@ -1,4 +1,4 @@
-"""What the backend programs say of themselves, and what a pasted command line means."""
+"""Endpoints of the backends: a program's help, version and devices; parsing a command line."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from rest_framework.response import Response
 from instances.api import schema
 from instances.api.serializers import command_of
 from instances.backends import Backend, backend_for
-from instances.program_info import ask_program
 from llamactl.api.views import ApiViewSet, body_of
 from llamactl.config import current
 from llamactl.openapi import PLAIN_TEXT
+from nodes.agent import agent_for
 
 
 class BackendProgramViewSet(ApiViewSet):
-    """Asks the program that an instance of llama.cpp would be started with."""
+    """Output of the llama.cpp program of the local node."""
 
     @schema.show_help
     def help(self, request: Request) -> HttpResponse:
-        return _text(ask_program("llama_cpp", "--help", current()))
+        return _llama_cpp_output("--help")
 
     @schema.show_version
     def version(self, request: Request) -> HttpResponse:
-        return _text(ask_program("llama_cpp", "--version", current()))
+        return _llama_cpp_output("--version")
 
     @schema.list_devices
     def devices(self, request: Request) -> HttpResponse:
-        return _text(ask_program("llama_cpp", "--list-devices", current()))
+        return _llama_cpp_output("--list-devices")
 
 
 class ParseCommandViewSet(ApiViewSet):
+    """Instance options of a pasted command line."""
+
     backend_type: ClassVar[str] = ""
 
     def create(self, request: Request) -> Response:
@@ -49,7 +51,7 @@ class ParseCommandViewSet(ApiViewSet):
 
 
 def parse_command_view(backend: Backend) -> type[ParseCommandViewSet]:
-    """The view for one backend, which the schema has examples of its own for."""
+    """Make the view of one backend, with the backend's own examples in the schema."""
     described = extend_schema_view(create=schema.parse_command(backend))
     view: type[ParseCommandViewSet] = type(
         "ParseCommandViewSet", (ParseCommandViewSet,), {"backend_type": backend.type}
@@ -57,5 +59,6 @@ def parse_command_view(backend: Backend) -> type[ParseCommandViewSet]:
     return described(view)
 
 
-def _text(text: str) -> HttpResponse:
+def _llama_cpp_output(flag: str) -> HttpResponse:
+    text = agent_for(current().local_node).program_output("llama_cpp", flag)
     return HttpResponse(text, content_type=f"{PLAIN_TEXT}; charset=utf-8")

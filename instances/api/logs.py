@@ -1,9 +1,8 @@
-"""An instance's log: all of it or its last lines as plain text, or line by line as it grows."""
+"""Log endpoint of an instance: plain text, or server-sent events while the log grows."""
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from django.core.handlers.asgi import ASGIRequest
 from django.db import close_old_connections
@@ -13,18 +12,16 @@ from rest_framework.request import Request
 
 from instances import lifecycle
 from instances.api import schema
-from instances.api.log_stream import READERS, LogFollower
+from instances.api.log_stream import READERS, LogEventStream
 from instances.api.query_params import flag_of, lines_of
-from instances.errors import FollowingNotServed, LogsUnreadable
-from instances.logs.files import log_path, tail
-from instances.logs.reader import BEFORE_THE_FIRST, LogReader, Position, position_of_last, start_of
+from instances.errors import FollowingNotServed
 from llamactl.api.views import ApiViewSet
-from llamactl.config import current
 from llamactl.openapi import EVENT_STREAM, PLAIN_TEXT
+from nodes.agent import LogText, NodeAgent, agent_for
 
 CONTENT_TYPE = f"{PLAIN_TEXT}; charset=utf-8"
 FOLLOWED_LINES = 100
-"""Of the past, unless asked for more or less."""
+"""Lines of the past at the start of a followed log, if the client names no number."""
 _BLOCK_BYTES = 64 * 1024
 
 
@@ -33,34 +30,30 @@ class LogViewSet(ApiViewSet):
     def logs(self, request: Request, name: str) -> HttpResponseBase:
         is_followed = flag_of(request.query_params, "follow")
         lines = lines_of(request.query_params)
-        name = lifecycle.get(name).name
-        path = log_path(current(), name)
-        try:
-            if is_followed:
-                return _followed(request, name, path)
-            return _last_lines(path, lines) if lines is not None else _whole(path)
-        except FileNotFoundError:
-            # Never started, which is no fault: the seed answers 500 here.
+        instance = lifecycle.get(name)
+        agent = agent_for(instance.node.name)
+        if is_followed:
+            return _followed(request, instance.name, agent)
+        if lines is not None:
+            return _last_lines(agent.last_lines(instance.name, lines))
+        text = agent.read_log(instance.name)
+        if text is None:
+            # No log before the first start; the seed answers 500 here.
             return HttpResponse(content_type=CONTENT_TYPE)
-        except OSError as error:
-            raise LogsUnreadable(f"the log of {name} can't be read: {error.strerror}") from error
+        return StreamingHttpResponse(LogBlocks(text), content_type=CONTENT_TYPE)
 
 
-def _last_lines(path: Path, lines: int) -> HttpResponse:
-    text = "".join(f"{line}\n" for line in tail(path, lines))
+def _last_lines(lines: list[str]) -> HttpResponse:
+    text = "".join(f"{line}\n" for line in lines)
     return HttpResponse(text.encode("utf-8", "replace"), content_type=CONTENT_TYPE)
 
 
-def _whole(path: Path) -> StreamingHttpResponse:
-    return StreamingHttpResponse(LogStream(path), content_type=CONTENT_TYPE)
-
-
-def _followed(request: Request, name: str, path: Path) -> HttpResponseBase:
-    """Raises OSError, FollowingNotServed and TooManyFollowers."""
+def _followed(request: Request, name: str, agent: NodeAgent) -> HttpResponseBase:
+    """Raises LogUnreadable, FollowingNotServed and TooManyFollowers."""
     headers = {
         "Content-Type": EVENT_STREAM,
         "Cache-Control": "no-store",
-        "X-Accel-Buffering": "no",  # nginx would collect what it sends on
+        "X-Accel-Buffering": "no",  # nginx buffers a response otherwise
     }
     if request.method == "HEAD":
         return HttpResponse(headers=headers)
@@ -68,50 +61,32 @@ def _followed(request: Request, name: str, path: Path) -> HttpResponseBase:
         raise FollowingNotServed(
             "follow needs llamactl to be served by ASGI (manage.py run); under WSGI, ask for lines"
         )
-    # Else it would be held as long as the client listens: Django closes it after the response.
+    # Django closes the connection after the response, which lasts as long as the client listens.
     close_old_connections()
-    reader = LogReader(path, _beginning(request, path))
-    return StreamingHttpResponse(LogFollower(reader, name), headers=headers)
+    after = request.headers.get("Last-Event-ID", "")
+    lines = lines_of(request.query_params) if "lines" in request.query_params else FOLLOWED_LINES
+    log = agent.follow_log(name, lines=lines, after=after)
+    return StreamingHttpResponse(LogEventStream(log, name), headers=headers)
 
 
-def _beginning(request: Request, path: Path) -> Position:
-    """After the last line that the client has, or its ``lines`` before the end."""
-    seen = Position.from_text(request.headers.get("Last-Event-ID", ""))
-    if seen is not None:
-        return seen
-    if "lines" not in request.query_params:
-        return position_of_last(path, FOLLOWED_LINES)
-    lines = lines_of(request.query_params)
-    if lines is not None:
-        return position_of_last(path, lines)
-    try:
-        return start_of(path)[0]
-    except FileNotFoundError:
-        return BEFORE_THE_FIRST
+class LogBlocks:
+    """Response body of a whole log, block by block.
 
-
-class LogStream:
-    """What is in the current file now, block by block; what is written meanwhile is left out.
-
-    Django closes the response, and with it this, also when the client goes away.
+    Django closes the response and thereby this object, on a disconnect too.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises OSError."""
-        start, self._remaining = start_of(path)
-        self._reader = LogReader(path, start)
+    def __init__(self, text: LogText) -> None:
+        self._text = text
 
-    def __aiter__(self) -> LogStream:
+    def __aiter__(self) -> LogBlocks:
         return self
 
     async def __anext__(self) -> bytes:
-        limit = min(_BLOCK_BYTES, self._remaining)
         loop = asyncio.get_running_loop()
-        block = await loop.run_in_executor(READERS, self._reader.read, limit)
+        block = await loop.run_in_executor(READERS, self._text.read, _BLOCK_BYTES)
         if not block:
             raise StopAsyncIteration
-        self._remaining -= len(block)
         return block
 
     def close(self) -> None:
-        self._reader.close()
+        self._text.close()

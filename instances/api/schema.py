@@ -29,7 +29,6 @@ from instances.errors import (
     InstanceNotRunning,
     InvalidInstance,
     InvalidInstanceName,
-    LogsUnreadable,
     PortOutOfRange,
     PortUnavailable,
     TooManyFollowers,
@@ -38,7 +37,7 @@ from instances.errors import (
 from instances.options import MAX_NAME_LENGTH, NAME_PATTERN
 from llamactl.core.errors import InvalidParameter, InvalidRequest, PathNotFound
 from llamactl.openapi import EVENT_STREAM, PLAIN_TEXT, DocumentedResponse, operation
-from nodes.errors import NodeDrained
+from nodes.errors import LogUnreadable, NodeDrained
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 
@@ -229,7 +228,7 @@ read_log = operation(
         *_UNKNOWN,
         InvalidParameter("Invalid lines parameter: 'all' is no whole number"),
         InvalidParameter("Invalid follow parameter: 'yes' is neither true nor false"),
-        LogsUnreadable(f"the log of {examples.NAME} can't be read: Permission denied"),
+        LogUnreadable(examples.NAME, "Permission denied"),
         FollowingNotServed(
             "follow needs llamactl to be served by ASGI (manage.py run); under WSGI, ask for lines"
         ),

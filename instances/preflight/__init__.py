@@ -27,7 +27,6 @@ from instances.preflight.bounded_threads import TooBusy, begin
 from instances.preflight.files import check_files, shown
 from instances.preflight.findings import (
     PreflightFinding,
-    PreflightFindingDocument,
     Severity,
     error,
     warning,
@@ -36,7 +35,7 @@ from instances.preflight.flags import check_flags
 from instances.preflight.programs import HelpCache, NoHelp, program
 from llamactl.config import AppConfig
 
-__all__ = ["PreflightFinding", "PreflightFindingDocument", "Severity", "check", "is_local"]
+__all__ = ["PreflightFinding", "Severity", "check", "is_local"]
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypedDict
+
+from nodes.agent import FindingDocument
 
 
 class Severity(StrEnum):
@@ -12,15 +13,6 @@ class Severity(StrEnum):
     """It can't start like this."""
     WARNING = "warning"
     """It may not start like this, or could not be checked."""
-
-
-class PreflightFindingDocument(TypedDict):
-    """A finding as the API shows it."""
-
-    field: str
-    severity: str
-    message: str
-    suggestion: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,16 @@ class PreflightFinding:
         """The same, with the name of the field."""
         return f"{self.field}: {self.sentence}"
 
-    def to_document(self) -> PreflightFindingDocument:
+    @classmethod
+    def from_document(cls, document: FindingDocument) -> PreflightFinding:
+        return cls(
+            document["field"],
+            Severity(document["severity"]),
+            document["message"],
+            document["suggestion"],
+        )
+
+    def to_document(self) -> FindingDocument:
         return {
             "field": self.field,
             "severity": self.severity.value,

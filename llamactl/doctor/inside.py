@@ -10,7 +10,7 @@ from django.db import connections
 from django.utils import timezone
 
 from instances.models import Instance
-from instances.program_info import ask_program
+from instances.program_info import program_output
 from llamactl.config import AppConfig
 from llamactl.doctor import backends, broker, database, host, ports, processes, services, storage
 from llamactl.doctor.findings import Diagnosis, guarded
@@ -111,7 +111,7 @@ class Examination:
     def _backends(self) -> Iterator[Diagnosis]:
         used = {str(each.options.get("backend_type")) for each in self._instances}
         found = backends.look(
-            self._config, used, lambda kind: ask_program(kind, "--version", self._config)
+            self._config, used, lambda kind: program_output(kind, "--version", self._config)
         )
         for facts in found:
             yield from backends.judge(facts)

@@ -1,4 +1,4 @@
-"""A log that is followed: what comes, when, and what is left when the client goes."""
+"""Following a log over HTTP: events, reconnects, bounds, and the release after a disconnect."""
 
 from __future__ import annotations
 
@@ -18,20 +18,16 @@ from django.test import Client
 
 from instances import lifecycle
 from instances.api import log_stream
-from instances.api.log_stream import CUT_MARK, READERS, EventWriter, LogFollower
+from instances.api.log_stream import READERS, LogEventStream
 from instances.errors import TooManyFollowers
 from instances.logs.files import log_path
-from instances.logs.reader import BEFORE_THE_FIRST, LogReader, Position
+from instances.logs.lines import LineReader
 from instances.logs.truncate import rotate
 from llamactl.config import AppConfig
+from nodes.agent import LogLine
 from tests.support.asgi import AsgiRequest
 
 LOGS = "/api/v1/instances/x/logs"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "x.log"
 
 
 def append(path: Path, content: bytes) -> None:
@@ -49,104 +45,6 @@ def parsed(stream: bytes) -> list[tuple[str, str]]:
     return events
 
 
-class Told:
-    """What an ``EventWriter`` makes of what is written."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.now = 0.0
-        self.writer = EventWriter(LogReader(path, BEFORE_THE_FIRST))
-
-    def after(self, content: bytes, *, seconds: float = 0.0) -> list[str]:
-        append(self.path, content)
-        self.now += seconds
-        stream = b"".join(iter(lambda: self.writer.more(self.now), b""))
-        assert stream.count(b"\r") == 0
-        return [data for _, data in parsed(stream)]
-
-
-@pytest.fixture
-def told(path: Path) -> Told:
-    return Told(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"one\ntwo\n", ["one", "two"]),
-        (b"one\r\ntwo\r\n", ["one", "two"]),
-        (b"\n\nx\n", ["", "", "x"]),
-        (b"10%\r20%\r30%\n", ["10%", "20%", "30%"]),
-        (b"data: x\nid: 7\nevent: y\n: z\n", ["data: x", "id: 7", "event: y", ": z"]),
-        (b"\xff\xfe broken\n", ["\ufffd\ufffd broken"]),
-        (b"nul \x00 byte\n", ["nul \ufffd byte"]),
-        ("grün \u2028 \u0085\n".encode(), ["grün \u2028 \u0085"]),
-        (b" indented \n", [" indented "]),
-    ],
-)
-def test_each_line_is_an_event(told: Told, content: bytes, expected: list[str]) -> None:
-    append(told.path, content)
-    stream = b"".join(iter(lambda: told.writer.more(0.0), b""))
-    lines = [block.split(b"\ndata: ")[1] for block in stream.split(b"\n\n")[:-1]]
-    assert [line.decode() for line in lines] == expected
-
-
-def test_an_unfinished_line_is_told_after_a_second_and_its_rest_later(told: Told) -> None:
-    assert told.after(b"loading ..") == []
-    assert told.after(b"..", seconds=0.5) == []
-    assert told.after(b"", seconds=0.5) == ["loading ...."]
-    assert told.after(b". done", seconds=0.1) == []
-    assert told.after(b"\nnext\n") == [". done", "next"]
-
-
-def test_the_end_of_a_line_that_was_told_is_no_event(told: Told) -> None:
-    told.after(b"ready")
-    assert told.after(b"", seconds=1) == ["ready"]
-    assert told.after(b"\nnext\n") == ["next"]
-    assert told.after(b"\n") == [""]
-
-
-def test_a_progress_bar_is_told_as_it_comes(told: Told) -> None:
-    told.after(b"10%\r")
-    assert told.after(b"", seconds=1) == ["10%"]
-    assert told.after(b"20%\r30%\r") == ["20%"]
-    assert told.after(b"", seconds=1) == ["30%"]
-
-
-def test_half_a_character_waits_for_its_other_half(told: Told) -> None:
-    told.after("grü".encode()[:-1])
-    assert told.after(b"", seconds=1) == ["gr"]
-    assert told.after("ü".encode()[1:] + b"n\n") == ["ün"]
-
-
-def test_a_line_without_an_end_comes_in_bounded_parts(told: Told) -> None:
-    content = b"x" * 3_000_000
-    events = told.after(content + b"\nnext\n")
-    assert events[-1] == "next"
-    *parts, last = events[:-1]
-    assert len(parts) == 2
-    mark = CUT_MARK.decode()
-    assert all(part.endswith(mark) and len(part) < 1_200_000 for part in parts)
-    assert "".join(part.removesuffix(mark) for part in parts) + last == content.decode()
-
-
-@pytest.mark.parametrize("rotated_after", range(0, 60, 7))
-def test_a_client_that_comes_back_misses_nothing(path: Path, rotated_after: int) -> None:
-    lines = [f"line {number} {'x' * 100}" for number in range(60)]
-    append(path, "".join(f"{line}\n" for line in lines).encode())
-    events = parsed(EventWriter(LogReader(path, BEFORE_THE_FIRST)).more(0.0))
-    assert [data for _, data in events] == lines
-    rotate(path)
-    position = Position.from_text(events[rotated_after][0])
-    assert position is not None
-    writer = EventWriter(LogReader(path, position))
-    again = parsed(b"".join(iter(lambda: writer.more(0.0), b"")))
-    assert [data for _, data in again] == lines[rotated_after + 1 :]
-
-
-# -- over HTTP ------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 async def log(transactional_db: None, config: AppConfig) -> AsyncIterator[Path]:
     await asyncio.to_thread(lifecycle.create, "x", {}, cause="test")
@@ -155,7 +53,7 @@ async def log(transactional_db: None, config: AppConfig) -> AsyncIterator[Path]:
     yield path
     for each in path.parent.glob("x.log*"):
         each.unlink()
-    assert not log_stream._followers
+    assert not log_stream._streams
 
 
 Follow = Callable[..., AsgiRequest]
@@ -195,7 +93,7 @@ async def until_events(
     return events
 
 
-async def test_the_last_lines_come_first_and_then_each_new_one(log: Path, follow: Follow) -> None:
+async def test_last_lines_come_first_and_then_each_new_line(log: Path, follow: Follow) -> None:
     append(log, b"one\ntwo\nthree\n")
     exchange = follow("&lines=2")
     assert [data for _, data in await until_events(exchange, 2)] == ["two", "three"]
@@ -206,8 +104,14 @@ async def test_the_last_lines_come_first_and_then_each_new_one(log: Path, follow
     assert exchange.response.header("Cache-Control") == "no-store"
 
 
+async def test_line_that_reads_like_a_field_is_data(log: Path, follow: Follow) -> None:
+    append(log, b"data: x\nid: 7\nevent: y\n: z\n\n indented \n")
+    events = await until_events(follow("&lines=0"), 6)
+    assert [data for _, data in events] == ["data: x", "id: 7", "event: y", ": z", "", " indented "]
+
+
 @pytest.mark.parametrize(("query", "count"), [("", 100), ("&lines=0", 500), ("&lines=120", 120)])
-async def test_so_many_lines_of_the_past_are_told(
+async def test_lines_of_the_past_are_sent_as_asked(
     log: Path, follow: Follow, query: str, count: int
 ) -> None:
     append(log, b"".join(b"%d\n" % number for number in range(500)))
@@ -215,14 +119,14 @@ async def test_so_many_lines_of_the_past_are_told(
     assert [data for _, data in events] == [str(number) for number in range(500 - count, 500)]
 
 
-async def test_an_instance_that_was_never_started_is_waited_for(log: Path, follow: Follow) -> None:
+async def test_log_of_an_instance_never_started_is_awaited(log: Path, follow: Follow) -> None:
     exchange = follow()
     await exchange.first_chunk()
     append(log, b"one\n")
     assert [data for _, data in await until_events(exchange, 1)] == ["one"]
 
 
-async def test_a_rotation_is_not_noticed(log: Path, follow: Follow) -> None:
+async def test_rotation_loses_and_repeats_no_line(log: Path, follow: Follow) -> None:
     exchange = follow("&lines=0")
     await exchange.first_chunk()
     for turn in range(5):
@@ -233,7 +137,7 @@ async def test_a_rotation_is_not_noticed(log: Path, follow: Follow) -> None:
     assert [data for _, data in events] == [f"line {number:09}" for number in range(5000)]
 
 
-async def test_last_event_id_goes_on_after_that_event(log: Path, follow: Follow) -> None:
+async def test_last_event_id_resumes_after_that_event(log: Path, follow: Follow) -> None:
     append(log, b"one\ntwo\nthree\n")
     events = await until_events(follow(), 3)
     again = follow("&lines=1", (b"last-event-id", events[0][0].encode()))
@@ -241,23 +145,19 @@ async def test_last_event_id_goes_on_after_that_event(log: Path, follow: Follow)
 
 
 @pytest.mark.parametrize("text", [b"", b"x", b"\xff", b"1-1-" + b"9" * 1000, b"../../x"])
-async def test_a_last_event_id_that_is_none_is_as_none(
-    log: Path, follow: Follow, text: bytes
-) -> None:
+async def test_invalid_last_event_id_is_ignored(log: Path, follow: Follow, text: bytes) -> None:
     append(log, b"one\ntwo\n")
     events = await until_events(follow("&lines=1", (b"last-event-id", text)), 1)
     assert [data for _, data in events] == ["two"]
 
 
-async def test_a_client_that_goes_is_noticed_while_nothing_happens(
-    log: Path, follow: Follow
-) -> None:
+async def test_disconnect_from_a_silent_log_ends_the_stream(log: Path, follow: Follow) -> None:
     exchange = follow()
     await exchange.first_chunk()
-    assert len(log_stream._followers) == 1
+    assert len(log_stream._streams) == 1
     exchange.disconnect()
     await exchange.finish(within_seconds=5)
-    assert len(log_stream._followers) == 0
+    assert len(log_stream._streams) == 0
 
 
 async def test_followers_hold_neither_threads_nor_connections(log: Path, follow: Follow) -> None:
@@ -285,7 +185,7 @@ async def test_followers_hold_neither_threads_nor_connections(log: Path, follow:
                 break
             await asyncio.sleep(0.01)
         assert held() == ([], 0)
-        assert len(log_stream._followers) == 5
+        assert len(log_stream._streams) == 5
     finally:
         connection_created.disconnect(note)
     for exchange in exchanges:
@@ -293,18 +193,19 @@ async def test_followers_hold_neither_threads_nor_connections(log: Path, follow:
         await exchange.finish()
 
 
-async def test_a_slow_client_is_not_read_ahead_of(
+async def test_slow_client_holds_up_the_reading(
     log: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(log, b"x" * 99 + b"\n" * 1 + (b"y" * 99 + b"\n") * 100_000)
     read = []
-    more = EventWriter.more
+    read_lines = LineReader.read_lines
 
-    def counted(self: EventWriter, now: float) -> bytes:
-        read.append(len(events := more(self, now)))
-        return events
+    def counted(self: LineReader) -> list[LogLine]:
+        lines = read_lines(self)
+        read.append(sum(len(line.text) for line in lines))
+        return lines
 
-    monkeypatch.setattr(EventWriter, "more", counted)
+    monkeypatch.setattr(LineReader, "read_lines", counted)
     monkeypatch.setattr(AsgiRequest, "_send", _stall)
     exchange = follow("&lines=0")
     await exchange.first_chunk()
@@ -320,7 +221,7 @@ async def _stall(self: AsgiRequest, message: Any) -> None:
         self.chunk_came.set()
 
 
-async def test_silence_is_broken_by_heartbeats(
+async def test_heartbeats_break_a_silence(
     log: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_stream, "HEARTBEAT_SECONDS", 0.1)
@@ -332,7 +233,7 @@ async def test_silence_is_broken_by_heartbeats(
     assert [data for _, data in await until_events(exchange, 1)] == ["one"]
 
 
-async def test_it_ends_when_the_web_process_is_told_to(
+async def test_shutdown_of_the_web_process_ends_the_stream(
     log: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exchange = follow()
@@ -342,7 +243,7 @@ async def test_it_ends_when_the_web_process_is_told_to(
     assert answer.is_complete
 
 
-async def test_a_log_that_can_no_longer_be_read_ends_it(
+async def test_unreadable_log_ends_the_stream(
     log: Path, follow: Follow, caplog: pytest.LogCaptureFixture
 ) -> None:
     exchange = follow()
@@ -356,13 +257,13 @@ async def test_a_log_that_can_no_longer_be_read_ends_it(
     assert "can't be followed" in caplog.text
 
 
-async def test_head_has_no_stream(log: Path, follow: Follow) -> None:
+async def test_head_request_has_no_stream(log: Path, follow: Follow) -> None:
     answer = await follow(method="HEAD").finish()
     assert (answer.status, answer.body) == (200, b"")
     assert answer.header("Content-Type") == "text/event-stream"
 
 
-async def test_no_more_than_so_many_follow_at_once(
+async def test_followers_beyond_the_bound_are_refused(
     log: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_stream, "MAX_FOLLOWERS", 2)
@@ -377,16 +278,29 @@ async def test_no_more_than_so_many_follow_at_once(
     await follow().first_chunk()
 
 
-def test_a_follower_that_nobody_closed_does_not_count(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class SilentLog:
+    """A followed log without a line."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def read_lines(self) -> list[LogLine]:
+        return []
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_stream_dropped_without_close_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_stream, "MAX_FOLLOWERS", 1)
-    follower = LogFollower(LogReader(path, BEFORE_THE_FIRST), "x")
+    stream = LogEventStream(SilentLog(), "x")
+    refused = SilentLog()
     with pytest.raises(TooManyFollowers):
-        LogFollower(LogReader(path, BEFORE_THE_FIRST), "x")
-    del follower
+        LogEventStream(refused, "x")
+    assert refused.is_closed
+    del stream
     gc.collect()
-    LogFollower(LogReader(path, BEFORE_THE_FIRST), "x").close()
+    LogEventStream(SilentLog(), "x").close()
 
 
 async def test_without_a_key_there_is_no_stream(log: Path) -> None:
@@ -395,7 +309,7 @@ async def test_without_a_key_there_is_no_stream(log: Path) -> None:
     assert answer.status == 401
 
 
-async def test_an_unknown_instance_has_no_stream(log: Path, management_key: str) -> None:
+async def test_unknown_instance_has_no_stream(log: Path, management_key: str) -> None:
     answer = await AsgiRequest(
         ASGIHandler(),
         "/api/v1/instances/nobody/logs",
@@ -408,7 +322,7 @@ async def test_an_unknown_instance_has_no_stream(log: Path, management_key: str)
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("text", ["", "yes", "%00", "2", "tru%65e", "\u0131", "true,true"])
-def test_a_follow_that_is_neither_true_nor_false_is_refused(api: Client, text: str) -> None:
+def test_follow_other_than_true_or_false_is_refused(api: Client, text: str) -> None:
     lifecycle.create("x", {}, cause="test")
     response = api.get(f"{LOGS}?follow={text}")
     assert (response.status_code, response.json()["error"]) == (400, "invalid_parameter")
@@ -416,14 +330,14 @@ def test_a_follow_that_is_neither_true_nor_false_is_refused(api: Client, text: s
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("text", ["false", "0", "False"])
-def test_without_follow_it_is_plain_text(api: Client, text: str) -> None:
+def test_without_follow_the_log_is_plain_text(api: Client, text: str) -> None:
     lifecycle.create("x", {}, cause="test")
     response = api.get(f"{LOGS}?follow={text}&lines=3")
     assert (response.status_code, response["Content-Type"]) == (200, "text/plain; charset=utf-8")
 
 
 @pytest.mark.django_db
-def test_under_wsgi_it_is_refused_instead_of_collected_for_ever(api: Client) -> None:
+def test_following_is_refused_under_wsgi(api: Client) -> None:
     lifecycle.create("x", {}, cause="test")
     response = api.get(f"{LOGS}?follow=true")
     assert (response.status_code, response.json()["error"]) == (501, "logs_failed")

@@ -1,3 +1,5 @@
+"""The log endpoint as plain text."""
+
 from __future__ import annotations
 
 import asyncio
@@ -10,7 +12,8 @@ from django.core.asgi import get_asgi_application
 from django.test import Client
 
 from instances import lifecycle
-from instances.api.logs import LogStream
+from instances.api.logs import LogBlocks
+from instances.local_agent import LogSnapshot
 from instances.logs.files import log_path
 from instances.logs.truncate import rotate
 from llamactl.config import AppConfig
@@ -29,14 +32,14 @@ def log(config: AppConfig) -> Any:
     path.unlink(missing_ok=True)
 
 
-def test_before_the_first_start_a_log_is_empty(api: Client, log: Path) -> None:
+def test_log_is_empty_before_the_first_start(api: Client, log: Path) -> None:
     for query in ("", "?lines=5"):
         response = api.get(LOGS + query)
         assert (response.status_code, response.content) == (200, b"")
         assert response["Content-Type"] == "text/plain; charset=utf-8"
 
 
-def test_the_last_lines_are_given(api: Client, log: Path) -> None:
+def test_last_lines_are_returned(api: Client, log: Path) -> None:
     log.write_bytes(b"one\ntwo\nthree \xff\n")
     assert api.get(f"{LOGS}?lines=2").content == "two\nthree �\n".encode()
     assert api.get(f"{LOGS}?lines=999999999999").content.startswith(b"one\n")
@@ -45,12 +48,12 @@ def test_the_last_lines_are_given(api: Client, log: Path) -> None:
 @pytest.mark.parametrize(
     "lines", ["x", "1.5", "1e3", "%00", "1_0", "%D9%A3", "9" * 30, "-9" * 20, "5;id", "0x10"]
 )
-def test_lines_that_are_no_number_are_refused(api: Client, log: Path, lines: str) -> None:
+def test_invalid_number_of_lines_is_refused(api: Client, log: Path, lines: str) -> None:
     response = api.get(f"{LOGS}?lines={lines}")
     assert (response.status_code, response.json()["error"]) == (400, "invalid_parameter")
 
 
-def test_a_log_that_cannot_be_read_is_500(api: Client, log: Path) -> None:
+def test_unreadable_log_is_500(api: Client, log: Path) -> None:
     log.mkdir()
     try:
         for query in ("", "?lines=5"):
@@ -67,7 +70,7 @@ async def whole(key: str, query: bytes = b"") -> AsgiResponse:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("query", [b"", b"lines=", b"lines=0", b"lines=-1"])
-async def test_without_a_count_it_is_the_whole_file(
+async def test_without_lines_the_whole_file_is_returned(
     management_key: str, config: AppConfig, query: bytes
 ) -> None:
     await asyncio.to_thread(lifecycle.create, "x", {}, cause="test")
@@ -82,30 +85,30 @@ async def test_without_a_count_it_is_the_whole_file(
     path.unlink()
 
 
-async def test_a_log_that_grows_while_it_is_read_has_an_end(tmp_path: Path) -> None:
+async def test_growing_log_has_an_end(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
     path.write_bytes(b"x" * 100_000)
     received = 0
-    async for block in LogStream(path):
+    async for block in LogBlocks(LogSnapshot("x", path)):
         received += len(block)
         with path.open("ab") as more:
             more.write(b"y" * 100_000)
     assert received == 100_000
 
 
-async def test_a_log_that_is_rotated_while_it_is_read_stays_whole(tmp_path: Path) -> None:
+async def test_rotation_during_the_response_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
     content = b"".join(b"line %09d\n" % number for number in range(30_000))
     path.write_bytes(content)
     received = []
-    async for block in LogStream(path):
+    async for block in LogBlocks(LogSnapshot("x", path)):
         received.append(block)
         if len(received) == 2:
             await asyncio.to_thread(rotate, path)
     assert b"".join(received) == content
 
 
-def test_the_last_lines_reach_back_over_a_rotation(api: Client, log: Path) -> None:
+def test_last_lines_reach_back_over_a_rotation(api: Client, log: Path) -> None:
     lines = [b"line %09d\n" % number for number in range(30_000)]
     log.write_bytes(b"".join(lines))
     segment = rotate(log)
@@ -116,13 +119,13 @@ def test_the_last_lines_reach_back_over_a_rotation(api: Client, log: Path) -> No
         segment.path.unlink()
 
 
-def test_a_stream_that_is_aborted_closes_its_segment(tmp_path: Path) -> None:
+def test_disconnect_closes_the_rotated_file(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
     path.write_bytes(b"line\n" * 10_000)
-    stream = LogStream(path)
+    text = LogSnapshot("x", path)
     rotate(path)
-    stream._reader.read(10)
-    segment = stream._reader._segment
+    text.read(10)
+    segment = text._reader._segment
     assert segment is not None
-    stream.close()
+    LogBlocks(text).close()
     assert segment.closed

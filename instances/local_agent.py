@@ -1,0 +1,120 @@
+"""Agent of this host's node: reads log files, runs programs, checks files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from instances import preflight
+from instances.launch import ExecutableNotFound, executed, launch_for, working_directory
+from instances.logs.files import LONGEST_TAIL_BYTES, log_path, tail
+from instances.logs.lines import LineReader
+from instances.logs.reader import BEFORE_THE_FIRST, LogReader, Position, position_of_last, start_of
+from instances.options import stored_options
+from instances.program_info import program_output
+from llamactl.config import current
+from llamactl.masking import MASK
+from nodes.agent import FindingDocument, FollowedLog, LogLine, LogText, StartCommand
+from nodes.errors import LogUnreadable
+
+
+class LocalAgent:
+    """The operations of ``nodes.agent.NodeAgent`` on this host."""
+
+    def last_lines(self, instance: str, count: int, *, max_bytes: int | None = None) -> list[str]:
+        limit = LONGEST_TAIL_BYTES if max_bytes is None else max_bytes
+        with _unreadable(instance):
+            return tail(log_path(current(), instance), count, max_bytes=limit)
+
+    def read_log(self, instance: str) -> LogText | None:
+        with _unreadable(instance):
+            try:
+                return LogSnapshot(instance, log_path(current(), instance))
+            except FileNotFoundError:
+                return None
+
+    def follow_log(self, instance: str, *, lines: int | None, after: str = "") -> FollowedLog:
+        path = log_path(current(), instance)
+        with _unreadable(instance):
+            position = Position.from_text(after) or _beginning(path, lines)
+        return _FollowedFile(instance, LogReader(path, position))
+
+    def program_output(self, backend_type: str, flag: str) -> str:
+        """Raises CommandFailed."""
+        return program_output(backend_type, flag, current())
+
+    def check_options(self, options: Mapping[str, object]) -> list[FindingDocument]:
+        findings = preflight.check(stored_options(options), current())
+        return [finding.to_document() for finding in findings]
+
+    def start_command(self, name: str, options: Mapping[str, object], port: int) -> StartCommand:
+        """Raises InvalidBackendOptions. Another node's programs are not searched on this host."""
+        config = current()
+        parsed = stored_options(options)
+        directory = str(working_directory(parsed, config))
+        if preflight.is_local(parsed, config):
+            with suppress(ExecutableNotFound):
+                launch = launch_for(name, parsed, port, config, MASK)
+                return StartCommand(executed(launch), launch.environment, directory)
+        launch = launch_for(name, parsed, port, config, MASK, which=_unsearched)
+        return StartCommand(launch.argv, launch.environment, directory)
+
+
+class LogSnapshot:
+    """The text of the current log file at the moment of opening, across a rotation meanwhile."""
+
+    def __init__(self, instance: str, path: Path) -> None:
+        """Raises OSError."""
+        start, self._remaining = start_of(path)
+        self._instance = instance
+        self._reader = LogReader(path, start)
+
+    def read(self, limit: int) -> bytes:
+        """Return the next block; lines written after the opening are left out."""
+        with _unreadable(self._instance):
+            block = self._reader.read(min(limit, self._remaining))
+        self._remaining -= len(block)
+        return block
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class _FollowedFile:
+    """A log file that is read line by line while it grows."""
+
+    def __init__(self, instance: str, reader: LogReader) -> None:
+        self._instance = instance
+        self._lines = LineReader(reader)
+
+    def read_lines(self) -> list[LogLine]:
+        with _unreadable(self._instance):
+            return self._lines.read_lines()
+
+    def close(self) -> None:
+        self._lines.close()
+
+
+def _beginning(path: Path, lines: int | None) -> Position:
+    """Return the position of the last ``lines``, or of the current file's start for None."""
+    if lines is not None:
+        return position_of_last(path, lines)
+    try:
+        return start_of(path)[0]
+    except FileNotFoundError:
+        return BEFORE_THE_FIRST
+
+
+@contextmanager
+def _unreadable(instance: str) -> Iterator[None]:
+    """Turn an OSError into LogUnreadable."""
+    try:
+        yield
+    except OSError as error:
+        raise LogUnreadable(instance, error.strerror or str(error)) from error
+
+
+def _unsearched(command: str, *_: object, **__: object) -> str:
+    """Stand in for ``shutil.which``: return the command as it was named."""
+    return command
