@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from instances.backends.base import LOOPBACK, Backend
 from instances.backends.docker import container_name, run_command
-from instances.backends.embedded import PROGRAM
 from instances.backends.registry import backend_for
 from instances.backends.values import shown
 from instances.errors import BackendStartFailed
 from instances.options import InstanceOptions
 from llamactl.config import AppConfig
 from llamactl.config.schema import BackendConfig, DockerConfig
-
-EMBEDDED_COMMAND = (sys.executable, "-I", str(PROGRAM))
-"""The bundled llama.cpp server. ``-I``: no directory of ours or of the user is on its path."""
 
 
 class ExecutableNotFound(BackendStartFailed):
@@ -58,16 +53,14 @@ def build_launch(
     port: int,
     api_key: str,
     which: Callable[..., str | None] = shutil.which,
-    embedded_command: Sequence[str] | None = EMBEDDED_COMMAND,
 ) -> Launch:
     """The process for an instance on this node.
 
     1. The environment: the config's, docker's (if used), the instance's, then the secrets that
        would otherwise be arguments. ``api_key`` is the derived key; with an empty one the backend
        asks for none, unless the operator chose one.
-    2. The program: docker, else ``command_override``, else the config's command; for llama.cpp the
-       bundled server if the default command is not installed (``embedded_command``, ``None`` for
-       not having one).
+    2. The program: docker, else ``command_override``, else the config's command, else (if that is
+       the default command and the backend has one) the backend's bundled program.
     3. The arguments: the config's (not for docker), then the options.
 
     ``which`` is called as ``shutil.which`` is, with ``path`` if the environment sets PATH.
@@ -97,7 +90,7 @@ def build_launch(
             args=backend.build_args(launched, docker=True),
         )
         return Launch(tuple(command), environment, name)
-    command = find_program(options, config, which=which, embedded_command=embedded_command)
+    command = find_program(options, config, which=which)
     return Launch((*command, *config.args, *backend.build_args(launched)), environment)
 
 
@@ -106,7 +99,6 @@ def find_program(
     config: BackendConfig,
     *,
     which: Callable[..., str | None] = shutil.which,
-    embedded_command: Sequence[str] | None = EMBEDDED_COMMAND,
 ) -> list[str]:
     """The program that is started for an instance outside docker, without any argument of ours.
 
@@ -116,7 +108,7 @@ def find_program(
     find = _Finder(which, (config.environment | options.environment).get("PATH"))
     if options.command_override:
         return [find.override(options.command_override)]
-    return find.configured(backend, config.command, embedded_command)
+    return find.configured(backend, config.command)
 
 
 def find_docker(backend: Backend, which: Callable[..., str | None] = shutil.which) -> str:
@@ -165,14 +157,12 @@ class _Finder:
             " of one program (arguments belong into backend_options)"
         )
 
-    def configured(
-        self, backend: Backend, command: str, embedded_command: Sequence[str] | None
-    ) -> list[str]:
+    def configured(self, backend: Backend, command: str) -> list[str]:
         if found := self._find(command):
             return [found]
-        is_default = command == backend.default_command
-        if is_default and backend.has_embedded_server and embedded_command is not None:
-            return list(embedded_command)
+        bundled = backend.bundled_command
+        if bundled is not None and command == backend.default_command:
+            return list(bundled)
         raise ExecutableNotFound(
             f"{shown(command)} was not found or is not executable; {backend.install_hint}, or set"
             f" backends.{backend.config_name}.command to the path of the program"

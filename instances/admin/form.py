@@ -17,6 +17,7 @@ from unfold.widgets import (
 
 from instances.admin.form_preflight import SAVE_ANYWAY, PreflightForm
 from instances.admin.form_values import (
+    OPTION_FIELDS,
     SHORT_OPTIONS,
     fingerprint,
     parse_lines,
@@ -25,7 +26,7 @@ from instances.admin.form_values import (
     to_lines,
     to_value,
 )
-from instances.backends import backend_choices, default_backend_type
+from instances.backends import BACKENDS, backend_choices, default_backend_type
 from instances.errors import (
     InstanceExists,
     InvalidInstanceName,
@@ -44,30 +45,21 @@ if TYPE_CHECKING:
 else:
     _ModelForm = forms.ModelForm
 
-SHORT_ROWS: tuple[str | tuple[str, ...], ...] = (
-    "model",
-    "hf_repo",
-    ("ctx_size", "gpu_layers"),
-    ("threads", "parallel"),
-    ("batch_size", "flash_attn"),
-    ("tensor_parallel_size", "max_model_len"),
-    "gpu_memory_utilization",
-)
-"""The short options as rows of the form; each backend shows those it has."""
 
-_LABELS = {
-    "model": ("Model", "Path of a model file, or a repository where the backend takes one."),
-    "hf_repo": ("Hugging Face repository", "Downloaded on first start: owner/name:Q4_K_M"),
-    "ctx_size": ("Context size", "Tokens, shared by the parallel slots. Empty: the model's own."),
-    "gpu_layers": ("GPU layers", "How many layers go to the GPU; 0 is none, 999 is all."),
-    "threads": ("Threads", "CPU threads for generation. Empty: chosen by the backend."),
-    "parallel": ("Parallel slots", "Requests that are answered at the same time."),
-    "batch_size": ("Batch size", "Tokens of a prompt that are worked on at once."),
-    "flash_attn": ("Flash attention", "on, off or auto"),
-    "tensor_parallel_size": ("Tensor parallel size", "How many GPUs share the model."),
-    "max_model_len": ("Context size", "Tokens. Empty: the model's own."),
-    "gpu_memory_utilization": ("GPU memory", "Share of a GPU's memory it may use, such as 0.9."),
-}
+def _short_rows() -> tuple[str | tuple[str, ...], ...]:
+    rows: list[str | tuple[str, ...]] = []
+    placed: set[str] = set()
+    for backend in BACKENDS.values():
+        for row in backend.option_fields:
+            names = tuple(field.option for field in row if field.option not in placed)
+            placed.update(names)
+            if names:
+                rows.append(names if len(names) > 1 else names[0])
+    return tuple(rows)
+
+
+SHORT_ROWS = _short_rows()
+"""The short options as rows of the form; each backend shows those it has."""
 
 _LEADING_FIELD = re.compile(r"\W*(?:(?:options|backend_options)\.)?([a-z_]+)")
 
@@ -173,11 +165,11 @@ class InstanceForm(PreflightForm, _ModelForm):
         self.stored: dict[str, Any] | None = self.instance.options if self.instance.pk else None
         for name in ("seen",) if self.stored is None else ("name", "start_now", "node"):
             self.fields.pop(name)
-        for name, (label, help_text) in _LABELS.items():
+        for name, field in OPTION_FIELDS.items():
             self.fields[name] = forms.CharField(
                 required=False,
-                label=label,
-                help_text=help_text,
+                label=field.label,
+                help_text=field.help_text,
                 widget=UnfoldAdminTextInputWidget(
                     {
                         "spellcheck": "false",
@@ -294,7 +286,7 @@ class InstanceForm(PreflightForm, _ModelForm):
             document["docker_enabled"] = _DOCKER_VALUES[cleaned["docker_enabled"]]
         if "node" in changed and cleaned.get("node"):
             document["nodes"] = [cleaned["node"]]
-        if changed & {"backend_type", "further_options", "port", *_LABELS}:
+        if changed & {"backend_type", "further_options", "port", *OPTION_FIELDS}:
             document["backend_options"] = self._backend_options()
         return document
 

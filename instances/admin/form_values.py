@@ -9,27 +9,24 @@ from hashlib import sha256
 
 from django.forms import ValidationError
 
+from instances.backends import BACKENDS
+from instances.backends.option_fields import OptionField
 from instances.options import MAX_NAME_LENGTH
 from llamactl.core.sanitize import is_plain, readable_json
 
+OPTION_FIELDS: dict[str, OptionField] = {
+    field.option: field
+    for backend in reversed(BACKENDS.values())
+    for row in backend.option_fields
+    for field in row
+}
+"""Option → its field of the form. Where backends differ, the registry's first one counts."""
+
 SHORT_OPTIONS: dict[str, tuple[str, ...]] = {
-    "llama_cpp": (
-        "model",
-        "hf_repo",
-        "ctx_size",
-        "gpu_layers",
-        "threads",
-        "parallel",
-        "batch_size",
-        "flash_attn",
-    ),
-    "vllm": ("model", "tensor_parallel_size", "max_model_len", "gpu_memory_utilization"),
-    "mlx_lm": ("model",),
+    backend.type: tuple(field.option for row in backend.option_fields for field in row)
+    for backend in BACKENDS.values()
 }
 """Backend type → the options that have a field of their own; all others are in the JSON field."""
-
-TEXT_OPTIONS = frozenset({"model", "hf_repo"})
-"""Short options that stay text even where they look like a number."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,9}\.[0-9]{1,9}", re.ASCII)
@@ -57,7 +54,8 @@ def to_fields(backend_type: str, options: Mapping[str, object]) -> dict[str, str
 
 def to_value(name: str, text: str) -> int | float | str:
     """What a short field's text says: a number where it is one and the option may be one."""
-    if name not in TEXT_OPTIONS:
+    field = OPTION_FIELDS.get(name)
+    if field is None or not field.is_text:
         if _INTEGER.fullmatch(text):
             return int(text)
         if _DECIMAL.fullmatch(text):

@@ -4,45 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from instances.backends.exit_reasons import FailureReason
+from instances.backends import BACKENDS
+from instances.backends.failure_signs import FailureReason
 from instances.errors import BackendStartFailed, BackendStartTimeout, NoCapacity, PreflightFailed
 
 NAME = "gemma"
 
-LLAMA_CPP: dict[str, Any] = {
-    "backend_type": "llama_cpp",
-    "backend_options": {
-        "model": "/models/gemma-3-270m-it-Q4_K_M.gguf",
-        "ctx_size": 8192,
-        "gpu_layers": 99,
-    },
+_NEW: dict[str, dict[str, Any]] = {
+    title: dict(document)
+    for backend in BACKENDS.values()
+    for title, document in backend.example_instances.items()
 }
+_FIRST = next(iter(_NEW.values()))
 
 NEW_INSTANCES: dict[str, object] = {
-    "llama.cpp with a model file": LLAMA_CPP,
-    "llama.cpp with a model of the Hugging Face hub": {
-        "backend_type": "llama_cpp",
-        "backend_options": {"hf_repo": "ggml-org/gemma-3-1b-it-GGUF"},
-        "idle_timeout": 30,
-        "environment": {"CUDA_VISIBLE_DEVICES": "0"},
-    },
-    "vLLM": {
-        "backend_type": "vllm",
-        "backend_options": {
-            "model": "Qwen/Qwen2.5-7B-Instruct",
-            "tensor_parallel_size": 2,
-            "max_model_len": 16384,
-        },
-        "max_restarts": 5,
-    },
+    **_NEW,
     "in a folder of its own, with limits": {
-        **LLAMA_CPP,
+        **_FIRST,
         "working_directory": "/srv/gemma",
         "limits": {"nice": 10, "cpus": "0-3", "memory_mb": 8192, "core_dumps": False},
-    },
-    "MLX": {
-        "backend_type": "mlx_lm",
-        "backend_options": {"model": "mlx-community/Mistral-7B-Instruct-v0.3-4bit"},
     },
 }
 
@@ -52,8 +32,8 @@ _STOPPED: dict[str, Any] = {
     "status": "stopped",
     "created": 1765217762,
     "options": {
-        "backend_type": "llama_cpp",
-        "backend_options": {**LLAMA_CPP["backend_options"], "port": 8000},
+        "backend_type": _FIRST["backend_type"],
+        "backend_options": {**_FIRST["backend_options"], "port": 8000},
         "nodes": ["main"],
         "auto_restart": True,
         "max_restarts": 3,
@@ -174,13 +154,6 @@ LOG: dict[str, object] = {
 FOLLOWED_LOG: dict[str, object] = {
     "followed": "retry: 1000\n\nid: 1a2b3c-1-23\ndata: main: loading model\n\n: still there\n\n"
 }
-
-COMMANDS: dict[str, str] = {
-    "llama_cpp": "llama-server -m /models/gemma.gguf -c 8192 -ngl 99 --temp 0.7",
-    "vllm": "vllm serve Qwen/Qwen2.5-7B-Instruct --tensor-parallel-size 2",
-    "mlx_lm": "HF_HOME=/models mlx_lm.server --model mlx-community/Mistral-7B --temp 0.7",
-}
-"""By the type of backend; its own parser makes the answers."""
 NO_CAPACITY = NoCapacity(
     NAME, "max_running_instances (1) is reached by qwen, which never stops for idleness"
 )

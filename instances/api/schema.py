@@ -278,7 +278,7 @@ list_devices = operation(
 
 def parse_command(backend: Backend) -> Callable[[_View], _View]:
     """Turns a command line of this backend's program into options."""
-    command = examples.COMMANDS[backend.type]
+    command = backend.example_command
     parsed = backend.parse_command(command)
     answer: dict[str, object] = {
         "backend_type": backend.type,

@@ -6,8 +6,10 @@ program differs from the others. A new one is a module with a subclass and a lin
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import ClassVar, cast
 
 from instances.backends.command_line import CommandError, ParsedCommand, Programs, parse
@@ -19,7 +21,9 @@ from instances.backends.extra_args import (
     given_times,
     normal_value,
 )
+from instances.backends.failure_signs import FailureSign
 from instances.backends.flags import Flag, FlagTable, FlagType, Setting
+from instances.backends.option_fields import OptionField
 from instances.backends.path_options import PathOption
 from instances.backends.values import InvalidBackendOptions, shown
 from llamactl.config.schema import AppConfig, BackendConfig, BackendSection, backend_field
@@ -53,8 +57,8 @@ class Backend(ABC):
     title: ClassVar[str]
     install_hint: ClassVar[str]
     """What to install if the program is missing."""
-    has_embedded_server: ClassVar[bool] = False
-    """Whether a server of its kind comes with llamactl, for when its own is not installed."""
+    bundled_program: ClassVar[Path | None] = None
+    """A Python program of llamactl's own that is started if the default command is missing."""
     is_llama_server: ClassVar[bool] = False
     """Whether it has llama-server's own endpoints and web UI beside OpenAI's."""
     health_paths: ClassVar[tuple[str, ...]] = ("/health", "/v1/models")
@@ -67,6 +71,20 @@ class Backend(ABC):
     """Options that name what is already on disk; not those that say where to write."""
     help_flags: ClassVar[tuple[str, ...]] = ("--help",)
     """How the program is asked for all its flags; tried in order."""
+    failure_signs: ClassVar[tuple[FailureSign, ...]] = ()
+    """Log lines in which the program says why it ends."""
+    process_names: ClassVar[frozenset[str]] = frozenset()
+    """Names of the program's processes, for the doctor."""
+    environment_prefixes: ClassVar[tuple[str, ...]] = ()
+    """Variables of the worker's environment that are passed on to the program."""
+    added_environment: ClassVar[Mapping[str, str]] = {}
+    """Variables that the program gets unless the worker's environment sets them."""
+    option_fields: ClassVar[tuple[tuple[OptionField, ...], ...]] = ()
+    """Rows of fields in the admin's form."""
+    example_instances: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    """Title → options document, for the API's documentation."""
+    example_command: ClassVar[str]
+    """A command line, for the API's documentation; ``parse_command`` makes the answer to it."""
     secret_variables: ClassVar[Mapping[str, str]] = {}
     """Options that a process is given by environment: the command line is open to all users."""
 
@@ -82,6 +100,16 @@ class Backend(ABC):
         """The program that is started unless the operator configures another one."""
         command: str = self.config_model.model_fields["command"].default
         return command
+
+    @property
+    def bundled_command(self) -> tuple[str, ...] | None:
+        """The words that start ``bundled_program``.
+
+        ``-I``: neither the current directory nor the user's is on the path of Python's modules.
+        """
+        if self.bundled_program is None:
+            return None
+        return (sys.executable, "-I", str(self.bundled_program))
 
     # -- options ----------------------------------------------------------------------------------
 

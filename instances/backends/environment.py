@@ -1,8 +1,8 @@
-"""What does a backend get to see of the worker's environment?
+"""Environment of a backend's process: the part of the worker's environment that is passed on.
 
-An allow-list: the worker knows the database, the broker and Django's secret, and a backend (with
-whatever model code it loads) is none of those who should. ``TZ`` is left out because Django sets
-it in its own process; backends use the host's.
+An allow-list, because the worker's environment names the database, the broker and Django's secret,
+none of which a backend, or the model code that it loads, should see. ``TZ`` is not passed on:
+Django sets TZ in its own process, and backends use the host's time zone.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from instances.backends.registry import BACKENDS
+
 PASSED = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TMPDIR"),
         *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"),
-        # Models are downloaded by the backends: their way out, and whom they trust there.
+        # Backends download models, through proxies and with certificates of the site.
         *("http_proxy", "https_proxy", "no_proxy", "all_proxy"),
         *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
@@ -27,29 +29,30 @@ PASSED_PREFIXES = (
     *("ONEAPI_", "SYCL_", "ZE_", "VK_", "MTL_", "METAL_", "NCCL_", "RCCL_"),
     # numerical libraries
     *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_"),
-    # the backends and the hubs they load from; not LLAMACTL_, which has no _ after LLAMA
-    *("LLAMA_", "GGML_", "VLLM_", "MLX_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_"),
-    *("TORCH_", "PYTORCH_", "TRITON_", "RAY_", "MODELSCOPE_", "DOCKER_"),
+    # model hubs, and docker's client
+    *("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "MODELSCOPE_", "DOCKER_"),
 )
 
 
-ADDED = {
-    # Where gdb is installed ggml has it print a backtrace before it aborts, which buries the
-    # lines that say why.
-    "GGML_NO_BACKTRACE": "1",
-}
-
-
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What of ``environ`` a backend may have, and what we add to it."""
+    """The variables of ``environ`` that a backend may see, and the variables that we add.
+
+    The prefixes of all backends are passed on to each backend: an instance's ``command_override``
+    may be another backend's program.
+    """
+    prefixes: tuple[str, ...] = PASSED_PREFIXES
+    added: dict[str, str] = {}
+    for backend in BACKENDS.values():
+        prefixes += backend.environment_prefixes
+        added |= backend.added_environment
     passed = {
         name: value
         for name, value in environ.items()
-        if name in PASSED or name.startswith(PASSED_PREFIXES)
+        if name in PASSED or name.startswith(prefixes)
     }
-    return ADDED | passed
+    return added | passed
 
 
 def backend_environment(added: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a backend's program, with what its configuration adds."""
+    """The whole environment of a backend's program, with the variables of its configuration."""
     return {**clean_environment(os.environ), **added}

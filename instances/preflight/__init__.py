@@ -15,7 +15,6 @@ from pathlib import Path
 
 from instances.backends import Backend, backend_for
 from instances.launch import (
-    EMBEDDED_COMMAND,
     ExecutableNotFound,
     find_docker,
     find_program,
@@ -136,7 +135,9 @@ def _check_program(
     except OSError as missing:
         return [warning(field, f"the program can't be looked at: {missing.strerror}")]
     name = (
-        "the bundled llama.cpp server" if command == list(EMBEDDED_COMMAND) else shown(command[0])
+        f"the bundled {backend.title} server"
+        if tuple(command) == backend.bundled_command
+        else shown(command[0])
     )
     try:
         listed = shelf.help_of(asked, _help_directory(config), patience_seconds)

@@ -7,7 +7,8 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from instances.backends.exit_reasons import FailureReason, classify_exit, describe_end
+from instances.backends.exit_reasons import classify_exit, describe_end
+from instances.backends.failure_signs import FailureReason
 from llamactl.config.schema import InstancesConfig
 from llamactl.core.errors import LlamactlError
 

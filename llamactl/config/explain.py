@@ -77,7 +77,7 @@ def _backend(backend: BackendConfig) -> dict[str, object]:
         document["response_headers"] = mask_document(backend.response_headers)
     for name in type(backend).model_fields.keys() - BackendConfig.model_fields.keys():
         if (value := getattr(backend, name)) is not None:
-            document[name] = str(value) if isinstance(value, Path) else value
+            document[name] = mask_document(str(value) if isinstance(value, Path) else value, name)
     return document
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from instances.backends import BACKENDS
 from instances.backends.base import LOOPBACK
-from instances.launch import EMBEDDED_COMMAND, ExecutableNotFound, build_launch
+from instances.launch import ExecutableNotFound, build_launch
 from instances.options import parse_options
 from llamactl.config import AppConfig
 from llamactl.doctor.findings import Diagnosis, note, ok, problem
@@ -57,7 +57,8 @@ def look(
         except ExecutableNotFound as error:
             yield replace(facts, missing=error.details)
             continue
-        is_embedded = launch.argv[: len(EMBEDDED_COMMAND)] == EMBEDDED_COMMAND
+        bundled = backend.bundled_command
+        is_embedded = bundled is not None and launch.argv[: len(bundled)] == bundled
         facts = replace(facts, program=launch.argv[0], is_embedded=is_embedded)
         if uses_docker:
             yield replace(facts, failure=_docker_failure())

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import psutil
 
+from instances.backends import BACKENDS
 from instances.supervisor.process.adoption import Sighting, marked_processes
 from llamactl.doctor.findings import Diagnosis, note, ok, problem, warning
 
 SUBJECT = "processes"
-SERVERS = frozenset({"llama-server", "vllm", "mlx_lm.server"})
 SHOWN = 5
 
 
@@ -53,6 +53,7 @@ def look(
     here = [each for each in sightings if each.marker.node == str(lock_path)]
     guards = set()
     zombies = []
+    servers = _process_names()
     foreign = {each.pid: _elsewhere(each) for each in sightings if each.is_leader}
     for process in psutil.process_iter(["name", "cmdline", "status", "ppid"]):
         info = process.info
@@ -62,7 +63,7 @@ def look(
                 zombies.append(process.pid)
         elif str(lock_path) in command and any(map(_is_guard, command)):
             guards.add(process.pid)
-        elif info["name"] in SERVERS:
+        elif info["name"] in servers:
             foreign.setdefault(process.pid, info["name"])
     for each in here:
         foreign.pop(each.pid, None)
@@ -144,8 +145,12 @@ def _elsewhere(sighting: Sighting) -> str:
     return f"{sighting.marker.instance.partition(':')[2] or 'a backend'} of another llamactl"
 
 
+def _process_names() -> frozenset[str]:
+    return frozenset().union(*(backend.process_names for backend in BACKENDS.values()))
+
+
 def _is_of_a_backend(name: str | None) -> bool:
-    return bool(name) and any(str(name).startswith(server[:15]) for server in SERVERS)
+    return bool(name) and any(str(name).startswith(server[:15]) for server in _process_names())
 
 
 def _listed(processes: Mapping[int, str]) -> str:

@@ -221,8 +221,3 @@ def test_the_bundled_server_stands_in_for_a_default_command_that_is_not_installe
     assert Path(launched.argv[2]).exists()
     assert launched.argv[3:5] == ("--model", "m")
     assert launched.environment == {"LLAMA_API_KEY": "derived"}
-
-
-def test_there_may_be_no_bundled_server() -> None:
-    with pytest.raises(ExecutableNotFound, match="install llama"):
-        launch(which=nowhere, embedded_command=None)

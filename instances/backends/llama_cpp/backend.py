@@ -6,9 +6,13 @@ from collections.abc import Mapping
 
 from instances.backends.base import Backend, last_part, text_option
 from instances.backends.command_line import Programs
+from instances.backends.embedded import PROGRAM as EMBEDDED_SERVER
 from instances.backends.flags import FlagTable
 from instances.backends.llama_cpp.config import LlamaCppConfig
+from instances.backends.llama_cpp.examples import COMMAND, NEW_INSTANCES
+from instances.backends.llama_cpp.failure_signs import EMBEDDED_SIGNS, LLAMA_SERVER_SIGNS
 from instances.backends.llama_cpp.flags import LLAMA_CPP_FLAGS
+from instances.backends.llama_cpp.option_fields import OPTION_FIELDS
 from instances.backends.path_options import DIRECTORY, FILE, gguf
 
 _MODEL_SOURCES = ("model", "hf_repo", "model_url", "docker_repo")
@@ -51,7 +55,7 @@ class LlamaCpp(Backend):
     config_model = LlamaCppConfig
     title = "llama.cpp"
     install_hint = "install llama.cpp"
-    has_embedded_server = True
+    bundled_program = EMBEDDED_SERVER
     is_llama_server = True
     table = FlagTable(LLAMA_CPP_FLAGS, equals=False)
     programs = Programs(
@@ -63,6 +67,15 @@ class LlamaCpp(Backend):
         )
     )
     paths = _PATHS
+    failure_signs = (*EMBEDDED_SIGNS, *LLAMA_SERVER_SIGNS)
+    process_names = frozenset({"llama-server"})
+    environment_prefixes = ("LLAMA_", "GGML_")  # not LLAMACTL_, which has no _ after LLAMA
+    # Where gdb is installed ggml starts it for a backtrace before an abort, which buries the lines
+    # that say why.
+    added_environment = {"GGML_NO_BACKTRACE": "1"}
+    option_fields = OPTION_FIELDS
+    example_instances = NEW_INSTANCES
+    example_command = COMMAND
     secret_variables = {"hf_token": "HF_TOKEN"}
 
     def launch_options(

@@ -8,6 +8,9 @@ from instances.backends.base import Backend, last_part, looks_like_path, text_op
 from instances.backends.command_line import Programs
 from instances.backends.flags import FlagTable, boolean, integer, json_text, number, text
 from instances.backends.mlx.config import MlxConfig
+from instances.backends.mlx.examples import COMMAND, NEW_INSTANCES
+from instances.backends.mlx.failure_signs import MLX_SIGNS
+from instances.backends.option_fields import MODEL
 from instances.backends.path_options import DIRECTORY, DIRECTORY_OR_NAME
 
 MLX_FLAGS = (
@@ -57,6 +60,12 @@ class Mlx(Backend):
         "draft_model": DIRECTORY_OR_NAME,
         "adapter_path": DIRECTORY,
     }
+    failure_signs = MLX_SIGNS
+    process_names = frozenset({"mlx_lm.server"})
+    environment_prefixes = ("MLX_",)
+    option_fields = ((MODEL,),)
+    example_instances = NEW_INSTANCES
+    example_command = COMMAND
     programs = Programs(
         commands=(("mlx_lm.server",), ("mlx_lm", "server")),
         modules=(("mlx_lm.server",), ("mlx_lm", "server")),

@@ -15,7 +15,10 @@ from instances.backends.path_options import (
     MODEL_OR_NAME,
 )
 from instances.backends.vllm.config import VllmConfig
+from instances.backends.vllm.examples import COMMAND, NEW_INSTANCES
+from instances.backends.vllm.failure_signs import VLLM_SIGNS
 from instances.backends.vllm.flags import VLLM_FLAGS
+from instances.backends.vllm.option_fields import OPTION_FIELDS
 
 
 class Vllm(Backend):
@@ -47,6 +50,12 @@ class Vllm(Backend):
         "allowed_local_media_path": DIRECTORY,
     }
     help_flags = ("--help=all", "--help")  # alone the second prints the names of groups
+    failure_signs = VLLM_SIGNS
+    process_names = frozenset({"vllm"})
+    environment_prefixes = ("VLLM_", "TORCH_", "PYTORCH_", "TRITON_", "RAY_")
+    option_fields = OPTION_FIELDS
+    example_instances = NEW_INSTANCES
+    example_command = COMMAND
     secret_variables = {"hf_token": "HF_TOKEN"}
 
     def _flag_args(self, options: dict[str, Setting], *, docker: bool) -> list[str]:

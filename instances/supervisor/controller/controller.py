@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from django.utils import timezone
 
-from instances.backends.exit_reasons import FailureReason
+from instances.backends.failure_signs import FailureReason
 from instances.desired_state import is_by_operator, is_by_supervisor
 from instances.states import DesiredState, Status
 from instances.supervisor.context import NEVER, SupervisorContext

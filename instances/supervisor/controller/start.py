@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from instances.backends.exit_reasons import FailureReason
+from instances.backends.failure_signs import FailureReason
 from instances.errors import PortUnavailable
 from instances.ports import is_bindable
 from instances.supervisor.context import NEVER, SupervisorContext

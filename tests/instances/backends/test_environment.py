@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from instances.backends.environment import ADDED, clean_environment
+from instances.backends.environment import clean_environment
+
+ADDED = {"GGML_NO_BACKTRACE": "1"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import signal
 
 import pytest
 
-from instances.backends.exit_reasons import SIGNS, FailureReason, classify_exit
+from instances.backends.exit_reasons import classify_exit, failure_signs
+from instances.backends.failure_signs import FailureReason
 
 # What real runs of llama-server (0.6.0) logged last; the model is gemma-3-270m where there is one.
 LLAMA_SERVER = {
@@ -300,6 +301,6 @@ def test_end_without_a_word_is_a_crash() -> None:
 
 
 def test_each_sign_ends_with_advice_that_can_be_filled_in() -> None:
-    for sign in SIGNS:
+    for sign in failure_signs():
         names = re.compile(sign.pattern).groupindex
         sign.details.format(**dict.fromkeys(names, "x"))

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from instances.backends import InvalidBackendOptions
-from instances.backends.exit_reasons import FailureReason
+from instances.backends.failure_signs import FailureReason
 from instances.launch import ExecutableNotFound
 from instances.supervisor.failure import Failure, exit_failure, exit_text, refusal, spawn_failure
 
