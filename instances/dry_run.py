@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from instances import lifecycle
 from instances.errors import PreflightFailed
 from instances.models import Instance
+from instances.names import validate_name
 from instances.node_checks import check_on_node, node_of
-from instances.options import InstanceOptions, parse_options, stored_options, validate_name
+from instances.options import InstanceOptions
 from instances.ports import choose_port
 from instances.preflight.findings import PreflightFinding, warning
 from llamactl.config import AppConfig, current
@@ -63,7 +64,7 @@ def dry_run_create(name: str, document: Mapping[str, object]) -> DryRun:
     """
     validate_name(name)
     config = current()
-    options = parse_options(document, config)
+    options = InstanceOptions.parse(document, config)
     existing = Instance.objects.filter(name=name).first()
     return _dry_run(name, options, _port(options, existing, config), config)
 
@@ -79,7 +80,7 @@ def dry_run_update(name: str, document: Mapping[str, object]) -> DryRun:
 def refuse_faulty_create(name: str, document: Mapping[str, object]) -> None:
     """Raises PreflightFailed where options have errors, and otherwise as ``dry_run_create``."""
     validate_name(name)
-    _refuse_faults(parse_options(document, current()))
+    _refuse_faults(InstanceOptions.parse(document, current()))
 
 
 def refuse_faulty_update(name: str, document: Mapping[str, object]) -> None:
@@ -89,7 +90,7 @@ def refuse_faulty_update(name: str, document: Mapping[str, object]) -> None:
 
 def findings_of(instance: Instance) -> list[PreflightFinding]:
     """What a check finds about a saved instance."""
-    return check_on_node(stored_options(instance.options), current())
+    return check_on_node(InstanceOptions.from_document(instance.options), current())
 
 
 def _refuse_faults(options: InstanceOptions) -> None:
@@ -104,7 +105,7 @@ def command_line_of(instance: Instance) -> str:
     """The command of a saved instance, to be shown; "" where its options can't be started."""
     config = current()
     try:
-        options = stored_options(instance.options)
+        options = InstanceOptions.from_document(instance.options)
     except (KeyError, TypeError, ValueError):
         return ""
     agent = agent_for(node_of(options, config))
@@ -132,7 +133,9 @@ def _dry_run(name: str, options: InstanceOptions, port: int, config: AppConfig) 
             f"it would be started on node {node}, whose programs and files can't be seen from here"
         )
         findings.append(warning("nodes", text))
-    shown = replace(options, backend_options={**options.backend_options, "port": port})
+    shown = options.model_copy(
+        update={"backend_options": {**options.backend_options, "port": port}}
+    )
     return DryRun(
         command=mask_arguments(command.argv),
         command_line=_command_line(command, options),

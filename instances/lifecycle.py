@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 
 from django.db import IntegrityError, transaction
 from django.db.models import F
@@ -26,8 +25,9 @@ from instances.errors import (
     TooManyInstances,
 )
 from instances.models import Instance
+from instances.names import validate_name
 from instances.node_checks import node_of
-from instances.options import InstanceOptions, parse_options, validate_name
+from instances.options import InstanceOptions
 from instances.ports import choose_port
 from instances.scheduling.policy import CapacityLimits, Claim, limits_of, obstacle
 from instances.states import HAS_PROCESS, ON_DEMAND, DesiredState
@@ -62,7 +62,7 @@ def create(name: str, document: Mapping[str, object], *, cause: str) -> Instance
     """
     validate_name(name)
     config = current()
-    options, wanted_port = _without_port(parse_options(document, config))
+    options, wanted_port = _without_port(InstanceOptions.parse(document, config))
     with transaction.atomic():
         node = _locked_node(options, config)
         if Instance.objects.filter(name=name).exists():
@@ -121,7 +121,7 @@ def replaced_options(
 
     Raises InvalidRequest or InvalidInstance.
     """
-    return parse_options({**document, "nodes": instance.options["nodes"]}, config)
+    return InstanceOptions.parse({**document, "nodes": instance.options["nodes"]}, config)
 
 
 def delete(name: str, *, cause: str) -> None:
@@ -271,7 +271,7 @@ def _without_port(options: InstanceOptions) -> tuple[InstanceOptions, int | None
     backend_options = dict(options.backend_options)
     port = backend_options.pop("port", None)
     wanted = port if isinstance(port, int) and port > 0 else None
-    return replace(options, backend_options=backend_options), wanted
+    return options.model_copy(update={"backend_options": backend_options}), wanted
 
 
 def _fixed_port(instance: Instance) -> int | None:

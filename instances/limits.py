@@ -1,126 +1,52 @@
-"""What may one instance's process have of its host?
+"""Resource limits of one instance's process: the ``limits`` object of its options.
 
-The ``limits`` object of the options document. There is no limit on address space (RLIMIT_AS): a
-mapped model file counts there in full, and GPU drivers reserve far more than they use.
+There is no limit on address space (RLIMIT_AS): a mapped model file counts there in full, and GPU
+drivers reserve far more than they use. No limit needs privileges: each can only lower what the
+worker has.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from typing import Annotated
+
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from instances.errors import InvalidInstance
+from instances.option_document import SHOWN_CHARACTERS, OptionDocument
 from llamactl.core.errors import InvalidRequest
 
-MOST_CPUS = 4096
+MAX_CPUS = 4096
 _CPU_RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", re.ASCII)
-_RANGES = {
-    "nice": (0, 19),
-    "open_files": (64, 10_000_000),
-    "memory_mb": (16, 100_000_000),
-    "oom_score_adj": (0, 1000),
-}
-"""Field → least and most. Nothing that would need privileges: only less than the worker has."""
 
 
-@dataclass(frozen=True)
-class ResourceLimits:
-    """What was said; ``None`` is as the worker has it."""
-
-    nice: int | None = None
-    """How readily it lets others have the CPU; 19 most."""
-    cpus: str | None = None
-    """The CPUs it may run on, as the kernel writes them: ``0-3,8``."""
-    open_files: int | None = None
-    memory_mb: int | None = None
-    """Memory of its own (RLIMIT_DATA): not a mapped model file, and nothing on a GPU."""
-    core_dumps: bool | None = None
-    """A core dump is as large as the model, and has prompts in it."""
-    oom_score_adj: int | None = None
-    """How soon the kernel picks it when memory runs out; 1000 first."""
-
-    def to_document(self) -> dict[str, object]:
-        said = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in said.items() if value is not None}
-
-    @property
-    def cpu_set(self) -> frozenset[int]:
-        return frozenset(_parse_cpus(self.cpus)) if self.cpus else frozenset()
-
-
-def parse_limits(raw: object) -> ResourceLimits:
-    """The ``limits`` of an options document. Raises InvalidRequest or InvalidInstance."""
-    if raw is None:
-        return ResourceLimits()
-    if not isinstance(raw, Mapping):
-        raise InvalidRequest('limits must be an object, such as {"nice": 10}')
-    known = [field.name for field in fields(ResourceLimits)]
-    for name in raw:
-        if name not in known:
-            raise InvalidInstance(
-                f"limits: {str(name)[:80]!r} is not known; there are {', '.join(known)}"
-            )
-    return ResourceLimits(
-        nice=_number(raw, "nice"),
-        cpus=_cpus(raw.get("cpus")),
-        open_files=_number(raw, "open_files"),
-        memory_mb=_number(raw, "memory_mb"),
-        core_dumps=_switch(raw, "core_dumps"),
-        oom_score_adj=_number(raw, "oom_score_adj"),
-    )
-
-
-def _number(raw: Mapping[str, object], name: str) -> int | None:
-    value = raw.get(name)
-    least, most = _RANGES[name]
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidRequest(f"limits.{name} must be a whole number")
-    if not least <= value <= most:
-        raise InvalidInstance(
-            f"limits.{name} must be from {least} to {most}, got {str(value)[:80]}"
-        )
-    return value
-
-
-def _switch(raw: Mapping[str, object], name: str) -> bool | None:
-    value = raw.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise InvalidRequest(f"limits.{name} must be true or false")
-    return value
-
-
-def _cpus(value: object) -> str | None:
-    """A text of ranges or a list of numbers, as a text of ranges."""
+def _canonical_cpus(value: object) -> str | None:
+    """Return CPU ranges or a list of CPU numbers as sorted, merged ranges: ``0-3,8``."""
     if value is None or value == "" or value == []:
         return None
-    if isinstance(value, list):
-        if not all(isinstance(each, int) and not isinstance(each, bool) for each in value):
-            raise InvalidRequest("limits.cpus must be a text like 0-3,8, or a list of CPU numbers")
-        value = ",".join(str(each) for each in value[:MOST_CPUS])
+    if isinstance(value, list) and all(type(cpu) is int for cpu in value):
+        value = ",".join(str(cpu) for cpu in value[:MAX_CPUS])
     if not isinstance(value, str):
         raise InvalidRequest("limits.cpus must be a text like 0-3,8, or a list of CPU numbers")
-    return _shown(_parse_cpus(value))
+    return _format_cpus(_parse_cpus(value))
 
 
 def _parse_cpus(text: str) -> set[int]:
     cpus: set[int] = set()
-    for part in text.split(",", MOST_CPUS):
+    for part in text.split(",", MAX_CPUS):
         match = _CPU_RANGE.fullmatch(part.strip())
         first = int(match[1]) if match else 0
         last = int(match[2] or first) if match else -1
-        if not first <= last < MOST_CPUS:
+        if not first <= last < MAX_CPUS:
             raise InvalidInstance(
-                f"limits.cpus must be CPU numbers below {MOST_CPUS} and ranges of them, like"
-                f" 0-3,8; got {text[:80]!r}"
+                f"limits.cpus must be CPU numbers below {MAX_CPUS} and ranges of them, like"
+                f" 0-3,8; got {text[:SHOWN_CHARACTERS]!r}"
             )
         cpus.update(range(first, last + 1))
     return cpus
 
 
-def _shown(cpus: set[int]) -> str:
+def _format_cpus(cpus: set[int]) -> str:
     ranges: list[list[int]] = []
     for cpu in sorted(cpus):
         if ranges and cpu == ranges[-1][1] + 1:
@@ -128,3 +54,66 @@ def _shown(cpus: set[int]) -> str:
         else:
             ranges.append([cpu, cpu])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+
+
+Cpus = Annotated[
+    str | None,
+    BeforeValidator(_canonical_cpus),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "integer", "minimum": 0}},
+            ]
+        }
+    ),
+]
+"""A set of CPUs as the kernel writes it: ``0-3,8``."""
+
+
+class ResourceLimits(OptionDocument):
+    """Resource limits of the process; a missing limit is the worker's own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    nice: Annotated[int, Field(ge=0, le=19)] | None = Field(
+        default=None, description="CPU scheduling priority: 0 is the worker's own, 19 the lowest."
+    )
+    cpus: Cpus = Field(
+        default=None,
+        description="CPUs that the process may run on: ranges (`0-3,8`) or a list of numbers.",
+    )
+    open_files: Annotated[int, Field(ge=64, le=10_000_000)] | None = Field(
+        default=None, description="Number of open file descriptors."
+    )
+    memory_mb: Annotated[int, Field(ge=16, le=100_000_000)] | None = Field(
+        default=None,
+        description="Private memory in MB (RLIMIT_DATA). Neither a mapped model file nor the"
+        " memory of a GPU counts.",
+    )
+    core_dumps: bool | None = Field(
+        default=None,
+        description="Whether a crash writes a core dump. A core dump is as large as the model and"
+        " contains prompts.",
+    )
+    oom_score_adj: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        default=None,
+        description="Kernel's preference for this process when memory runs out; 1000 is killed"
+        " first.",
+    )
+
+    @property
+    def cpu_set(self) -> frozenset[int]:
+        return frozenset(_parse_cpus(self.cpus)) if self.cpus else frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_names(cls, raw: object) -> object:
+        # A misspelt limit that is ignored would be no limit. Options are lenient, as in the seed.
+        for name in raw if isinstance(raw, dict) else ():
+            if name not in cls.model_fields:
+                raise InvalidInstance(
+                    f"limits: {str(name)[:SHOWN_CHARACTERS]!r} is not known; there are"
+                    f" {', '.join(cls.model_fields)}"
+                )
+        return raw

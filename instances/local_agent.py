@@ -11,7 +11,7 @@ from instances.launch import ExecutableNotFound, executed, launch_for, working_d
 from instances.logs.files import LONGEST_TAIL_BYTES, log_path, tail
 from instances.logs.lines import LineReader
 from instances.logs.reader import BEFORE_THE_FIRST, LogReader, Position, position_of_last, start_of
-from instances.options import stored_options
+from instances.options import InstanceOptions
 from instances.program_info import program_output
 from llamactl.config import current
 from llamactl.masking import MASK
@@ -45,13 +45,13 @@ class LocalAgent:
         return program_output(backend_type, flag, current())
 
     def check_options(self, options: Mapping[str, object]) -> list[FindingDocument]:
-        findings = preflight.check(stored_options(options), current())
+        findings = preflight.check(InstanceOptions.from_document(options), current())
         return [finding.to_document() for finding in findings]
 
     def start_command(self, name: str, options: Mapping[str, object], port: int) -> StartCommand:
         """Raises InvalidBackendOptions. Another node's programs are not searched on this host."""
         config = current()
-        parsed = stored_options(options)
+        parsed = InstanceOptions.from_document(options)
         directory = str(working_directory(parsed, config))
         if preflight.is_local(parsed, config):
             with suppress(ExecutableNotFound):

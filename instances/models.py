@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from instances import desired_state as desired
 from instances.backends import backend_for
-from instances.options import MAX_NAME_LENGTH, NAME_PATTERN, InstanceOptions, stored_options
+from instances.names import MAX_NAME_LENGTH, NAME_PATTERN
+from instances.options import InstanceOptions
 from instances.states import TRANSITIONS, DesiredState, Status
 from llamactl.core.events import announce
 from llamactl.models import Topic
@@ -93,7 +94,7 @@ class Instance(models.Model):
 
     @property
     def parsed_options(self) -> InstanceOptions:
-        return stored_options(self.options)
+        return InstanceOptions.from_document(self.options)
 
     @property
     def has_pending_generation(self) -> bool:

@@ -1,258 +1,117 @@
-"""The instance options document: what an operator may say about an instance."""
+"""Instance options: the seed's ``options`` object as one model.
+
+Parsing, defaults, the saved document, the JSON schema of the API's documentation and the fields of
+the admin's form all come from ``InstanceOptions``. A new option is one field there, and its name in
+a section of ``instances.admin.form`` if it is to stand in a certain place.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
 
 from instances.backends import backend_for, default_backend_type
-from instances.errors import InvalidInstance, InvalidInstanceName
-from instances.limits import ResourceLimits, parse_limits
-from llamactl.core.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from llamactl.config import AppConfig
-
-MAX_NAME_LENGTH = 50
-NAME_PATTERN = r"[a-zA-Z0-9_-][a-zA-Z0-9._-]*"
-_NAME = re.compile(NAME_PATTERN, re.ASCII)
-ENVIRONMENT_NAME_PATTERN = r"[A-Za-z_][A-Za-z0-9_]*"
-_ENVIRONMENT_NAME = re.compile(ENVIRONMENT_NAME_PATTERN, re.ASCII)
-_HOST_NAME = re.compile(r"(?=.{1,253}$)[a-zA-Z0-9-]{1,63}(\.[a-zA-Z0-9-]{1,63})*", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-MAX_COUNT = 2**31 - 1
-_LONGEST_PATH = 4095
-
-T = TypeVar("T")
+from instances.limits import ResourceLimits
+from instances.option_document import DefaultFrom, OptionDocument
+from instances.option_types import (
+    AbsolutePath,
+    BackendOptions,
+    BackendType,
+    Count,
+    Environment,
+    NodeNames,
+    Text,
+)
 
 
-@dataclass(frozen=True)
-class InstanceOptions:
-    """The seed's ``options`` object, defaults filled in. ``backend_options`` is canonical."""
+class InstanceOptions(OptionDocument):
+    """Options of an instance, defaults filled in.
 
-    backend_type: str
-    backend_options: dict[str, object]
-    nodes: tuple[str, ...]
-    auto_restart: bool
-    max_restarts: int
-    restart_delay: int
-    """Seconds."""
-    on_demand_start: bool
-    idle_timeout: int
-    """Minutes; 0 never stops it for idleness."""
-    environment: dict[str, str] = field(default_factory=dict)
-    docker_enabled: bool | None = None
-    command_override: str = ""
-    group: str = ""
-    working_directory: str = ""
-    """An absolute path; empty is the data directory."""
-    limits: ResourceLimits = field(default_factory=ResourceLimits)
-
-    def to_document(self) -> dict[str, object]:
-        """The JSON shape of the seed; fields that were never said are left out."""
-        document: dict[str, object] = {
-            "backend_type": self.backend_type,
-            "backend_options": dict(self.backend_options),
-            "nodes": list(self.nodes),
-            "auto_restart": self.auto_restart,
-            "max_restarts": self.max_restarts,
-            "restart_delay": self.restart_delay,
-            "on_demand_start": self.on_demand_start,
-            "idle_timeout": self.idle_timeout,
-        }
-        if self.environment:
-            document["environment"] = dict(self.environment)
-        if self.docker_enabled is not None:
-            document["docker_enabled"] = self.docker_enabled
-        if self.command_override:
-            document["command_override"] = self.command_override
-        if self.group:
-            document["group"] = self.group
-        if self.working_directory:
-            document["working_directory"] = self.working_directory
-        if limits := self.limits.to_document():
-            document["limits"] = limits
-        return document
-
-
-def validate_name(name: str) -> str:
-    """The name, if it may name an instance.
-
-    Letters, digits, ``_``, ``-`` and, not first, ``.``; 1 to 50 characters. Periods are the later
-    Go program's rule: model names have them.
-
-    Raises InvalidInstanceName.
+    Unknown names are ignored, as in the seed. An option without a static default is in every
+    document; the others only where they differ from it. The order of the fields is that of the
+    document, and of the errors. Titles and descriptions are read in the admin's form too.
     """
-    if not name:
-        raise InvalidInstanceName("name cannot be empty")
-    if len(name) > MAX_NAME_LENGTH:
-        raise InvalidInstanceName(f"name too long (max {MAX_NAME_LENGTH} characters)")
-    if not _NAME.fullmatch(name):
-        raise InvalidInstanceName(
-            "name contains invalid characters (only letters, digits, hyphens, underscores and,"
-            " not as the first character, periods are allowed)"
-        )
-    return name
 
-
-def parse_options(raw: object, config: AppConfig) -> InstanceOptions:
-    """An options document from outside, checked and with the config's defaults filled in.
-
-    Unknown top-level keys are ignored, as in the seed; negative counts become 0;
-    ``command_override`` is dropped where docker is asked for, and docker where the backend has
-    none (MLX). ``nodes`` defaults to the local node.
-
-    Raises InvalidRequest (wrong JSON types) or InvalidInstance (a rule of a field).
-    """
-    if not isinstance(raw, Mapping):
-        raise InvalidRequest(f"Invalid request body: expected a JSON object, got {_kind(raw)}")
-    backend = backend_for(_text(raw, "backend_type") or default_backend_type())
-    backend_options = raw.get("backend_options")
-    if backend_options is None:
-        backend_options = {}
-    if not isinstance(backend_options, Mapping):
-        raise InvalidRequest(f"backend_options must be an object, got {_kind(backend_options)}")
-    docker_enabled = _boolean(raw, "docker_enabled")
-    if backend.config_section(config).docker is None:
-        docker_enabled = None
-    defaults = config.instances
-    return InstanceOptions(
-        backend_type=backend.type,
-        backend_options=_with_usable_host(backend.normalise(backend_options)),
-        nodes=_nodes(raw, config),
-        auto_restart=_or(_boolean(raw, "auto_restart"), defaults.default_auto_restart),
-        max_restarts=_or(_count(raw, "max_restarts"), defaults.default_max_restarts),
-        restart_delay=_or(_count(raw, "restart_delay"), defaults.default_restart_delay),
-        on_demand_start=_or(_boolean(raw, "on_demand_start"), defaults.default_on_demand_start),
-        idle_timeout=_or(_count(raw, "idle_timeout"), defaults.default_idle_timeout),
-        environment=_environment(raw),
-        docker_enabled=docker_enabled,
-        command_override="" if docker_enabled else _text(raw, "command_override"),
-        group=_text(raw, "group"),
-        working_directory=_working_directory(raw),
-        limits=parse_limits(raw.get("limits")),
+    backend_type: Annotated[BackendType, DefaultFrom(lambda config: default_backend_type())] = (
+        Field(title="Backend", description="Program that serves the model. Default: llama_cpp.")
+    )
+    backend_options: Annotated[BackendOptions, DefaultFrom(lambda config: {})] = Field(
+        title="Backend options",
+        description="Options of the backend's program, named after its flags in snake_case"
+        " (`ctx_size` for `--ctx-size`). Flags unknown to llamactl are accepted here and in"
+        " `extra_args`. `port` requests a port.",
+    )
+    nodes: Annotated[NodeNames, DefaultFrom(lambda config: [config.local_node])] = Field(
+        title="Nodes", description="Nodes that may run the instance. Default: this node."
+    )
+    auto_restart: Annotated[
+        bool, DefaultFrom(lambda config: config.instances.default_auto_restart)
+    ] = Field(
+        title="Restart after a crash", description="Whether a crashed backend is started again."
+    )
+    max_restarts: Annotated[
+        Count, DefaultFrom(lambda config: config.instances.default_max_restarts)
+    ] = Field(title="Max restarts", description="Restarts in a row before the instance fails.")
+    restart_delay: Annotated[
+        Count, DefaultFrom(lambda config: config.instances.default_restart_delay)
+    ] = Field(
+        title="Restart delay (s)",
+        description="Seconds before the first restart. Each further restart waits twice as long,"
+        " up to a minute.",
+    )
+    on_demand_start: Annotated[
+        bool, DefaultFrom(lambda config: config.instances.default_on_demand_start)
+    ] = Field(
+        title="Start on demand",
+        description="Whether a request starts the instance and waits until it is ready.",
+    )
+    idle_timeout: Annotated[
+        Count, DefaultFrom(lambda config: config.instances.default_idle_timeout)
+    ] = Field(
+        title="Idle timeout (min)",
+        description="Minutes without a request before the instance is stopped. 0: never.",
+    )
+    environment: Environment = Field(
+        default={}, title="Environment", description="Environment variables of the process."
+    )
+    docker_enabled: bool | None = Field(
+        default=None,
+        title="Run in Docker",
+        description="Whether the backend runs in a container. Default: as configured.",
+    )
+    command_override: Text = Field(
+        default="",
+        title="Command override",
+        description="Program to start instead of the configured one. Not used with Docker.",
+    )
+    group: Text = Field(
+        default="",
+        title="Group",
+        description="Label. Instances of a group share the limit that `group_limits` sets for it.",
+    )
+    working_directory: AbsolutePath = Field(
+        default="",
+        title="Working directory",
+        description="Absolute path on the node. Default: the data directory. Not used with Docker.",
+    )
+    limits: ResourceLimits = Field(
+        default=ResourceLimits(),
+        title="Limits",
+        description="Resource limits of the process. Not used with Docker.",
     )
 
+    @field_validator("docker_enabled")
+    @classmethod
+    def _only_with_a_container(cls, enabled: bool | None, info: ValidationInfo) -> bool | None:
+        """Drop ``docker_enabled`` for a backend without a container image, such as MLX."""
+        backend_type = info.data.get("backend_type")
+        if info.context is None or backend_type is None:
+            return enabled
+        section = backend_for(backend_type).config_section(info.context)
+        return None if section.docker is None else enabled
 
-def stored_options(document: Mapping[str, Any]) -> InstanceOptions:
-    """The options of a saved instance, from the document that ``to_document`` made."""
-    return InstanceOptions(
-        backend_type=document["backend_type"],
-        backend_options=dict(document["backend_options"]),
-        nodes=tuple(document["nodes"]),
-        auto_restart=document["auto_restart"],
-        max_restarts=document["max_restarts"],
-        restart_delay=document["restart_delay"],
-        on_demand_start=document["on_demand_start"],
-        idle_timeout=document["idle_timeout"],
-        environment=dict(document.get("environment", {})),
-        docker_enabled=document.get("docker_enabled"),
-        command_override=document.get("command_override", ""),
-        group=document.get("group", ""),
-        working_directory=document.get("working_directory", ""),
-        limits=parse_limits(document.get("limits")),
-    )
-
-
-def _or(value: T | None, default: T) -> T:
-    return default if value is None else value
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
-    return names.get(type(value), "null" if value is None else "a number")
-
-
-def _text(raw: Mapping[str, object], name: str) -> str:
-    value = raw.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise InvalidRequest(f"{name} must be a string, got {_kind(value)}")
-    if _CONTROL.search(value):
-        raise InvalidInstance(f"{name} must not contain control characters: {value[:80]!r}")
-    return value
-
-
-def _working_directory(raw: Mapping[str, object]) -> str:
-    value = _text(raw, "working_directory")
-    if value and not value.startswith("/"):
-        raise InvalidInstance(
-            f"working_directory must be an absolute path on the node, got {value[:80]!r}"
-        )
-    try:
-        is_too_long = len(value.encode()) > _LONGEST_PATH
-    except UnicodeEncodeError:
-        raise InvalidInstance("working_directory must be valid Unicode") from None
-    if is_too_long:
-        raise InvalidInstance(f"working_directory must be at most {_LONGEST_PATH} bytes long")
-    return value
-
-
-def _boolean(raw: Mapping[str, object], name: str) -> bool | None:
-    value = raw.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise InvalidRequest(f"{name} must be true or false, got {_kind(value)}")
-    return value
-
-
-def _count(raw: Mapping[str, object], name: str) -> int | None:
-    value = raw.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidRequest(f"{name} must be a whole number, got {_kind(value)}")
-    if value > MAX_COUNT:
-        raise InvalidInstance(f"{name} must be at most {MAX_COUNT}, got {str(value)[:80]}")
-    return max(value, 0)
-
-
-def _with_usable_host(backend_options: dict[str, object]) -> dict[str, object]:
-    """The options, unless they name a host that can be no address: it ends up in URLs."""
-    host = backend_options.get("host")
-    if isinstance(host, str) and not _HOST_NAME.fullmatch(host):
-        try:
-            ip_address(host)
-        except ValueError:
-            raise InvalidInstance(
-                f"backend_options.host must be an IP address or a host name, got {host[:80]!r};"
-                " leave it out to listen on this machine alone"
-            ) from None
-    return backend_options
-
-
-def _nodes(raw: Mapping[str, object], config: AppConfig) -> tuple[str, ...]:
-    value = raw.get("nodes")
-    if value is None or value == []:
-        return (config.local_node,)
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise InvalidRequest("nodes must be a list of node names")
-    known = {config.local_node, *config.nodes}
-    for name in value:
-        if name not in known:
-            raise InvalidInstance(
-                f"node {name[:80]!r} not found; known nodes: {', '.join(sorted(known))}"
-            )
-    return tuple(sorted(set(value)))
-
-
-def _environment(raw: Mapping[str, object]) -> dict[str, str]:
-    value = raw.get("environment")
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise InvalidRequest(f"environment must be an object, got {_kind(value)}")
-    for name, text in value.items():
-        if not isinstance(name, str) or not _ENVIRONMENT_NAME.fullmatch(name):
-            raise InvalidInstance(
-                f"environment: {str(name)[:80]!r} is no variable name (letters, digits and _, not"
-                " starting with a digit)"
-            )
-        if not isinstance(text, str):
-            raise InvalidRequest(f"environment.{name} must be a string, got {_kind(text)}")
-        if "\x00" in text:
-            raise InvalidInstance(f"environment.{name} must not contain a NUL character")
-    return dict(value)
+    @field_validator("command_override", mode="before")
+    @classmethod
+    def _only_without_docker(cls, command: object, info: ValidationInfo) -> object:
+        return "" if info.data.get("docker_enabled") else command

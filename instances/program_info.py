@@ -7,7 +7,7 @@ from instances.backends.base import LOOPBACK
 from instances.backends.environment import backend_environment
 from instances.backends.run_program import CommandFailed, output_of
 from instances.launch import ExecutableNotFound, build_launch
-from instances.options import parse_options
+from instances.options import InstanceOptions
 from llamactl.config import AppConfig
 
 
@@ -23,7 +23,7 @@ def program_output(backend_type: str, flag: str, config: AppConfig) -> str:
     try:
         launch = build_launch(
             instance_name="program-info",
-            options=parse_options({"backend_type": backend_type}, config),
+            options=InstanceOptions.parse({"backend_type": backend_type}, config),
             config=backend.config_section(config),
             host=LOOPBACK,
             port=config.instances.port_range[0],

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlencode
 
 from instances.errors import InstanceNotFound
-from instances.options import validate_name
+from instances.names import validate_name
 from keys.credentials import key_in
 from keys.secrets import digest
 from llamactl.core.asgi_types import Scope

@@ -8,7 +8,7 @@ from channels.consumer import AsyncConsumer
 from django.db import DatabaseError
 
 from instances.errors import InstanceNotFound
-from instances.options import validate_name
+from instances.names import validate_name
 from llamactl.core import error_format
 from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.errors import LlamactlError, MethodNotAllowed

@@ -35,7 +35,7 @@ from instances.errors import (
     TooManyInstances,
 )
 from instances.models import Instance
-from instances.options import MAX_NAME_LENGTH
+from instances.names import MAX_NAME_LENGTH
 from llamactl.config import current
 from llamactl.core.errors import LlamactlError
 from llamactl.core.sanitize import readable, readable_json

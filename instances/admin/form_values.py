@@ -11,7 +11,7 @@ from django.forms import ValidationError
 
 from instances.backends import BACKENDS
 from instances.backends.option_fields import OptionField
-from instances.options import MAX_NAME_LENGTH
+from instances.names import MAX_NAME_LENGTH
 from llamactl.core.sanitize import is_plain, readable_json
 
 OPTION_FIELDS: dict[str, OptionField] = {

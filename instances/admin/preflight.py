@@ -19,7 +19,7 @@ from instances.admin.form import InstanceForm
 from instances.admin.form_preflight import SAVE_ANYWAY, has_errors
 from instances.models import Instance
 from instances.node_checks import check_on_node
-from instances.options import parse_options
+from instances.options import InstanceOptions
 from instances.preflight.findings import PreflightFinding
 from llamactl.admin.base import DomainAdmin
 from llamactl.config import current
@@ -101,7 +101,7 @@ def check_document(
     config = current()
     try:
         if instance is None:
-            options = parse_options(document, config)
+            options = InstanceOptions.parse(document, config)
         else:
             options = lifecycle.replaced_options(instance, document, config)
     except LlamactlError:

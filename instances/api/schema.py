@@ -34,7 +34,7 @@ from instances.errors import (
     TooManyFollowers,
     TooManyInstances,
 )
-from instances.options import MAX_NAME_LENGTH, NAME_PATTERN
+from instances.names import MAX_NAME_LENGTH, NAME_PATTERN
 from llamactl.core.errors import InvalidParameter, InvalidRequest, PathNotFound
 from llamactl.openapi import EVENT_STREAM, PLAIN_TEXT, DocumentedResponse, operation
 from nodes.errors import LogUnreadable, NodeDrained

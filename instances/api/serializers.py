@@ -10,7 +10,7 @@ from rest_framework import serializers
 
 from instances.backends import backend_types, default_backend_type
 from instances.models import Instance
-from instances.options import ENVIRONMENT_NAME_PATTERN, MAX_COUNT
+from instances.option_types import ENVIRONMENT_NAME_PATTERN, MAX_COUNT
 from instances.states import DesiredState, Status
 from llamactl.core.errors import InvalidRequest
 from llamactl.core.unix_time import UnixSecondsField

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from instances.backends import BACKENDS
 from instances.backends.base import LOOPBACK
 from instances.launch import ExecutableNotFound, build_launch
-from instances.options import parse_options
+from instances.options import InstanceOptions
 from llamactl.config import AppConfig
 from llamactl.doctor.findings import Diagnosis, note, ok, problem
 
@@ -48,7 +48,7 @@ def look(
         try:
             launch = build_launch(
                 instance_name="doctor",
-                options=parse_options({"backend_type": kind}, config),
+                options=InstanceOptions.parse({"backend_type": kind}, config),
                 config=section,
                 host=LOOPBACK,
                 port=config.instances.port_range[0],

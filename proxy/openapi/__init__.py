@@ -22,7 +22,7 @@ from instances.errors import (
     InstanceShuttingDown,
     InvalidInstanceName,
 )
-from instances.options import MAX_NAME_LENGTH, NAME_PATTERN
+from instances.names import MAX_NAME_LENGTH, NAME_PATTERN
 from llamactl.core.error_format import document_for, family_of
 from llamactl.core.errors import InvalidKey, InvalidRequest, LlamactlError, MissingKey
 from llamactl.openapi import errors as documented

@@ -27,7 +27,7 @@ def options_for(
     return InstanceOptions(
         backend_type=backend_type,
         backend_options={"model": "m"} if backend_options is None else backend_options,
-        nodes=("main",),
+        nodes=["main"],
         auto_restart=True,
         max_restarts=3,
         restart_delay=5,

@@ -1,11 +1,17 @@
-"""What an operator may say about the limits of an instance."""
+"""Resource limits of an instance: accepted values, canonical form, refusals."""
 
 from __future__ import annotations
 
 import pytest
 
-from instances.limits import ResourceLimits, parse_limits
+from instances.limits import ResourceLimits
+from instances.options import InstanceOptions
+from llamactl.config import current
 from llamactl.core.errors import LlamactlError
+
+
+def parse(document: object) -> ResourceLimits:
+    return InstanceOptions.parse({"limits": document}, current()).limits
 
 
 def test_limits_come_back_as_they_were_said() -> None:
@@ -17,22 +23,22 @@ def test_limits_come_back_as_they_were_said() -> None:
         "core_dumps": False,
         "oom_score_adj": 500,
     }
-    limits = parse_limits(document)
+    limits = parse(document)
     assert limits.to_document() == document
     assert limits.cpu_set == {0, 1, 2, 3, 8}
 
 
 @pytest.mark.parametrize("nothing", [None, {}, {"cpus": ""}, {"cpus": [], "nice": None}])
 def test_what_is_not_said_is_no_limit(nothing: object) -> None:
-    assert parse_limits(nothing) == ResourceLimits()
-    assert parse_limits(nothing).to_document() == {}
+    assert parse(nothing) == ResourceLimits()
+    assert parse(nothing).to_document() == {}
 
 
 @pytest.mark.parametrize(
     ("cpus", "text"), [([3, 1, 2, 9], "1-3,9"), ("2, 0,1", "0-2"), ("7", "7"), ("0-0", "0")]
 )
 def test_cpus_are_said_in_one_way(cpus: object, text: str) -> None:
-    assert parse_limits({"cpus": cpus}).cpus == text
+    assert parse({"cpus": cpus}).cpus == text
 
 
 @pytest.mark.parametrize(
@@ -67,6 +73,6 @@ def test_cpus_are_said_in_one_way(cpus: object, text: str) -> None:
 )
 def test_bad_limits_are_refused_with_the_rule(bad: object) -> None:
     with pytest.raises(LlamactlError, match="limits") as caught:
-        parse_limits(bad)
+        parse(bad)
     assert caught.value.status == 400
     assert len(caught.value.details) < 300

@@ -17,7 +17,7 @@ from instances.backends.failure_signs import FailureReason
 from instances.launch import Launch, effective_api_key, executed, launch_for
 from instances.limits import ResourceLimits
 from instances.logs import files
-from instances.options import InstanceOptions, stored_options
+from instances.options import InstanceOptions
 from instances.supervisor.controller.restart_policy import RestartPolicy
 from instances.supervisor.failure import TAIL_BYTES, TAIL_LINES, Failure, refusal, spawn_failure
 from instances.supervisor.process.pidfd import Marker, Process, spawn
@@ -64,7 +64,7 @@ class Endpoint:
 def parse(row: Row) -> InstanceOptions:
     """The row's options. Raises LaunchFailed for a document that can't be read."""
     try:
-        return stored_options(row.options)
+        return InstanceOptions.from_document(row.options)
     except (KeyError, TypeError, ValueError, LlamactlError) as error:
         raise LaunchFailed(
             Failure(FailureReason.BAD_FLAG, f"the saved options can't be read: {error!r}")

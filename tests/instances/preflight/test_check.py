@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from instances import preflight
-from instances.options import parse_options
+from instances.options import InstanceOptions
 from instances.preflight import PreflightFinding, check
 from instances.preflight.programs import HelpCache
 from llamactl.config import AppConfig
@@ -19,7 +19,7 @@ from llamactl.config import AppConfig
 
 def found(config: AppConfig, /, **document: Any) -> list[PreflightFinding]:
     shelf = HelpCache()
-    return check(parse_options(document, config), config, patience_seconds=60, shelf=shelf)
+    return check(InstanceOptions.parse(document, config), config, patience_seconds=60, shelf=shelf)
 
 
 def fields(findings: list[PreflightFinding]) -> list[tuple[str, str]]:
@@ -115,7 +115,7 @@ def test_disk_that_does_not_answer_is_not_waited_for(
 ) -> None:
     answers = threading.Event()
     monkeypatch.setattr(preflight, "check_files", lambda *_: answers.wait(60) and [])
-    options = parse_options({"backend_options": {"model": "/away/m.gguf"}}, config)
+    options = InstanceOptions.parse({"backend_options": {"model": "/away/m.gguf"}}, config)
     try:
         findings = check(options, config, patience_seconds=0.2, shelf=HelpCache())
     finally:
