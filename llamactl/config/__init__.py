@@ -1,4 +1,4 @@
-"""The configuration: ``load()`` builds it once, ``current()`` is what everybody asks afterwards."""
+"""The configuration: ``load()`` builds it once, ``current()`` returns it afterwards."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ __all__ = [
 
 
 def current() -> AppConfig:
-    """The configuration of this process, as Django's settings hold it."""
+    """Return the configuration of this process, from Django's settings."""
     config: AppConfig = settings.LLAMACTL
     return config

@@ -1,4 +1,4 @@
-"""What is in force, and who said so? Told to operators and the API without a secret in it."""
+"""The effective configuration without secrets, for ``check_config`` and ``GET /api/v1/config``."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from llamactl.config.schema import (
     AppConfig,
     BackendConfig,
     BackendSections,
+    DatabaseConfig,
     DockerConfig,
     backend_key,
 )
 from llamactl.config.sources import load
 from llamactl.masking import MASK, mask_arguments, mask_document, mask_url, mask_values
 
+DESCRIPTION = "Checks the configuration and prints each value with the source that sets it."
+FILE_HELP = "check this file instead of the configured one"
+
 
 def redacted(
     config: AppConfig, *, version: str = "", commit_hash: str = "", build_time: str = ""
 ) -> dict[str, object]:
-    """The answer of GET /api/v1/config: the seed's keys and shapes, and ours beside them.
+    """Return the answer of GET /api/v1/config: the seed's keys and shapes, with ours beside them.
 
-    No management or inference key and no ``api_key`` of a node is in it, not even masked; the
-    passwords of URLs and the values of environments are ``***``. Durations that the seed gives in
-    nanoseconds are in nanoseconds.
+    Management keys, inference keys and the ``api_key`` of a node are left out, even masked.
+    Passwords in URLs and values of environments are masked.
     """
     server = config.server.model_dump()
     if not server["response_headers"]:
@@ -36,18 +39,11 @@ def redacted(
     instances = config.instances.model_dump(mode="json")
     if not instances["group_limits"]:
         del instances["group_limits"]
-    lifetime = config.database.connection_max_lifetime
     return {
         "server": server,
         "backends": {backend_key(name): _backend(section) for name, section in config.backends},
         "instances": instances,
-        "database": {
-            "path": str(config.database.path),
-            "url": _url(config.database.url),
-            "max_open_connections": config.database.max_open_connections,
-            "max_idle_connections": config.database.max_idle_connections,
-            "connection_max_lifetime": round(lifetime * 1e9),
-        },
+        "database": _database(config.database),
         "redis": {"url": _url(config.redis.url)},
         "auth": {
             "require_inference_auth": config.auth.require_inference_auth,
@@ -61,6 +57,17 @@ def redacted(
         "version": version,
         "commit_hash": commit_hash,
         "build_time": build_time,
+    }
+
+
+def _database(database: DatabaseConfig) -> dict[str, object]:
+    return {
+        "path": str(database.path),
+        "url": _url(database.url),
+        "max_open_connections": database.max_open_connections,
+        "max_idle_connections": database.max_idle_connections,
+        # The seed's unit is the nanosecond.
+        "connection_max_lifetime": round(database.connection_max_lifetime * 1e9),
     }
 
 
@@ -97,7 +104,7 @@ def _url(url: SecretStr | None) -> str | None:
 
 
 def values(config: AppConfig) -> Iterator[tuple[str, str, str]]:
-    """Each effective value as ``(dotted key, value without secrets, who set it)``."""
+    """Yield each effective value as ``(dotted key, masked value, origin)``."""
     return _values(config, (), config)
 
 
@@ -122,7 +129,7 @@ def _values(
 
 
 def _text(name: str, value: object) -> str:
-    """One value as it would be written in the file, on one line."""
+    """Write one value as in the file, on one line."""
     if name == "args" and isinstance(value, list):
         value = mask_arguments(value)
     if isinstance(value, SecretStr):
@@ -142,17 +149,15 @@ def _text(name: str, value: object) -> str:
 
 
 def main(argv: Sequence[str], backends: BackendSections) -> int:
-    """``check_config [FILE]``: print what is in force, or what is wrong. Returns the exit code.
+    """Run ``check_config [FILE]``: print the effective values, or the errors. Return 0 or 2.
 
-    It needs no Django settings, which can't be loaded while the configuration is broken.
+    Django's settings stay unloaded: loading fails while the configuration is broken.
     """
     parser = argparse.ArgumentParser(
         prog="manage.py check_config",
-        description="Check the configuration and show each value with the place that set it.",
+        description=DESCRIPTION,
     )
-    parser.add_argument(
-        "file", nargs="?", type=Path, help="check this file instead of the one that is in use"
-    )
+    parser.add_argument("file", nargs="?", type=Path, help=FILE_HELP)
     options = parser.parse_args(argv)
     try:
         config = load(backends=backends, config_path=options.file)

@@ -1,4 +1,4 @@
-"""How is a bad configuration told: one line for each problem, with no secret in it."""
+"""Error lines for a bad configuration: one line a problem, without secrets."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ FieldPath = tuple[str, ...]
 """Field names from the root: ``("backends", "llama_cpp", "docker", "image")``."""
 
 Origins = Mapping[FieldPath, str]
-"""Who set a value: path of the key -> file, line of ``.env`` or name of a variable."""
+"""Origin of each value: field path → file, line of ``.env`` or name of a variable."""
 
 _FREE_FIELDS = frozenset({"args", "environment", "response_headers", "url"})
 """Fields in which operators put secrets under any name. A bad value is not shown."""
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
-_short.maxlevel = 2  # a list of lists may be a YAML bomb: a few aliases that print as gigabytes
+_short.maxlevel = 2  # nested lists of a few YAML aliases would print as gigabytes
 
 
 class ConfigError(Exception):
-    """The configuration can't be used. ``str()`` is what to print: one line a problem."""
+    """A configuration that can't be used. ``str()`` gives one line a problem."""
 
     def __init__(self, lines: Iterable[str], warnings: Iterable[str] = ()) -> None:
         self.lines = tuple(map(printable, lines))
         self.warnings = tuple(map(printable, warnings))
-        """What would have been ``config_warnings``: a misspelt key may be the cause."""
+        """The warnings so far: a misspelt key may be the cause of an error."""
         super().__init__("\n".join(self.lines))
 
 
 def shown(value: object) -> str:
-    """``value`` for an error line: short, quoted, without control characters."""
+    """Quote ``value`` for an error line: short, without control characters."""
     return _short.repr(value)
 
 
 def printable(line: str) -> str:
-    """``line`` with control characters escaped: a line break in a key or path is no second line."""
+    """Escape control characters: a line break in a key or path must not start a second line."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 def dotted(path: FieldPath) -> str:
-    """The key as it is written in the file: ``backends.llama-cpp.command``."""
+    """Write ``path`` as the key in the file: ``backends.llama-cpp.command``."""
     if path[:1] == ("backends",) and len(path) > 1:
         path = ("backends", path[1].replace("_", "-"), *path[2:])
     return ".".join(path)[:200]
@@ -59,13 +59,13 @@ def is_secret(path: FieldPath) -> bool:
 
 
 def origin_of(path: FieldPath, origins: Origins) -> str:
-    """Who set the value at ``path``, or the section it is in; ``default`` when nobody did."""
+    """Return the origin of the value at ``path``, or of its section; ``default`` without any."""
     starts = (path[:length] for length in range(len(path), 0, -1))
     return next((origins[start] for start in starts if start in origins), "default")
 
 
 def error_lines(error: ValidationError, origins: Origins) -> list[str]:
-    """A line for each problem: who set which key to what, and what is allowed."""
+    """Write a line for each problem: origin, key, value and rule."""
     lines = []
     for problem in error.errors(include_url=False):
         path = tuple(str(part) for part in problem["loc"])

@@ -1,7 +1,7 @@
-"""What may be configured: every key, its type, its default and what it allows.
+"""Schema of the configuration: every key with its type, default and rule.
 
 Attribute names are the seed's YAML keys with ``-`` replaced by ``_``. Values arrive mostly as text
-(from the environment, and from YAML, see ``sources``), so the types here also say how text is read.
+(see ``layers``); the types of ``types`` parse them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from llamactl.config.types import (
     Switch,
     Text,
     Words,
-    _null_is_empty,
+    null_is_empty,
 )
 
 DATA_DIR_MARK = "{data_dir}"
@@ -53,20 +53,20 @@ DATA_DIR_MARK = "{data_dir}"
 
 
 class Section(BaseModel):
-    """A mapping of the file. Unknown keys are reported by ``sources``, so they are ignored here."""
+    """A mapping of the file. ``file_reader`` warns of unknown keys, so they are ignored here."""
 
     model_config = ConfigDict(
         frozen=True, extra="ignore", validate_default=True, hide_input_in_errors=True
     )
 
     other_names: ClassVar[Mapping[str, str]] = {}
-    """Keys under which the file may name a field: written key -> field."""
+    """Aliases in the file: key → field."""
     ignored_keys: ClassVar[Mapping[str, str]] = {}
-    """Keys that a Go program knows and that do nothing here: key -> why."""
+    """Keys of the Go program without effect here: key → reason."""
 
 
 class ServerConfig(Section):
-    """Where the web processes listen and what they let through."""
+    """Address, limits and timeouts of the web processes."""
 
     host: Text = "127.0.0.1"
     port: Port = 8080
@@ -77,10 +77,10 @@ class ServerConfig(Section):
     web_processes: PositiveInt = 1
     max_body_mib: PositiveInt = 64
     upstream_first_byte_timeout: SecondsOrZero = 0
-    """From a request to the first byte of a backend's answer; 0: for ever. A long prompt, and an
-    answer that is not streamed, take minutes without a byte."""
+    """Seconds to the first byte of a backend's answer; 0 is no limit. A long prompt, and an answer
+    that is not streamed, take minutes without a byte."""
     upstream_idle_timeout: SecondsOrZero = 600
-    """Between two pieces of a backend's answer; 0: for ever."""
+    """Seconds between two pieces of a backend's answer; 0 is no limit."""
 
 
 class InstancesConfig(Section):
@@ -94,7 +94,7 @@ class InstancesConfig(Section):
     max_instances: Limit = -1
     max_running_instances: Limit = -1
     enable_lru_eviction: Switch = True
-    group_limits: Annotated[dict[str, Limit], _null_is_empty(dict)] = {}
+    group_limits: Annotated[dict[str, Limit], null_is_empty(dict)] = {}
     default_auto_restart: Switch = True
     default_max_restarts: Count = 3
     default_restart_delay: Count = 5
@@ -105,25 +105,26 @@ class InstancesConfig(Section):
     on_demand_start_timeout: PositiveInt = 120
     """Seconds."""
     timeout_check_interval: PositiveInt = 5
-    """Minutes; accepted for the seed's files. Idleness is looked at all the time."""
+    """Minutes; accepted for the seed's files, without effect: idleness is checked continuously."""
     log_rotation_enabled: Switch = True
     log_rotation_max_size: PositiveInt = 100
     """MB."""
     log_rotation_compress: Switch = False
     log_rotation_backups: PositiveInt = 3
-    """How many rotated files are kept of a log."""
+    """Number of rotated files to keep of each log."""
     start_timeout: Seconds = 1800.0
     drain_timeout: SecondsOrZero = 30.0
     stop_timeout: Seconds = 10.0
-    """Seconds for each of SIGINT and SIGTERM, before the next signal."""
+    """Seconds after SIGINT, and again after SIGTERM, until the next signal."""
     swap_after: SecondsOrZero = 10.0
-    """How long requests wait for a busy instance to have a pause before it has to make room."""
+    """Seconds that queued requests wait for a busy instance to pause before it is preempted."""
     loads_at_boot: PositiveInt = 1
-    """How many instances load at the same time after the host was started."""
+    """Number of instances that load at the same time after the host booted."""
     unhealthy_timeout: SecondsOrZero = 60.0
-    """How long a running backend may not answer before it counts as crashed; 0 is for ever."""
+    """Seconds without an answer to the liveness probe until a backend counts as crashed; 0 is
+    never."""
     orphan_grace: SecondsOrZero = 600.0
-    """Seconds without a worker after which a guard ends the backends; 0: they live on."""
+    """Seconds without a worker until the guard ends the orphaned backends; 0 is never."""
     keep_backends: Switch = True
 
     # The later Go program's name for the directory.
@@ -139,17 +140,17 @@ class DatabaseConfig(Section):
     max_open_connections: Limit = 25
     max_idle_connections: Limit = 5
     connection_max_lifetime: SecondsOrZero = 300.0
-    """Seconds; 0 is for ever, as in Go's database/sql."""
+    """Seconds; 0 is no limit, as in Go's database/sql."""
 
 
 class RedisConfig(Section):
-    """Broker, channel layer and events; without a URL, our own Valkey in the data directory."""
+    """Broker, channel layer and events; without a URL, the embedded Valkey."""
 
     url: RedisUrl = None
 
 
 class AuthConfig(Section):
-    """Who must show a key, and the keys that are not in the database."""
+    """Requests that need a key, and the keys outside the database."""
 
     require_inference_auth: Switch = True
     inference_keys: KeyList = []
@@ -160,7 +161,7 @@ class AuthConfig(Section):
 
 
 class DockerConfig(Section):
-    """How a backend is run in a container."""
+    """The container in which a backend runs."""
 
     enabled: Switch = False
     image: Text
@@ -175,7 +176,7 @@ class BackendConfig(Section):
     """
 
     ignored_variables: ClassVar[Mapping[str, str]] = {}
-    """Variables that a Go program knows and that do nothing here: name -> why."""
+    """Variables of the Go program without effect here: name → reason."""
 
     command: Annotated[Text, ExpandsHome]
     args: Words = []
@@ -184,12 +185,12 @@ class BackendConfig(Section):
     docker: DockerConfig | None = None
 
     ignored_keys = {
-        "health_path": "the path is known for each backend",
+        "health_path": "each backend has a fixed path",
         "download_timeout": "models are downloaded by the backend itself",
     }
 
     def placed_in(self, data_dir: Path) -> Self:
-        """The section with ``{data_dir}`` replaced in default docker arguments."""
+        """Return the section with ``{data_dir}`` replaced in default docker arguments."""
         docker = self.docker
         if docker is None or "args" in docker.model_fields_set:
             return self
@@ -200,7 +201,7 @@ class BackendConfig(Section):
 BackendSection = type[BackendConfig]
 
 BackendSections = Mapping[str, BackendSection]
-"""Written key -> section: ``{"llama-cpp": LlamaCppConfig}``. The registry of backends has them."""
+"""Key of the file → section of the backends' registry: ``{"llama-cpp": LlamaCppConfig}``."""
 
 
 class BackendsConfig(Section):
@@ -221,7 +222,7 @@ class NodeConfig(Section):
 
 
 class AppConfig(BaseSettings):
-    """The whole configuration. ``load()`` builds it; ``AppConfig(...)`` alone reads nothing."""
+    """The whole configuration, built by ``load()``. ``AppConfig(...)`` itself reads no source."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", validate_default=True, hide_input_in_errors=True
@@ -230,7 +231,7 @@ class AppConfig(BaseSettings):
     other_names: ClassVar[Mapping[str, str]] = {}
     ignored_keys: ClassVar[Mapping[str, str]] = {}
 
-    # Order matters: the validators below look at the fields above them.
+    # Order matters: a validator sees the fields above its own.
     data_dir: HomePath = Field(default_factory=lambda: Path.home() / ".local/share/llamactl")
     local_node: Name = "main"
     server: ServerConfig = ServerConfig()
@@ -239,18 +240,18 @@ class AppConfig(BaseSettings):
     redis: RedisConfig = RedisConfig()
     auth: AuthConfig = AuthConfig()
     backends: BackendsConfig = BackendsConfig()
-    nodes: Annotated[dict[Name, NodeConfig], _null_is_empty(dict)] = {}
+    nodes: Annotated[dict[Name, NodeConfig], null_is_empty(dict)] = {}
 
     _warnings: tuple[str, ...] = PrivateAttr(default=())
     _origins: Origins = PrivateAttr(default_factory=dict)
 
     @property
     def config_warnings(self) -> tuple[str, ...]:
-        """What the operator should know though it stops nothing: one line each, no secrets."""
+        """Warnings for the operator: one line each, without secrets."""
         return self._warnings
 
     def origin(self, path: FieldPath) -> str:
-        """Where the value at ``path`` came from; ``default`` when nobody set it."""
+        """Return the origin of the value at ``path``; ``default`` if no source set it."""
         return origin_of(path, self._origins)
 
     @classmethod
@@ -262,7 +263,7 @@ class AppConfig(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is passed: ``sources`` brings its own, which know the seed's names."""
+        """Use the passed sources alone: our layers, which know the seed's names."""
         return (init_settings,)
 
     @field_validator("data_dir", mode="after")
@@ -273,7 +274,7 @@ class AppConfig(BaseSettings):
     @field_validator("instances", mode="after")
     @classmethod
     def _place_instances(cls, instances: InstancesConfig, info: ValidationInfo) -> InstancesConfig:
-        # data_dir is missing from info.data when it was refused itself; that error is enough.
+        # A refused data_dir is missing from info.data; its own error is enough.
         data_dir = info.data.get("data_dir", Path())
         return instances.model_copy(
             update={
@@ -305,18 +306,18 @@ class AppConfig(BaseSettings):
         return {info.data.get("local_node", "main"): NodeConfig(), **nodes}
 
 
-def backend_field(written: str) -> str:
-    """The field of ``BackendsConfig`` for a key of the file: ``llama-cpp`` -> ``llama_cpp``."""
-    return written.replace("-", "_")
+def backend_field(key: str) -> str:
+    """Return the field of ``BackendsConfig`` for a key of the file: ``llama_cpp``."""
+    return key.replace("-", "_")
 
 
 def backend_key(field: str) -> str:
-    """The key of the file for a field of ``BackendsConfig``: ``llama_cpp`` -> ``llama-cpp``."""
+    """Return the key of the file for a field of ``BackendsConfig``: ``llama-cpp``."""
     return field.replace("_", "-")
 
 
 def config_model(sections: BackendSections) -> type[AppConfig]:
-    """``AppConfig`` with a section for each backend.
+    """Build ``AppConfig`` with a section for each backend.
 
     This package imports no app, so the caller passes the sections of the registry.
     """
@@ -326,9 +327,8 @@ def config_model(sections: BackendSections) -> type[AppConfig]:
 @cache
 def _config_model(sections: tuple[tuple[str, BackendSection], ...]) -> type[AppConfig]:
     fields: dict[str, Any] = {
-        backend_field(written): (section, section.model_validate({}))
-        for written, section in sections
+        backend_field(key): (section, section.model_validate({})) for key, section in sections
     }
     backends = create_model("BackendsConfig", __base__=BackendsConfig, **fields)
-    backends.other_names = {written: backend_field(written) for written, _ in sections}
+    backends.other_names = {key: backend_field(key) for key, _ in sections}
     return create_model("AppConfig", __base__=AppConfig, backends=(backends, backends()))

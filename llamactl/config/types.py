@@ -1,4 +1,4 @@
-"""Types of the config's values: how each is read and what it allows."""
+"""Types of the configuration's values: the parser of each and its rule."""
 
 from __future__ import annotations
 
@@ -20,17 +20,15 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 LARGEST_INT = 2**31 - 1
-
-
 YEAR_SECONDS = 366 * 24 * 3600
 
 
 class ExpandsHome:
-    """Marks a field in which a leading ``~/`` means the home directory."""
+    """Mark of a field in which a leading ``~/`` means the home directory."""
 
 
 def allowed(rule: str) -> WrapValidator:
-    """Say any failure of a type as "must be ``rule``": one sentence, whatever went wrong inside."""
+    """Report any failure of a type as "must be ``rule``", whichever of its checks failed."""
 
     def check(value: object, handler: ValidatorFunctionWrapHandler) -> object:
         try:
@@ -42,7 +40,7 @@ def allowed(rule: str) -> WrapValidator:
 
 
 def split_commas(value: object) -> object:
-    """``"a, b"`` -> ``["a", "b"]``; blanks around items and empty items are dropped."""
+    """``"a, b"`` → ``["a", "b"]``; blanks around items and empty items are dropped."""
     items = value.split(",") if isinstance(value, str) else value
     if isinstance(items, list):
         stripped = [item.strip() if isinstance(item, str) else item for item in items]
@@ -51,15 +49,15 @@ def split_commas(value: object) -> object:
 
 
 def split_blanks(value: object) -> object:
-    """``"run --rm"`` -> ``["run", "--rm"]``. No quoting, as in the seed; YAML lists can have it."""
+    """``"run --rm"`` → ``["run", "--rm"]``. No quoting, as in the seed; YAML lists allow blanks."""
     return value.split() if isinstance(value, str) else value
 
 
 def parse_pairs(value: object, *, separator: str = ",") -> object:
-    """``"A=1,B=2"`` -> ``{"A": "1", "B": "2"}``; a piece without ``=`` continues the value before.
+    """``"A=1,B=2"`` → ``{"A": "1", "B": "2"}``; a piece without ``=`` continues the value before.
 
-    So ``CUDA_VISIBLE_DEVICES=0,1`` is one variable. Raises ValueError when the first piece has no
-    ``=``; anything but text is returned as it is.
+    So ``CUDA_VISIBLE_DEVICES=0,1`` is one variable. Raises ValueError for a first piece without
+    ``=``. A value that is not text is returned unchanged.
     """
     if not isinstance(value, str):
         return value
@@ -78,12 +76,12 @@ def parse_pairs(value: object, *, separator: str = ",") -> object:
 
 
 def parse_header_pairs(value: object) -> object:
-    """``"X-A=1;X-B=2"`` -> ``{"X-A": "1", "X-B": "2"}``: header values may have commas."""
+    """``"X-A=1;X-B=2"`` → ``{"X-A": "1", "X-B": "2"}``: header values may have commas."""
     return parse_pairs(value, separator=";")
 
 
 def parse_port_range(value: object) -> object:
-    """``"8000-9000"`` or ``"8000,9000"``, blanks allowed -> ``["8000", "9000"]``."""
+    """``"8000-9000"`` or ``"8000,9000"``, blanks allowed → ``["8000", "9000"]``."""
     if isinstance(value, str):
         return re.split(r"\s*[-,]\s*", value.strip())
     return value
@@ -99,22 +97,20 @@ _DURATION_UNITS = {
     "m": 60.0,
     "h": 3600.0,
 }
-
-
 _DURATION_PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"  # Go takes both mu signs
 
 
 def refuse_bool(value: object) -> object:
-    """pydantic takes True for 1 where a number is asked for; nobody means that."""
+    """Refuse a boolean for a number: pydantic would take True for 1."""
     if isinstance(value, bool):
         raise ValueError("a bool")
     return value
 
 
 def parse_duration(value: object) -> object:
-    """Go's durations (``1h30m``, ``500ms``) in seconds; a bare number is seconds already.
+    """Parse Go's durations (``1h30m``, ``500ms``) to seconds; a bare number is in seconds.
 
-    A bare number of 1e9 or more is what GET /api/v1/config shows: nanoseconds.
+    A bare number of 1e9 or more is in nanoseconds, as GET /api/v1/config shows durations.
     """
     refuse_bool(value)
     if isinstance(value, str):
@@ -129,12 +125,12 @@ def parse_duration(value: object) -> object:
 
 
 def parse_optional(value: object) -> object:
-    """Empty text (``${REDIS_URL:-}``) means unset."""
+    """Read empty text (``${REDIS_URL:-}``) as unset."""
     return None if isinstance(value, str) and not value.strip() else value
 
 
-def _null_is_empty(kind: Callable[[], object]) -> BeforeValidator:
-    """A key that is written but left empty in YAML is an empty list or mapping."""
+def null_is_empty(kind: Callable[[], object]) -> BeforeValidator:
+    """Read a key without a value in YAML as an empty list or mapping."""
     return BeforeValidator(lambda value: kind() if value is None else value)
 
 
@@ -148,7 +144,7 @@ def _check_headers(pairs: dict[str, str]) -> dict[str, str]:
     for name, text in pairs.items():
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
             raise ValueError("a bad name")
-        # Line breaks would start a header of their own; http has Latin-1 and no control characters.
+        # A line break would start another header. HTTP allows Latin-1 without control characters.
         if re.search(r"[^\t\x20-\x7e\xa0-\xff]", text):
             raise ValueError("a bad value")
     return pairs
@@ -169,7 +165,7 @@ def _check_address(address: str) -> str:
         raise ValueError("no URL")
     if not address.isprintable() or " " in address:  # urlsplit drops line breaks silently
         raise ValueError("no URL")
-    if parts.port == 0:  # .port itself raises ValueError for one that is no number
+    if parts.port == 0:  # .port raises ValueError for text
         raise ValueError("no port")
     return address.rstrip("/")
 
@@ -180,27 +176,21 @@ def _check_port_range(ports: tuple[int, int]) -> tuple[int, int]:
     return ports
 
 
-Text = Annotated[str, Field(min_length=1), allowed("a text that is not empty")]
-
+Text = Annotated[str, Field(min_length=1), allowed("a string that is not empty")]
 
 NAME_PATTERN = r"^[^\s/\x00-\x1f\x7f]{1,100}$"
-
 
 Name = Annotated[
     str,
     Field(pattern=NAME_PATTERN),
-    allowed("1 to 100 characters without blanks and slashes"),
+    allowed("1 to 100 characters without spaces and slashes"),
 ]
-
 
 Switch = Annotated[bool, allowed("true or false")]
 
-
 Int = Annotated[int, BeforeValidator(refuse_bool)]
 
-
 Port = Annotated[Int, Field(ge=1, le=65535), allowed("a port number from 1 to 65535")]
-
 
 PortRange = Annotated[
     tuple[Port, Port],
@@ -209,94 +199,80 @@ PortRange = Annotated[
     allowed("two ports from 1 to 65535, the first below the second, such as [8000, 9000]"),
 ]
 
-
 Limit = Annotated[
     Int, Field(ge=-1, le=LARGEST_INT), allowed("a whole number from 0, or -1 for no limit")
 ]
 
-
 Count = Annotated[Int, Field(ge=0, le=LARGEST_INT), allowed("a whole number from 0")]
 
-
 PositiveInt = Annotated[Int, Field(ge=1, le=LARGEST_INT), allowed("a whole number from 1")]
-
 
 Seconds = Annotated[
     float,
     BeforeValidator(parse_duration),
     Field(gt=0, le=YEAR_SECONDS, allow_inf_nan=False),
-    allowed("a duration above 0 (seconds, or such as 90s, 5m, 1h30m) and at most 366 days"),
+    allowed("a duration (seconds, or a form such as 90s, 5m or 1h30m) above 0 and up to 366 days"),
 ]
-
 
 SecondsOrZero = Annotated[
     float,
     BeforeValidator(parse_duration),
     Field(ge=0, le=YEAR_SECONDS, allow_inf_nan=False),
-    allowed("a duration from 0 (seconds, or such as 90s, 5m, 1h30m) to 366 days"),
+    allowed("a duration (seconds, or a form such as 90s, 5m or 1h30m) from 0 to 366 days"),
 ]
-
 
 HomePath = Annotated[Path, ExpandsHome, allowed("a path")]
 
-
 OptionalHomePath = Annotated[Path | None, ExpandsHome, allowed("a path")]
-
 
 CommaList = Annotated[
     list[str],
-    _null_is_empty(list),
+    null_is_empty(list),
     BeforeValidator(split_commas),
-    allowed("a list of texts, or one text with commas between them"),
+    allowed("a list of strings, or one string with commas between them"),
 ]
-
 
 KeyList = Annotated[
     list[SecretStr],
-    _null_is_empty(list),
+    null_is_empty(list),
     BeforeValidator(split_commas),
-    allowed("a list of keys, or one text with commas between them"),
+    allowed("a list of keys, or one string with commas between them"),
 ]
-
 
 Words = Annotated[
     list[str],
-    _null_is_empty(list),
+    null_is_empty(list),
     BeforeValidator(split_blanks),
-    Field(repr=False),  # "--api-key …" is no name that Django's error pages know to hide
-    allowed("a list of texts, or one text with blanks between them"),
+    Field(repr=False),  # Django's error pages don't hide "--api-key …" in a list
+    allowed("a list of strings, or one string with spaces between them"),
 ]
-
 
 Environment = Annotated[
     dict[str, str],
-    _null_is_empty(dict),
+    null_is_empty(dict),
     BeforeValidator(parse_pairs),
     AfterValidator(_check_environment),
-    Field(repr=False),  # HF_TOKEN and the like
-    allowed("a mapping of names to texts, or NAME=text pairs with commas between them"),
+    Field(repr=False),  # may hold HF_TOKEN
+    allowed("a mapping of names to strings, or NAME=value pairs with commas between them"),
 ]
-
 
 Headers = Annotated[
     dict[str, str],
-    _null_is_empty(dict),
+    null_is_empty(dict),
     BeforeValidator(parse_header_pairs),
     AfterValidator(_check_headers),
     allowed(
-        "a mapping of header names to texts without line breaks, "
-        "or Name=text pairs with semicolons between them"
+        "a mapping of header names to strings without line breaks, "
+        "or Name=value pairs with semicolons between them"
     ),
 ]
-
 
 DatabaseUrl = Annotated[
     SecretStr | None,
     BeforeValidator(parse_optional),
     _check_url("postgres", "postgresql"),
-    allowed("a postgres:// URL (an SQLite file is named by database.path)"),
+    allowed("a postgres:// URL (database.path is for an SQLite file)"),
 ]
-
 
 RedisUrl = Annotated[
     SecretStr | None,
@@ -305,9 +281,7 @@ RedisUrl = Annotated[
     allowed("a redis://, rediss:// or unix:// URL"),
 ]
 
-
-Secret = Annotated[SecretStr | None, BeforeValidator(parse_optional), allowed("a text")]
-
+Secret = Annotated[SecretStr | None, BeforeValidator(parse_optional), allowed("a string")]
 
 Address = Annotated[
     str,

@@ -1,4 +1,4 @@
-"""Environment variables of the config, by the key that each sets."""
+"""Environment variables of the configuration, and the key that each sets."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ VARIABLES: dict[str, str] = {
     "LLAMACTL_MAX_BODY_MIB": "server.max_body_mib",
     "LLAMACTL_UPSTREAM_FIRST_BYTE_TIMEOUT": "server.upstream_first_byte_timeout",
     "LLAMACTL_UPSTREAM_IDLE_TIMEOUT": "server.upstream_idle_timeout",
-    # The seed's own compose file says DATA_DIR, which the seed never read. DIRECTORY, being read
-    # after it, wins.
+    # The seed's compose file sets DATA_DIR, which the seed never read. The later entry wins.
     "LLAMACTL_DATA_DIR": "data_dir",
     "LLAMACTL_DATA_DIRECTORY": "data_dir",
     "LLAMACTL_INSTANCE_PORT_RANGE": "instances.port_range",
@@ -64,42 +63,41 @@ VARIABLES: dict[str, str] = {
     "LLAMACTL_MANAGEMENT_KEYS": "auth.management_keys",
     "LLAMACTL_LOCAL_NODE": "local_node",
 }
-"""Environment variable -> field. The seed's names, the later Go program's, and ours in their style.
+"""Environment variable → field: the seed's names, later Go versions' names, and ours alike.
 
-``nodes`` has none: its keys can be written as ``${VARIABLE}`` in the file. The variables of the
-backends are made from their sections by ``variables_with``.
+``variables_with`` adds the variables of the backends. ``nodes`` has no variable; its ``api_key``
+may be written as ``${VARIABLE}`` in the file.
 """
 
 
 OTHER_VARIABLES: dict[str, str] = {
     CONFIG_PATH_VARIABLE: "",
 }
-"""Names that set no field -> the warning that says why, if it deserves one."""
+"""Known names that set no field → reason for the warning, or ``""`` for no warning."""
 
 
-# What Kubernetes tells every pod about a Service called "llamactl". LLAMACTL_PORT is one of them
-# (tcp://10.0.0.1:8080), beside being ours.
-_KUBERNETES_NAME = re.compile(r"LLAMACTL_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP)(_\w+)?)")
+# Kubernetes sets these in every pod for a Service called "llamactl". LLAMACTL_PORT is both ours
+# and such a variable (tcp://10.0.0.1:8080).
+KUBERNETES_NAME = re.compile(r"LLAMACTL_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP)(_\w+)?)")
 
-
-_KUBERNETES_PORT = re.compile(r"(tcp|udp)://")
+KUBERNETES_PORT = re.compile(r"(tcp|udp)://")
 
 
 def variables_with(backends: BackendSections) -> dict[str, str]:
-    """All variables: those of ``VARIABLES`` and those of the backends' sections.
+    """Return ``VARIABLES`` and the variables of the backends' sections.
 
     ``llama-cpp`` gives ``LLAMACTL_LLAMACPP_COMMAND`` and so on, as in the seed.
     """
     variables = dict(VARIABLES)
-    for written, section in backends.items():
-        prefix = f"LLAMACTL_{written.replace('-', '').upper()}"
+    for key, section in backends.items():
+        prefix = f"LLAMACTL_{key.replace('-', '').upper()}"
         for name, field in _fields(section):
-            variables[f"{prefix}_{name}"] = f"backends.{backend_field(written)}.{field}"
+            variables[f"{prefix}_{name}"] = f"backends.{backend_field(key)}.{field}"
     return variables
 
 
 def other_variables_with(backends: BackendSections) -> dict[str, str]:
-    """All variables that set no field, those of the backends' sections included."""
+    """Return ``OTHER_VARIABLES`` and the ignored variables of the backends' sections."""
     variables = dict(OTHER_VARIABLES)
     for section in backends.values():
         variables |= section.ignored_variables
@@ -107,7 +105,7 @@ def other_variables_with(backends: BackendSections) -> dict[str, str]:
 
 
 def _fields(section: BackendSection) -> Iterator[tuple[str, str]]:
-    """The end of each variable's name, and the field below the section that the variable sets."""
+    """Yield the end of each variable's name, and its field below the section."""
     for field, info in section.model_fields.items():
         if field != "docker":
             yield _variable_name(field), field

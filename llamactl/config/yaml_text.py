@@ -1,4 +1,4 @@
-"""Reading of a YAML config file."""
+"""YAML reader that leaves scalars as text and refuses a duplicate key."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from llamactl.config.problems import ConfigError, shown
 LARGEST_FILE_BYTES = 1 << 20
 
 
-MOST_ALIASES = 32
-"""Aliases of lists and mappings in one file; with more, a small file can mean gigabytes."""
-
-
 def read_bytes(file: Path) -> bytes:
+    """Read a small file. Raises OSError, and ConfigError for a file over the limit."""
     with file.open("rb") as stream:
         content = stream.read(LARGEST_FILE_BYTES + 1)
     if len(content) > LARGEST_FILE_BYTES:
@@ -26,23 +23,10 @@ def read_bytes(file: Path) -> bytes:
 
 
 class TextLoader(yaml.SafeLoader):
-    """SafeLoader, but scalars stay text; duplicate keys and too many aliases are errors."""
-
-    aliases = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Build one node; count it when it repeats a list or mapping."""
-        is_alias = self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)
-        if is_alias and not isinstance(node, yaml.ScalarNode):
-            self.aliases += 1
-            if self.aliases > MOST_ALIASES:
-                mark = None if parent is None else parent.start_mark
-                raise yaml.MarkedYAMLError(problem="too many aliases", problem_mark=mark)
-        return node
+    """SafeLoader that keeps scalars as text and refuses duplicate keys."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Build one mapping; the seed's YAML library refuses a key that comes twice, too."""
+        """Compose one mapping. The seed's YAML library refuses a duplicate key, too."""
         mapping = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in mapping.value:
@@ -54,19 +38,22 @@ class TextLoader(yaml.SafeLoader):
         return mapping
 
     def construct_text(self, node: yaml.Node) -> str:
-        """The text of a scalar, whatever type its tag asks for."""
+        """Construct the text of a scalar, whatever type its tag asks for."""
         return self.construct_yaml_str(node)
 
 
-# Of the rules by which plain scalars get a type, only those for null and for merge keys (<<).
+# Plain scalars keep two implicit types: null, and merge keys (<<).
 TextLoader.yaml_implicit_resolvers = {
     first: [rule for rule in rules if rule[0].endswith((":null", ":merge"))]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
+for _tag in ("bool", "int", "float", "binary", "timestamp"):  # explicit tags, as in "!!int 5"
+    TextLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", TextLoader.construct_text)
+
 
 def read_yaml(file: Path) -> object:
-    """The document in ``file``. Raises ConfigError, with the line where there is one."""
+    """Read the document in ``file``. Raises ConfigError, with a line number if YAML has one."""
     try:
         return yaml.load(read_bytes(file), Loader=TextLoader)  # noqa: S506  derived from SafeLoader
     except OSError as error:
@@ -82,4 +69,6 @@ def read_yaml(file: Path) -> object:
     except RecursionError:
         raise ConfigError([f"{file}: is nested too deeply"]) from None
     except (ValueError, OverflowError):
-        raise ConfigError([f"{file}: is not valid YAML: an escape that is no character"]) from None
+        raise ConfigError(
+            [f"{file}: is not valid YAML: an escape is not a Unicode character"]
+        ) from None

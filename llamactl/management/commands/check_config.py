@@ -16,11 +16,11 @@ from llamactl.config import explain
 
 
 class Command(BaseCommand):
-    help = "Checks the configuration and prints each value with the source that sets it."
+    help = explain.DESCRIPTION
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", nargs="?", help="check this file instead of the configured one")
+        parser.add_argument("file", nargs="?", help=explain.FILE_HELP)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Exit with 2 if the configuration has an error."""

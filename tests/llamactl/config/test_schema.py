@@ -147,7 +147,7 @@ def test_durations(load_config: Load, text: str, seconds: float) -> None:
 def test_timeouts_are_positive_and_finite(refuse: Refuse, text: str) -> None:
     error = refuse(f"instances: {{start_timeout: {text}}}")
     assert "instances.start_timeout is" in str(error)
-    assert "must be a duration above 0 (seconds, or such as 90s, 5m, 1h30m)" in str(error)
+    assert "must be a duration (seconds, or a form such as 90s, 5m or 1h30m) above 0" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -161,32 +161,44 @@ def test_timeouts_are_positive_and_finite(refuse: Refuse, text: str) -> None:
         ("server.port", "9" * 5000, "a port number from 1 to 65535"),
         ("server.port", "[80]", "a port number from 1 to 65535"),
         ("server.port", "!!bool yes", "a port number from 1 to 65535"),
-        ("server.host", "''", "a text that is not empty"),
-        ("server.host", "[a]", "a text that is not empty"),
+        ("server.host", "''", "a string that is not empty"),
+        ("server.host", "[a]", "a string that is not empty"),
         ("server.enable_swagger", "maybe", "true or false"),
         ("server.web_processes", "0", "a whole number from 1"),
         ("server.max_body_mib", "-1", "a whole number from 1"),
-        ("server.allowed_origins", "{a: b}", "a list of texts"),
+        ("server.allowed_origins", "{a: b}", "a list of strings"),
         ("instances.max_instances", "-2", "a whole number from 0, or -1 for no limit"),
         ("instances.max_instances", "1.5", "a whole number from 0, or -1 for no limit"),
         ("instances.default_max_restarts", "-1", "a whole number from 0"),
         ("instances.default_restart_delay", "2147483648", "a whole number from 0"),
         ("instances.on_demand_start_timeout", "0", "a whole number from 1"),
         ("instances.group_limits.big", "lots", "a whole number from 0"),
-        ("instances.drain_timeout", "-1", "a duration from 0"),
-        ("instances.swap_after", "-1s", "a duration from 0"),
+        (
+            "instances.drain_timeout",
+            "-1",
+            "a duration (seconds, or a form such as 90s, 5m or 1h30m) from 0",
+        ),
+        (
+            "instances.swap_after",
+            "-1s",
+            "a duration (seconds, or a form such as 90s, 5m or 1h30m) from 0",
+        ),
         ("instances.loads_at_boot", "0", "a whole number from 1"),
-        ("instances.unhealthy_timeout", ".inf", "a duration from 0"),
+        (
+            "instances.unhealthy_timeout",
+            ".inf",
+            "a duration (seconds, or a form such as 90s, 5m or 1h30m) from 0",
+        ),
         ("instances.logs_dir", "[a]", "a path"),
         ("data_dir", "{a: b}", "a path"),
-        ("local_node", "a/b", "1 to 100 characters without blanks and slashes"),
-        ("local_node", '"a\\nb"', "1 to 100 characters without blanks and slashes"),
+        ("local_node", "a/b", "1 to 100 characters without spaces and slashes"),
+        ("local_node", '"a\\nb"', "1 to 100 characters without spaces and slashes"),
         ("nodes.w1.address", "w1:8080", "a URL that begins with http:// or https://"),
         ("nodes.w1.address", '"http://w1\\n"', "a URL that begins with http:// or https://"),
         ("nodes.w1.address", "http://w1:http", "a URL that begins with http:// or https://"),
         ("nodes.w1.address", "'http://[::1'", "a URL that begins with http:// or https://"),
-        ("backends.llama-cpp.command", "''", "a text that is not empty"),
-        ("backends.vllm.docker.image", "''", "a text that is not empty"),
+        ("backends.llama-cpp.command", "''", "a string that is not empty"),
+        ("backends.vllm.docker.image", "''", "a string that is not empty"),
     ],
 )
 def test_bad_value_is_one_line_with_file_key_value_and_rule(
@@ -238,7 +250,7 @@ def test_error_never_shows_a_secret(refuse: Refuse, key: str, value: str) -> Non
 
 @pytest.mark.parametrize("name", ["", "A=B"])
 def test_names_of_variables_are_checked(refuse: Refuse, name: str) -> None:
-    assert "a mapping of names to texts" in str(
+    assert "a mapping of names to strings" in str(
         refuse(f"backends: {{vllm: {{environment: {{'{name}': x}}}}}}")
     )
 

@@ -1,0 +1,355 @@
+"""The configuration file: its place, its keys, and references to variables in it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from instances.backends import config_sections
+from llamactl.config import load
+
+from .conftest import Load, Refuse
+
+# -- place of the file -----------------------------------------------------------------------------
+
+
+def test_first_readable_of_the_usual_places(tmp_path: Path) -> None:
+    places = ["llamactl.yaml", "config.yaml", "home/.config/llamactl/config.yaml"]
+    for number, place in reversed(list(enumerate(places, 1))):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(f"server: {{port: {number}}}")
+        config = load({"HOME": str(tmp_path / "home")}, tmp_path, backends=config_sections())
+        assert config.server.port == number
+
+
+def test_unusable_file_in_a_usual_place_is_skipped_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "llamactl.yaml").mkdir()
+    (tmp_path / "config.yaml").write_text("server: {port: 5}")
+    config = load({"HOME": str(tmp_path)}, tmp_path, backends=config_sections())
+    assert config.server.port == 5
+    assert config.config_warnings == (f"{tmp_path}/llamactl.yaml is ignored: Is a directory",)
+
+
+def test_explicit_path_with_a_nul_is_an_error(refuse: Refuse) -> None:
+    assert "LLAMACTL_CONFIG_PATH has a NUL character" in str(refuse(LLAMACTL_CONFIG_PATH="a\0"))
+
+
+@pytest.mark.parametrize("path", ["{tmp}/my.yaml", "my.yaml", "~/my.yaml"])
+def test_explicit_path_is_the_only_one(load_config: Load, tmp_path: Path, path: str) -> None:
+    for directory in (tmp_path, tmp_path / "home"):
+        directory.mkdir(exist_ok=True)
+        (directory / "my.yaml").write_text("server: {host: mine}")
+    config = load_config("server: {port: 5}", LLAMACTL_CONFIG_PATH=path.format(tmp=tmp_path))
+    assert (config.server.host, config.server.port) == ("mine", 8080)
+
+
+def test_explicit_path_may_come_from_dotenv_and_from_the_caller(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LLAMACTL_CONFIG_PATH=a.yaml")
+    (tmp_path / "a.yaml").write_text("server: {host: a}")
+    (tmp_path / "b.yaml").write_text("server: {host: b}")
+    environ = {"HOME": str(tmp_path)}
+    load_here = partial(load, environ, tmp_path, backends=config_sections())
+    assert load_here().server.host == "a"
+    assert load_here(config_path=Path("b.yaml")).server.host == "b"
+
+
+def test_explicit_file_that_is_missing_is_an_error(refuse: Refuse, tmp_path: Path) -> None:
+    error = refuse("server: {port: 5}", LLAMACTL_CONFIG_PATH="no.yaml")
+    assert str(error) == f"{tmp_path}/no.yaml: can't be read: No such file or directory"
+
+
+def test_file_that_is_private(
+    load_config: Load, refuse: Refuse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(path: Path, mode: str) -> BinaryIO:
+        if path.name.endswith(".yaml"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return io.BytesIO()
+
+    monkeypatch.setattr(Path, "open", refused)
+    error = refuse(LLAMACTL_CONFIG_PATH="mine.yaml")
+    assert str(error) == f"{tmp_path}/mine.yaml: can't be read: Permission denied"
+    assert (
+        "/etc/llamactl/config.yaml is ignored: Permission denied" in load_config().config_warnings
+    )
+
+
+def test_home_may_be_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert load({}, tmp_path, backends=config_sections()).data_dir == Path("/.local/share/llamactl")
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+GO_FILE = """
+# A file in the Go program's words, all of its keys.
+server:
+  host: "0.0.0.0"
+  port: 8080
+  allowed_origins: ["*"]
+  allowed_headers: ["Accept", "Authorization"]
+  enable_swagger: false
+  response_headers:
+    X-Frame-Options: DENY
+backends:
+  llama-cpp:
+    command: "llama-server"
+    args: [--threads, 8, --no-webui, 0.10]
+    environment: {CUDA_VISIBLE_DEVICES: 0, RATIO: 0.10, VERBOSE: true, EMPTY: , MAP: 22:22}
+    docker:
+      enabled: true
+      image: "ghcr.io/ggml-org/llama.cpp:server-cuda"
+      args: ["run", "--rm", "-p", 22:22]
+      environment: {}
+    response_headers: {}
+    cache_dir: ""
+  vllm:
+    command: "vllm"
+    args: ["serve"]
+    docker:
+      enabled: false
+  mlx:
+    command: "mlx_lm.server"
+    args: []
+instances:
+  port_range: [8000, 9000]
+  configs_dir: ""
+  logs_dir: ""
+  auto_create_dirs: true
+  max_instances: -1
+  max_running_instances: 4
+  enable_lru_eviction: yes
+  group_limits: {gpu: 1}
+  default_auto_restart: on
+  default_max_restarts: 3
+  default_restart_delay: 5
+  default_on_demand_start: true
+  default_idle_timeout: 30
+  on_demand_start_timeout: 120
+  timeout_check_interval: 5
+  log_rotation_enabled: true
+  log_rotation_max_size: 100
+  log_rotation_compress: false
+data_dir: "/var/lib/llamactl"
+database:
+  path: ""
+  max_open_connections: 25
+  max_idle_connections: 5
+  connection_max_lifetime: 5m
+auth:
+  require_inference_auth: true
+  require_management_auth: true
+  management_keys: []
+local_node: main
+nodes:
+  main: {}
+  worker1:
+    address: "http://192.168.1.10:8080"
+    api_key: "worker-key"
+"""
+
+
+def test_file_of_the_go_program_loads_unchanged(load_config: Load) -> None:
+    config = load_config(GO_FILE)
+    assert config.config_warnings == ()
+    assert config.server.host == "0.0.0.0"
+    assert config.instances.enable_lru_eviction is True
+    assert config.instances.group_limits == {"gpu": 1}
+    # It should keep the text of scalars, as Go does, where texts are asked for.
+    llama_cpp = config.backends.llama_cpp
+    assert llama_cpp.args == ["--threads", "8", "--no-webui", "0.10"]
+    assert llama_cpp.environment == {
+        "CUDA_VISIBLE_DEVICES": "0",
+        "RATIO": "0.10",
+        "VERBOSE": "true",
+        "EMPTY": "",
+        "MAP": "22:22",
+    }
+    assert llama_cpp.docker is not None
+    assert llama_cpp.docker.args[-1] == "22:22"
+    # It should put "" where the defaults are, for directories.
+    assert config.instances.logs_dir == Path("/var/lib/llamactl/logs")
+    assert config.database.path == Path("/var/lib/llamactl/llamactl.db")
+    key = config.nodes["worker1"].api_key
+    assert key is not None
+    assert key.get_secret_value() == "worker-key"
+
+
+@pytest.mark.parametrize(
+    "yaml", ["", "\n", "# nothing\n", "---\n", "null", "{}", "\ufeffserver: {}"]
+)
+def test_file_may_say_nothing(load_config: Load, yaml: str) -> None:
+    assert load_config(yaml).server.port == 8080
+
+
+def test_keys_without_values_are_as_in_go(load_config: Load) -> None:
+    config = load_config(
+        "server:\n  host:\n  allowed_origins:\ninstances:\nnodes:\nbackends:\n  llama-cpp:\n"
+        "    command:\n    docker:\n  vllm:\n    args:\n    environment:\n",
+        dotenv="LLAMACTL_HOST=from-dotenv",
+    )
+    assert config.server.host == "from-dotenv"
+    assert config.server.allowed_origins == []
+    assert config.backends.llama_cpp.command == "llama-server"
+    assert config.backends.llama_cpp.docker is None
+    assert config.backends.vllm.args == []
+
+
+def test_docker_that_is_null_comes_back_by_a_variable(load_config: Load) -> None:
+    config = load_config("backends: {vllm: {docker: null}}", LLAMACTL_VLLM_DOCKER_ENABLED="1")
+    assert config.backends.vllm.docker is not None
+    assert config.backends.vllm.docker.image == "vllm/vllm-openai:latest"
+    assert config.origin(("backends", "vllm", "docker", "image")) == "default"
+
+
+def test_later_name_of_the_instances_directory(load_config: Load) -> None:
+    config = load_config("instances: {instances_dir: /i}")
+    assert config.instances.configs_dir == Path("/i")
+    assert config.config_warnings == ()
+
+
+def test_underscore_does_for_the_hyphen(load_config: Load) -> None:
+    assert load_config("backends: {llama_cpp: {command: x}}").backends.llama_cpp.command == "x"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "warning"),
+    [
+        ("sever: {port: 1}", "sever is unknown and ignored; did you mean server?"),
+        ("server: {prot: 1}", "server.prot is unknown and ignored; did you mean port?"),
+        ("port: 1", "port is unknown and ignored; did you mean server.port?"),
+        ("instances: {lru: 1}", "instances.lru is unknown and ignored"),
+        ("1: 2", "1 is unknown and ignored"),
+        ("null: 2", " is unknown and ignored"),
+        ('"a\\nb": 2', "a\\nb is unknown and ignored"),
+        (
+            "backends: {llamacpp: {}}",
+            "backends.llamacpp is unknown and ignored; did you mean llama-cpp?",
+        ),
+        ("nodes: {w: {adress: x}}", "nodes.w.adress is unknown and ignored; did you mean address?"),
+        (
+            "backends: {mlx: {docker: {}}}",
+            "backends.mlx.docker is ignored: MLX does not run in a container",
+        ),
+        ("auth: {oidc: {}}", "auth.oidc is ignored: login by OpenID Connect is not supported"),
+        (
+            "backends: {custom: {}}",
+            "backends.custom is ignored: backends are added in code (instances/backends)",
+        ),
+    ],
+)
+def test_unknown_key_is_a_warning(
+    load_config: Load, tmp_path: Path, yaml: str, warning: str
+) -> None:
+    assert load_config(yaml).config_warnings == (f"{tmp_path}/llamactl.yaml: {warning}",)
+
+
+def test_warnings_come_with_errors_too(refuse: Refuse) -> None:
+    error = refuse("sever: {port: 1}\nserver: {port: x}")
+    assert "did you mean server?" in error.warnings[0]
+
+
+def test_inference_keys_are_said_to_do_nothing(load_config: Load) -> None:
+    (warning,) = load_config("auth: {inference_keys: [hunter2]}").config_warnings
+    assert "auth.inference_keys is ignored" in warning
+    assert "hunter2" not in warning
+
+
+def test_merge_keys_and_anchors_work(load_config: Load) -> None:
+    config = load_config(
+        "x-base: &base {command: one, args: [a]}\n"
+        "backends:\n  llama-cpp: {<<: *base, command: two}\n  vllm: {<<: *base}\n"
+    )
+    assert config.backends.llama_cpp.command == "two"
+    assert (config.backends.vllm.command, config.backends.vllm.args) == ("one", ["a"])
+
+
+def test_merge_of_a_merge_is_no_duplicate(load_config: Load) -> None:
+    config = load_config(
+        "x: {y: {z: &b {<<: &a {command: one}, command: two}}}\nbackends: {vllm: {<<: *b}}\n"
+    )
+    assert config.backends.vllm.command == "two"
+
+
+# -- ${VARIABLE} -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("${A}", "environment"),
+        ("x${A}y${D}", "xenvironmentydotenv"),
+        ("${NOPE:-default}", "default"),
+        ("${EMPTY:-default}", "default"),
+        ("x${EMPTY}", "x"),
+        ("x${NOPE:-}", "x"),
+        ("${A:-default}", "environment"),
+        ("${BOTH}", "environment"),
+        ("${NOPE:-a:-b $x}", "a:-b $x"),
+        ("$A", "$A"),
+        ("$${A}", "$environment"),
+        ("${1}", "${1}"),
+        ("${A", "${A"),
+        ("${NESTED}", "${A}"),
+    ],
+)
+def test_references_expand(load_config: Load, text: str, expected: str) -> None:
+    config = load_config(
+        f"server: {{host: '{text}'}}",
+        dotenv="D=dotenv\nBOTH=dotenv\n",
+        A="environment",
+        BOTH="environment",
+        EMPTY="",
+        NESTED="${A}",
+    )
+    assert config.server.host == expected
+
+
+def test_references_expand_into_every_kind_of_value(load_config: Load) -> None:
+    config = load_config(
+        "server: {port: '${P}', enable_swagger: '${B}', allowed_origins: '${L}'}\n"
+        "auth: {management_keys: ['${K}', '${NOPE:-}']}\n"
+        "instances: {port_range: ['${P}', '${Q:-9999}']}\n"
+        "backends: {vllm: {environment: {T: '${K}'}, args: '${ARGS}'}}\n"
+        "nodes: {w: {address: 'http://${H}', api_key: '${K}'}}\n"
+        "database: {url: '${NOPE:-}'}\ndata_dir: '${HOME}/d'\n",
+        P="81",
+        B="false",
+        L="a,b",
+        K="key",
+        ARGS="serve x",
+        H="h",
+    )
+    assert (config.server.port, config.server.enable_swagger) == (81, False)
+    assert config.server.allowed_origins == ["a", "b"]
+    assert [key.get_secret_value() for key in config.auth.management_keys] == ["key"]
+    assert config.instances.port_range == (81, 9999)
+    assert config.backends.vllm.environment == {"T": "key"}
+    assert config.backends.vllm.args == ["serve", "x"]
+    assert config.nodes["w"].address == "http://h"
+    assert config.database.url is None
+    assert config.data_dir.name == "d"
+
+
+def test_reference_to_nothing_names_key_and_variable(refuse: Refuse, tmp_path: Path) -> None:
+    error = refuse("auth: {management_keys: ['${NOPE}']}\nserver: {host: '${ALSO}'}")
+    assert error.lines == (
+        f"{tmp_path}/llamactl.yaml: auth.management_keys needs the variable NOPE, which is not set "
+        "(${NOPE:-default} would do without it)",
+        f"{tmp_path}/llamactl.yaml: server.host needs the variable ALSO, which is not set "
+        "(${ALSO:-default} would do without it)",
+    )
+
+
+def test_references_in_keys_and_unknown_values_stay(load_config: Load) -> None:
+    config = load_config("x: '${NOPE}'\nbackends: {vllm: {environment: {'${NOPE}': a}}}")
+    assert config.backends.vllm.environment == {"${NOPE}": "a"}
