@@ -83,6 +83,7 @@ def say(block: Locator, document: object) -> None:
     block.locator("textarea.body-param__text").fill(json.dumps(document))
 
 
+@pytest.mark.slow
 def test_a_new_user_gets_from_the_key_to_a_streamed_answer(open_docs: Any, stack: Stack) -> None:
     page = open_docs()
     authorize(page, stack.management_key)

@@ -16,7 +16,7 @@ import requests
 from tests.support.stack import Stack, running_stack
 from tests.support.until import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.slow, pytest.mark.timeout(180)]
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 150
 

@@ -116,6 +116,7 @@ def impatient(tmp_path: Path) -> Iterator[Stack]:
     )
 
 
+@pytest.mark.slow
 def test_backend_that_never_gets_healthy_is_ended(
     impatient: Stack, model: dict, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def log_path(stack: Stack) -> Path:
     return stack.data_dir / "logs" / "demo.log"
 
 
+@pytest.mark.slow
 def test_a_log_is_rotated_while_the_model_answers(stack: Stack, key: str) -> None:
     pid = stack.backends("demo")[0].pid
     rotated = log_path(stack).with_name("demo.log.1")

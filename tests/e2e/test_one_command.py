@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.stack import Stack, kill_all
 
-pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @pytest.fixture

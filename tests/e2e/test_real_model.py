@@ -164,6 +164,7 @@ def test_client_that_hangs_up_without_reading_anything_frees_the_slot(
     until(lambda: stack.busy_slots("demo") == 0, "the slot free", seconds=15)
 
 
+@pytest.mark.slow
 def test_stop_lets_the_running_stream_finish_and_refuses_new_requests(
     stack: Stack, demo: str
 ) -> None:

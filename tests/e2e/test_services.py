@@ -20,7 +20,7 @@ from tests.support.paths import FAKE_BACKEND, ROOT
 from tests.support.stack import Stack, kill_all
 from tests.support.until import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(180)]
 
 UNITS = ROOT / "docs" / "deploy"
 PROGRAM = FAKE_BACKEND

@@ -18,7 +18,7 @@ import requests
 from tests.support.stack import Stack, running_stack
 from tests.support.until import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")

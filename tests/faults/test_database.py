@@ -16,7 +16,7 @@ from tests.faults.stack import FakeStack, running
 from tests.faults.traffic import Traffic
 from tests.support.until import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 SHORT_SECONDS = 6
 LONG_SECONDS = 23

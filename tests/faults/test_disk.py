@@ -10,7 +10,7 @@ import pytest
 from tests.faults.stack import FakeStack, running
 from tests.faults.traffic import Traffic
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tests.faults import victims
 from tests.faults.stack import FakeStack, running
 from tests.faults.traffic import Traffic
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 SECONDS = 5
 """For each of the two last wishes."""

@@ -16,7 +16,7 @@ from tests.faults import victims
 from tests.faults.stack import FakeStack, running
 from tests.support.until import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 INSTANCES = 4
 WARM_UP_ROUNDS = 10

@@ -19,7 +19,7 @@ from tests.faults.stack import FakeStack, running
 from tests.faults.traffic import Traffic
 from tests.support.until import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 CREATES = 200
 CALLERS = 50

@@ -15,7 +15,7 @@ from tests.faults.stack import FakeStack, running
 from tests.faults.traffic import Traffic
 from tests.support.until import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 FROZEN_SECONDS = 7
 """Longer than every timeout of the broker's clients."""

@@ -61,6 +61,7 @@ def test_thirty_starts_and_stops_leave_nothing_open_and_nobody_behind(
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.slow
 def test_five_hundred_starts_and_stops_cost_no_memory(
     node: NodeUnderTest,
     fake_backend: Callable[..., AppConfig],

@@ -96,6 +96,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
     assert alive == []
 
 
+@pytest.mark.slow
 def test_the_whole_stack_survives_kill_9_and_ends_with_ctrl_c(run: Run) -> None:
     said = run.start()
     stages = re.findall(r"^(\w+)(?: \d)? ready", said, re.MULTILINE)

@@ -179,6 +179,7 @@ def test_the_grace_counts_from_the_end_of_a_worker_that_ended_in_order(
     until(lambda: not guards(), seconds=SECONDS)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_back_while_they_are_ended_waits_and_starts_them_afresh(
     node: NodeUnderTest, workers: Workers
 ) -> None:
