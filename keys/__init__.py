@@ -1,0 +1,1 @@
+"""Keys of the management API, of applications and of backends."""

@@ -1,4 +1,4 @@
-"""The admin's pages of the inference keys: list, issue (shown once), narrow, revoke."""
+"""Admin pages of the inference keys: list, issue, edit, revoke."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ NAMES_IN_A_ROW = 3
 
 
 class StateFilter(admin.SimpleListFilter):
+    """Filter by validity and use of a key."""
+
     title = "state"
     parameter_name = "state"
 
@@ -47,13 +49,15 @@ class StateFilter(admin.SimpleListFilter):
 
 
 class _IssuingRequest(HttpRequest):
-    """A POST that issued a key: its plain text lives exactly as long as this object."""
+    """A POST that issued a key. The plain text exists as long as this object."""
 
     plain: str
 
 
 @admin.register(InferenceKey)
 class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
+    """Admin pages of ``InferenceKey``."""
+
     form = KeyForm
     list_display = ("name", "state", "shown_hint", "opens", "expires", "last_used", "created")
     list_filter = (StateFilter, "permission_mode")
@@ -86,10 +90,10 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
     def opens(self, key: InferenceKey) -> str:
         if key.permission_mode == InferenceKey.PermissionMode.ALLOW_ALL:
             return "all instances"
-        # .all() is what was prefetched; any other call would be a query for each row.
+        # .all() uses the prefetched rows; any other call would be a query for each key.
         names = sorted(instance.name for instance in key.instances.all())
         more = len(names) - NAMES_IN_A_ROW
-        text = ", ".join(names[:NAMES_IN_A_ROW]) or "no instance any more"
+        text = ", ".join(names[:NAMES_IN_A_ROW]) or "no instance (all deleted)"
         return f"{text} and {more} more" if more > 0 else text
 
     @admin.display(description="expires", ordering="expires_at")
@@ -114,7 +118,7 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
 
     def save_model(self, request: HttpRequest, obj: InferenceKey, form: Any, change: bool) -> None:
         if change:
-            # Only what the form has: the web processes write last_used_at at the same time.
+            # Only the form's columns: a web process may write last_used_at at the same time.
             obj.save(update_fields=["name", "permission_mode", "expires_at", "updated_at"])
             return
         cleaned = form.cleaned_data
@@ -130,12 +134,12 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         if change:
             super().save_related(request, form, formsets, change)
-            issuing.changed(form.instance)
+            issuing.announce_change(form.instance)
 
     def response_add(
         self, request: HttpRequest, obj: InferenceKey, post_url_continue: str | None = None
     ) -> HttpResponse:
-        """The one page that shows the key: no redirect, so that it is stored nowhere on the way."""
+        """Show the new key, this once. A redirect would have to store the key on the way."""
         plain = cast(_IssuingRequest, request).plain
         context = {
             **self.admin_site.each_context(request),
@@ -145,7 +149,7 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
             "key": obj,
             "plain": plain,
             "curl": curl_line(
-                self._example(obj), request.build_absolute_uri("/").rstrip("/"), key=plain
+                self._example_instance(obj), request.build_absolute_uri("/").rstrip("/"), key=plain
             ),
             "list_url": self.page_url("changelist"),
         }
@@ -153,12 +157,12 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
             request,
             "keys/issued.html",
             context,
-            # The admin's pages are all no-store.
+            # Cache-Control needs no mention: all pages of the admin are no-store.
             headers={"Referrer-Policy": "no-referrer"},
         )
 
-    def _example(self, key: InferenceKey) -> str:
-        """The name of an instance that the key opens."""
+    def _example_instance(self, key: InferenceKey) -> str:
+        """Return the name of an instance that the key opens."""
         if key.permission_mode == InferenceKey.PermissionMode.PER_INSTANCE:
             instances = Instance.objects.filter(keys=key.pk)
         else:
@@ -182,7 +186,7 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
     def get_deleted_objects(
         self, objs: Iterable[InferenceKey], request: HttpRequest
     ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
-        """What the confirmation shows: the keys, and not the rows that tie them to instances."""
+        """Name the keys for the confirmation page, without the rows of their instances."""
         names = [f"{key.name} (…{key.hint})" for key in objs]
         return names, {"keys": len(names)}, set(), []
 

@@ -1,3 +1,5 @@
+"""Django application of the keys."""
+
 from __future__ import annotations
 
 from django.apps import AppConfig

@@ -1,4 +1,4 @@
-"""Who sends a request to the management API: the key is taken from it here and looked up."""
+"""Authentication of management API requests by their management key."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from llamactl.config import current
 
 
 @dataclass(frozen=True)
-class Manager:
-    """Whoever holds a management key; there are no accounts behind keys."""
+class ManagementClient:
+    """The sender of a request with a management key. Keys have no accounts behind them."""
 
     is_authenticated: bool = True
 
@@ -23,30 +23,30 @@ class Manager:
 class ManagementKeyAuthentication(BaseAuthentication):
     """A management key as ``Authorization: Bearer``, else ``X-API-Key``, else ``?api_key=``.
 
-    Inference keys never open the management API. With ``auth.require_management_auth`` off, and
-    for OPTIONS, no key is looked at, so that a wrong one does no harm either.
+    An inference key never opens the management API. With ``auth.require_management_auth`` off,
+    and for OPTIONS, a key is ignored, so that a wrong key does no harm.
     """
 
-    def authenticate(self, request: Request) -> tuple[Manager, None] | None:
-        """None without a key; raises AuthenticationFailed for a wrong one."""
+    def authenticate(self, request: Request) -> tuple[ManagementClient, None] | None:
+        """Return None without a key; raise AuthenticationFailed for a wrong key."""
         config = current()
         if request.method == "OPTIONS" or not config.auth.require_management_auth:
             return None
-        key = key_in(*_places(request))
+        key = key_in(*_credentials(request))
         if not key:
             return None
         if not is_management_key(key, config):
             raise AuthenticationFailed("Invalid API key")
-        return Manager(), None
+        return ManagementClient(), None
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
 
 
-def _places(request: Request) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """The headers and the query string that may hold the key, as the client's own bytes."""
+def _credentials(request: Request) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Return the headers and the query string that may hold a key, as the bytes received."""
     headers = [
-        # Servers hand headers out as Latin-1, whatever they are.
+        # Servers decode headers as Latin-1, whatever their encoding.
         (name.lower().encode(), request.headers[name].encode("latin-1", "replace"))
         for name in ("Authorization", "X-API-Key")
         if name in request.headers

@@ -1,4 +1,4 @@
-"""Which of the places in a request holds its key?"""
+"""Extraction of the key from a request."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from urllib.parse import parse_qsl
 
 
 def key_in(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> str:
-    """The key: ``Authorization: Bearer``, then ``X-API-Key``, then ``?api_key=``; "" for none.
+    """Return the key of ``Authorization: Bearer``, else ``X-API-Key``, else ``?api_key=``, else "".
 
-    ``headers`` as ASGI has them, names in lower case. As in the seed, a Bearer header settles it
-    even when its token is empty, and another kind of Authorization falls through. Unlike there the
-    scheme may be written in any case (RFC 9110, section 11.1).
+    ``headers`` have names in lower case, as in ASGI. As in the Go API, a Bearer header wins even
+    with an empty token, and another scheme of Authorization is skipped. Other than in the Go API,
+    the scheme may be written in any case (RFC 9110, section 11.1).
     """
     api_key = ""
     for name, value in headers:

@@ -1,4 +1,4 @@
-"""Why an operation on a key is refused, in the seed's error codes."""
+"""Errors of operations on keys, with the Go API's error codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class KeyNotFound(LlamactlError):
 
 
 class InvalidKeyRequest(LlamactlError):
-    """A field of the key is wrong; each subclass is one of the seed's codes."""
+    """A wrong field of a key; each subclass is one of the Go API's codes."""
 
     status = 400
 

@@ -1,4 +1,4 @@
-"""The admin's form of an inference key; ``issuing`` has its rules."""
+"""Admin form of an inference key; the rules are in ``issuing``."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _FIELDS: dict[type[LlamactlError], str] = {
 
 
 class KeyForm(RefusableForm, _ModelForm):
-    """What may be said of a key: its name, which instances it opens, until when."""
+    """Name, instances and expiry of a key."""
 
     name = forms.CharField(
         required=False,
         strip=False,
         widget=UnfoldAdminTextInputWidget({"maxlength": MAX_NAME_LENGTH}),
-        help_text="Who or what uses it, so that you know which one to revoke.",
+        help_text="The application or person that uses the key, to find the key to revoke.",
     )
     permission_mode = forms.ChoiceField(
         label="Opens",
@@ -58,13 +58,13 @@ class KeyForm(RefusableForm, _ModelForm):
         queryset=Instance.objects.only("name"),
         required=False,
         widget=UnfoldAdminCheckboxSelectMultipleWidget(),
-        help_text="Only for “only the chosen instances”.",
+        help_text="The instances that the key opens, if it does not open all.",
     )
     expires_at = forms.SplitDateTimeField(
         required=False,
         label="Expires",
         widget=UnfoldAdminSplitDateTimeWidget(),
-        help_text="UTC. Empty: never.",
+        help_text="In UTC; empty for a key that never expires.",
     )
 
     class Meta:
@@ -79,15 +79,15 @@ class KeyForm(RefusableForm, _ModelForm):
             self.add_refusal(self.refusal)
         elif not self.errors:
             try:
-                self._check(cleaned)
+                self._validate(cleaned)
             except LlamactlError as error:
                 self.add_refusal(error)
         return cleaned
 
-    def _check(self, cleaned: dict[str, Any]) -> None:
-        # A key that has expired may still be renamed; only a new date must lie ahead.
+    def _validate(self, cleaned: dict[str, Any]) -> None:
+        # An expired key may still be renamed; only a new date must lie in the future.
         expires_at = cleaned["expires_at"] if "expires_at" in self.changed_data else None
-        issuing.check(
+        issuing.validate(
             name=cleaned["name"],
             permission_mode=cleaned["permission_mode"],
             instance_ids={instance.pk for instance in cleaned["instances"]},

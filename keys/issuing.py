@@ -1,4 +1,4 @@
-"""The rules of making and revoking inference keys; used by the API and the admin."""
+"""Rules of issuing, changing and revoking inference keys, for the API and the admin."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def issue(
     instance_ids: Iterable[int] = (),
     expires_at: datetime | None = None,
 ) -> tuple[InferenceKey, str]:
-    """A new key and its plain text, which exists nowhere else and can't be had again.
+    """Create a key; return its row and its plain text, which is stored nowhere.
 
     Raises InvalidKeyName, InvalidPermissionMode, MissingPermissions, InvalidExpiry or
-    InvalidInstanceId, checked in the seed's order.
+    InvalidInstanceId, in the Go API's order.
     """
-    wanted = set(instance_ids)
+    opened_ids = set(instance_ids)
     plain = new_inference_key()
     with transaction.atomic():
-        check(
+        validate(
             name=name,
             permission_mode=permission_mode,
-            instance_ids=wanted,
+            instance_ids=opened_ids,
             expires_at=expires_at,
         )
         key = InferenceKey.objects.create(
@@ -51,15 +51,15 @@ def issue(
             expires_at=expires_at,
         )
         if permission_mode == InferenceKey.PermissionMode.PER_INSTANCE:
-            key.instances.set(wanted)
+            key.instances.set(opened_ids)
         announce(Topic.KEYS, name)
     return key, plain
 
 
-def check(
+def validate(
     *, name: str, permission_mode: str, instance_ids: set[int], expires_at: datetime | None
 ) -> None:
-    """Raise what ``issue`` would, without making a key."""
+    """Raise the errors of ``issue`` without creating a key."""
     if not name.strip():
         raise InvalidKeyName("Name is required")
     if len(name) > MAX_NAME_LENGTH:
@@ -80,7 +80,7 @@ def check(
 
 
 def revoke(keys: Iterable[InferenceKey]) -> int:
-    """Delete keys for good; returns how many. They stop working everywhere within a second."""
+    """Delete keys and return their number. Each web process refuses them within a second."""
     ids = [key.pk for key in keys]
     with transaction.atomic():
         InferenceKey.objects.filter(pk__in=ids).delete()
@@ -88,7 +88,7 @@ def revoke(keys: Iterable[InferenceKey]) -> int:
     return len(ids)
 
 
-def changed(key: InferenceKey) -> None:
-    """Tell the web processes that a key was edited in place (narrowed, renamed, expired)."""
+def announce_change(key: InferenceKey) -> None:
+    """Announce an edited key (narrowed, renamed, expired) to the web processes."""
     with transaction.atomic():
         announce(Topic.KEYS, key.name)

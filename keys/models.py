@@ -1,4 +1,4 @@
-"""Inference keys: who may send requests to which instance."""
+"""Model of an inference key."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ MAX_NAME_LENGTH = 100
 
 
 class InferenceKey(models.Model):
-    """A key of an application. Its plain text is shown once and never stored."""
+    """A key with which an application sends requests to instances.
+
+    The plain text is shown once and never stored.
+    """
 
     class PermissionMode(models.TextChoices):
         ALLOW_ALL = "allow_all", "all instances"
         PER_INSTANCE = "per_instance", "only the chosen instances"
 
     name = models.CharField(max_length=MAX_NAME_LENGTH)
-    # The unique index is what makes finding a key O(1), however many there are.
+    # The unique index finds a key in O(1), whatever their number.
     digest = models.BinaryField(max_length=32, unique=True, editable=False)
     hint = models.CharField(
-        max_length=12, editable=False, help_text="The last characters, to tell keys apart."
+        max_length=12, editable=False, help_text="Last characters of the key, to tell keys apart."
     )
     user_id = models.CharField(max_length=50, default="system", editable=False)
     permission_mode = models.CharField(

@@ -1,4 +1,4 @@
-"""Which requests the management API lets through."""
+"""Permission to use the management API."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from rest_framework.exceptions import NotAuthenticated
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from keys.authentication import Manager
+from keys.authentication import ManagementClient
 from llamactl.config import current
 
 if TYPE_CHECKING:
-    from rest_framework.views import APIView  # which imports this module while it is imported
+    from rest_framework.views import APIView  # not at run time: the module imports this one
 
 
-class IsManager(BasePermission):
-    """Holders of a management key, or everyone where ``auth.require_management_auth`` is off."""
+class HasManagementKey(BasePermission):
+    """Allows requests with a management key, or all if ``auth.require_management_auth`` is off."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         if request.method == "OPTIONS" or not current().auth.require_management_auth:
             return True
-        if not isinstance(request.user, Manager):
+        if not isinstance(request.user, ManagementClient):
             raise NotAuthenticated("Missing API key")
         return True

@@ -155,7 +155,7 @@ LOGIN_REDIRECT_URL = "admin:index"
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["keys.authentication.ManagementKeyAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["keys.permissions.IsManager"],
+    "DEFAULT_PERMISSION_CLASSES": ["keys.permissions.HasManagementKey"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["llamactl.api.errors.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",

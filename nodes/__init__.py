@@ -1,0 +1,1 @@
+"""Nodes: the hosts that run instances."""

@@ -1,4 +1,7 @@
-"""The admin's list of nodes: workers and the config make them, people drain and resume them."""
+"""Admin pages of the nodes: list, drain, resume, delete.
+
+Workers and the config create the rows, so no page adds or edits one.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from nodes.models import Node
 
 @admin.register(Node)
 class NodeAdmin(DomainAdmin[Node]):
+    """Admin pages of ``Node``."""
+
     list_display = (
         "name",
         "alive",
@@ -49,39 +54,41 @@ class NodeAdmin(DomainAdmin[Node]):
         return False
 
     def has_maintain_permission(self, request: HttpRequest) -> bool:
-        """Draining changes no column by hand, which nobody may, but what the node does."""
+        """Require the change permission for the actions, though no form changes a node."""
         return request.user.has_perm("nodes.change_node")
 
-    @admin.action(description="Drain: stop everything, start nothing", permissions=["maintain"])
+    @admin.action(description="Drain: stop all instances, start none", permissions=["maintain"])
     def drain_selected(self, request: HttpRequest, queryset: QuerySet[Node]) -> None:
         for node in queryset:
             names = node_drain.drain(node.name, cause=f"drain:{request.user}"[:60])
-            text = f"{node.name} is being drained; asked to stop: {', '.join(names) or 'nothing'}"
+            text = (
+                f"{node.name} is draining; stop requested for: {', '.join(names) or 'no instance'}"
+            )
             self.log_change(request, node, "Drained.")
             self.message_user(request, text, messages.SUCCESS)
 
-    @admin.action(description="Resume: back to work", permissions=["maintain"])
+    @admin.action(description="Resume: take starts again", permissions=["maintain"])
     def resume_selected(self, request: HttpRequest, queryset: QuerySet[Node]) -> None:
         for node in queryset:
             names = node_drain.resume(node.name, cause=f"resume:{request.user}"[:60])
-            text = f"{node.name} is back; asked to start: {', '.join(names) or 'nothing'}"
+            text = f"{node.name} takes starts again; start requested for: {_listed(names)}"
             self.log_change(request, node, "Resumed.")
             self.message_user(request, text, messages.SUCCESS)
 
     def has_delete_permission(self, request: HttpRequest, obj: Node | None = None) -> bool:
-        """A node that is gone may be forgotten; one that is alive would come back at once."""
+        """Refuse to delete a live node: its next heartbeat would create the row again."""
         if obj is not None and obj.is_alive(timezone.now()):
             return False
         return super().has_delete_permission(request, obj)
 
-    @admin.display(description="alive", ordering="heartbeat_at")
+    @admin.display(description="worker", ordering="heartbeat_at")
     def alive(self, node: Node) -> SafeString:
         return alive_badge(node)
 
-    @admin.display(description="work", ordering="drained_at")
+    @admin.display(description="starts", ordering="drained_at")
     def work(self, node: Node) -> SafeString:
         if node.drained_at is None:
-            return format_html("{}", "takes starts")
+            return format_html("{}", "accepted")
         return format_html(
             '<span class="badge" data-status="{}">{}</span> {}',
             "shutting_down",
@@ -103,8 +110,12 @@ class NodeAdmin(DomainAdmin[Node]):
         return moment(node.heartbeat_at, timezone.now())
 
 
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "no instance"
+
+
 def alive_badge(node: Node) -> SafeString:
-    """Whether the node's worker is there, as a coloured word."""
+    """Return the state of the node's worker as a coloured word."""
     if node.is_alive(timezone.now()):
         return format_html('<span class="badge" data-status="{}">{}</span>', "running", "alive")
     word = "no heartbeat" if node.heartbeat_at is None else "gone"

@@ -1,4 +1,4 @@
-"""Which nodes there are, and where they are reached."""
+"""Directory of the known nodes and their addresses."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from nodes.models import Node
 
 
 def known_nodes(config: AppConfig) -> dict[str, str]:
-    """Name → address, by name: the configured nodes and the workers that have reported.
+    """Return name → address, sorted by name, of configured nodes and nodes with a worker.
 
-    The local node's address is empty. Where both know an address, the configured one counts.
+    The local node's address is empty. An address in the config wins over one in the database.
     """
     addresses = dict(Node.objects.values_list("name", "address"))
     for name, node in config.nodes.items():
@@ -22,10 +22,10 @@ def known_nodes(config: AppConfig) -> dict[str, str]:
 
 
 def node_address(name: str, config: AppConfig) -> str:
-    """The address of one node. Raises InvalidNodeName or NodeNotFound."""
+    """Return the address of one node. Raises InvalidNodeName or NodeNotFound."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise InvalidNodeName(name)
-    # Looked up here and not in the database, which needn't see whatever text a path holds.
+    # Searched in the dict: the database need not see the arbitrary text of a path.
     addresses = known_nodes(config)
     if name not in addresses:
         raise NodeNotFound(name)

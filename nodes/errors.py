@@ -1,4 +1,4 @@
-"""Why an operation on a node is refused, in the seed's error codes."""
+"""Errors of operations on nodes, with the Go API's error codes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from llamactl.core.errors import LlamactlError
 
 
 class NodeNotFound(LlamactlError):
+    """A node that neither the config nor the database knows."""
+
     code = "not_found"
     status = 404
 
@@ -26,7 +28,7 @@ class LogUnreadable(LlamactlError):
 
 
 class NodeDrained(LlamactlError):
-    """A start on a node that is in maintenance."""
+    """A start on a drained node."""
 
     code = "node_drained"
     status = 503
@@ -39,6 +41,8 @@ class NodeDrained(LlamactlError):
 
 
 class InvalidNodeName(LlamactlError):
+    """A text that can't be a node's name."""
+
     code = "invalid_request"
     status = 400
 

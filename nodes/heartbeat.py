@@ -1,6 +1,7 @@
-"""How does a node's worker say that it is alive?
+"""Heartbeat of a node's worker.
 
-It writes the time into the node's row every ``HEARTBEAT_SECONDS``; ``Node.is_alive`` judges.
+The worker writes the time into the node's row every ``HEARTBEAT_SECONDS``; ``Node.is_alive``
+compares the time with ``STALE_AFTER_SECONDS``.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from django.utils import timezone
 from nodes.models import Node
 
 
-def beat(name: str) -> None:
-    """Write the heartbeat of the node called ``name``, making its row on first sight."""
+def write_heartbeat(name: str) -> None:
+    """Write the heartbeat of a node; the first one creates the node's row."""
     now = timezone.now()
     if not Node.objects.filter(name=name).update(heartbeat_at=now):
         Node.objects.get_or_create(name=name, defaults={"heartbeat_at": now})

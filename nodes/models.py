@@ -1,4 +1,4 @@
-"""Nodes: the hosts that run instances."""
+"""Model of a node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STALE_AFTER_SECONDS = 10.0
 
 
 class Node(models.Model):
-    """A host that runs instances: one with a Celery worker of ours, or another llamactl."""
+    """A host that runs instances: with a worker of this llamactl, or as a peer llamactl."""
 
     class Kind(models.TextChoices):
         WORKER = "worker", "worker"
@@ -22,18 +22,21 @@ class Node(models.Model):
     address = models.CharField(
         max_length=255,
         blank=True,
-        help_text="Where its backends (worker) or its API (peer) are reached; empty: this host.",
+        help_text="Address of the backends (worker) or of the API (peer); empty for this host.",
     )
     heartbeat_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     drained_at = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text="Since then it starts nothing."
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="Time of the drain; a drained node starts no instance.",
     )
     resumes = models.JSONField(
         default=list,
         blank=True,
         editable=False,
-        help_text="Ids of the instances that the drain stopped, to be started after it.",
+        help_text="Ids of the instances that the drain stopped; a resume starts them.",
     )
 
     class Meta:
@@ -49,11 +52,11 @@ class Node(models.Model):
 
     @property
     def is_drained(self) -> bool:
-        """Whether it is in maintenance, and must not start anything."""
+        """Whether the node is in maintenance and must not start an instance."""
         return self.drained_at is not None
 
     def is_alive(self, now: datetime) -> bool:
-        """Whether the node's worker wrote its heartbeat lately."""
+        """Whether the worker wrote its heartbeat within ``STALE_AFTER_SECONDS``."""
         limit = timedelta(seconds=STALE_AFTER_SECONDS)
-        # abs(): one from the future tells only that the clock has been set back since.
+        # abs(): a heartbeat from the future means that the clock was set back since.
         return self.heartbeat_at is not None and abs(now - self.heartbeat_at) < limit

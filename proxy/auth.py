@@ -54,7 +54,7 @@ async def authorise(gateway: Gateway, scope: Scope, *, is_management: bool) -> K
     if is_management and not rule.is_management:
         raise InvalidKey
     if rule.id is not None:
-        gateway.usage.note(rule.id)
+        gateway.usage.record(rule.id)
     return rule
 
 

@@ -138,7 +138,7 @@ class Gateway:
         try:
             await self._refresher.in_thread(lambda: write_last_used(taken))
         except DatabaseError as error:
-            self.usage.give_back(taken)
+            self.usage.restore(taken)
             logger.warning("last use of %d keys not written yet: %s", len(taken), error)
         except Exception:
             logger.exception("last use of %d keys not written", len(taken))

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says about the keys' operations."""
+"""OpenAPI descriptions of the inference keys' operations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ID = OpenApiParameter(
     "id",
     {"type": "integer", "minimum": 1, "maximum": LARGEST_ID},
     OpenApiParameter.PATH,
-    description="The key's id, which is no secret.",
+    description="Id of the key; not a secret.",
     examples=[OpenApiExample("1", value=1)],
 )
 _UNKNOWN = [
@@ -59,9 +59,9 @@ list_keys = operation(
 )
 create_key = operation(
     _TAG,
-    "Make an inference key",
+    "Create an inference key",
     name="create_key",
-    description="The answer is the only one that ever holds the key itself.",
+    description="Only this response ever holds the key itself.",
     request=CreateKeySerializer,
     requests={
         "for all instances": {"name": "chat app", "permission_mode": "allow_all"},
@@ -97,14 +97,14 @@ revoke_key = operation(
     _TAG,
     "Revoke an inference key",
     name="revoke_key",
-    description="It stops working everywhere within a second.",
+    description="Each web process refuses the key within a second.",
     parameters=[_ID],
     status=204,
     errors=_UNKNOWN,
 )
 list_permissions = operation(
     _TAG,
-    "List the instances that a per_instance key opens",
+    "List the instances of a per_instance key",
     name="list_key_permissions",
     parameters=[_ID],
     answer=PermissionSerializer(many=True),

@@ -1,4 +1,4 @@
-"""Inference keys as JSON: the request for one, and what is told of one."""
+"""JSON shapes of inference keys: requests and responses."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from llamactl.api.json_parser import StrictJSONParser
 from llamactl.core.unix_time import LAST_UNIX_SECOND, UnixSecondsField, from_unix
 
 LARGEST_ID = 2**63 - 1
-"""What an integer column holds; SQLite's driver raises on more."""
+"""Largest value of an integer column; SQLite's driver raises an error above."""
 MAX_INSTANCE_IDS = 1000
 
 
 class KeyJSONParser(StrictJSONParser):
-    """The body of a request for a key; the seed has a code of its own for a bad one."""
+    """Parser of a request for a key; the Go API has an error code of its own for invalid JSON."""
 
     refusal = InvalidKeyJson
 
 
 @dataclass(frozen=True)
 class KeyRequest:
-    """What POST /api/v1/auth/keys asks for; its types are right, its rules ``issue``'s to check."""
+    """Body of POST /api/v1/auth/keys with checked types; ``issue`` checks the rules."""
 
     name: str
     permission_mode: str
@@ -44,7 +44,7 @@ class KeyRequest:
 
     @classmethod
     def from_document(cls, document: Mapping[str, object]) -> KeyRequest:
-        """Raises the InvalidKeyRequest that belongs to the first field of a wrong type."""
+        """Raises the InvalidKeyRequest of the first field with a wrong type."""
         name = document.get("name", "")
         if not isinstance(name, str):
             raise InvalidKeyName("Name must be a string")
@@ -88,7 +88,7 @@ def _instance_ids(value: object) -> frozenset[int]:
 
 
 def parse_key_id(text: str) -> int:
-    """The id in a path. Raises InvalidKeyId for what is no 64-bit number."""
+    """Parse the id in a path. Raises InvalidKeyId for anything but a 64-bit number."""
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 19):
         raise InvalidKeyId("Invalid key ID: it must be a whole number")
@@ -122,7 +122,7 @@ class KeySerializer(serializers.ModelSerializer[InferenceKey]):
 
 
 class PermissionSerializer(serializers.ModelSerializer[Instance]):
-    """An instance that a key opens."""
+    """An instance opened by a key."""
 
     instance_id = serializers.IntegerField(source="id", read_only=True)
     instance_name = serializers.CharField(source="name", read_only=True)
@@ -133,7 +133,7 @@ class PermissionSerializer(serializers.ModelSerializer[Instance]):
 
 
 class CreatedKeySerializer(KeySerializer):
-    """A key just made, with its plain text, this once."""
+    """A new key with its plain text."""
 
     key = serializers.CharField(read_only=True)
 
@@ -143,15 +143,15 @@ class CreatedKeySerializer(KeySerializer):
 
 
 class CreateKeySerializer(serializers.Serializer[Any]):
-    """The inference key to make."""
+    """The inference key to create."""
 
-    # For the schema alone: ``KeyRequest`` reads the document.
+    # For the schema only: ``KeyRequest`` parses the document.
     name = serializers.CharField(
-        max_length=MAX_NAME_LENGTH, help_text="To tell keys apart; it need not be unique."
+        max_length=MAX_NAME_LENGTH, help_text="Tells keys apart; need not be unique."
     )
     permission_mode = serializers.ChoiceField(
         InferenceKey.PermissionMode.choices,
-        help_text="allow_all opens all instances, later ones too; per_instance those of"
+        help_text="allow_all opens all instances, later ones too; per_instance opens those of"
         " instance_ids.",
     )
     instance_ids = serializers.ListField(

@@ -1,4 +1,4 @@
-"""Where the keys' operations are."""
+"""Paths of the inference keys' operations."""
 
 from __future__ import annotations
 

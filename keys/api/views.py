@@ -1,4 +1,4 @@
-"""The operations on inference keys."""
+"""Operations on inference keys."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llamactl.api.views import ApiViewSet, body_of
 
 
 class KeyViewSet(ApiViewSet):
-    """Inference keys can be made and revoked, but not edited: as in the seed, there is no PUT."""
+    """Create, list, show and revoke inference keys. As in the Go API, there is no PUT."""
 
     parser_classes = [KeyJSONParser]
 
@@ -30,12 +30,12 @@ class KeyViewSet(ApiViewSet):
 
     @schema.create_key
     def create(self, request: Request) -> Response:
-        wanted = KeyRequest.from_document(body_of(request) or {})
+        asked = KeyRequest.from_document(body_of(request) or {})
         key, plain = issue(
-            name=wanted.name,
-            permission_mode=wanted.permission_mode,
-            instance_ids=wanted.instance_ids,
-            expires_at=wanted.expires_at,
+            name=asked.name,
+            permission_mode=asked.permission_mode,
+            instance_ids=asked.instance_ids,
+            expires_at=asked.expires_at,
         )
         body = {**KeySerializer(key).data, "key": plain}
         return Response(body, status=201, headers={"Cache-Control": "no-store"})
@@ -55,7 +55,7 @@ class KeyViewSet(ApiViewSet):
 
 
 def _find(id_text: str) -> InferenceKey:
-    """The key with the id that a path names. Raises InvalidKeyId or KeyNotFound."""
+    """Return the key with the id of a path. Raises InvalidKeyId or KeyNotFound."""
     key_id = parse_key_id(id_text)
     try:
         return InferenceKey.objects.get(pk=key_id)

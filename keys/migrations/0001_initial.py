@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=100)),
                 ('digest', models.BinaryField(max_length=32, unique=True)),
-                ('hint', models.CharField(editable=False, help_text='The last characters, to tell keys apart.', max_length=12)),
+                ('hint', models.CharField(editable=False, help_text='Last characters of the key, to tell keys apart.', max_length=12)),
                 ('user_id', models.CharField(default='system', editable=False, max_length=50)),
                 ('permission_mode', models.CharField(choices=[('allow_all', 'all instances'), ('per_instance', 'only the chosen instances')], default='allow_all', max_length=15)),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),

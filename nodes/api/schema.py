@@ -1,4 +1,4 @@
-"""What the OpenAPI document says about the nodes' operations."""
+"""OpenAPI descriptions of the nodes' operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAME = OpenApiParameter(
     "name",
     {"type": "string", "pattern": NAME_PATTERN},
     OpenApiParameter.PATH,
-    description="The node, as GET /api/v1/nodes calls it.",
+    description="Name of the node, as in GET /api/v1/nodes.",
     examples=[OpenApiExample("main", value="main")],
 )
 _REMOTE = {"address": "http://gpu-2.example:8080"}
@@ -28,7 +28,7 @@ _NODE_MAP: dict[str, Any] = {
         "properties": {
             "address": {
                 "type": "string",
-                "description": "Where it is reached; empty for the local node.",
+                "description": "Address of the node; empty for the local node.",
             }
         },
         "required": ["address"],

@@ -1,4 +1,4 @@
-"""Nodes as JSON."""
+"""JSON shape of a node."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from rest_framework import serializers
 
 
 class NodeSerializer(serializers.Serializer[Any]):
-    """A machine that runs instances."""
+    """A host that runs instances."""
 
     address = serializers.CharField(
-        allow_blank=True, help_text="Where it is reached; empty for the local node."
+        allow_blank=True, help_text="Address of the node; empty for the local node."
     )

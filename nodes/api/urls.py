@@ -1,4 +1,4 @@
-"""Where the nodes' operations are."""
+"""Paths of the nodes' operations."""
 
 from __future__ import annotations
 

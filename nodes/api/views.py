@@ -1,4 +1,4 @@
-"""The operations on nodes: they are looked at here, and configured in llamactl.yaml."""
+"""Read-only operations on nodes; llamactl.yaml configures them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from nodes.directory import known_nodes, node_address
 
 
 class NodeViewSet(ApiViewSet):
-    # Not "list", which would be taken for an array in the schema: it is a map.
+    """List and show nodes."""
+
+    # Not "list": drf-spectacular describes an action of that name as an array, and this is a map.
     @schema.list_nodes
     def directory(self, request: Request) -> Response:
         nodes = known_nodes(current())

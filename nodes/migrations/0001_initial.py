@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=100, unique=True)),
                 ('kind', models.CharField(choices=[('worker', 'worker'), ('peer', 'peer')], default='worker', max_length=10)),
-                ('address', models.CharField(blank=True, help_text='Where its backends (worker) or its API (peer) are reached; empty: this host.', max_length=255)),
+                ('address', models.CharField(blank=True, help_text='Address of the backends (worker) or of the API (peer); empty for this host.', max_length=255)),
                 ('heartbeat_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],

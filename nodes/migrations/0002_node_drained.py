@@ -11,11 +11,11 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='node',
             name='drained_at',
-            field=models.DateTimeField(blank=True, editable=False, help_text='Since then it starts nothing.', null=True),
+            field=models.DateTimeField(blank=True, editable=False, help_text='Time of the drain; a drained node starts no instance.', null=True),
         ),
         migrations.AddField(
             model_name='node',
             name='resumes',
-            field=models.JSONField(blank=True, default=list, editable=False, help_text='Ids of the instances that the drain stopped, to be started after it.'),
+            field=models.JSONField(blank=True, default=list, editable=False, help_text='Ids of the instances that the drain stopped; a resume starts them.'),
         ),
     ]

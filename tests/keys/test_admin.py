@@ -1,4 +1,4 @@
-"""The admin's pages of the inference keys: what is shown once, what is shown never."""
+"""Admin pages of the inference keys."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def moment(at: datetime) -> dict[str, str]:
     return {"expires_at_0": f"{at:%Y-%m-%d}", "expires_at_1": f"{at:%H:%M:%S}"}
 
 
-def test_new_key_is_shown_in_the_answer_to_its_form_and_nowhere_else(operator: Client) -> None:
+def test_new_key_is_shown_in_the_response_to_its_form_and_nowhere_else(operator: Client) -> None:
     chosen = instance()
     data = {"name": "bot", "permission_mode": "per_instance", "instances": [chosen.pk]}
     response = operator.post(ADD, data)
@@ -81,7 +81,7 @@ def test_new_key_is_shown_in_the_answer_to_its_form_and_nowhere_else(operator: C
         assert plain not in operator.get(url).content.decode(), url
 
 
-def test_list_says_what_each_key_opens_and_until_when(operator: Client) -> None:
+def test_list_shows_instances_and_expiry_of_each_key(operator: Client) -> None:
     ids = [instance(name).pk for name in ("a", "b", "c", "d")]
     row = key("old", permission_mode="per_instance", instance_ids=ids)
     InferenceKey.objects.update(expires_at=timezone.now() - timedelta(days=1))
@@ -131,7 +131,7 @@ def test_filters_and_search_find(operator: Client, query: str, names: set[str]) 
         ({"expires_at_0": "soon"}, "expires_at"),
     ],
 )
-def test_what_is_wrong_is_said_next_to_its_field_and_no_key_is_made(
+def test_error_is_shown_at_its_field_and_no_key_is_created(
     operator: Client, changes: dict[str, str], field: str
 ) -> None:
     response = operator.post(ADD, {"name": "bot", "permission_mode": "allow_all", **changes})
@@ -143,9 +143,9 @@ def test_what_is_wrong_is_said_next_to_its_field_and_no_key_is_made(
 def test_instance_deleted_under_the_form_is_a_message(
     operator: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the form's check and the key's making; the rule's own refusal is shown."""
+    """The deletion falls between the form's validation and the issue, whose error is shown."""
     chosen = instance()
-    monkeypatch.setattr("keys.forms.issuing.check", lambda **asked: None)
+    monkeypatch.setattr(issuing, "validate", lambda **asked: None)
     real = issuing.issue
 
     def issue(**asked: Any) -> Any:
@@ -153,7 +153,7 @@ def test_instance_deleted_under_the_form_is_a_message(
         monkeypatch.undo()
         return real(**asked)
 
-    monkeypatch.setattr("keys.admin.issuing.issue", issue)
+    monkeypatch.setattr(issuing, "issue", issue)
     data = {"name": "bot", "permission_mode": "per_instance", "instances": [chosen.pk]}
     response = operator.post(ADD, data)
     assert response.status_code == 200
@@ -161,7 +161,7 @@ def test_instance_deleted_under_the_form_is_a_message(
     assert not InferenceKey.objects.exists()
 
 
-def test_edit_narrows_the_key_tells_everybody_and_leaves_its_digest(operator: Client) -> None:
+def test_edit_is_announced_and_keeps_the_digest(operator: Client) -> None:
     chosen = instance()
     row = key()
     used = timezone.now()
@@ -188,17 +188,17 @@ def test_edit_narrows_the_key_tells_everybody_and_leaves_its_digest(operator: Cl
     assert Revision.numbers()[Topic.KEYS] > before
 
 
-def test_edit_does_not_undo_a_use_that_is_written_at_the_same_time(
+def test_edit_keeps_a_last_use_written_at_the_same_time(
     operator: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = key()
     used = timezone.now()
 
-    def check(**asked: Any) -> None:
+    def validate(**asked: Any) -> None:
         """Between the form's reading of the row and its writing."""
         InferenceKey.objects.update(last_used_at=used)
 
-    monkeypatch.setattr("keys.forms.issuing.check", check)
+    monkeypatch.setattr(issuing, "validate", validate)
     operator.post(page(row), {"name": "renamed", "permission_mode": "allow_all"})
     after = InferenceKey.objects.get()
     assert (after.name, after.last_used_at) == ("renamed", used)
@@ -222,7 +222,7 @@ def test_expired_key_may_be_renamed_but_not_moved_to_another_past_date(operator:
     assert list(response.context["adminform"].form.errors) == ["expires_at"]
 
 
-def test_revoked_keys_are_gone_and_everybody_is_told(operator: Client) -> None:
+def test_revocation_deletes_and_is_announced(operator: Client) -> None:
     rows = [key(name) for name in ("a", "b", "c")]
     before = Revision.numbers()[Topic.KEYS]
     assert "Are you sure" in operator.get(page(rows[0], "delete")).content.decode()
@@ -234,7 +234,7 @@ def test_revoked_keys_are_gone_and_everybody_is_told(operator: Client) -> None:
     assert Revision.numbers()[Topic.KEYS] == before + 2
 
 
-def test_viewer_may_look_and_nothing_else(viewer: Client) -> None:
+def test_viewer_can_only_view(viewer: Client) -> None:
     row = key()
     assert viewer.get(LIST).status_code == 200
     assert viewer.get(page(row)).status_code == 200
@@ -249,7 +249,7 @@ def test_keys_need_the_csrf_token() -> None:
     assert client.post(ADD, {"name": "x", "permission_mode": "allow_all"}).status_code == 403
 
 
-def test_hostile_name_is_shown_and_does_nothing(operator: Client) -> None:
+def test_hostile_name_is_shown_as_text(operator: Client) -> None:
     name = "<script>alert(1)</script>\u202egnp"
     response = operator.post(ADD, {"name": name, "permission_mode": "allow_all"})
     row = InferenceKey.objects.get()

@@ -1,3 +1,5 @@
+"""Operations on inference keys over the API."""
+
 from __future__ import annotations
 
 import time
@@ -21,7 +23,7 @@ def post(api: Client, body: Any) -> Any:
     return api.post(KEYS, body, content_type="application/json")
 
 
-def test_a_created_key_is_shown_once(api: Client) -> None:
+def test_created_key_is_shown_once(api: Client) -> None:
     expires_at = int(time.time()) + 3600
     response = post(api, {"name": "app", "permission_mode": "allow_all", "expires_at": expires_at})
     assert response.status_code == 201, response.content
@@ -50,7 +52,7 @@ def test_keys_are_listed_newest_first(api: Client) -> None:
     assert [key["name"] for key in api.get(KEYS).json()] == ["a", "c", "b"]
 
 
-def test_no_keys_are_an_empty_list(api: Client) -> None:
+def test_list_without_keys_is_empty(api: Client) -> None:
     assert api.get(KEYS).json() == []
 
 
@@ -64,19 +66,19 @@ def test_permissions_name_the_instances(api: Client) -> None:
     ]
 
 
-def test_a_key_for_all_has_no_permissions_to_list(api: Client) -> None:
+def test_key_for_all_instances_lists_no_permissions(api: Client) -> None:
     key, _ = issue(name="app", permission_mode="allow_all")
     assert api.get(f"{KEYS}/{key.pk}/permissions").json() == []
 
 
-def test_a_revoked_key_is_gone(api: Client) -> None:
+def test_revoked_key_is_not_found(api: Client) -> None:
     key, _ = issue(name="app", permission_mode="allow_all")
     assert api.delete(f"{KEYS}/{key.pk}").status_code == 204
     assert api.get(f"{KEYS}/{key.pk}").status_code == 404
     assert api.delete(f"{KEYS}/{key.pk}").status_code == 404
 
 
-def test_there_is_no_editing(api: Client) -> None:
+def test_keys_cannot_be_edited(api: Client) -> None:
     key, _ = issue(name="app", permission_mode="allow_all")
     for method in ("put", "patch", "post"):
         assert getattr(api, method)(f"{KEYS}/{key.pk}").status_code == 405
@@ -130,13 +132,13 @@ ALLOW_ALL = {"name": "x", "permission_mode": "allow_all"}
         ({**ALLOW_ALL, "expires_at": 253_402_300_800}, "invalid_expires_at"),
     ],
 )
-def test_a_wrong_field_is_400_with_the_seeds_code(api: Client, body: Any, code: str) -> None:
+def test_wrong_field_is_400_with_the_go_apis_code(api: Client, body: Any, code: str) -> None:
     response = post(api, body)
     assert (response.status_code, response.json()["error"]) == (400, code), response.content
     assert not InferenceKey.objects.exists()
 
 
-def test_the_last_moment_of_all_is_a_time_like_any(api: Client) -> None:
+def test_latest_possible_expiry_is_accepted(api: Client) -> None:
     response = post(api, {**ALLOW_ALL, "expires_at": 253_402_300_799})
     assert response.json()["expires_at"] == 253_402_300_799
 
@@ -158,13 +160,13 @@ def test_the_last_moment_of_all_is_a_time_like_any(api: Client) -> None:
         ("%20", 400, "invalid_id"),
     ],
 )
-def test_an_id_that_is_none_is_refused(api: Client, id_text: str, status: int, code: str) -> None:
+def test_invalid_id_is_refused(api: Client, id_text: str, status: int, code: str) -> None:
     for method, suffix in (("get", ""), ("delete", ""), ("get", "/permissions")):
         response = getattr(api, method)(f"{KEYS}/{id_text}{suffix}")
         assert (response.status_code, response.json()["error"]) == (status, code)
 
 
-def test_three_kinds_of_key_of_which_none_may_manage() -> None:
+def test_inference_keys_of_three_kinds_do_not_manage() -> None:
     instance = lifecycle.create("mine", {}, cause="test")
     _, for_all = issue(name="all", permission_mode="allow_all")
     _, for_one = issue(name="one", permission_mode="per_instance", instance_ids=[instance.pk])

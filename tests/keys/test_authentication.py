@@ -1,3 +1,5 @@
+"""Management keys: where a request may hold one, and which requests are refused."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,7 +15,7 @@ MISSING = {"error": {"message": "Missing API key", "type": "authentication_error
 INVALID = {"error": {"message": "Invalid API key", "type": "authentication_error"}}
 
 
-def test_a_management_key_opens_from_each_place(management_key: str) -> None:
+def test_management_key_is_accepted_from_each_place(management_key: str) -> None:
     for headers, path in [
         ({"authorization": f"Bearer {management_key}"}, PATH),
         ({"x-api-key": management_key}, PATH),
@@ -25,7 +27,7 @@ def test_a_management_key_opens_from_each_place(management_key: str) -> None:
         assert Client(headers=headers).get(path).status_code == 200, (headers, path)
 
 
-def test_without_a_key_it_is_missing() -> None:
+def test_request_without_a_key_is_401() -> None:
     response = Client().get(PATH)
     assert (response.status_code, response.json()) == (401, MISSING)
     assert response["WWW-Authenticate"] == "Bearer"
@@ -42,12 +44,12 @@ def test_without_a_key_it_is_missing() -> None:
         {"authorization": "Bearer wrong, Bearer wrong"},
     ],
 )
-def test_a_wrong_key_is_invalid(headers: dict[str, str]) -> None:
+def test_wrong_key_is_401(headers: dict[str, str]) -> None:
     response = Client(headers=headers).get(PATH)
     assert (response.status_code, response.json()) == (401, INVALID)
 
 
-def test_a_right_key_does_not_mend_a_wrong_one_before_it(management_key: str) -> None:
+def test_wrong_key_in_an_earlier_place_wins_over_a_right_key(management_key: str) -> None:
     headers = {"authorization": "Bearer wrong", "x-api-key": management_key}
     assert Client(headers=headers).get(PATH).status_code == 401
 
@@ -55,13 +57,13 @@ def test_a_right_key_does_not_mend_a_wrong_one_before_it(management_key: str) ->
 @pytest.mark.parametrize(
     "query", ["api_key=%00", "api_key=%FF%FE", "api_key=%ED%A0%80", "a&" * 2000]
 )
-def test_a_hostile_query_is_refused(query: str) -> None:
+def test_hostile_query_is_refused(query: str) -> None:
     response = Client().get(f"{PATH}?{query}")
     assert response.status_code in (400, 401)
     assert "error" in response.json()
 
 
-def test_a_key_with_other_letters_works(override: Any) -> None:
+def test_key_with_non_ascii_letters_is_accepted(override: Any) -> None:
     override(auth={"management_keys": [SecretStr("schlüssel-😀")]})
     sent = "schlüssel-😀".encode().decode("latin-1")
     assert Client(headers={"x-api-key": sent}).get(PATH).status_code == 200
@@ -69,17 +71,17 @@ def test_a_key_with_other_letters_works(override: Any) -> None:
 
 
 @pytest.mark.django_db
-def test_an_inference_key_never_opens_management() -> None:
+def test_inference_key_never_opens_management() -> None:
     _, plain = issue(name="app", permission_mode="allow_all")
     assert Client(headers={"x-api-key": plain}).get(PATH).json() == INVALID
 
 
-def test_without_required_keys_everyone_is_let_in(override: Any) -> None:
+def test_no_key_is_needed_where_none_is_required(override: Any) -> None:
     override(auth={"require_management_auth": False})
     assert Client().get(PATH).status_code == 200
     assert Client(headers={"x-api-key": "wrong"}).get(PATH).status_code == 200
 
 
-def test_a_login_to_the_admin_is_no_key(admin_client: Client) -> None:
+def test_admin_session_is_not_a_key(admin_client: Client) -> None:
     # It should not be reachable by cookie: the API has no protection against forged requests.
     assert admin_client.get(PATH).json() == MISSING

@@ -1,3 +1,5 @@
+"""Extraction of a key from headers and query."""
+
 from __future__ import annotations
 
 import pytest
@@ -37,10 +39,10 @@ def test_key_is_taken_from_bearer_then_header_then_query(
 
 
 @pytest.mark.parametrize("value", [b"\xff\xfe", b"\x00", b"x" * 100_000, "schlüssel".encode()])
-def test_hostile_headers_have_some_key(value: bytes) -> None:
+def test_hostile_headers_yield_their_bytes(value: bytes) -> None:
     assert key_in([(API_KEY, value)], b"").encode("utf-8", "surrogateescape") == value
 
 
 @pytest.mark.parametrize("query", [b"api_key", b"api_key=&&", b"=api_key", b"api_key=%", b"\xff"])
-def test_hostile_queries_have_none_or_what_they_say(query: bytes) -> None:
+def test_hostile_queries_yield_at_most_their_text(query: bytes) -> None:
     assert key_in([], query) in ("", "%")

@@ -1,3 +1,5 @@
+"""Rules of issuing and revoking keys."""
+
 from __future__ import annotations
 
 from datetime import timedelta
@@ -26,7 +28,7 @@ def revision() -> int:
     return Revision.numbers().get(Topic.KEYS, 0)
 
 
-def test_a_new_key_is_found_by_its_digest_and_stored_nowhere() -> None:
+def test_new_key_is_found_by_its_digest_and_stored_nowhere() -> None:
     before = revision()
     key, plain = issue(name="app", permission_mode="allow_all")
     assert InferenceKey.objects.get(digest=digest(plain)) == key
@@ -36,14 +38,14 @@ def test_a_new_key_is_found_by_its_digest_and_stored_nowhere() -> None:
     assert revision() == before + 1
 
 
-def test_a_limited_key_opens_the_named_instances_alone() -> None:
+def test_limited_key_opens_only_the_named_instances() -> None:
     mine = lifecycle.create("mine", {}, cause="test")
     lifecycle.create("other", {}, cause="test")
     key, _ = issue(name="app", permission_mode="per_instance", instance_ids=[mine.pk, mine.pk])
     assert [instance.name for instance in key.instances.all()] == ["mine"]
 
 
-def test_an_unlimited_key_has_no_list_of_instances() -> None:
+def test_unlimited_key_has_no_list_of_instances() -> None:
     mine = lifecycle.create("mine", {}, cause="test")
     key, _ = issue(name="app", permission_mode="allow_all", instance_ids=[mine.pk])
     assert not key.instances.exists()
@@ -61,7 +63,7 @@ def test_an_unlimited_key_has_no_list_of_instances() -> None:
         ({"permission_mode": "per_instance", "instance_ids": [999]}, InvalidInstanceId),
     ],
 )
-def test_a_broken_rule_leaves_no_key_behind(
+def test_broken_rule_creates_no_key(
     wanted: dict[str, object], error: type[InvalidKeyRequest]
 ) -> None:
     before = revision()
@@ -71,7 +73,7 @@ def test_a_broken_rule_leaves_no_key_behind(
     assert revision() == before
 
 
-def test_a_revoked_key_is_gone() -> None:
+def test_revoked_key_is_deleted() -> None:
     key, plain = issue(name="app", permission_mode="allow_all")
     before = revision()
     assert revoke([key]) == 1

@@ -1,3 +1,5 @@
+"""Generation, digests and comparison of keys."""
+
 from __future__ import annotations
 
 import re
@@ -21,17 +23,17 @@ def configured(tmp_path: Path, *keys: str) -> AppConfig:
     return AppConfig(data_dir=tmp_path, auth=auth)
 
 
-def test_an_inference_key_has_256_random_bits() -> None:
+def test_inference_key_has_256_random_bits() -> None:
     keys = {new_inference_key() for _ in range(50)}
     assert len(keys) == 50
     assert all(re.fullmatch(r"llamactl-[0-9a-f]{64}", key) for key in keys)
 
 
-def test_a_digest_has_32_bytes_and_takes_any_text() -> None:
+def test_digest_of_any_text_has_32_bytes() -> None:
     assert len(digest("ü\udcff" + "x" * 10_000)) == 32
 
 
-def test_each_configured_key_opens_and_nothing_else(tmp_path: Path) -> None:
+def test_only_configured_keys_open_management(tmp_path: Path) -> None:
     config = configured(tmp_path, "one", "zwei-ü")
     assert is_management_key("one", config)
     assert is_management_key("zwei-ü", config)
@@ -40,7 +42,7 @@ def test_each_configured_key_opens_and_nothing_else(tmp_path: Path) -> None:
     assert not (tmp_path / "management_key").exists()
 
 
-def test_without_one_a_key_is_made_once_and_kept(tmp_path: Path) -> None:
+def test_without_a_configured_key_one_is_generated_and_kept(tmp_path: Path) -> None:
     config = configured(tmp_path)
     (key,) = management_keys(config)
     assert re.fullmatch(r"llamactl-mgmt-[0-9a-f]{64}", key)
@@ -50,13 +52,13 @@ def test_without_one_a_key_is_made_once_and_kept(tmp_path: Path) -> None:
     assert mode == 0o600
 
 
-def test_no_key_is_made_where_none_is_required(tmp_path: Path) -> None:
+def test_no_key_is_generated_where_none_is_required(tmp_path: Path) -> None:
     config = AppConfig(data_dir=tmp_path, auth=AuthConfig(require_management_auth=False))
     assert management_keys(config) == ()
     assert not is_management_key("", config)
 
 
-def test_a_backends_key_is_its_own_and_stays() -> None:
+def test_backend_keys_are_distinct_and_stable() -> None:
     assert backend_key(1, "secret") == backend_key(1, "secret")
     others = {backend_key(1, "secret"), backend_key(2, "secret"), backend_key(1, "other")}
     assert len(others) == 3

@@ -1,4 +1,4 @@
-"""The admin's list of nodes: to be looked at; only a node that is gone may be forgotten."""
+"""Admin pages of the nodes: read-only, but for drain, resume and the deletion of a dead node."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def operator(client: Client) -> Client:
     return client
 
 
-def test_list_says_who_is_there_and_who_is_not(operator: Client) -> None:
+def test_list_shows_which_workers_are_alive(operator: Client) -> None:
     now = timezone.now()
     Node.objects.create(name="here", heartbeat_at=now)
     Node.objects.create(name="gone", heartbeat_at=now - timedelta(hours=3), address="10.0.0.2")
@@ -34,7 +34,7 @@ def test_list_says_who_is_there_and_who_is_not(operator: Client) -> None:
     assert "<script>alert" not in text
 
 
-def test_nodes_are_not_made_or_changed_by_hand(operator: Client) -> None:
+def test_no_page_adds_or_edits_a_node(operator: Client) -> None:
     node = Node.objects.create(name="a", heartbeat_at=timezone.now())
     assert operator.get(f"{LIST}{node.pk}/change/").status_code == 200
     for path in ("add/", f"{node.pk}/change/", f"{node.pk}/delete/"):
@@ -42,7 +42,7 @@ def test_nodes_are_not_made_or_changed_by_hand(operator: Client) -> None:
     assert Node.objects.get().name == "a"
 
 
-def test_node_that_is_gone_may_be_forgotten_unless_it_has_instances(operator: Client) -> None:
+def test_dead_node_without_instances_can_be_deleted(operator: Client) -> None:
     node = Node.objects.create(name="gone")
     operator.post(f"{LIST}{node.pk}/delete/", {"post": "yes"})
     assert not Node.objects.exists()
@@ -54,19 +54,19 @@ def test_node_that_is_gone_may_be_forgotten_unless_it_has_instances(operator: Cl
 def test_node_is_drained_and_resumed_by_its_actions(operator: Client) -> None:
     lifecycle.create("a", {"backend_type": "llama_cpp"}, cause="test")
     node = lifecycle.request_start("a", cause="test").node
-    for action, said, wish in (
-        ("drain_selected", "asked to stop: a", "stopped"),
-        ("resume_selected", "asked to start: a", "running"),
+    for action, message, desired_state in (
+        ("drain_selected", "stop requested for: a", "stopped"),
+        ("resume_selected", "start requested for: a", "running"),
     ):
         chosen = {"action": action, "_selected_action": [node.pk]}
         text = operator.post(LIST, chosen, follow=True).content.decode()
-        assert said in text
-        assert lifecycle.get("a").desired_state == wish
+        assert message in text
+        assert lifecycle.get("a").desired_state == desired_state
     node_drain.drain("main")
     assert "drained" in operator.get(LIST).content.decode()
 
 
-def test_who_may_only_look_can_not_drain(client: Client) -> None:
+def test_viewer_cannot_drain(client: Client) -> None:
     user = User.objects.create_user("vera", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="view_node"))
     client.force_login(user)

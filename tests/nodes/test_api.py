@@ -1,3 +1,5 @@
+"""Node operations of the API."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,7 +15,7 @@ pytestmark = pytest.mark.django_db
 NODES = "/api/v1/nodes"
 
 
-def test_the_local_node_is_always_there(api: Client) -> None:
+def test_local_node_is_always_listed(api: Client) -> None:
     assert api.get(NODES).json() == {"main": {"address": ""}}
     assert api.get(f"{NODES}/main").json() == {"address": ""}
 
@@ -40,14 +42,14 @@ def test_configured_nodes_and_workers_are_listed_by_name(api: Client, settings: 
 
 
 @pytest.mark.parametrize("name", ["%00", "x" * 5000, "main%0A", "a%20node"])
-def test_a_name_that_no_node_can_have_is_400(api: Client, name: str) -> None:
+def test_invalid_node_name_is_400(api: Client, name: str) -> None:
     response = api.get(f"{NODES}/{name}")
     assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
     assert len(response.content) < 1000
 
 
 @pytest.mark.parametrize("name", ["other", "%F0%9F%98%80", "x" * 100, "MAIN"])
-def test_an_unknown_node_is_404(api: Client, name: str) -> None:
+def test_unknown_node_is_404(api: Client, name: str) -> None:
     response = api.get(f"{NODES}/{name}")
     assert (response.status_code, response.json()["error"]) == (404, "not_found")
     assert len(response.content) < 1000

@@ -155,7 +155,7 @@ async def test_revoked_key_is_gone_and_a_narrowed_one_narrowed(
         key.permission_mode = InferenceKey.PermissionMode.PER_INSTANCE
         key.save()
         key.instances.set([instance])
-        issuing.changed(key)
+        issuing.announce_change(key)
 
     await narrow()
     only = frozenset({instance.pk})
@@ -247,8 +247,8 @@ async def test_first_request_that_waits_is_reported_at_once(
 
 async def test_last_use_of_a_key_is_written_in_a_batch(broker: None, gateway: Gateway) -> None:
     key, _ = await issue()
-    gateway.usage.note(key.pk)
-    gateway.usage.note(123456)
+    gateway.usage.record(key.pk)
+    gateway.usage.record(123456)
     await gateway._write_usage()
     await key.arefresh_from_db()
     assert key.last_used_at is not None

@@ -23,7 +23,7 @@ from instances.errors import PortUnavailable
 from instances.supervisor.state import rows
 from instances.supervisor.state.rows import Observation, Row
 from llamactl.config import AppConfig
-from nodes.heartbeat import beat
+from nodes.heartbeat import write_heartbeat
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class StateStore:
         close_old_connections()
         if self._beat_wanted:
             self._beat_wanted = False
-            beat(self._node)
+            write_heartbeat(self._node)
         while self._jobs:
             self._do(self._jobs[0])
             self._jobs.popleft()

@@ -16,7 +16,7 @@ from llamactl.config import AppConfig
 from llamactl.server.process_group import ProcessSpec
 from llamactl.server.services import stages
 from llamactl.server.sockets import close_all, listen
-from nodes.heartbeat import beat
+from nodes.heartbeat import write_heartbeat
 from nodes.models import Node
 
 
@@ -84,7 +84,7 @@ def test_a_worker_is_ready_once_its_own_heartbeat_is_there(
     worker = stages(config_with(tmp_path), listeners, keep_backends=False)[1][0]
     assert not worker.is_ready(time.time())
     before = time.time()
-    beat("main")
+    write_heartbeat("main")
     # It should not take the heartbeat of the worker before it for its own.
     assert not worker.is_ready(time.time() + 1)
     assert worker.is_ready(before - 1)
