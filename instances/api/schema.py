@@ -8,14 +8,13 @@ from typing import Any, TypeVar
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, PolymorphicProxySerializer
 
 from instances.api import examples
+from instances.api.options_schema import ReplacedOptions
 from instances.api.query_params import MAX_LINES, MAX_WAIT_SECONDS
 from instances.api.serializers import (
     CommandSerializer,
     DryRunSerializer,
     InstanceSerializer,
-    OptionsSerializer,
     ParsedCommandSerializer,
-    ReplacedOptionsSerializer,
     SavedInstanceSerializer,
 )
 from instances.backends.base import Backend
@@ -35,6 +34,7 @@ from instances.errors import (
     TooManyInstances,
 )
 from instances.names import MAX_NAME_LENGTH, NAME_PATTERN
+from instances.options import InstanceOptions
 from llamactl.core.errors import InvalidParameter, InvalidRequest, PathNotFound
 from llamactl.openapi import EVENT_STREAM, PLAIN_TEXT, DocumentedResponse, operation
 from nodes.errors import LogUnreadable, NodeDrained
@@ -128,7 +128,7 @@ create_instance = operation(
     description="It is stopped at first; start it, or let the first request under `/v1` do that."
     " Options that are left out get their defaults, and the port is chosen if none is said.",
     parameters=[_NAME, _DRY_RUN, _STRICT],
-    request=OptionsSerializer,
+    request=InstanceOptions,
     requests=examples.NEW_INSTANCES,
     status=201,
     answer=SavedInstanceSerializer,
@@ -158,7 +158,7 @@ replace_options = operation(
     description="Options that are left out get their defaults again; the node stays, and so does a"
     " port that is left out. A running instance is restarted.",
     parameters=[_NAME, _DRY_RUN, _STRICT],
-    request=ReplacedOptionsSerializer,
+    request=ReplacedOptions,
     requests=examples.NEW_INSTANCES,
     answer=PolymorphicProxySerializer(
         "SavedInstanceOrDryRun",

@@ -8,180 +8,12 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
-from instances.backends import backend_types, default_backend_type
+from instances.api.options_schema import EnvironmentField, OptionsField, shows_options
+from instances.backends import backend_types
 from instances.models import Instance
-from instances.option_types import ENVIRONMENT_NAME_PATTERN, MAX_COUNT
 from instances.states import DesiredState, Status
 from llamactl.core.errors import InvalidRequest
 from llamactl.core.unix_time import UnixSecondsField
-
-
-@extend_schema_field(
-    {
-        "oneOf": [
-            {"type": "string"},
-            {"type": "array", "items": {"type": "integer", "minimum": 0}},
-            {"type": "null"},
-        ]
-    }
-)
-class CpusField(serializers.Field[Any, Any, Any, Any]):
-    """A set of CPUs."""
-
-
-class LimitsSerializer(serializers.Serializer[Any]):
-    """What a process may have of its host. Other names are refused."""
-
-    # For the schema alone: ``instances.limits`` reads it.
-    nice = serializers.IntegerField(
-        required=False, allow_null=True, min_value=0, max_value=19, help_text="19 yields most."
-    )
-    cpus = CpusField(
-        required=False,
-        help_text="The CPUs it may run on, such as 0-3,8; or a list of their numbers.",
-    )
-    open_files = serializers.IntegerField(
-        required=False, allow_null=True, min_value=64, max_value=10_000_000
-    )
-    memory_mb = serializers.IntegerField(
-        required=False,
-        allow_null=True,
-        min_value=16,
-        max_value=100_000_000,
-        help_text="Memory of its own. A mapped model file does not count, nor does a GPU's memory.",
-    )
-    core_dumps = serializers.BooleanField(
-        required=False,
-        allow_null=True,
-        help_text="One is as large as the model, and has prompts in it.",
-    )
-    oom_score_adj = serializers.IntegerField(
-        required=False,
-        allow_null=True,
-        min_value=0,
-        max_value=1000,
-        help_text="How soon the kernel picks it when memory runs out; 1000 first.",
-    )
-
-
-@extend_schema_field(
-    {
-        "type": "object",
-        "propertyNames": {"pattern": f"^{ENVIRONMENT_NAME_PATTERN}$"},
-        "additionalProperties": {"type": "string"},
-    }
-)
-class EnvironmentField(serializers.DictField):
-    """Variables of a process."""
-
-
-class OptionsSerializer(serializers.Serializer[Any]):
-    """The options of an instance, as a request says them. null is the same as leaving it out.
-
-    Names that are not listed here are ignored.
-    """
-
-    # For the schema alone: ``instances.options`` reads the document.
-    backend_type = serializers.ChoiceField(
-        backend_types(),
-        required=False,
-        allow_null=True,
-        help_text=f"{default_backend_type()} if it is left out.",
-    )
-    backend_options = serializers.DictField(
-        required=False,
-        allow_null=True,
-        help_text="The backend's own options in snake_case, as its program's flags are called"
-        " (`ctx_size` for `--ctx-size`). Flags that llamactl does not know may be given, too, here"
-        " or in `extra_args`. `port` asks for a port.",
-    )
-    nodes = serializers.ListField(
-        child=serializers.CharField(),
-        required=False,
-        allow_null=True,
-        help_text="Where it may run; this node if it is left out.",
-    )
-    auto_restart = serializers.BooleanField(
-        required=False, allow_null=True, help_text="Whether it is started again after a crash."
-    )
-    max_restarts = serializers.IntegerField(
-        required=False,
-        allow_null=True,
-        max_value=MAX_COUNT,
-        help_text="How often in a row; less than 0 is 0.",
-    )
-    restart_delay = serializers.IntegerField(
-        required=False,
-        allow_null=True,
-        max_value=MAX_COUNT,
-        help_text="Seconds; less than 0 is 0.",
-    )
-    on_demand_start = serializers.BooleanField(
-        required=False, allow_null=True, help_text="Whether a request for it starts it."
-    )
-    idle_timeout = serializers.IntegerField(
-        required=False,
-        allow_null=True,
-        max_value=MAX_COUNT,
-        help_text="Minutes without a request after which it is stopped; 0, or less, for never.",
-    )
-    environment = EnvironmentField(
-        required=False, allow_null=True, help_text="Variables for its process."
-    )
-    docker_enabled = serializers.BooleanField(
-        required=False,
-        allow_null=True,
-        help_text="Whether it runs in a container; the configuration decides if it is left out.",
-    )
-    command_override = serializers.CharField(
-        required=False,
-        allow_null=True,
-        allow_blank=True,
-        help_text="The program to start instead of the configured one; not with docker.",
-    )
-    group = serializers.CharField(
-        required=False, allow_null=True, allow_blank=True, help_text="A label of your own."
-    )
-    working_directory = serializers.CharField(
-        required=False,
-        allow_null=True,
-        allow_blank=True,
-        help_text="An absolute path on the node; the data directory if it is left out. Not for"
-        " docker.",
-    )
-    limits = LimitsSerializer(
-        required=False, allow_null=True, help_text="What its process may have. Not for docker."
-    )
-
-
-class ReplacedOptionsSerializer(OptionsSerializer):
-    """The options of an instance that is there, all of them: as for a new one, but for the node."""
-
-    nodes = serializers.JSONField(  # type: ignore[assignment]  # anything at all
-        required=False, help_text="Not looked at: an instance stays on its node."
-    )
-
-
-class SavedOptionsSerializer(serializers.Serializer[Any]):
-    """The options of an instance, with the defaults filled in."""
-
-    # For the schema alone, as above.
-    backend_type = serializers.ChoiceField(backend_types())
-    backend_options = serializers.DictField(
-        help_text="The backend's own options, with the port that it has."
-    )
-    nodes = serializers.ListField(child=serializers.CharField())
-    auto_restart = serializers.BooleanField()
-    max_restarts = serializers.IntegerField(min_value=0)
-    restart_delay = serializers.IntegerField(min_value=0, help_text="Seconds.")
-    on_demand_start = serializers.BooleanField()
-    idle_timeout = serializers.IntegerField(min_value=0, help_text="Minutes; 0 for never.")
-    environment = EnvironmentField(required=False)
-    docker_enabled = serializers.BooleanField(required=False)
-    command_override = serializers.CharField(required=False)
-    group = serializers.CharField(required=False)
-    working_directory = serializers.CharField(required=False)
-    limits = LimitsSerializer(required=False)
 
 
 class FailureSerializer(serializers.Serializer[Any]):
@@ -244,7 +76,7 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
         )
         read_only_fields = fields
 
-    @extend_schema_field(SavedOptionsSerializer)
+    @shows_options
     def get_options(self, instance: Instance) -> dict[str, Any]:
         """The stored document with the instance's port in it, as the seed shows it."""
         options = instance.options
@@ -308,7 +140,7 @@ class DryRunSerializer(serializers.Serializer[Any]):
     working_directory = serializers.CharField(
         help_text="Relative paths in the options are relative to it."
     )
-    options = SavedOptionsSerializer(help_text="The options as they would be saved.")
+    options = OptionsField(help_text="The options as they would be saved.")
     errors = FindingSerializer(many=True)  # type: ignore[assignment]  # a field is no attribute
     warnings = FindingSerializer(many=True)
 
