@@ -7,7 +7,6 @@ program differs from the others. A new one is a module with a subclass and a lin
 from __future__ import annotations
 
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar, cast
@@ -45,7 +44,7 @@ class UnknownBackend(LlamactlError):
         )
 
 
-class Backend(ABC):
+class Backend:
     """One backend program: options to command line and back, and how to talk to it."""
 
     type: ClassVar[str]
@@ -67,7 +66,7 @@ class Backend(ABC):
     """False: it may be silent for as long as a response takes, and yet be well."""
     table: ClassVar[FlagTable]
     programs: ClassVar[Programs]
-    paths: ClassVar[Mapping[str, PathOption]] = {}
+    path_options: ClassVar[Mapping[str, PathOption]] = {}
     """Options that name what is already on disk; not those that say where to write."""
     help_flags: ClassVar[tuple[str, ...]] = ("--help",)
     """How the program is asked for all its flags; tried in order."""
@@ -289,17 +288,19 @@ class Backend(ABC):
 
     # -- what it serves ---------------------------------------------------------------------------
 
-    @abstractmethod
     def served_model(self, options: Mapping[str, object], instance_name: str) -> str | None:
-        """The model name that the process answers to; ``None`` if it serves many."""
+        """The model name that the process answers to; ``None`` if the process serves many."""
+        return text_option(options, "model") or None
 
-    @abstractmethod
     def model_path(self, options: Mapping[str, object]) -> str | None:
-        """The file or directory of the model, if it is on disk as far as the options tell."""
+        """The file or directory of the model, if the options name one on disk."""
+        model = text_option(options, "model")
+        return model if looks_like_path(model) else None
 
-    @abstractmethod
     def summary(self, options: Mapping[str, object]) -> str:
-        """What it serves, in a few words for a list: the model's file name or repository."""
+        """The model's file name or repository, for a list; ``""`` if the options name no model."""
+        model = text_option(options, "model")
+        return last_part(model) if looks_like_path(model) else model
 
 
 def text_option(options: Mapping[str, object], name: str) -> str:

@@ -65,7 +65,7 @@ def check_files(
 def _paths(
     backend: Backend, options: Mapping[str, object]
 ) -> Iterator[tuple[str, str, PathOption]]:
-    for name, option in backend.paths.items():
+    for name, option in backend.path_options.items():
         value = options.get(name)
         if any(options.get(other) for other in option.unless):
             continue

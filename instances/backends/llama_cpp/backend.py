@@ -66,7 +66,7 @@ class LlamaCpp(Backend):
             ("server",),  # its name until June 2024
         )
     )
-    paths = _PATHS
+    path_options = _PATHS
     failure_signs = (*EMBEDDED_SIGNS, *LLAMA_SERVER_SIGNS)
     process_names = frozenset({"llama-server"})
     environment_prefixes = ("LLAMA_", "GGML_")  # not LLAMACTL_, which has no _ after LLAMA

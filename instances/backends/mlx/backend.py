@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from instances.backends.base import Backend, last_part, looks_like_path, text_option
+from instances.backends.base import Backend, text_option
 from instances.backends.command_line import Programs
 from instances.backends.flags import FlagTable, boolean, integer, json_text, number, text
 from instances.backends.mlx.config import MlxConfig
@@ -55,7 +55,7 @@ class Mlx(Backend):
     # Its server did everything on one thread for a long time.
     answers_health_while_busy = False
     table = FlagTable(MLX_FLAGS, equals=True)
-    paths = {
+    path_options = {
         "model": DIRECTORY_OR_NAME,
         "draft_model": DIRECTORY_OR_NAME,
         "adapter_path": DIRECTORY,
@@ -72,18 +72,11 @@ class Mlx(Backend):
     )
 
     def served_model(self, options: Mapping[str, object], instance_name: str) -> str | None:
-        model = text_option(options, "model")
+        model = super().served_model(options, instance_name)
         if model and text_option(options, "adapter_path"):
-            # Asked for by its name, the server would load the model again without the adapter.
+            # A request for the model's own name would load the model again without the adapter.
             return "default_model"
-        return model or None
-
-    def model_path(self, options: Mapping[str, object]) -> str | None:
-        model = text_option(options, "model")
-        return model if looks_like_path(model) else None
+        return model
 
     def summary(self, options: Mapping[str, object]) -> str:
-        model = text_option(options, "model")
-        if not model:
-            return "models by name"
-        return last_part(model) if looks_like_path(model) else model
+        return super().summary(options) or "models by name"

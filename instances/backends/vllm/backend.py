@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from instances.backends.base import Backend, last_part, looks_like_path, text_option
+from instances.backends.base import Backend, text_option
 from instances.backends.command_line import Programs
 from instances.backends.flags import FlagTable, Setting
 from instances.backends.path_options import (
@@ -38,7 +38,7 @@ class Vllm(Backend):
         ),
         need_flags=frozenset({("vllm",)}),
     )
-    paths = {
+    path_options = {
         "model": MODEL_OR_NAME,
         "tokenizer": DIRECTORY_OR_NAME,
         "chat_template": FILE_OR_NAME,
@@ -82,14 +82,7 @@ class Vllm(Backend):
         names = options.get("served_model_name")
         if isinstance(names, list) and names:
             return str(names[0])
-        return text_option(options, "model") or None
-
-    def model_path(self, options: Mapping[str, object]) -> str | None:
-        model = text_option(options, "model")
-        return model if looks_like_path(model) else None
+        return super().served_model(options, instance_name)
 
     def summary(self, options: Mapping[str, object]) -> str:
-        model = text_option(options, "model")
-        if not model:
-            return text_option(options, "config") or "no model set"
-        return last_part(model) if looks_like_path(model) else model
+        return super().summary(options) or text_option(options, "config") or "no model set"

@@ -1,0 +1,1 @@
+"""A backend that only tests register: docs/add-a-backend.md, tried."""
