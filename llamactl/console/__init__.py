@@ -1,0 +1,1 @@
+"""Pages and endpoints about llamactl itself: dashboard, users and groups, version, health."""

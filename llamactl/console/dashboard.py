@@ -1,4 +1,4 @@
-"""The admin's first page: how many instances are in which status, and are the nodes there."""
+"""The admin's index page: instances by status, latest status changes, nodes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHANGES_SHOWN = 12
 
 @dataclass(frozen=True)
 class Tile:
-    """A number with a link to the list of what it counts."""
+    """A count of instances, with a link to the list of them."""
 
     status: str
     label: str
@@ -43,7 +43,7 @@ class Link:
 
 @dataclass(frozen=True)
 class ChangeLine:
-    """One line of "what happened last"."""
+    """One line of the latest status changes."""
 
     name: str
     url: str
@@ -62,7 +62,7 @@ class NodeLine:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """What one user may see of all this."""
+    """The index page's content for one user, by that user's permissions."""
 
     may_see_instances: bool
     total: int
@@ -73,14 +73,14 @@ class Dashboard:
 
 
 def add_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """unfold's DASHBOARD_CALLBACK: the index page's context with the dashboard in it."""
+    """Add the dashboard to the index page's context; unfold's DASHBOARD_CALLBACK."""
     context["title"] = "Overview"
     context["dashboard"] = dashboard(request)
     return context
 
 
 def dashboard(request: HttpRequest) -> Dashboard:
-    """Four queries, however many instances and nodes there are."""
+    """Build the dashboard in four queries, for any number of instances and nodes."""
     user = request.user
     may_see_instances = user.has_perm("instances.view_instance")
     tiles = _tiles() if may_see_instances else []
@@ -121,7 +121,7 @@ def _links(request: HttpRequest) -> list[Link]:
 
 def _changes() -> list[ChangeLine]:
     now = timezone.now()
-    # By key and not by time: that index is there, and this is asked every few seconds.
+    # Ordered by key, which has an index, and not by time: the page is refreshed often.
     rows = StatusChange.objects.select_related("instance").order_by("-pk")[:CHANGES_SHOWN]
     return [
         ChangeLine(

@@ -1,4 +1,4 @@
-"""What runs here, and how it is configured: version, config and health."""
+"""System endpoints: version, configuration and health."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llamactl.version import VERSION
 
 _TAG = "System"
 COMMIT = BUILD_TIME = "unknown"
-"""The Go program has them compiled in, and says this where they were not."""
+"""The Go program compiles them in, and shows "unknown" in a build without them."""
 
 _VERSION = f"Version: {{}}\nCommit: {COMMIT}\nBuild Time: {BUILD_TIME}\n"
 _CONFIG = {
@@ -45,7 +45,7 @@ class ServerViewSet(ApiViewSet):
         name="show_config",
         description="The keys are those of `llamactl.yaml`.",
         answer=OpenApiTypes.OBJECT,
-        answers={"a part of it": _CONFIG},
+        answers={"excerpt": _CONFIG},
         uses_database=False,
     )
     def config(self, request: Request) -> Response:
@@ -54,5 +54,5 @@ class ServerViewSet(ApiViewSet):
 
 
 def healthz(request: HttpRequest) -> HttpResponse:
-    """Whether this web process answers: no key, no database, nothing that may hang."""
+    """Health of this web process; needs no key, no database and no other service."""
     return JsonResponse({"status": "ok"})

@@ -1,5 +1,5 @@
-"""``manage.py doctor``: what is wrong here, and how is it mended?
+"""``manage.py doctor``: checks of an installation, each problem with its remedy.
 
-Each module has one subject: facts (a small dataclass), a function that gathers them, and a function
-that judges them, which is where the rules are.
+A module has one subject: a small dataclass of facts, a ``collect`` function that gathers the facts,
+and a ``diagnose`` function with the rules, which turns facts into diagnoses.
 """

@@ -1,4 +1,4 @@
-"""Can the backends' programs be found, and what do they say of themselves?"""
+"""Check of the backends' programs: found, runnable, and of which version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from instances.backends.base import LOOPBACK
 from instances.launch import ExecutableNotFound, build_launch
 from instances.options import InstanceOptions
 from llamactl.config import AppConfig
-from llamactl.doctor.findings import Diagnosis, note, ok, problem
+from llamactl.doctor.diagnosis import Diagnosis, note, ok, problem
 
 DOCKER_SECONDS = 5.0
 
@@ -21,25 +21,29 @@ DOCKER_SECONDS = 5.0
 class ProgramFacts:
     title: str
     program: str = ""
-    """The path; empty where none is found."""
+    """The path; empty if no program was found."""
     missing: str = ""
-    """Why not, and what to do."""
+    """Why no program was found, with the remedy."""
     is_embedded: bool = False
     is_configured: bool = False
-    """Whether the operator named it, so that its absence is no choice."""
+    """Whether the config names the program, so that its absence is an error."""
     is_used: bool = False
-    """Whether there are instances that need it."""
+    """Whether an instance needs the program."""
     version: str = ""
     failure: str = ""
-    """What it said instead of its version, or why docker can't be used."""
+    """The error of ``--version``, or why docker can't be used."""
 
 
-def look(
+def collect(
     config: AppConfig,
     used: set[str],
     version_of: Callable[[str], str] | None = None,
 ) -> Iterator[ProgramFacts]:
-    """``used``: backend types that instances have. ``version_of``: raises what says why not."""
+    """Collect the facts of each backend type.
+
+    ``used`` are the backend types of the instances. ``version_of`` returns a program's version, and
+    raises an error with the reason if there is none.
+    """
     for kind, backend in BACKENDS.items():
         section = backend.config_section(config)
         uses_docker = section.docker is not None and section.docker.enabled
@@ -71,33 +75,33 @@ def look(
                 yield replace(facts, failure=str(error)[:300])
 
 
-def judge(facts: ProgramFacts) -> Iterator[Diagnosis]:
+def diagnose(facts: ProgramFacts) -> Iterator[Diagnosis]:
     if facts.missing:
         if facts.is_configured or facts.is_used:
-            yield problem(facts.title, "its program is missing", facts.missing)
+            yield problem(facts.title, "the program is missing", facts.missing)
         else:
-            yield note(facts.title, "not installed, and no instance needs it")
+            yield note(facts.title, "not installed; no instance needs it")
         return
     where = "the server that comes with llamactl (CPU)" if facts.is_embedded else facts.program
     if facts.failure:
         yield problem(
             facts.title,
             f"{where} does not work: {facts.failure}",
-            "run it by hand, as the user that runs llamactl",
+            "run the program by hand, as the user that runs llamactl",
         )
     else:
         yield ok(facts.title, where + (f", {facts.version}" if facts.version else ""))
 
 
 def first_line(text: str) -> str:
-    """The line that says the version; libraries may have printed others before it."""
+    """Pick the line with the version; libraries may print other lines before it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = [line for line in lines if "version" in line.lower()]
-    return (said or lines or [""])[0][:100]
+    with_version = [line for line in lines if "version" in line.lower()]
+    return (with_version or lines or [""])[0][:100]
 
 
 def _docker_failure() -> str:
-    """Empty where the daemon answers."""
+    """Ask the docker daemon; "" if it answers."""
     docker = shutil.which("docker") or "docker"
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Does the broker answer, to our password, and does it keep what it is told?"""
+"""Check of the broker: reachable with the configured password, durable, and not evicting."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from redis.retry import Retry
 
 from llamactl.config import AppConfig
 from llamactl.core.broker_url import broker_urls
-from llamactl.doctor.findings import Diagnosis, note, ok, problem, warning
+from llamactl.doctor.diagnosis import Diagnosis, note, ok, problem, warning
 
 SUBJECT = "broker"
-PATIENCE_SECONDS = 2.0
+TIMEOUT_SECONDS = 2.0
 SLOW_MS = 50.0
 
 
@@ -24,19 +24,19 @@ class BrokerFacts:
     is_embedded: bool
     error: str = ""
     is_refused: bool = False
-    """It is there, and doesn't take our password."""
+    """The broker answers, and rejects the password."""
     milliseconds: float = 0.0
     info: Mapping[str, object] = field(default_factory=dict)
     unix_time: float | None = None
-    """By its own clock."""
+    """The time by the broker's own clock."""
 
 
-def look(config: AppConfig) -> BrokerFacts:
+def collect(config: AppConfig) -> BrokerFacts:
     is_embedded = config.redis.url is None
     client = redis.Redis.from_url(
         broker_urls(config).redis,
-        socket_timeout=PATIENCE_SECONDS,
-        socket_connect_timeout=PATIENCE_SECONDS,
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
     )
     try:
@@ -60,47 +60,56 @@ def look(config: AppConfig) -> BrokerFacts:
     )
 
 
-def judge(facts: BrokerFacts) -> Iterator[Diagnosis]:
-    if facts.is_refused:
-        yield problem(
-            SUBJECT,
-            f"it refuses our password: {facts.error}",
-            "restart it: it reads broker/password at its start"
-            if facts.is_embedded
-            else "is the password in redis.url the one that it has?",
-        )
-        return
-    if facts.error:
-        yield problem(
-            SUBJECT,
-            f"it does not answer: {facts.error}",
-            "start llamactl ('make run', or the service llamactl-broker); restart it if it hangs"
-            if facts.is_embedded
-            else "is it up, and is redis.url right?",
-        )
+def diagnose(facts: BrokerFacts) -> Iterator[Diagnosis]:
+    if facts.is_refused or facts.error:
+        yield _diagnose_failure(facts)
         return
     info = facts.info
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version") or info.get("redis_version") or "of an unknown version"
     text = f"{name} {version}, {facts.milliseconds:.1f} ms"
     if facts.milliseconds > SLOW_MS:
-        yield warning(SUBJECT, text, "is it far away, or is its host busy?")
+        yield warning(SUBJECT, text, "check the network to the broker, and the load of its host")
     else:
         yield ok(SUBJECT, text)
-    for what in ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status"):
-        if info.get(what, "ok") != "ok":
+    yield from _diagnose_durability(info)
+
+
+def _diagnose_failure(facts: BrokerFacts) -> Diagnosis:
+    if facts.is_refused:
+        return problem(
+            SUBJECT,
+            f"the broker rejects the password: {facts.error}",
+            "restart the broker: it reads broker/password at its start"
+            if facts.is_embedded
+            else "check the password in redis.url",
+        )
+    return problem(
+        SUBJECT,
+        f"the broker does not answer: {facts.error}",
+        "start llamactl ('make run', or the service llamactl-broker); restart a hanging broker"
+        if facts.is_embedded
+        else "check that the broker runs, and redis.url",
+    )
+
+
+def _diagnose_durability(info: Mapping[str, object]) -> Iterator[Diagnosis]:
+    for name in ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status"):
+        if info.get(name, "ok") != "ok":
             yield problem(
-                SUBJECT, f"it can't write to its disk ({what} is {info[what]})", "is there room?"
+                SUBJECT,
+                f"the broker can't write to its disk ({name} is {info[name]})",
+                "check the free space of the disk",
             )
     if not info.get("aof_enabled"):
         yield note(
             SUBJECT,
-            "without an append-only file: what is queued is lost with it, and costs a second each",
-            "appendonly yes",
+            "no append-only file: queued wake-ups are lost with the broker (a second's delay each)",
+            "set appendonly yes",
         )
     if info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction":
         yield warning(
             SUBJECT,
-            f"short of memory it forgets ({info.get('maxmemory_policy')})",
-            "maxmemory-policy noeviction",
+            f"the broker evicts keys when memory is short ({info.get('maxmemory_policy')})",
+            "set maxmemory-policy noeviction",
         )

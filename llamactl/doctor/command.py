@@ -1,4 +1,4 @@
-"""``manage.py doctor`` as a program: arguments in, lines or JSON out, an exit code."""
+"""Command line of ``manage.py doctor``: arguments, output as lines or JSON, exit code."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from instances.backends import config_sections
 from llamactl.config.problems import ConfigError
 from llamactl.config.sources import load
-from llamactl.doctor.examination import examine
-from llamactl.doctor.findings import (
+from llamactl.doctor.checks import run_checks
+from llamactl.doctor.diagnosis import (
     Diagnosis,
     exit_code,
     problem,
@@ -28,7 +28,7 @@ DESCRIPTION = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0: all is well, or merely doubtful. 1: something does not work."""
+    """Run the doctor; returns 1 if something does not work, else 0, also with warnings."""
     parser = argparse.ArgumentParser(
         prog="manage.py doctor",
         description=DESCRIPTION,
@@ -38,21 +38,21 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(*, as_json: bool) -> int:
-    logging.disable(logging.WARNING)  # what a check runs into is its finding
-    findings: list[Diagnosis] = []
+    logging.disable(logging.WARNING)  # an error of a check is a diagnosis, not a log line
+    diagnoses: list[Diagnosis] = []
     try:
-        for finding in _findings():
-            findings.append(finding)
+        for diagnosis in _diagnoses():
+            diagnoses.append(diagnosis)
             if not as_json:
-                sys.stdout.write("\n".join(to_lines(finding)) + "\n")
+                sys.stdout.write("\n".join(to_lines(diagnosis)) + "\n")
                 sys.stdout.flush()
     finally:
         logging.disable(logging.NOTSET)
-    sys.stdout.write((to_json(findings) if as_json else f"\n{summary(findings)}") + "\n")
-    return exit_code(findings)
+    sys.stdout.write((to_json(diagnoses) if as_json else f"\n{summary(diagnoses)}") + "\n")
+    return exit_code(diagnoses)
 
 
-def _findings() -> Iterable[Diagnosis]:
+def _diagnoses() -> Iterable[Diagnosis]:
     try:
         config = load(backends=config_sections())
     except ConfigError as error:
@@ -61,4 +61,4 @@ def _findings() -> Iterable[Diagnosis]:
             *(problem("config", line, remedy) for line in error.lines),
             *(warning("config", line, remedy) for line in error.warnings),
         ]
-    return examine(config)
+    return run_checks(config)

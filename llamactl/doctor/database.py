@@ -1,4 +1,4 @@
-"""Does the database answer, whole and up to date?"""
+"""Check of the database: reachable, undamaged, writable and migrated."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 from llamactl.config import AppConfig
-from llamactl.doctor.findings import Diagnosis, note, ok, problem, warning
+from llamactl.doctor.diagnosis import Diagnosis, note, ok, problem, warning
 
 SUBJECT = "database"
-PATIENCE_SECONDS = 2
+TIMEOUT_SECONDS = 2
 SLOW_SECONDS = 1.0
-SHOWN = 3
+MAX_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,21 @@ class DatabaseFacts:
     error: str = ""
     seconds: float = 0.0
     damage: str = ""
-    """What SQLite's own check found."""
+    """The first error of SQLite's own check."""
     lock_error: str = ""
     missing_migrations: list[str] = field(default_factory=list)
     unknown_migrations: list[str] = field(default_factory=list)
 
 
-def be_impatient() -> None:
-    """Let no connection of this process wait long: the doctor's answer is wanted now."""
+def shorten_timeouts() -> None:
+    """Shorten the timeouts of this process's connections, so that the doctor answers soon."""
     database = connections["default"]
     options = database.settings_dict.setdefault("OPTIONS", {})
     key = "timeout" if database.vendor == "sqlite" else "connect_timeout"
-    options[key] = PATIENCE_SECONDS
+    options[key] = TIMEOUT_SECONDS
 
 
-def look(config: AppConfig) -> DatabaseFacts:
+def collect(config: AppConfig) -> DatabaseFacts:
     database = connections["default"]
     is_sqlite = database.vendor == "sqlite"
     place = str(database.settings_dict["NAME"])
@@ -59,13 +59,13 @@ def look(config: AppConfig) -> DatabaseFacts:
             seconds = time.monotonic() - began
             if is_sqlite:
                 cursor.execute("PRAGMA quick_check(1)")
-                said = str(cursor.fetchone()[0])
-                damage = "" if said == "ok" else said
+                result = str(cursor.fetchone()[0])
+                damage = "" if result == "ok" else result
                 lock_error = _lock_error(cursor)
         loader = MigrationLoader(None, ignore_no_migrations=True)
         known = {f"{app}.{name}" for app, name in loader.disk_migrations}
         rows = MigrationRecorder(database).applied_migrations()
-        # What was squashed away, or is of an app that is gone, is nothing to worry about.
+        # Rows of removed apps are ignored.
         ours = {app for app, _ in loader.disk_migrations}
         applied = {f"{app}.{name}" for app, name in rows if app in ours}
     except django.db.Error as error:
@@ -92,57 +92,61 @@ def _lock_error(cursor: CursorWrapper) -> str:
     return ""
 
 
-def judge(facts: DatabaseFacts) -> Iterator[Diagnosis]:
+def diagnose(facts: DatabaseFacts) -> Iterator[Diagnosis]:
     if not facts.exists:
-        yield note(SUBJECT, f"{facts.place} is not there yet; the first start makes it")
-        return
-    if facts.error:
+        yield note(SUBJECT, f"{facts.place} does not exist yet; the first start creates it")
+    elif facts.error:
         yield problem(SUBJECT, f"{facts.place}: {facts.error}", _remedy(facts))
-        return
-    if facts.damage:
+    elif facts.damage:
         yield problem(
             SUBJECT,
             f"{facts.place} is damaged: {facts.damage}",
-            "stop llamactl and put a backup back, or: sqlite3 … .recover",
+            "stop llamactl and restore a backup, or: sqlite3 … .recover",
         )
-        return
+    else:
+        yield from _diagnose_migrations(facts)
+        yield _diagnose_access(facts)
+
+
+def _diagnose_migrations(facts: DatabaseFacts) -> Iterator[Diagnosis]:
     if facts.missing_migrations:
         yield problem(
             SUBJECT,
-            f"the tables are not up to date; missing: {_some(facts.missing_migrations)}",
-            "restart llamactl, which brings them up to date, or run 'manage.py migrate'",
+            f"the tables are not up to date; missing migrations: {_some(facts.missing_migrations)}",
+            "restart llamactl, which migrates the database, or run 'manage.py migrate'",
         )
     elif facts.unknown_migrations:
         yield warning(
             SUBJECT,
-            f"it is of a newer llamactl; unknown here: {_some(facts.unknown_migrations)}",
-            "run the newer llamactl, or put the backup from before the upgrade back",
+            f"migrated by a newer llamactl; unknown here: {_some(facts.unknown_migrations)}",
+            "run the newer llamactl, or restore the backup from before the upgrade",
         )
+
+
+def _diagnose_access(facts: DatabaseFacts) -> Diagnosis:
     if facts.lock_error:
-        yield problem(
+        return problem(
             SUBJECT,
-            f"{facts.place} can't be written for {PATIENCE_SECONDS} s: {facts.lock_error}",
-            "find out who holds it ('fuser -v' on the file): a shell or a backup in a transaction?"
-            " A file that is read-only needs another owner or mode",
+            f"{facts.place} can't be written for {TIMEOUT_SECONDS} s: {facts.lock_error}",
+            "find the process that holds the lock ('fuser -v' on the file), such as a shell or a"
+            " backup in a transaction; if the file is read-only, change its owner or mode",
         )
-    elif facts.seconds > SLOW_SECONDS:
-        yield warning(
-            SUBJECT, f"{facts.place} took {facts.seconds:.1f} s to answer", "is its disk busy?"
-        )
-    else:
-        yield ok(SUBJECT, f"{facts.place}, {facts.seconds * 1000:.0f} ms")
+    if facts.seconds > SLOW_SECONDS:
+        text = f"{facts.place} took {facts.seconds:.1f} s to answer"
+        return warning(SUBJECT, text, "check the load of its disk")
+    return ok(SUBJECT, f"{facts.place}, {facts.seconds * 1000:.0f} ms")
 
 
 def _remedy(facts: DatabaseFacts) -> str:
     if not facts.is_sqlite:
-        return "is PostgreSQL up, and is database.url right?"
+        return "check that PostgreSQL runs, and database.url"
     if "locked" in facts.error:
-        return "find out who holds it ('fuser -v' on the file)"
+        return "find the process that holds the lock ('fuser -v' on the file)"
     if "not a database" in facts.error or "malformed" in facts.error:
-        return "stop llamactl and put a backup back"
-    return "may this user read and write the file and its directory, and is there room?"
+        return "stop llamactl and restore a backup"
+    return "check this user's access to the file and its directory, and the free space"
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more

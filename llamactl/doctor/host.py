@@ -1,4 +1,4 @@
-"""Does the host offer what llamactl needs: descriptors, a clock, GPUs?"""
+"""Check of the host: limit of open files, clock and GPUs."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from llamactl.doctor.findings import Diagnosis, note, ok, problem, warning
+from llamactl.doctor.diagnosis import Diagnosis, note, ok, problem, warning
 
 FEW_DESCRIPTORS = 4096
 GPU_SECONDS = 5.0
-NOT_BEFORE = 1_767_225_600  # 2026-01-01, before this was written
+NOT_BEFORE = 1_767_225_600  # 2026-01-01, before this line was written
 CLOCK_TOLERANCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class DescriptorFacts:
-    """The soft limit of each process, by who it is."""
+    """Soft limit of open files, by the name of the process."""
 
     limits: dict[str, int]
 
 
-def look_at_descriptors(pids: dict[str, int]) -> DescriptorFacts:
-    """``pids``: name of a service → its process."""
+def collect_descriptors(pids: dict[str, int]) -> DescriptorFacts:
+    """Collect the limits of these processes, given as name of the service → pid."""
     limits = {}
     for name, pid in pids.items():
         with suppress(OSError, ValueError):
@@ -36,41 +36,41 @@ def look_at_descriptors(pids: dict[str, int]) -> DescriptorFacts:
     return DescriptorFacts(limits or {"this shell": resource.getrlimit(resource.RLIMIT_NOFILE)[0]})
 
 
-def judge_descriptors(facts: DescriptorFacts) -> Iterator[Diagnosis]:
+def diagnose_descriptors(facts: DescriptorFacts) -> Iterator[Diagnosis]:
     for name, limit in facts.limits.items():
         if limit != resource.RLIM_INFINITY and limit < FEW_DESCRIPTORS:
             yield warning(
                 "open files",
-                f"{name} may have {limit}, which is {limit // 2} requests at a time",
-                "LimitNOFILE=65536 in the unit, or 'ulimit -n 65536' before the start",
+                f"{name} may open {limit}, enough for {limit // 2} concurrent requests",
+                "set LimitNOFILE=65536 in the unit, or run 'ulimit -n 65536' before the start",
             )
         else:
-            yield ok("open files", f"{name} may have {limit}")
+            yield ok("open files", f"{name} may open {limit}")
 
 
-def judge_clock(now: float, others: dict[str, float | None]) -> Iterator[Diagnosis]:
-    """``others``: what another clock said at ``now`` (unix time)."""
+def diagnose_clock(now: float, others: dict[str, float | None]) -> Iterator[Diagnosis]:
+    """Compare this clock at ``now`` with the ``others`` (unix times, by name)."""
     if now < NOT_BEFORE:
         text = time.strftime("%Y-%m-%d %H:%M", time.gmtime(now))
         yield problem(
             "clock",
-            f"it says {text} UTC: keys expire wrongly, and TLS fails",
-            "set it (timedatectl set-ntp true)",
+            f"the clock shows {text} UTC: keys expire at wrong times, and TLS fails",
+            "set the clock (timedatectl set-ntp true)",
         )
         return
-    for name, said in others.items():
-        if said is not None and abs(said - now) > CLOCK_TOLERANCE_SECONDS:
+    for name, other in others.items():
+        if other is not None and abs(other - now) > CLOCK_TOLERANCE_SECONDS:
             yield warning(
                 "clock",
-                f"{name} is {abs(said - now):.0f} s {'ahead' if said > now else 'behind'}",
-                "let both follow NTP: heartbeats and the expiry of keys compare their times",
+                f"{name} is {abs(other - now):.0f} s {'ahead' if other > now else 'behind'}",
+                "synchronize both by NTP: heartbeats and the expiry of keys compare their times",
             )
             return
     yield ok("clock", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)))
 
 
-def look_at_gpus() -> list[str]:
-    """What there is, one line each; empty where nothing says so."""
+def collect_gpus() -> list[str]:
+    """List the GPUs, one line each; empty if none is detected."""
     found = []
     if program := shutil.which("nvidia-smi"):
         try:
@@ -88,5 +88,5 @@ def look_at_gpus() -> list[str]:
     return found
 
 
-def judge_gpus(found: list[str]) -> Iterator[Diagnosis]:
-    yield note("GPU", "; ".join(found) if found else "none seen: models run on the CPU")
+def diagnose_gpus(found: list[str]) -> Iterator[Diagnosis]:
+    yield note("GPU", "; ".join(found) if found else "none detected: models run on the CPU")

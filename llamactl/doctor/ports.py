@@ -1,4 +1,4 @@
-"""Are there ports for the instances, and does nobody else sit on them?"""
+"""Check of the port range, and of foreign programs on the ports of instances."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 
 from instances.ports import is_bindable
 from llamactl.config import AppConfig
-from llamactl.doctor.findings import Diagnosis, note, ok, problem, warning
+from llamactl.doctor.diagnosis import Diagnosis, note, ok, problem, warning
 
 SUBJECT = "ports"
 FEW_PORTS = 10
@@ -23,32 +23,32 @@ class PortFacts:
     last: int
     own_port: int
     free: int
-    """How many of the range nobody listens on."""
+    """Number of free ports in the range."""
     ephemeral: tuple[int, int] | None = None
-    """From where the kernel takes the ports of outgoing connections."""
+    """The range from which the kernel takes ports of outgoing connections."""
     reserved: frozenset[int] = frozenset()
-    """What it spares of those."""
+    """Ports of the ephemeral range that the kernel does not use."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Who listens on a port; ``pid`` is None where we may not know."""
+    """A process that listens on a port; ``pid`` is None for another user's process."""
 
     pid: int | None
     name: str
-    is_ours: bool
-    """Whether it is a backend of this node."""
+    is_backend: bool
+    """Whether the process is a backend of this node."""
 
 
 @dataclass(frozen=True)
 class InstancePorts:
-    """Port of an instance → its name, and who listens there."""
+    """Names of instances and their listeners, by port."""
 
     instances: Mapping[int, str]
     listeners: Mapping[int, Listener] = field(default_factory=dict)
 
 
-def look(config: AppConfig) -> PortFacts:
+def collect(config: AppConfig) -> PortFacts:
     first, last = config.instances.port_range
     return PortFacts(
         first,
@@ -60,7 +60,7 @@ def look(config: AppConfig) -> PortFacts:
     )
 
 
-def judge(facts: PortFacts) -> Iterator[Diagnosis]:
+def diagnose(facts: PortFacts) -> Iterator[Diagnosis]:
     count = facts.last - facts.first + 1
     text = f"{facts.free} of {count} are free ({facts.first}-{facts.last})"
     if facts.free == 0:
@@ -71,7 +71,7 @@ def judge(facts: PortFacts) -> Iterator[Diagnosis]:
         yield ok(SUBJECT, text)
     if facts.first <= facts.own_port <= facts.last:
         yield note(
-            SUBJECT, f"llamactl's own port, {facts.own_port}, lies among them; no instance gets it"
+            SUBJECT, f"llamactl's own port {facts.own_port} is in this range; no instance gets it"
         )
     if facts.ephemeral is not None:
         low, high = max(facts.first, facts.ephemeral[0]), min(facts.last, facts.ephemeral[1])
@@ -79,17 +79,20 @@ def judge(facts: PortFacts) -> Iterator[Diagnosis]:
         if shared:
             yield warning(
                 SUBJECT,
-                f"{len(shared)} of them ({shared[0]}-{shared[-1]}) are also given to outgoing"
-                " connections, which now and then will be on an instance's port",
+                f"{len(shared)} of them ({shared[0]}-{shared[-1]}) are in the kernel's range for"
+                " outgoing connections, which may take an instance's port",
                 f"choose a range below {facts.ephemeral[0]}, or: sysctl"
                 f" net.ipv4.ip_local_reserved_ports={facts.first}-{facts.last}",
             )
 
 
-def look_at_instances(
+def collect_instances(
     instances: Mapping[int, str], backends: set[int], sessions: set[int]
 ) -> InstancePorts:
-    """``backends``: pids that carry the node's marker. ``sessions``: those that lead theirs."""
+    """Collect the listeners on the instances' ports.
+
+    ``backends`` are the pids with this node's marker, ``sessions`` the session leaders among them.
+    """
     listeners = {}
     with suppress(psutil.AccessDenied):
         for connection in psutil.net_connections("tcp"):
@@ -101,28 +104,28 @@ def look_at_instances(
     return InstancePorts(instances, listeners)
 
 
-def judge_instances(facts: InstancePorts) -> Iterator[Diagnosis]:
+def diagnose_instances(facts: InstancePorts) -> Iterator[Diagnosis]:
     for port, listener in sorted(facts.listeners.items()):
-        if not listener.is_ours:
-            who = listener.name + (f" (process {listener.pid})" if listener.pid else "")
+        if not listener.is_backend:
+            program = listener.name + (f" (process {listener.pid})" if listener.pid else "")
             yield problem(
                 SUBJECT,
-                f"{who} listens on port {port}, which is {facts.instances[port]}'s",
-                "end it, or start the instance: one whose port is not fixed moves to another",
+                f"{program} listens on port {port} of instance {facts.instances[port]}",
+                "end that program, or start the instance: without a fixed port it takes another",
             )
 
 
 def _listener(pid: int | None, backends: set[int], sessions: set[int]) -> Listener:
     if pid is None:
-        return Listener(None, "another user's program", is_ours=False)
-    name, is_ours = "a program", pid in backends
+        return Listener(None, "another user's program", is_backend=False)
+    name, is_backend = "a program", pid in backends
     with suppress(psutil.Error):
         process = psutil.Process(pid)
         name = process.name()
-        # Docker's own proxy, or a child that has lost its environment.
-        is_ours = is_ours or any(each.pid in sessions for each in process.parents())
-        is_ours = is_ours or name.startswith("docker")
-    return Listener(pid, name, is_ours)
+        # Docker's own proxy, or a child of a backend without the marker in its environment.
+        is_backend = is_backend or any(each.pid in sessions for each in process.parents())
+        is_backend = is_backend or name.startswith("docker")
+    return Listener(pid, name, is_backend)
 
 
 def _ephemeral() -> tuple[int, int] | None:

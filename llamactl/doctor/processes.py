@@ -1,4 +1,4 @@
-"""Which backends run here, and does each belong to somebody?"""
+"""Check of the backends' processes: each supervised, and known to the database."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ import psutil
 
 from instances.backends import BACKENDS
 from instances.supervisor.process.adoption import Sighting, marked_processes
-from llamactl.doctor.findings import Diagnosis, note, ok, problem, warning
+from llamactl.doctor.diagnosis import Diagnosis, note, ok, problem, warning
 
 SUBJECT = "processes"
-SHOWN = 5
+MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
 class ProcessFacts:
     known: Mapping[int, str] | None
-    """Pid → instance, as the database has it; ``None`` where it can't be asked."""
+    """Pid → instance in the database; ``None`` if the database can't be read."""
     ours: Mapping[int, str] = field(default_factory=dict)
-    """Pid → instance, of those that carry the node's marker and lead a session."""
+    """Pid → instance of this node's backends: session leaders with the node's marker."""
     marked: frozenset[int] = frozenset()
-    """All that carry the node's marker."""
+    """Pids of all processes with the node's marker."""
     foreign: Mapping[int, str] = field(default_factory=dict)
-    """Pid → name, of model servers that are not the node's."""
+    """Pid → name of model servers that are not of this node."""
     zombies: tuple[int, ...] = ()
-    """Dead ones that nobody has waited for, of the worker or of PID 1."""
+    """Pids of backends that exited and were not reaped by the worker or PID 1."""
     has_worker: bool = True
     guard_grace_seconds: float = 0.0
     has_guard: bool = True
 
 
 def _is_guard(word: str) -> bool:
-    # The second name is the one before the program moved; a guard outlives an upgrade.
+    # "orphan_guard" is the name in older releases; a guard outlives an upgrade.
     return word.endswith("orphans/program.py") or "orphan_guard" in word
 
 
-def look(
+def collect(
     lock_path: Path,
     known: Mapping[int, str] | None,
     *,
@@ -48,7 +48,7 @@ def look(
     has_worker: bool,
     grace_seconds: float,
 ) -> ProcessFacts:
-    """``worker``: the process that holds the node's lock, where the kernel says so."""
+    """Collect the processes; ``worker`` is the pid of the holder of the node's lock."""
     sightings = list(marked_processes())
     here = [each for each in sightings if each.marker.node == str(lock_path)]
     guards = set()
@@ -79,50 +79,50 @@ def look(
     )
 
 
-def judge(facts: ProcessFacts) -> Iterator[Diagnosis]:
-    if facts.ours and not facts.has_worker:
-        yield problem(
-            SUBJECT,
-            f"no worker looks after {_listed(facts.ours)}",
-            "start the worker: it adopts them"
-            + (
-                f". Without one they are ended after {facts.guard_grace_seconds:g} s"
-                " (instances.orphan_grace)"
-                if facts.has_guard and facts.guard_grace_seconds
-                else ""
-            ),
-        )
-    elif strays := _strays(facts):
-        yield problem(
-            SUBJECT,
-            f"the database does not know {_listed(strays)}",
-            "one that is just being started is known in a second; of others, restart the worker,"
-            " which ends what belongs to nobody",
-        )
-    else:
-        count = len(facts.ours)
-        yield ok(SUBJECT, f"{count} backend{'' if count == 1 else 's'} of this node")
+def diagnose(facts: ProcessFacts) -> Iterator[Diagnosis]:
+    yield _diagnose_backends(facts)
     if facts.ours and facts.guard_grace_seconds and not facts.has_guard:
         yield warning(
             SUBJECT,
-            "no orphan guard watches over them",
-            "the worker starts another in a few seconds; if not, its log says why",
+            "no orphan guard is running",
+            "the worker starts one within seconds; if not, see the worker's log",
         )
     if facts.foreign:
         yield note(
-            SUBJECT, f"not this llamactl's, but they use the same host: {_listed(facts.foreign)}"
+            SUBJECT,
+            f"model servers on this host that are not of this llamactl: {_listed(facts.foreign)}",
         )
     if facts.zombies:
         yield warning(
             SUBJECT,
-            f"{len(facts.zombies)} dead backends were not cleaned up by PID 1"
-            f" ({', '.join(map(str, facts.zombies[:SHOWN]))})",
-            "in a container use an init: docker run --init",
+            f"{len(facts.zombies)} exited backends were not reaped by PID 1"
+            f" ({', '.join(map(str, facts.zombies[:MAX_LISTED]))})",
+            "use an init process in the container: docker run --init",
         )
 
 
+def _diagnose_backends(facts: ProcessFacts) -> Diagnosis:
+    if facts.ours and not facts.has_worker:
+        remedy = "start the worker, which adopts them"
+        if facts.has_guard and facts.guard_grace_seconds:
+            remedy += (
+                f"; the orphan guard ends them after {facts.guard_grace_seconds:g} s without one"
+                " (instances.orphan_grace)"
+            )
+        return problem(SUBJECT, f"no worker supervises {_listed(facts.ours)}", remedy)
+    if orphans := _orphans(facts):
+        return problem(
+            SUBJECT,
+            f"the database does not know {_listed(orphans)}",
+            "a backend that is just starting is known within a second; to end others, restart the"
+            " worker, which ends orphans",
+        )
+    count = len(facts.ours)
+    return ok(SUBJECT, f"{count} backend{'' if count == 1 else 's'} of this node")
+
+
 def lock_holder(path: Path) -> int | None:
-    """The process that holds the lock of the file, by the kernel's list; nothing is locked."""
+    """Find the process that holds a file's lock in /proc/locks, without taking the lock."""
     with suppress(OSError):
         status = path.stat()
         device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
@@ -134,7 +134,7 @@ def lock_holder(path: Path) -> int | None:
     return None
 
 
-def _strays(facts: ProcessFacts) -> dict[int, str]:
+def _orphans(facts: ProcessFacts) -> dict[int, str]:
     known = facts.known
     if known is None:
         return {}
@@ -154,6 +154,6 @@ def _is_of_a_backend(name: str | None) -> bool:
 
 
 def _listed(processes: Mapping[int, str]) -> str:
-    shown = [f"{name} (process {pid})" for pid, name in sorted(processes.items())[:SHOWN]]
-    more = len(processes) - SHOWN
+    shown = [f"{name} (process {pid})" for pid, name in sorted(processes.items())[:MAX_LISTED]]
+    more = len(processes) - MAX_LISTED
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

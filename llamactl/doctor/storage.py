@@ -1,4 +1,4 @@
-"""Is the data directory there, ours alone, and is there room in it?"""
+"""Checks of the data directory and the logs: access, privacy and free space."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llamactl.config import AppConfig
-from llamactl.doctor.findings import Diagnosis, note, ok, problem, size, warning
+from llamactl.doctor.diagnosis import Diagnosis, note, ok, problem, size, warning
 
 SUBJECT = "data directory"
 LOGS = "logs"
-LITTLE_BYTES = 2 * 2**30
-TOO_LITTLE_BYTES = 200 * 2**20
-TOO_FEW_FILES = 1000
-MANY_LOG_BYTES = 10 * 2**30
+LOW_SPACE_BYTES = 2 * 2**30
+NO_SPACE_BYTES = 200 * 2**20
+MIN_FREE_FILES = 1000
+MAX_LOG_BYTES = 10 * 2**30
 SECRETS = ("secret_key", "management_key", "admin_password", "broker/password")
 SHARED_FILE_SYSTEMS = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "ceph", "glusterfs")
-"""Where locks, and SQLite's shared memory, can't be relied on."""
+"""File systems on which locks and SQLite's shared memory are unreliable."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,26 @@ class DirectoryFacts:
     user: int = 0
     mode: int = 0o700
     is_usable: bool = True
-    """Whether this user may read, write and enter it."""
-    can_be_made: bool = True
+    """Whether this user may read, write and enter the directory."""
+    can_be_created: bool = True
     free_bytes: int = 0
     free_files: int | None = None
     file_system: str = ""
     exposed_secrets: list[str] = field(default_factory=list)
 
 
-def look(path: Path) -> DirectoryFacts:
+def collect(path: Path) -> DirectoryFacts:
     user = os.getuid()
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         above = next((each for each in path.parents if each.exists()), Path("/"))
-        can_be_made = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
-        return DirectoryFacts(path, exists=False, user=user, can_be_made=can_be_made)
+        can_be_created = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+        return DirectoryFacts(path, exists=False, user=user, can_be_created=can_be_created)
     except PermissionError:
         return DirectoryFacts(path, exists=True, user=user, is_usable=False, owner=-1)
     is_directory = stat.S_ISDIR(status.st_mode)
-    room = os.statvfs(path)
+    space = os.statvfs(path)
     return DirectoryFacts(
         path,
         exists=True,
@@ -60,69 +60,72 @@ def look(path: Path) -> DirectoryFacts:
         user=user,
         mode=stat.S_IMODE(status.st_mode),
         is_usable=os.access(path, os.R_OK | os.W_OK | os.X_OK),
-        free_bytes=room.f_bavail * room.f_frsize,
-        free_files=room.f_favail if room.f_files else None,
+        free_bytes=space.f_bavail * space.f_frsize,
+        free_files=space.f_favail if space.f_files else None,
         file_system=_file_system(path),
         exposed_secrets=[name for name in SECRETS if _is_exposed(path / name)],
     )
 
 
-def judge(facts: DirectoryFacts) -> Iterator[Diagnosis]:
-    path = facts.path
-    if not facts.exists:
-        if facts.can_be_made:
-            yield note(SUBJECT, f"{path} is not there yet; the first start makes it")
-        else:
-            yield problem(
-                SUBJECT,
-                f"{path} is not there, and this user may not make it",
-                "make it, owned by the user that runs llamactl, or set LLAMACTL_DATA_DIRECTORY",
-            )
+def diagnose(facts: DirectoryFacts) -> Iterator[Diagnosis]:
+    if not (facts.exists and facts.is_directory and facts.is_usable):
+        yield _diagnose_unusable(facts)
         return
-    if not facts.is_directory:
-        yield problem(SUBJECT, f"{path} is no directory", "set LLAMACTL_DATA_DIRECTORY to another")
-        return
-    if not facts.is_usable:
-        yield problem(
-            SUBJECT,
-            f"{path} can't be read and written by this user (uid {facts.user}; it belongs to"
-            f" {'somebody else' if facts.owner < 0 else facts.owner}, mode {facts.mode:04o})",
-            f"run this as its owner, or: chown -R {facts.user} {path} && chmod u=rwx {path}",
-        )
-        return
-    yield ok(SUBJECT, f"{path}, {size(facts.free_bytes)} free")
+    yield ok(SUBJECT, f"{facts.path}, {size(facts.free_bytes)} free")
     if facts.owner != facts.user:
         yield warning(
             SUBJECT,
-            f"it belongs to uid {facts.owner}, and this is {facts.user}",
-            "run llamactl and its tools as one user: what root makes there, others can't use",
+            f"the directory belongs to uid {facts.owner}, and this user is uid {facts.user}",
+            "run llamactl and its tools as one user: other users can't use files of root",
         )
     if facts.mode & 0o077:
         yield warning(
-            SUBJECT, f"others may look into it (mode {facts.mode:04o})", f"chmod 700 {path}"
+            SUBJECT,
+            f"other users can enter it (mode {facts.mode:04o})",
+            f"chmod 700 {facts.path}",
         )
     for name in facts.exposed_secrets:
         yield problem(
             SUBJECT,
-            f"the secret in {name} can be read by others",
-            f"chmod 600 {path / name}, and replace the secret if others may have seen it",
+            f"the secret in {name} can be read by other users",
+            f"chmod 600 {facts.path / name}, and replace the secret if it may have been read",
         )
-    yield from _judge_room(facts)
+    yield from _diagnose_space(facts)
 
 
-def _judge_room(facts: DirectoryFacts) -> Iterator[Diagnosis]:
-    remedy = "make room; logs and models are the largest as a rule"
-    if facts.free_bytes < TOO_LITTLE_BYTES:
+def _diagnose_unusable(facts: DirectoryFacts) -> Diagnosis:
+    path = facts.path
+    if not facts.exists and facts.can_be_created:
+        return note(SUBJECT, f"{path} does not exist yet; the first start creates it")
+    if not facts.exists:
+        return problem(
+            SUBJECT,
+            f"{path} does not exist, and this user may not create it",
+            "create it, owned by the user that runs llamactl, or set LLAMACTL_DATA_DIRECTORY",
+        )
+    if not facts.is_directory:
+        return problem(SUBJECT, f"{path} is not a directory", "set LLAMACTL_DATA_DIRECTORY")
+    return problem(
+        SUBJECT,
+        f"{path} can't be read and written by this user (uid {facts.user}; owner"
+        f" {'another user' if facts.owner < 0 else facts.owner}, mode {facts.mode:04o})",
+        f"run the doctor as the owner, or: chown -R {facts.user} {path} && chmod u=rwx {path}",
+    )
+
+
+def _diagnose_space(facts: DirectoryFacts) -> Iterator[Diagnosis]:
+    remedy = "free disk space; logs and models usually take the most"
+    if facts.free_bytes < NO_SPACE_BYTES:
         yield problem(SUBJECT, f"the disk is full: {size(facts.free_bytes)} are left", remedy)
-    elif facts.free_bytes < LITTLE_BYTES:
+    elif facts.free_bytes < LOW_SPACE_BYTES:
         yield warning(SUBJECT, f"only {size(facts.free_bytes)} are left", remedy)
-    if facts.free_files is not None and facts.free_files < TOO_FEW_FILES:
-        yield problem(SUBJECT, f"only {facts.free_files} more files can be made", remedy)
+    if facts.free_files is not None and facts.free_files < MIN_FREE_FILES:
+        yield problem(SUBJECT, f"only {facts.free_files} more files can be created", remedy)
     if facts.file_system.startswith(SHARED_FILE_SYSTEMS):
         yield warning(
             SUBJECT,
-            f"it is on {facts.file_system}, where locks can't be relied on",
-            "put it on a local disk; models may be elsewhere",
+            f"the directory is on {facts.file_system}, where locks are unreliable",
+            "move it to a local disk; models may stay elsewhere",
         )
 
 
@@ -134,12 +137,12 @@ class LogFacts:
     largest: tuple[str, int] = ("", 0)
 
 
-def look_at_logs(config: AppConfig) -> LogFacts | None:
-    """``None`` where there is no such directory, or we may not look."""
+def collect_logs(config: AppConfig) -> LogFacts | None:
+    """Collect the sizes of the logs; ``None`` if the directory is missing or unreadable."""
     path = config.instances.logs_dir
     sizes: dict[str, int] = {}
     try:
-        room = os.statvfs(path)
+        space = os.statvfs(path)
         for entry in os.scandir(path):
             with suppress(FileNotFoundError):
                 if entry.is_file(follow_symlinks=False):
@@ -147,21 +150,21 @@ def look_at_logs(config: AppConfig) -> LogFacts | None:
     except OSError:
         return None
     largest = max(sizes.items(), key=lambda pair: pair[1], default=("", 0))
-    return LogFacts(path, sum(sizes.values()), room.f_bavail * room.f_frsize, largest)
+    return LogFacts(path, sum(sizes.values()), space.f_bavail * space.f_frsize, largest)
 
 
-def judge_logs(facts: LogFacts | None) -> Iterator[Diagnosis]:
+def diagnose_logs(facts: LogFacts | None) -> Iterator[Diagnosis]:
     if facts is None:
         yield note(LOGS, "none yet")
         return
     text = f"{size(facts.total_bytes)} in {facts.path}"
-    is_more_than_room = facts.total_bytes > max(facts.free_bytes, LITTLE_BYTES)
-    if facts.total_bytes > MANY_LOG_BYTES or is_more_than_room:
+    exceeds_free_space = facts.total_bytes > max(facts.free_bytes, LOW_SPACE_BYTES)
+    if facts.total_bytes > MAX_LOG_BYTES or exceeds_free_space:
         name, count = facts.largest
         yield warning(
             LOGS,
             f"{text}, {size(count)} of it in {name}",
-            "see instances.log_rotation_max_size; a log may be truncated while it is written",
+            "see instances.log_rotation_max_size; a log in use may be truncated",
         )
     else:
         yield ok(LOGS, text)
@@ -175,7 +178,7 @@ def _is_exposed(path: Path) -> bool:
 
 
 def _file_system(path: Path) -> str:
-    """The type of the file system that the path is on, as the kernel names it."""
+    """Find the type of the path's file system in /proc/mounts."""
     best, kind = "", ""
     real = f"{os.path.realpath(path)}/"
     with suppress(OSError):

@@ -89,7 +89,7 @@ def start_demo(
 
 
 def create_demo(model: Path) -> None:
-    """Create the instance ``demo``; one that exists is left as the operator has changed it."""
+    """Create the instance ``demo``; an existing instance keeps the operator's changes."""
     if Instance.objects.filter(name=INSTANCE_NAME).exists():
         return
     options = {

@@ -19,7 +19,7 @@ from instances.dry_run import dry_run_create
 from instances.supervisor.controller import spawn
 from llamactl.config import current, explain
 from llamactl.config.explain import redacted
-from llamactl.doctor.findings import problem, to_json, to_lines
+from llamactl.doctor.diagnosis import problem, to_json, to_lines
 from llamactl.masking import (
     is_secret_name,
     mask_arguments,

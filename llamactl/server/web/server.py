@@ -95,7 +95,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down without failing a request that a client has sent.
 
-        1. End work that has no end of its own: followed logs, programs that were asked for help.
+        1. End work without an end of its own (followed logs) and programs run for their output.
         2. Stop accepting, and wait for connections whose accept is under way.
         3. Drain: answer the requests of established connections, with ``Connection: close``.
         4. uvicorn closes idle connections and waits ``GRACE_SECONDS`` for requests in flight.

@@ -1,4 +1,4 @@
-"""The admin's first page, for each kind of user, and the sidebar beside it."""
+"""The admin's index page and sidebar, by the user's permissions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def create(name: str, status: Status) -> None:
     )
 
 
-def test_first_page_counts_by_status_and_shows_nodes_and_changes(operator: Client) -> None:
+def test_index_counts_instances_by_status_and_shows_nodes_and_changes(operator: Client) -> None:
     for number, status in enumerate((Status.RUNNING, Status.RUNNING, Status.FAILED)):
         create(f"i{number}", status)
     Node.objects.update(heartbeat_at=timezone.now())
@@ -53,7 +53,7 @@ def test_first_page_counts_by_status_and_shows_nodes_and_changes(operator: Clien
         assert expected in text
 
 
-def test_first_page_makes_the_same_few_queries_however_much_there_is(
+def test_index_makes_the_same_queries_for_any_number_of_rows(
     operator: Client, django_assert_max_num_queries: Any
 ) -> None:
     for number in range(20):
@@ -64,21 +64,21 @@ def test_first_page_makes_the_same_few_queries_however_much_there_is(
         operator.get("/admin/")
 
 
-def test_first_page_shows_nothing_that_the_user_may_not_see() -> None:
+def test_index_respects_the_users_permissions() -> None:
     create("secret-name", Status.RUNNING)
     text = staff().get("/admin/").content.decode()
     for hidden in ("secret-name", "New instance", "/admin/instances/", "/admin/nodes/"):
         assert hidden not in text
 
 
-def test_sidebar_offers_what_the_user_may_see() -> None:
+def test_sidebar_respects_the_users_permissions() -> None:
     text = staff("view_node").get("/admin/").content.decode()
     assert "/admin/nodes/node/" in text
     assert "/admin/keys/" not in text
     assert "/admin/auth/" not in text
 
 
-def test_first_page_of_an_empty_llamactl_says_what_to_do(operator: Client) -> None:
+def test_index_without_instances_names_the_first_step(operator: Client) -> None:
     assert "There are no instances yet" in operator.get("/admin/").content.decode()
 
 

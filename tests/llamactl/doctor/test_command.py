@@ -1,4 +1,4 @@
-"""``manage.py doctor`` as a program, in situations that it is asked in."""
+"""``manage.py doctor`` as a program, before the first run and with broken parts."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Doctor = Callable[..., tuple[int, dict[str, list[dict[str, str]]]]]
 
 @pytest.fixture
 def doctor(tmp_path: Path) -> Doctor:
-    """Runs it on ``tmp_path/data``; returns the exit code and the findings by subject."""
+    """Run the doctor on ``tmp_path/data``; returns its exit code and the findings by subject."""
     (tmp_path / "llamactl.yaml").write_text("{}\n")
     last_port = int(os.environ["LLAMACTL_INSTANCE_PORT_RANGE"].partition("-")[2])
     environment = {
         **{name: text for name, text in os.environ.items() if "LLAMACTL" not in name},
         "LLAMACTL_DATA_DIRECTORY": str(tmp_path / "data"),
         "LLAMACTL_CONFIG_PATH": str(tmp_path / "llamactl.yaml"),
-        "LLAMACTL_PORT": "1",  # which nobody listens on
-        # Of this test process's own, at the end where its other tests need none.
+        "LLAMACTL_PORT": "1",  # nothing listens on this port
+        # From this test process's own range, at its end, which its other tests do not use.
         "LLAMACTL_INSTANCE_PORT_RANGE": f"{last_port - 10}-{last_port}",
     }
 
@@ -54,7 +54,7 @@ def doctor(tmp_path: Path) -> Doctor:
     return run
 
 
-def test_before_the_first_run_all_is_well_and_nothing_is_made(
+def test_before_the_first_run_there_is_no_problem_and_nothing_is_created(
     doctor: Doctor, tmp_path: Path
 ) -> None:
     code, found = doctor()
@@ -63,13 +63,13 @@ def test_before_the_first_run_all_is_well_and_nothing_is_made(
     assert not (tmp_path / "data").exists()
 
 
-def test_broken_config_is_told_line_by_line(doctor: Doctor) -> None:
+def test_a_broken_config_is_reported_line_by_line(doctor: Doctor) -> None:
     code, found = doctor(LLAMACTL_PORT="http")
     assert code == 1
     assert "server.port is 'http'" in found["config"][0]["message"]
 
 
-def test_everything_down_is_told_thing_by_thing(doctor: Doctor, tmp_path: Path) -> None:
+def test_each_stopped_service_is_reported(doctor: Doctor, tmp_path: Path) -> None:
     assert doctor("migrate", "--verbosity", "0")[0] == 0
     code, found = doctor()
     assert code == 1
@@ -77,12 +77,14 @@ def test_everything_down_is_told_thing_by_thing(doctor: Doctor, tmp_path: Path) 
     for subject in ("web", "broker", "worker"):
         assert found[subject][0]["severity"] == "problem"
     assert found["llama.cpp"][0]["severity"] == "ok"
-    # The broker's password should not be in what is shown.
+    # It should not print the broker's password.
     password = (tmp_path / "data" / "broker" / "password").read_text().strip()
     assert password not in json.dumps(found)
 
 
-def test_locked_database_is_told_and_hides_nothing_else(doctor: Doctor, tmp_path: Path) -> None:
+def test_a_locked_database_is_reported_beside_the_other_checks(
+    doctor: Doctor, tmp_path: Path
+) -> None:
     assert doctor("migrate", "--verbosity", "0")[0] == 0
     with closing(sqlite3.connect(tmp_path / "data" / "llamactl.db", isolation_level=None)) as held:
         held.execute("BEGIN IMMEDIATE")
@@ -92,7 +94,9 @@ def test_locked_database_is_told_and_hides_nothing_else(doctor: Doctor, tmp_path
     assert found["clock"][0]["severity"] == "ok"
 
 
-def test_damaged_database_is_told_and_hides_nothing_else(doctor: Doctor, tmp_path: Path) -> None:
+def test_a_damaged_database_is_reported_beside_the_other_checks(
+    doctor: Doctor, tmp_path: Path
+) -> None:
     assert doctor("migrate", "--verbosity", "0")[0] == 0
     (tmp_path / "data" / "llamactl.db").write_text("this is no database, whatever it was before")
     code, found = doctor()
@@ -101,13 +105,13 @@ def test_damaged_database_is_told_and_hides_nothing_else(doctor: Doctor, tmp_pat
     assert found["ports"][0]["severity"] == "ok"
 
 
-def test_unmigrated_database_is_told(doctor: Doctor) -> None:
+def test_an_unmigrated_database_is_reported(doctor: Doctor) -> None:
     assert doctor("migrate", "nodes", "0001", "--verbosity", "0")[0] == 0
     code, found = doctor()
     assert code == 1
     assert "not up to date" in found["database"][0]["message"]
 
 
-def test_people_get_lines_and_a_summary(doctor: Doctor) -> None:
+def test_the_output_without_json_is_lines_and_a_summary(doctor: Doctor) -> None:
     assert doctor("doctor")[0] == 0
     assert doctor("doctor", "--no-such-flag")[0] == 2

@@ -1,4 +1,4 @@
-"""Each rule of the doctor, with facts made up for it."""
+"""Each rule of the doctor, on made-up facts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from llamactl.core.locks import acquire
 from llamactl.doctor import backends, broker, database, host, ports, processes, services, storage
-from llamactl.doctor.findings import (
+from llamactl.doctor.diagnosis import (
     Diagnosis,
     DiagnosisLevel,
     exit_code,
@@ -31,12 +31,12 @@ OK, NOTE, WARNING, PROBLEM = (
 )
 
 
-def worst(findings: Iterable[Diagnosis]) -> Diagnosis:
-    """The worst of them; whatever is wrong has to come with a remedy."""
+def worst(diagnoses: Iterable[Diagnosis]) -> Diagnosis:
+    """The worst diagnosis; each warning and problem must have a remedy."""
     order = list(DiagnosisLevel)
-    found = list(findings)
-    assert all(each.remedy for each in found if each.severity in (WARNING, PROBLEM))
-    return max(found, key=lambda each: order.index(each.severity))
+    found = list(diagnoses)
+    assert all(each.remedy for each in found if each.level in (WARNING, PROBLEM))
+    return max(found, key=lambda each: order.index(each.level))
 
 
 def directory(**facts: object) -> storage.DirectoryFacts:
@@ -44,13 +44,13 @@ def directory(**facts: object) -> storage.DirectoryFacts:
 
 
 @pytest.mark.parametrize(
-    ("facts", "severity", "text"),
+    ("facts", "level", "text"),
     [
         ({}, OK, "1.0 TiB"),
-        ({"exists": False}, NOTE, "not there yet"),
-        ({"exists": False, "can_be_made": False}, PROBLEM, "may not make it"),
-        ({"is_directory": False}, PROBLEM, "no directory"),
-        ({"is_usable": False, "owner": 7, "user": 8}, PROBLEM, "uid 8; it belongs to 7"),
+        ({"exists": False}, NOTE, "does not exist yet"),
+        ({"exists": False, "can_be_created": False}, PROBLEM, "may not create it"),
+        ({"is_directory": False}, PROBLEM, "not a directory"),
+        ({"is_usable": False, "owner": 7, "user": 8}, PROBLEM, "uid 8; owner 7"),
         ({"owner": 0, "user": 8}, WARNING, "belongs to uid 0"),
         ({"mode": 0o755}, WARNING, "mode 0755"),
         ({"exposed_secrets": ["secret_key"]}, PROBLEM, "secret_key can be read"),
@@ -61,29 +61,29 @@ def directory(**facts: object) -> storage.DirectoryFacts:
         ({"file_system": "nfs4"}, WARNING, "nfs4"),
     ],
 )
-def test_data_directory(facts: dict[str, object], severity: DiagnosisLevel, text: str) -> None:
-    found = worst(storage.judge(directory(**facts)))
-    assert found.severity is severity
+def test_data_directory(facts: dict[str, object], level: DiagnosisLevel, text: str) -> None:
+    found = worst(storage.diagnose(directory(**facts)))
+    assert found.level is level
     assert text in found.message
 
 
-def test_directory_is_looked_at_as_it_is(tmp_path: Path) -> None:
+def test_the_facts_of_a_directory_are_collected(tmp_path: Path) -> None:
     (tmp_path / "secret_key").write_text("x")
     (tmp_path / "secret_key").chmod(0o644)
     tmp_path.chmod(0o700)
-    facts = storage.look(tmp_path)
+    facts = storage.collect(tmp_path)
     assert facts.is_usable
     assert facts.mode == 0o700
     assert facts.free_bytes > 0
     assert facts.exposed_secrets == ["secret_key"]
     (tmp_path / "file").touch()
-    assert not storage.look(tmp_path / "missing").exists
-    assert not storage.look(tmp_path / "file" / "below").can_be_made
-    assert not storage.look(tmp_path / "file").is_directory
+    assert not storage.collect(tmp_path / "missing").exists
+    assert not storage.collect(tmp_path / "file" / "below").can_be_created
+    assert not storage.collect(tmp_path / "file").is_directory
 
 
 @pytest.mark.parametrize(
-    ("total", "free", "severity"),
+    ("total", "free", "level"),
     [
         (2**20, 2**40, OK),
         (11 * 2**30, 2**40, WARNING),
@@ -91,16 +91,16 @@ def test_directory_is_looked_at_as_it_is(tmp_path: Path) -> None:
         (2**20, 0, OK),
     ],
 )
-def test_logs(total: int, free: int, severity: DiagnosisLevel) -> None:
+def test_logs(total: int, free: int, level: DiagnosisLevel) -> None:
     facts = storage.LogFacts(HERE, total, free, ("big.log", total))
-    assert worst(storage.judge_logs(facts)).severity is severity
+    assert worst(storage.diagnose_logs(facts)).level is level
 
 
 @pytest.mark.parametrize(
-    ("facts", "severity", "text"),
+    ("facts", "level", "text"),
     [
         ({}, OK, "/x.db"),
-        ({"exists": False}, NOTE, "not there yet"),
+        ({"exists": False}, NOTE, "does not exist yet"),
         ({"error": "database is locked"}, PROBLEM, "locked"),
         ({"error": "file is not a database"}, PROBLEM, "not a database"),
         ({"error": "connection refused", "is_sqlite": False}, PROBLEM, "refused"),
@@ -111,9 +111,9 @@ def test_logs(total: int, free: int, severity: DiagnosisLevel) -> None:
         ({"seconds": 3.0}, WARNING, "3.0 s"),
     ],
 )
-def test_database(facts: dict[str, object], severity: DiagnosisLevel, text: str) -> None:
-    found = worst(database.judge(database.DatabaseFacts("/x.db", **facts)))  # type: ignore[arg-type]
-    assert found.severity is severity
+def test_database(facts: dict[str, object], level: DiagnosisLevel, text: str) -> None:
+    found = worst(database.diagnose(database.DatabaseFacts("/x.db", **facts)))  # type: ignore[arg-type]
+    assert found.level is level
     assert text in found.message
 
 
@@ -121,33 +121,33 @@ WHOLE = {"valkey_version": "9.1.2", "aof_enabled": 1}
 
 
 @pytest.mark.parametrize(
-    ("facts", "severity", "text"),
+    ("facts", "level", "text"),
     [
         ({"info": WHOLE}, OK, "Valkey 9.1.2"),
         ({"info": {"redis_version": "7.2", "aof_enabled": 1}}, OK, "Redis 7.2"),
         ({"error": "Connection refused"}, PROBLEM, "does not answer"),
-        ({"error": "invalid password", "is_refused": True}, PROBLEM, "refuses our password"),
+        ({"error": "invalid password", "is_refused": True}, PROBLEM, "rejects the password"),
         ({"info": WHOLE | {"aof_last_write_status": "err"}}, PROBLEM, "write to its disk"),
         ({"info": {"redis_version": "7.2", "aof_enabled": 0}}, NOTE, "append-only"),
         (
             {"info": WHOLE | {"maxmemory": 9, "maxmemory_policy": "allkeys-lru"}},
             WARNING,
-            "forgets",
+            "evicts",
         ),
         ({"info": WHOLE, "milliseconds": 80.0}, WARNING, "80.0 ms"),
     ],
 )
 @pytest.mark.parametrize("is_embedded", [True, False])
 def test_broker(
-    facts: dict[str, object], severity: DiagnosisLevel, text: str, is_embedded: bool
+    facts: dict[str, object], level: DiagnosisLevel, text: str, is_embedded: bool
 ) -> None:
-    found = worst(broker.judge(broker.BrokerFacts(is_embedded, **facts)))  # type: ignore[arg-type]
-    assert found.severity is severity
+    found = worst(broker.diagnose(broker.BrokerFacts(is_embedded, **facts)))  # type: ignore[arg-type]
+    assert found.level is level
     assert text in found.message
 
 
 @pytest.mark.parametrize(
-    ("facts", "has_run_before", "severity"),
+    ("facts", "has_run_before", "level"),
     [
         (WebFacts("127.0.0.1", 8080, True, True, 200), True, OK),
         (WebFacts("127.0.0.1", 8080, False), True, PROBLEM),
@@ -155,35 +155,35 @@ def test_broker(
         (WebFacts("127.0.0.1", 8080, True, False, 404), True, PROBLEM),
         (WebFacts("127.0.0.1", 8080, True, False, 200), False, PROBLEM),
         (WebFacts("127.0.0.1", 8080, True, error="timed out"), True, PROBLEM),
-        (WebFacts("0.0.0.0", 8080, True, True, 200, open_sides=("auth.x",)), True, WARNING),
-        (WebFacts("127.0.0.1", 8080, True, True, 200, open_sides=("auth.x",)), True, OK),
+        (WebFacts("0.0.0.0", 8080, True, True, 200, open_apis=("auth.x",)), True, WARNING),
+        (WebFacts("127.0.0.1", 8080, True, True, 200, open_apis=("auth.x",)), True, OK),
     ],
 )
-def test_web(facts: WebFacts, has_run_before: bool, severity: DiagnosisLevel) -> None:
-    assert worst(services.judge_web(facts, has_run_before=has_run_before)).severity is severity
+def test_web(facts: WebFacts, has_run_before: bool, level: DiagnosisLevel) -> None:
+    assert worst(services.diagnose_web(facts, has_run_before=has_run_before)).level is level
 
 
 @pytest.mark.parametrize(
-    ("facts", "severity", "text"),
+    ("facts", "level", "text"),
     [
         (WorkerFacts("main", 1.0), OK, "alive"),
-        (WorkerFacts("main", 60.0), PROBLEM, "for 60 s: nothing is started"),
+        (WorkerFacts("main", 60.0), PROBLEM, "for 60 s: no instance is started"),
         (WorkerFacts("main", None), PROBLEM, "no heartbeat ever"),
-        (WorkerFacts("main", 60.0, lock_holder=7), PROBLEM, "process 7 has the node"),
+        (WorkerFacts("main", 60.0, lock_holder=7), PROBLEM, "process 7 holds its lock"),
         (WorkerFacts("gpu2", 60.0, is_local=False), WARNING, "gpu2"),
         (WorkerFacts("main", 1.0, is_drained=True), NOTE, "drained"),
-        (WorkerFacts("main", None, is_known=False), PROBLEM, "no process has the node"),
+        (WorkerFacts("main", None, is_known=False), PROBLEM, "no process holds the lock"),
         (WorkerFacts("main", None, is_known=False, lock_holder=7), NOTE, "can't be read"),
     ],
 )
-def test_worker(facts: WorkerFacts, severity: DiagnosisLevel, text: str) -> None:
-    found = worst(services.judge_worker(facts))
-    assert found.severity is severity
+def test_worker(facts: WorkerFacts, level: DiagnosisLevel, text: str) -> None:
+    found = worst(services.diagnose_worker(facts))
+    assert found.level is level
     assert text in found.message
 
 
 @pytest.mark.parametrize(
-    ("facts", "severity", "text"),
+    ("facts", "level", "text"),
     [
         (ports.PortFacts(8000, 9000, 80, 1001), OK, "1001 of 1001"),
         (ports.PortFacts(8000, 9000, 80, 0), PROBLEM, "0 of 1001"),
@@ -198,21 +198,21 @@ def test_worker(facts: WorkerFacts, severity: DiagnosisLevel, text: str) -> None
         ),
     ],
 )
-def test_ports(facts: ports.PortFacts, severity: DiagnosisLevel, text: str) -> None:
-    found = worst(ports.judge(facts))
-    assert found.severity is severity
+def test_ports(facts: ports.PortFacts, level: DiagnosisLevel, text: str) -> None:
+    found = worst(ports.diagnose(facts))
+    assert found.level is level
     assert text in found.message
 
 
-def test_stranger_on_an_instances_port_is_named_and_a_backend_is_none() -> None:
+def test_a_foreign_program_on_an_instances_port_is_named() -> None:
     theirs, ours = ports.Listener(7, "nginx", False), ports.Listener(8, "llama-server", True)
     facts = ports.InstancePorts({8000: "a", 8001: "b"}, {8000: theirs, 8001: ours})
-    (found,) = ports.judge_instances(facts)
-    assert found.message == "nginx (process 7) listens on port 8000, which is a's"
+    (found,) = ports.diagnose_instances(facts)
+    assert found.message == "nginx (process 7) listens on port 8000 of instance a"
 
 
 @pytest.mark.parametrize(
-    ("facts", "severity", "text"),
+    ("facts", "level", "text"),
     [
         (backends.ProgramFacts("vLLM", missing="not found; install it"), NOTE, "no instance"),
         (backends.ProgramFacts("vLLM", missing="no", is_used=True), PROBLEM, "missing"),
@@ -222,9 +222,9 @@ def test_stranger_on_an_instances_port_is_named_and_a_backend_is_none() -> None:
         (backends.ProgramFacts("llama.cpp", "/py", is_embedded=True), OK, "comes with llamactl"),
     ],
 )
-def test_programs(facts: backends.ProgramFacts, severity: DiagnosisLevel, text: str) -> None:
-    found = worst(backends.judge(facts))
-    assert found.severity is severity
+def test_programs(facts: backends.ProgramFacts, level: DiagnosisLevel, text: str) -> None:
+    found = worst(backends.diagnose(facts))
+    assert found.level is level
     assert text in found.message
 
 
@@ -233,7 +233,7 @@ def process_facts(known: dict[int, str] | None, **facts: object) -> processes.Pr
 
 
 @pytest.mark.parametrize(
-    ("facts", "severity", "text"),
+    ("facts", "level", "text"),
     [
         (process_facts({}), OK, "0 backends"),
         (process_facts({7: "a"}, ours={7: "a"}), OK, "1 backend of"),
@@ -246,12 +246,12 @@ def process_facts(known: dict[int, str] | None, **facts: object) -> processes.Pr
             "no orphan guard",
         ),
         (process_facts({}, foreign={9: "llama-server"}), NOTE, "llama-server (process 9)"),
-        (process_facts({}, zombies=(4, 5)), WARNING, "2 dead backends"),
+        (process_facts({}, zombies=(4, 5)), WARNING, "2 exited backends"),
     ],
 )
-def test_processes(facts: processes.ProcessFacts, severity: DiagnosisLevel, text: str) -> None:
-    found = worst(processes.judge(facts))
-    assert found.severity is severity
+def test_processes(facts: processes.ProcessFacts, level: DiagnosisLevel, text: str) -> None:
+    found = worst(processes.diagnose(facts))
+    assert found.level is level
     assert text in found.message
 
 
@@ -265,20 +265,20 @@ def test_holder_of_a_lock_is_found_without_locking(tmp_path: Path) -> None:
 
 def test_few_descriptors_are_a_warning() -> None:
     facts = host.DescriptorFacts({"the worker": 1024})
-    assert worst(host.judge_descriptors(facts)).severity is WARNING
-    assert worst(host.judge_descriptors(host.DescriptorFacts({"x": 65536}))).severity is OK
+    assert worst(host.diagnose_descriptors(facts)).level is WARNING
+    assert worst(host.diagnose_descriptors(host.DescriptorFacts({"x": 65536}))).level is OK
 
 
 def test_clock() -> None:
     now = time.time()
-    assert worst(host.judge_clock(now, {"the broker": now + 0.5, "b": None})).severity is OK
-    assert worst(host.judge_clock(now, {"the broker": now - 60})).severity is WARNING
-    assert worst(host.judge_clock(0.0, {})).severity is PROBLEM
+    assert worst(host.diagnose_clock(now, {"the broker": now + 0.5, "b": None})).level is OK
+    assert worst(host.diagnose_clock(now, {"the broker": now - 60})).level is WARNING
+    assert worst(host.diagnose_clock(0.0, {})).level is PROBLEM
 
 
 def test_a_problem_alone_makes_the_exit_code_1() -> None:
-    def of(severity: DiagnosisLevel) -> Diagnosis:
-        return Diagnosis(severity, "subject", "message", "remedy")
+    def of(level: DiagnosisLevel) -> Diagnosis:
+        return Diagnosis(level, "subject", "message", "remedy")
 
     assert exit_code([of(OK), of(NOTE), of(WARNING)]) == 0
     assert exit_code([of(OK), of(PROBLEM)]) == 1
@@ -286,6 +286,6 @@ def test_a_problem_alone_makes_the_exit_code_1() -> None:
     assert '"ok": false' in to_json([of(PROBLEM)])
 
 
-def test_a_name_from_outside_brings_no_escape_into_the_terminal() -> None:
+def test_a_foreign_name_brings_no_escape_into_the_terminal() -> None:
     evil = Diagnosis(PROBLEM, "ports", "\x1b[2Jevil\nline", "\x07")
     assert all(each.isprintable() for each in to_lines(evil))

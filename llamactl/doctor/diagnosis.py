@@ -1,4 +1,4 @@
-"""What has been found, how bad is it, and how is it told?"""
+"""Diagnosis of one check: its level, message and remedy, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from llamactl.masking import mask_text
 class DiagnosisLevel(StrEnum):
     OK = "ok"
     NOTE = "note"
-    """Worth knowing, and nothing to do."""
+    """Information; nothing to do."""
     WARNING = "warning"
-    """It works, and may not for long."""
+    """It works now, and may stop working."""
     PROBLEM = "problem"
+    """Something does not work."""
 
 
 _MARKS = {
@@ -31,14 +32,14 @@ _SUBJECT_WIDTH = 16
 
 @dataclass(frozen=True)
 class Diagnosis:
-    severity: DiagnosisLevel
+    level: DiagnosisLevel
     subject: str
     message: str
     remedy: str = ""
 
     def to_document(self) -> dict[str, str]:
         document = {
-            "severity": self.severity.value,
+            "severity": self.level.value,
             "subject": self.subject,
             "message": mask_text(self.message),
         }
@@ -61,38 +62,38 @@ def problem(subject: str, message: str, remedy: str) -> Diagnosis:
     return Diagnosis(DiagnosisLevel.PROBLEM, subject, message, remedy)
 
 
-def exit_code(findings: Iterable[Diagnosis]) -> int:
-    """1 where something doesn't work; a warning is none of that."""
-    return int(any(finding.severity is DiagnosisLevel.PROBLEM for finding in findings))
+def exit_code(diagnoses: Iterable[Diagnosis]) -> int:
+    """1 if there is a problem; warnings do not count."""
+    return int(any(each.level is DiagnosisLevel.PROBLEM for each in diagnoses))
 
 
-def to_lines(finding: Diagnosis) -> list[str]:
-    """For a person. A name or a path from outside brings no line break or escape with it."""
-    head = f"{_MARKS[finding.severity]} {finding.subject:<{_SUBJECT_WIDTH}} "
-    lines = [head + printable(mask_text(finding.message))]
-    if finding.remedy:
-        lines.append(f"{'':<{_SUBJECT_WIDTH + 3}}→ {printable(mask_text(finding.remedy))}")
+def to_lines(diagnosis: Diagnosis) -> list[str]:
+    """Convert to lines for a terminal, without the control characters of foreign names."""
+    head = f"{_MARKS[diagnosis.level]} {diagnosis.subject:<{_SUBJECT_WIDTH}} "
+    lines = [head + printable(mask_text(diagnosis.message))]
+    if diagnosis.remedy:
+        lines.append(f"{'':<{_SUBJECT_WIDTH + 3}}→ {printable(mask_text(diagnosis.remedy))}")
     return lines
 
 
-def summary(findings: Sequence[Diagnosis]) -> str:
-    problems = sum(finding.severity is DiagnosisLevel.PROBLEM for finding in findings)
-    warnings = sum(finding.severity is DiagnosisLevel.WARNING for finding in findings)
+def summary(diagnoses: Sequence[Diagnosis]) -> str:
+    problems = sum(each.level is DiagnosisLevel.PROBLEM for each in diagnoses)
+    warnings = sum(each.level is DiagnosisLevel.WARNING for each in diagnoses)
     if not problems and not warnings:
-        return "All is well."
+        return "No problems, no warnings."
     return f"{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}."
 
 
-def to_json(findings: Sequence[Diagnosis]) -> str:
+def to_json(diagnoses: Sequence[Diagnosis]) -> str:
     document = {
-        "ok": not exit_code(findings),
-        "findings": [finding.to_document() for finding in findings],
+        "ok": not exit_code(diagnoses),
+        "findings": [diagnosis.to_document() for diagnosis in diagnoses],
     }
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def size(count: float) -> str:
-    """Bytes as people say them."""
+    """Format a number of bytes in binary units."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"
@@ -100,17 +101,17 @@ def size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count or 'no'} {what}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
 
 
 def guarded(subject: str, check: Callable[[], Iterator[Diagnosis]]) -> Iterator[Diagnosis]:
-    """A check that fails itself is a finding, and no reason to stop."""
+    """Run a check; an error of the check itself becomes a diagnosis."""
     try:
         yield from check()
     except Exception as error:
         yield problem(
             subject,
-            f"could not be looked at: {type(error).__name__}: {str(error)[:200]}",
-            "run this as the user that runs llamactl",
+            f"could not be checked: {type(error).__name__}: {str(error)[:200]}",
+            "run the doctor as the user that runs llamactl",
         )

@@ -1,4 +1,4 @@
-"""What do database, broker, worker and backends say? Only to be asked once Django is set up."""
+"""Checks of database, broker, worker and backends, for a Django that is set up."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from instances.models import Instance
 from instances.program_info import program_output
 from llamactl.config import AppConfig
 from llamactl.doctor import backends, broker, database, host, ports, processes, services, storage
-from llamactl.doctor.findings import Diagnosis, guarded
+from llamactl.doctor.diagnosis import Diagnosis, guarded
 from nodes.models import Node
 
 
-class Examination:
-    """Looks once at each thing; what one check has learnt, the later ones use."""
+class RuntimeChecks:
+    """One run of the checks, in order: later checks use the rows and clocks of earlier ones."""
 
     def __init__(self, config: AppConfig) -> None:
         self._config = config
@@ -29,7 +29,7 @@ class Examination:
         self._lock_path = config.data_dir.resolve() / f"node-{config.local_node}.lock"
         self._worker = processes.lock_holder(self._lock_path)
 
-    def findings(self) -> Iterator[Diagnosis]:
+    def run(self) -> Iterator[Diagnosis]:
         yield from guarded("database", self._database)
         yield from guarded("broker", self._broker)
         yield from guarded("worker", self._workers)
@@ -37,11 +37,11 @@ class Examination:
         yield from guarded("backends", self._backends)
         yield from guarded("logs", self._logs)
         yield from guarded("open files", self._descriptors)
-        yield from guarded("clock", lambda: host.judge_clock(time.time(), self._clocks))
+        yield from guarded("clock", lambda: host.diagnose_clock(time.time(), self._clocks))
 
     def _database(self) -> Iterator[Diagnosis]:
-        database.be_impatient()
-        yield from database.judge(database.look(self._config))
+        database.shorten_timeouts()
+        yield from database.diagnose(database.collect(self._config))
         if not self._config.database.path.exists() and self._config.database.url is None:
             return
         try:
@@ -49,29 +49,29 @@ class Examination:
             self._instances = list(Instance.objects.filter(node__name=self._config.local_node))
             self._has_rows = True
         except django.db.Error:
-            return  # which has been said
+            return  # the diagnosis above has reported the error
         finally:
             connections.close_all()
 
     def _broker(self) -> Iterator[Diagnosis]:
-        facts = broker.look(self._config)
-        yield from broker.judge(facts)
+        facts = broker.collect(self._config)
+        yield from broker.diagnose(facts)
         if facts.unix_time is not None:
             self._clocks["the broker"] = facts.unix_time
 
     def _workers(self) -> Iterator[Diagnosis]:
         now = time.time()
         local = self._config.local_node
-        seen = False
+        has_local_node = False
         for node in self._nodes:
             is_local = node.name == local
             if node.kind == Node.Kind.PEER or (node.heartbeat_at is None and not is_local):
                 continue
-            seen = seen or is_local
+            has_local_node = has_local_node or is_local
             beat = node.heartbeat_at.timestamp() if node.heartbeat_at else None
             if beat is not None and beat > now:
                 self._clocks[f"the worker of {node.name}"] = beat
-            yield from services.judge_worker(
+            yield from services.diagnose_worker(
                 services.WorkerFacts(
                     node.name,
                     None if beat is None else max(0.0, now - beat),
@@ -80,8 +80,8 @@ class Examination:
                     lock_holder=self._worker if is_local else None,
                 )
             )
-        if not seen:
-            yield from services.judge_worker(
+        if not has_local_node:
+            yield from services.diagnose_worker(
                 services.WorkerFacts(local, None, lock_holder=self._worker, is_known=self._has_rows)
             )
 
@@ -92,16 +92,16 @@ class Examination:
         is_alive = any(
             node.is_alive(now) for node in self._nodes if node.name == self._config.local_node
         )
-        facts = processes.look(
+        facts = processes.collect(
             self._lock_path,
             known if self._has_rows else None,
             worker=self._worker,
             has_worker=is_alive or self._worker is not None,
             grace_seconds=grace,
         )
-        yield from processes.judge(facts)
-        yield from ports.judge_instances(
-            ports.look_at_instances(
+        yield from processes.diagnose(facts)
+        yield from ports.diagnose_instances(
+            ports.collect_instances(
                 {each.port: each.name for each in self._instances},
                 set(facts.marked) | set(known),
                 set(facts.ours) | set(known),
@@ -110,15 +110,15 @@ class Examination:
 
     def _backends(self) -> Iterator[Diagnosis]:
         used = {str(each.options.get("backend_type")) for each in self._instances}
-        found = backends.look(
+        found = backends.collect(
             self._config, used, lambda kind: program_output(kind, "--version", self._config)
         )
         for facts in found:
-            yield from backends.judge(facts)
+            yield from backends.diagnose(facts)
 
     def _logs(self) -> Iterator[Diagnosis]:
-        yield from storage.judge_logs(storage.look_at_logs(self._config))
+        yield from storage.diagnose_logs(storage.collect_logs(self._config))
 
     def _descriptors(self) -> Iterator[Diagnosis]:
         pids = {} if self._worker is None else {"the worker": self._worker}
-        yield from host.judge_descriptors(host.look_at_descriptors(pids))
+        yield from host.diagnose_descriptors(host.collect_descriptors(pids))
