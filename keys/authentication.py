@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from keys.credentials import key_in
 from keys.secrets import is_management_key
 from llamactl.config import current
+from llamactl.core.errors import InvalidKey
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ManagementKeyAuthentication(BaseAuthentication):
     """
 
     def authenticate(self, request: Request) -> tuple[ManagementClient, None] | None:
-        """Return None without a key; raise AuthenticationFailed for a wrong key."""
+        """Return None without a key; raise InvalidKey for a wrong key."""
         config = current()
         if request.method == "OPTIONS" or not config.auth.require_management_auth:
             return None
@@ -36,7 +36,7 @@ class ManagementKeyAuthentication(BaseAuthentication):
         if not key:
             return None
         if not is_management_key(key, config):
-            raise AuthenticationFailed("Invalid API key")
+            raise InvalidKey
         return ManagementClient(), None
 
     def authenticate_header(self, request: Request) -> str:

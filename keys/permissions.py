@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rest_framework.exceptions import NotAuthenticated
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from keys.authentication import ManagementClient
 from llamactl.config import current
+from llamactl.core.errors import MissingKey
 
 if TYPE_CHECKING:
     from rest_framework.views import APIView  # not at run time: the module imports this one
@@ -22,5 +22,5 @@ class HasManagementKey(BasePermission):
         if request.method == "OPTIONS" or not current().auth.require_management_auth:
             return True
         if not isinstance(request.user, ManagementClient):
-            raise NotAuthenticated("Missing API key")
+            raise MissingKey
         return True

@@ -16,11 +16,11 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: E40
 
 from llamactl.config import current  # noqa: E402
 from llamactl.core.asgi_types import Application  # noqa: E402
-from llamactl.middleware.body_limit import BoundedBody  # noqa: E402
+from llamactl.middleware.body_limit import BodyLimit  # noqa: E402
 from llamactl.middleware.cors import CrossOrigin  # noqa: E402
-from llamactl.middleware.origin_guard import OpenAccessGuard  # noqa: E402
+from llamactl.middleware.origin_guard import OriginGuard  # noqa: E402
 from llamactl.middleware.response_headers import ResponseHeaders  # noqa: E402
-from proxy.asgi import ProxyApplication, refuse  # noqa: E402
+from proxy.asgi import ProxyApplication  # noqa: E402
 
 
 def forwarded(application: Application) -> Application:
@@ -36,11 +36,10 @@ def build() -> Application:
     in front of us says of that.
     """
     config = current()
-    layers: Application = ProxyApplication(forwarded(BoundedBody(django_application)))
+    layers: Application = ProxyApplication(forwarded(BodyLimit(django_application)))
     if not (config.auth.require_management_auth and config.auth.require_inference_auth):
-        layers = OpenAccessGuard(
+        layers = OriginGuard(
             layers,
-            refuse,
             host=config.server.host,
             allowed_origins=config.server.allowed_origins,
         )

@@ -6,9 +6,8 @@ import gc
 import logging
 
 from llamactl.core.asgi_types import Application, Receive, Scope, Send
-from llamactl.core.errors import LlamactlError
 from proxy import websocket
-from proxy.consumers import ProxyConsumer, answer_error
+from proxy.consumers import ProxyConsumer
 from proxy.gateway import Gateway
 from proxy.routes.routes import Route, route
 
@@ -62,11 +61,3 @@ class ProxyApplication:
 def _route(scope: Scope) -> Route | None:
     raw_path: bytes | None = scope.get("raw_path")
     return route(raw_path.decode("latin-1") if raw_path else scope["path"])
-
-
-async def refuse(scope: Scope, send: Send, error: LlamactlError) -> None:
-    """Answer a request or a WebSocket's handshake with an error."""
-    if scope["type"] == "websocket":
-        await websocket.refuse(scope, send, error)
-    else:
-        await answer_error(scope, send, error)

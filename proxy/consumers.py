@@ -9,9 +9,9 @@ from django.db import DatabaseError
 
 from instances.errors import InstanceNotFound
 from instances.names import validate_name
-from llamactl.core import error_format
 from llamactl.core.asgi_types import Receive, Scope, Send
-from llamactl.core.errors import LlamactlError, MethodNotAllowed
+from llamactl.core.error_response import send_error
+from llamactl.core.errors import LlamactlError, MethodNotAllowed, UnexpectedFailure
 from proxy import errors
 from proxy.auth import authorise, target_named
 from proxy.body.body import ClientDisconnected, model_in, read_beginning, read_routed, with_model
@@ -54,17 +54,17 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         except ClientDisconnected:
             return
         except LlamactlError as error:
-            await answer_error(scope, send, error)
+            await send_error(scope, send, error)
         except DatabaseError as error:
             logger.warning("a start could not be asked for: %s", error)
-            await answer_error(scope, send, errors.StartNotRequested())
+            await send_error(scope, send, errors.StartNotRequested())
         except Exception:
             forwarding = self._forwarding
             name = None if forwarding is None else forwarding.target.name
             logger.exception("a request failed on us", extra={"instance": name})
             # Else the server cuts the connection, for an answer that was not ended.
             if forwarding is None or not forwarding.has_begun:
-                await answer_error(scope, send, errors.UnexpectedFailure())
+                await send_error(scope, send, UnexpectedFailure())
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         route, method = self.route, scope["method"]
@@ -180,12 +180,6 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
     ) -> None:
         self._forwarding = Forwarding(self.gateway, self.route, rule, target, scope, body)
         await self._forwarding.run(send)
-
-
-async def answer_error(scope: Scope, send: Send, error: LlamactlError) -> None:
-    status, headers, body = error_format.render(scope["path"], error)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 async def _answer(send: Send, status: int, body: bytes, *further: tuple[bytes, bytes]) -> None:

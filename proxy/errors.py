@@ -121,19 +121,11 @@ class BackendBrokeOff(LlamactlError):
         super().__init__("The backend ended before the response was complete; see its log.")
 
 
-class UnexpectedFailure(LlamactlError):
-    """A defect of llamactl; the log has the traceback."""
-
-    def __init__(self) -> None:
-        super().__init__("llamactl failed on this request; its own log says why")
-
-
 class StartNotRequested(DatabaseUnavailable):
     """A start that could not be requested because the database does not answer."""
 
     def __init__(self) -> None:
         super().__init__(
             "the instance is not running, and the database that a start is asked through does"
-            " not answer; try again in a moment",
-            retry_after=5,
+            " not answer; try again in a moment"
         )

@@ -11,9 +11,9 @@ import aiohttp
 from django.db import DatabaseError
 
 from instances.errors import InstanceNotFound
-from llamactl.core import error_format
 from llamactl.core.asgi_types import Message, Receive, Scope, Send
 from llamactl.core.disconnect_event import disconnect_event
+from llamactl.core.error_response import send_error
 from llamactl.core.errors import DatabaseUnavailable, LlamactlError
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
 from proxy import cancel, errors
@@ -97,22 +97,10 @@ async def carry(
             await gateway.start()
         await _carry(gateway, route, scope, receive, send)
     except LlamactlError as error:
-        await refuse(scope, send, error)
+        await send_error(scope, send, error)
     except DatabaseError as error:
         logger.warning("the routing table can't be read: %s", error)
-        away = DatabaseUnavailable("the database does not answer; try again", retry_after=5)
-        await refuse(scope, send, away)
-
-
-async def refuse(scope: Scope, send: Send, error: LlamactlError) -> None:
-    """Answer a handshake as a request to that path would be, where the server can do that."""
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
-        code = 1008 if error.status < 500 else 1011
-        await send({"type": "websocket.close", "code": code, "reason": error.code})
-        return
-    status, headers, body = error_format.render(scope["path"], error)
-    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": body})
+        await send_error(scope, send, DatabaseUnavailable())
 
 
 async def _carry(
@@ -122,7 +110,7 @@ async def _carry(
 
     1. The key. Browsers let any page open a WebSocket to any site, with that site's cookies; but
        no cookie opens this one, and a page that knows a key needs no trick. Where keys are
-       switched off, OpenAccessGuard has looked at the page's origin before.
+       switched off, OriginGuard has looked at the page's origin before.
     2. The backend's handshake, so that the client is told what the backend said: its subprotocol
        or its refusal.
     3. Messages in both directions, and the end of one side to the other, the backend first: it is

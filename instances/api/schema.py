@@ -139,7 +139,7 @@ create_instance = operation(
         InvalidInstanceName("name cannot be empty"),
         InstanceExists(examples.NAME),
         TooManyInstances(8),
-        PathNotFound("there is no /api/v1/instances/a/b; /docs lists what there is"),
+        PathNotFound("there is no /api/v1/instances/a/b; /docs lists all paths"),
     ],
 )
 show_instance = operation(

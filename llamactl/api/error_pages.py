@@ -1,38 +1,44 @@
-"""The answers of Django's own refusals: pages for people, the seed's JSON below /api/."""
+"""Django's error handlers: HTML pages, and the error document below ``/api/``."""
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
-_API_CODES = {400: "invalid_request", 403: "permission_denied", 404: "not_found"}
-_API_DETAILS = {
-    400: "Invalid request",
-    403: "permission denied",
-    404: "there is nothing at this path; /docs lists what there is",
-    500: "an unexpected error, which the log of llamactl describes",
-}
+from llamactl.core.error_format import render
+from llamactl.core.errors import (
+    InvalidRequest,
+    LlamactlError,
+    PathNotFound,
+    PermissionDenied,
+    UnexpectedFailure,
+)
+
+Handler = Callable[[HttpRequest, Exception], HttpResponse]
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _answer(request, 400)
+    return _response(request, InvalidRequest("Invalid request"))
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _answer(request, 403)
+    return _response(request, PermissionDenied())
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _answer(request, 404)
+    return _response(request, PathNotFound("there is nothing at this path; /docs lists all paths"))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    return _answer(request, 500)
+    return _response(request, UnexpectedFailure())
 
 
-def _answer(request: HttpRequest, status: int) -> HttpResponse:
+def _response(request: HttpRequest, error: LlamactlError) -> HttpResponse:
     if request.path.startswith("/api/"):
-        code = _API_CODES.get(status, "internal_error")
-        return JsonResponse({"error": code, "details": _API_DETAILS[status]}, status=status)
+        status, headers, body = render(request.path, error)
+        fields = {name.decode(): value.decode() for name, value in headers}
+        return HttpResponse(body, status=status, headers=fields)
     # Rendered without the request: its context processors may need the very database that failed.
-    return HttpResponse(render_to_string(f"errors/{status}.html"), status=status)
+    return HttpResponse(render_to_string(f"errors/{error.status}.html"), status=error.status)

@@ -1,7 +1,7 @@
-"""How an error becomes an answer, and how answers are written: what DRF's settings name.
+"""Exception handler and JSON renderer of the management API, named in DRF's settings.
 
-``rest_framework.views`` imports this module while it is itself half imported, so nothing here may
-import it; the views' base is in ``endpoints``.
+``rest_framework.views`` imports this module while ``rest_framework.views`` itself is half imported,
+so this module must not import it. The base class of the views is in ``llamactl.api.views``.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from llamactl.api.json_parser import StrictJSONParser
-from llamactl.core.error_format import PathFamily, headers_for, seed_document
+from llamactl.core.error_format import PathFamily, document_for, headers_for
 from llamactl.core.errors import (
     BodyTooLarge,
     DatabaseUnavailable,
+    InvalidKey,
     InvalidRequest,
     LlamactlError,
     MethodNotAllowed,
+    MissingKey,
     PathNotFound,
     PermissionDenied,
+    UnexpectedFailure,
 )
 
 __all__ = [
@@ -41,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 class JSONRenderer(CompactJSONRenderer):
-    """JSON on one line, with the newline that the Go program ends it with."""
+    """JSON on one line, ending with a newline as in the Go program."""
 
     def render(
         self,
@@ -54,29 +57,30 @@ class JSONRenderer(CompactJSONRenderer):
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
-    """The answer to a request that raised ``error``; what nobody foresaw is logged."""
-    if isinstance(error, exceptions.NotAuthenticated | exceptions.AuthenticationFailed):
-        body = {"error": {"message": str(error.detail), "type": "authentication_error"}}
-        return Response(body, status=401, headers={"WWW-Authenticate": "Bearer"})
+    """Build the error response for ``error``, and log an unexpected exception."""
     refusal = to_llamactl_error(error, context["request"])
-    if refusal.status == 500 and refusal is not error:
+    if isinstance(refusal, UnexpectedFailure):
         logger.error(
             "%s %s failed", context["request"].method, context["request"].path, exc_info=error
         )
+    family = PathFamily.MANAGEMENT
     headers = {
-        name.decode().title(): value.decode()
-        for name, value in headers_for(PathFamily.MANAGEMENT, refusal)
+        name.decode().title(): value.decode() for name, value in headers_for(family, refusal)
     }
-    return Response(seed_document(refusal), status=refusal.status, headers=headers)
+    return Response(document_for(family, refusal), status=refusal.status, headers=headers)
 
 
 def to_llamactl_error(error: Exception, request: Request) -> LlamactlError:
-    """What ``error`` is in our own tree: Django's and DRF's refusals, and faults of ours."""
+    """Convert an exception of Django or DRF to our tree; any other is an UnexpectedFailure."""
     match error:
         case LlamactlError():
             return error
+        case exceptions.NotAuthenticated():
+            return MissingKey()
+        case exceptions.AuthenticationFailed():
+            return InvalidKey()
         case Http404() | exceptions.NotFound():
-            return PathNotFound(f"there is no {request.path[:200]}; /docs lists what there is")
+            return PathNotFound(f"there is no {request.path[:200]}; /docs lists all paths")
         case exceptions.MethodNotAllowed():
             return MethodNotAllowed(request.method or "", request.path)
         case DjangoPermissionDenied() | exceptions.PermissionDenied():
@@ -87,6 +91,6 @@ def to_llamactl_error(error: Exception, request: Request) -> LlamactlError:
             return InvalidRequest(f"Invalid request: {error}")
         case OperationalError() | InterfaceError():
             logger.warning("database: %s", error)
-            return DatabaseUnavailable("the database does not answer; try again", retry_after=5)
+            return DatabaseUnavailable()
         case _:
-            return LlamactlError("an unexpected error, which the log of llamactl describes")
+            return UnexpectedFailure()

@@ -69,16 +69,20 @@ def family_of(path: str) -> PathFamily:
 def render(path: str, error: LlamactlError) -> tuple[int, Headers, bytes]:
     """Status, headers and body of the response that refuses a request to ``path``."""
     family = family_of(path)
-    body = orjson.dumps(document_for(family, error))
-    if family is PathFamily.MANAGEMENT:
-        # The Go program ends its documents with a newline.
-        body += b"\n"
+    body = body_for(family, error)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         *headers_for(family, error),
     ]
     return error.status, headers, body
+
+
+def body_for(family: PathFamily, error: LlamactlError) -> bytes:
+    """The body of the response: the error's document as JSON."""
+    body = orjson.dumps(document_for(family, error))
+    # The Go program ends its documents with a newline.
+    return body + b"\n" if family is PathFamily.MANAGEMENT else body
 
 
 def document_for(family: PathFamily, error: LlamactlError) -> Document:

@@ -94,3 +94,13 @@ class DatabaseUnavailable(LlamactlError):
 
     code = "database_unavailable"
     status = 503
+
+    def __init__(self, details: str = "the database does not answer; try again") -> None:
+        super().__init__(details, retry_after=5)
+
+
+class UnexpectedFailure(LlamactlError):
+    """A defect of llamactl; the log has the traceback, and the client no details."""
+
+    def __init__(self) -> None:
+        super().__init__("llamactl failed on this request; its own log says why")

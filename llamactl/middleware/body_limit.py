@@ -1,22 +1,21 @@
-"""How large may the body of a request to Django be?
+"""Limit on the body of a request to Django.
 
-Django writes a whole body to a temporary file before any view, and so before any key, is looked
-at: without a bound outside of it, anyone could fill the disk. The proxy has a bound of its own.
+Django writes a whole body to a temporary file before any view, and so before any key, is checked.
+Without this limit outside of Django, any client could fill the disk. The proxy has its own limit.
 """
 
 from __future__ import annotations
 
-import json
-
 from llamactl.core.asgi_types import Application, Message, Receive, Scope, Send
+from llamactl.core.error_response import send_error
+from llamactl.core.errors import BodyTooLarge
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-"""More than JSON bodies (``json_body``) and the admin's forms may have, so that those bounds,
-which say it more kindly, are met first."""
+"""More than the limits of ``json_parser`` and of the admin's forms, which have better messages."""
 
 
-class BoundedBody:
-    """Passes requests on, and answers 413 to one whose body is larger than ``max_bytes``."""
+class BodyLimit:
+    """Refuses a request with 413 whose body is larger than ``max_bytes``."""
 
     def __init__(self, application: Application, max_bytes: int = MAX_REQUEST_BYTES) -> None:
         self._application = application
@@ -26,36 +25,29 @@ class BoundedBody:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        if _announced(scope) > self._max_bytes:
-            await self._refuse(send)
+        if _content_length(scope) > self._max_bytes:
+            await self._refuse(scope, send)
             return
         received = 0
 
-        async def counted() -> Message:
+        async def receive_counted() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            # To Django, a client that went away: it drops what it has, and answers nothing.
+            # Django drops the body of a disconnected client, and sends no response.
             return {"type": "http.disconnect"} if received > self._max_bytes else message
 
-        await self._application(scope, counted, send)
+        await self._application(scope, receive_counted, send)
         if received > self._max_bytes:
-            await self._refuse(send)
+            await self._refuse(scope, send)
 
-    async def _refuse(self, send: Send) -> None:
-        details = f"the request body must have at most {self._max_bytes} bytes"
-        body = json.dumps({"error": "invalid_request", "details": details}).encode() + b"\n"
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        ]
-        await send({"type": "http.response.start", "status": 413, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+    async def _refuse(self, scope: Scope, send: Send) -> None:
+        error = BodyTooLarge(f"the request body must have at most {self._max_bytes} bytes")
+        await send_error(scope, send, error, (b"connection", b"close"))
 
 
-def _announced(scope: Scope) -> int:
-    """The Content-Length; 0 where there is none that is a number (servers refuse those)."""
+def _content_length(scope: Scope) -> int:
+    """Return the Content-Length, or 0 without a numeric one, which servers refuse."""
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             return int(value[:20])

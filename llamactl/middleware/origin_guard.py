@@ -1,44 +1,39 @@
-"""Who may call a side that asks for no key: programs, and no web page of somebody else's.
+"""Guard against pages of other web sites, for an API that needs no key.
 
-Where ``auth.require_…_auth`` is off, listening on loopback keeps other machines out, but not the
-pages in the operator's own browser: any of them may post here, and one that has its host name
-resolve to 127.0.0.1 may even read the answer. Programs send no ``Origin`` and name us as we are.
+With ``auth.require_…_auth`` off, listening on loopback keeps other machines out, but not the pages
+in the operator's own browser. Any page may send a POST here. A page whose host name resolves to
+127.0.0.1 (DNS rebinding) may even read the response. Programs send no ``Origin``, and use a
+loopback name as ``Host``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from llamactl.core.asgi_types import Application, Receive, Scope, Send
-from llamactl.core.errors import LlamactlError, PermissionDenied
+from llamactl.core.error_response import send_error
+from llamactl.core.errors import PermissionDenied
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class ForeignPage(PermissionDenied):
-    def __init__(self, what: str) -> None:
+    """A request of a page of another web site."""
+
+    def __init__(self, page: str) -> None:
         super().__init__(
-            f"{what} may not call a llamactl that asks for no key; require keys, or name it in"
+            f"{page} may not call a llamactl that asks for no key; require keys, or name it in"
             " server.allowed_origins"
         )
 
 
-class OpenAccessGuard:
-    """Lets requests in that no foreign web page can make; only for where keys are switched off."""
+class OriginGuard:
+    """Refuses requests of foreign pages with 403. Needed only where keys are switched off."""
 
-    def __init__(
-        self,
-        application: Application,
-        refuse: Callable[[Scope, Send, LlamactlError], Awaitable[None]],
-        *,
-        host: str,
-        allowed_origins: list[str],
-    ) -> None:
+    def __init__(self, application: Application, *, host: str, allowed_origins: list[str]) -> None:
         self._application = application
-        self._refuse = refuse
         self._origins = frozenset(allowed_origins) - {"*"}
-        # Bound to more than loopback we can't know all our names, and others get in anyway.
+        # Bound to more than loopback, our names are unknown, and other machines get in anyway.
         self._names = _LOOPBACK_NAMES | {host} if host in _LOOPBACK_NAMES else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,12 +41,12 @@ class OpenAccessGuard:
             try:
                 self.check(dict(scope["headers"]))
             except ForeignPage as error:
-                await self._refuse(scope, send, error)
+                await send_error(scope, send, error)
                 return
         await self._application(scope, receive, send)
 
     def check(self, headers: dict[bytes, bytes]) -> None:
-        """Raise ForeignPage for what a page of another origin sent, or sent by another name."""
+        """Raise ForeignPage for another origin, or for another name of this host."""
         host = headers.get(b"host", b"").decode("latin-1")
         origin = headers.get(b"origin", b"").decode("latin-1")
         if origin in self._origins:

@@ -134,7 +134,7 @@ WITHOUT_A_KEY = [
     for what in ("Missing", "Invalid")
 ]
 TOO_LARGE = BodyTooLarge(f"Invalid request body: it must have at most {MAX_BODY_BYTES} bytes")
-NO_DATABASE = DatabaseUnavailable("the database does not answer; try again", retry_after=5)
+NO_DATABASE = DatabaseUnavailable()
 
 RETRY_AFTER = "Retry-After"
 RETRY_AFTER_MEANING = "Seconds after which the same request may succeed."

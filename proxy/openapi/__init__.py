@@ -24,7 +24,13 @@ from instances.errors import (
 )
 from instances.names import MAX_NAME_LENGTH, NAME_PATTERN
 from llamactl.core.error_format import document_for, family_of
-from llamactl.core.errors import InvalidKey, InvalidRequest, LlamactlError, MissingKey
+from llamactl.core.errors import (
+    InvalidKey,
+    InvalidRequest,
+    LlamactlError,
+    MissingKey,
+    UnexpectedFailure,
+)
 from llamactl.openapi import errors as documented
 from llamactl.openapi.keys import REQUIREMENT, Key
 from nodes.errors import NodeDrained
@@ -110,7 +116,7 @@ _ANY: tuple[LlamactlError, ...] = (
     InvalidKey(),
     errors.RequestTooLarge(64 * 1024 * 1024),
     errors.UriTooLong(8000),
-    errors.UnexpectedFailure(),
+    UnexpectedFailure(),
     errors.BackendUnreachable(f"instance {_NAME} runs, but does not answer; see its log"),
     errors.BackendStalled(f"the backend of {_NAME} sent nothing for 600 s"),
     InstanceNotRunning(f"instance {_NAME} is not running; start it first"),

@@ -7,7 +7,6 @@ and loses the body of a request that offers an upgrade to an unknown protocol.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 from enum import Enum, auto
@@ -17,6 +16,8 @@ from typing import Any, cast
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from llamactl.core.error_format import PathFamily, body_for
+from llamactl.core.errors import InvalidRequest
 from llamactl.server.web.disconnect_watch import WatchedTransport
 from llamactl.server.web.http_1_0 import Http10Cycle
 
@@ -251,7 +252,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._phase is RequestPhase.BODY and cycle.response_complete:
             pass  # the application responded before the whole body was received
         elif cycle is None or cycle.response_complete or not cycle.response_started:
-            body = json.dumps({"error": "invalid_request", "details": details}).encode()
+            body = body_for(PathFamily.MANAGEMENT, InvalidRequest(details))
             head = (
                 f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: application/json\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"

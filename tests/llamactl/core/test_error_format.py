@@ -6,7 +6,6 @@ import pytest
 
 from llamactl.core.error_format import PathFamily, document_for, event_for, family_of, render
 from llamactl.core.errors import (
-    DatabaseUnavailable,
     InvalidRequest,
     LlamactlError,
     MethodNotAllowed,
@@ -14,6 +13,10 @@ from llamactl.core.errors import (
 )
 
 MANAGEMENT, BACKEND, OPENAI, ANTHROPIC = PathFamily
+
+
+class LaterError(LlamactlError):
+    status = 503
 
 
 @pytest.mark.parametrize(
@@ -73,8 +76,8 @@ def test_405_says_which_methods_there_are() -> None:
 @pytest.mark.parametrize(
     ("path", "error", "expected"),
     [
-        ("/v1/x", DatabaseUnavailable("away", retry_after=0.2), {b"retry-after": b"1"}),
-        ("/api/v1/nodes", DatabaseUnavailable("away", retry_after=4.2), {b"retry-after": b"5"}),
+        ("/v1/x", LaterError("wait", retry_after=0.2), {b"retry-after": b"1"}),
+        ("/api/v1/nodes", LaterError("wait", retry_after=4.2), {b"retry-after": b"5"}),
         ("/v1/x", LlamactlError("broken"), {b"x-should-retry": b"false"}),
         ("/llama-cpp/x/props", LlamactlError("broken"), {b"x-should-retry": b"false"}),
         ("/api/v1/nodes", LlamactlError("broken"), {}),

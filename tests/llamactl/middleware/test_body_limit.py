@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.core.asgi import get_asgi_application
 
-from llamactl.middleware.body_limit import BoundedBody
+from llamactl.middleware.body_limit import BodyLimit
 from tests.support.asgi import AsgiRequest
 
 
@@ -25,7 +25,7 @@ async def reader(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.mark.parametrize(("size", "status"), [(0, 200), (100, 200), (101, 413)])
 async def test_a_body_has_a_bound(size: int, status: int) -> None:
-    answer = await AsgiRequest(BoundedBody(reader, 100), "/x", body=b"x" * size).finish()
+    answer = await AsgiRequest(BodyLimit(reader, 100), "/x", body=b"x" * size).finish()
     assert answer.status == status
     if status == 413:
         assert answer.json()["error"] == "invalid_request"
@@ -33,7 +33,7 @@ async def test_a_body_has_a_bound(size: int, status: int) -> None:
 
 async def test_an_announced_size_is_refused_before_it_is_sent() -> None:
     exchange = AsgiRequest(
-        BoundedBody(reader, 100), "/x", headers=[(b"content-length", b"9" * 30)], body=b""
+        BodyLimit(reader, 100), "/x", headers=[(b"content-length", b"9" * 30)], body=b""
     )
     assert (await exchange.finish()).status == 413
 
@@ -52,15 +52,15 @@ async def test_a_body_without_an_end_is_refused_when_it_passes_the_bound() -> No
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "headers": []}
-    await asyncio.wait_for(BoundedBody(reader, 100)(scope, receive, send), 5)
+    scope = {"type": "http", "path": "/x", "headers": []}
+    await asyncio.wait_for(BodyLimit(reader, 100)(scope, receive, send), 5)
     assert sent[0]["status"] == 413
     assert asked == 4
 
 
 async def test_django_gives_up_what_it_has_read() -> None:
     # It should leave no temporary file open: warnings are errors here.
-    application = BoundedBody(get_asgi_application(), 100)
+    application = BodyLimit(get_asgi_application(), 100)
     answer = await AsgiRequest(application, "/api/v1/instances/x", body=b"x" * 200).finish()
     assert answer.status == 413
 
@@ -74,5 +74,5 @@ async def test_what_is_no_request_passes() -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "lifespan.startup"}
 
-    await BoundedBody(application)({"type": "lifespan"}, receive, receive)  # type: ignore[arg-type]
+    await BodyLimit(application)({"type": "lifespan"}, receive, receive)  # type: ignore[arg-type]
     assert seen == [({"type": "lifespan"}, receive)]

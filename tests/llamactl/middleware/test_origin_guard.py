@@ -4,16 +4,15 @@ from typing import Any
 
 import pytest
 
-from llamactl.core.asgi_types import Receive, Scope, Send
-from llamactl.core.errors import LlamactlError
-from llamactl.middleware.origin_guard import ForeignPage, OpenAccessGuard
+from llamactl.core.asgi_types import Message, Receive, Scope, Send
+from llamactl.middleware.origin_guard import ForeignPage, OriginGuard
 
 
-def guard(host: str = "127.0.0.1", *origins: str) -> OpenAccessGuard:
+def guard(host: str = "127.0.0.1", *origins: str) -> OriginGuard:
     async def unused(*_: object) -> None:
         raise AssertionError
 
-    return OpenAccessGuard(unused, unused, host=host, allowed_origins=["*", *origins])
+    return OriginGuard(unused, host=host, allowed_origins=["*", *origins])
 
 
 @pytest.mark.parametrize(
@@ -58,23 +57,24 @@ def test_bound_to_everywhere_any_name_of_ours_will_do() -> None:
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-async def test_handshakes_are_looked_at_as_requests_are(kind: str) -> None:
+async def test_handshakes_are_guarded_as_requests_are(kind: str) -> None:
     passed: list[str] = []
-    refused: list[LlamactlError] = []
+    sent: list[Message] = []
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         passed.append(scope["type"])
 
-    async def refuse(scope: Scope, send: Send, error: LlamactlError) -> None:
-        refused.append(error)
+    async def send(message: Message) -> None:
+        sent.append(message)
 
-    layer = OpenAccessGuard(application, refuse, host="127.0.0.1", allowed_origins=["*"])
+    layer = OriginGuard(application, host="127.0.0.1", allowed_origins=["*"])
     host = (b"host", b"127.0.0.1:8080")
     foreign = [host, (b"origin", b"http://evil.example")]
-    await layer({"type": kind, "headers": foreign}, unused, unused)
-    assert [error.status for error in refused] == [403]
+    scope = {"type": kind, "path": "/", "extensions": {"websocket.http.response": {}}}
+    await layer({**scope, "headers": foreign}, unused, send)
+    assert sent[0]["status"] == 403
     assert not passed
-    await layer({"type": kind, "headers": [host]}, unused, unused)
+    await layer({**scope, "headers": [host]}, unused, unused)
     assert passed == [kind]
 
 

@@ -22,9 +22,9 @@ from llamactl.config import AppConfig
 from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
 from llamactl.middleware.cors import CrossOrigin
-from llamactl.middleware.origin_guard import OpenAccessGuard
+from llamactl.middleware.origin_guard import OriginGuard
 from llamactl.server.web.server import uvicorn_config
-from proxy.asgi import ProxyApplication, refuse
+from proxy.asgi import ProxyApplication
 from tests.proxy.conftest import MANAGER, Backend, TableGateway, make_target
 from tests.support.socket_backend import SocketBackend, until_it_stalls
 
@@ -59,8 +59,8 @@ class Served:
 
         application: Any = ProxyApplication(rest, self.gateway)
         if not self._config.auth.require_management_auth:
-            application = OpenAccessGuard(
-                application, refuse, host="127.0.0.1", allowed_origins=["https://page.example"]
+            application = OriginGuard(
+                application, host="127.0.0.1", allowed_origins=["https://page.example"]
             )
         self._application = CrossOrigin(application, allowed_origins=["*"], allowed_headers=["*"])
         await receive()
