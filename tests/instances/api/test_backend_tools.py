@@ -1,3 +1,5 @@
+"""Endpoints of the backends: output of programs, parsing of command lines."""
+
 from __future__ import annotations
 
 import stat
@@ -35,30 +37,28 @@ def program(tmp_path: Path, settings: Any) -> Any:
     ("operation", "flag"),
     [("help", "--help"), ("version", "--version"), ("devices", "--list-devices")],
 )
-def test_the_configured_program_is_asked(
-    api: Client, program: Any, operation: str, flag: str
-) -> None:
+def test_configured_program_is_run(api: Client, program: Any, operation: str, flag: str) -> None:
     program('echo "$GREETING $1"; shift $(($# - 1)); echo "$1" >&2')
     response = api.get(f"{BACKENDS}/llama-cpp/{operation}")
     assert response.content.decode() == f"hi --config\n{flag}\n"
     assert response["Content-Type"] == "text/plain; charset=utf-8"
 
 
-def test_a_program_that_fails_is_told_of(api: Client, program: Any) -> None:
+def test_failed_program_is_reported(api: Client, program: Any) -> None:
     program("echo broken library; exit 127")
     response = api.get(f"{BACKENDS}/llama-cpp/help")
     assert (response.status_code, response.json()["error"]) == (500, "command failed")
     assert "exit code 127: broken library" in response.json()["details"]
 
 
-def test_a_program_that_is_not_there_is_told_of(api: Client, program: Any) -> None:
+def test_missing_program_is_reported(api: Client, program: Any) -> None:
     program("").unlink()
     response = api.get(f"{BACKENDS}/llama-cpp/version")
     assert (response.status_code, response.json()["error"]) == (500, "command failed")
     assert "was not found" in response.json()["details"]
 
 
-def test_the_bundled_server_is_asked_where_none_is_installed(
+def test_bundled_server_is_run_where_none_is_installed(
     api: Client, monkeypatch: Any, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -80,7 +80,7 @@ def test_the_bundled_server_is_asked_where_none_is_installed(
         ("mlx", "mlx_lm.server --model m --temp 0.5", "mlx_lm", {"model": "m", "temp": 0.5}),
     ],
 )
-def test_a_command_line_becomes_options(
+def test_command_line_becomes_options(
     api: Client, backend: str, command: str, backend_type: str, options: dict[str, object]
 ) -> None:
     response = api.post(
@@ -92,7 +92,7 @@ def test_a_command_line_becomes_options(
     assert response.json() == {"backend_type": backend_type, "backend_options": options}
 
 
-def test_variables_before_the_command_are_the_environment(api: Client) -> None:
+def test_variables_before_the_command_become_the_environment(api: Client) -> None:
     response = api.post(
         f"{BACKENDS}/vllm/parse-command",
         {"command": "CUDA_VISIBLE_DEVICES=0,1 vllm serve m"},
@@ -122,7 +122,7 @@ def test_variables_before_the_command_are_the_environment(api: Client) -> None:
     ],
 )
 @pytest.mark.parametrize("backend", ["llama-cpp", "vllm", "mlx"])
-def test_a_bad_command_is_400(api: Client, backend: str, body: bytes, code: str) -> None:
+def test_bad_command_is_400(api: Client, backend: str, body: bytes, code: str) -> None:
     response = api.generic(
         "POST", f"{BACKENDS}/{backend}/parse-command", body, content_type="application/json"
     )
@@ -130,6 +130,6 @@ def test_a_bad_command_is_400(api: Client, backend: str, body: bytes, code: str)
     assert len(response.content) < 1000
 
 
-def test_an_unknown_backend_is_404(api: Client) -> None:
+def test_unknown_backend_is_404(api: Client) -> None:
     assert api.post(f"{BACKENDS}/ollama/parse-command").status_code == 404
     assert api.get(f"{BACKENDS}/vllm/help").status_code == 404
