@@ -1,8 +1,8 @@
 """Instance options: the seed's ``options`` object as one model.
 
 Parsing, defaults, the saved document, the JSON schema of the API's documentation and the fields of
-the admin's form all come from ``InstanceOptions``. A new option is one field there, and its name in
-a section of ``instances.admin.form`` if it is to stand in a certain place.
+the admin's form all come from ``InstanceOptions``. A new option is one field of that model, and its
+name in a section of ``instances.admin.form`` if the option is to have a certain place there.
 """
 
 from __future__ import annotations

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from unfold.widgets import (
-    UnfoldAdminIntegerFieldWidget,
     UnfoldAdminSelectWidget,
-    UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
     UnfoldBooleanSwitchWidget,
 )
@@ -20,13 +18,11 @@ from instances.admin.form_values import (
     OPTION_FIELDS,
     SHORT_OPTIONS,
     fingerprint,
-    parse_lines,
-    parse_object,
     to_fields,
-    to_lines,
     to_value,
 )
-from instances.backends import BACKENDS, backend_choices, default_backend_type
+from instances.admin.option_fields import JsonObjectField, option_field, to_initial
+from instances.backends import BACKENDS, backend_choices
 from instances.errors import (
     InstanceExists,
     InvalidInstanceName,
@@ -36,9 +32,9 @@ from instances.errors import (
 )
 from instances.models import Instance
 from instances.names import MAX_NAME_LENGTH
+from instances.options import InstanceOptions
 from llamactl.config import current
 from llamactl.core.errors import LlamactlError
-from llamactl.core.sanitize import readable, readable_json
 
 if TYPE_CHECKING:
     _ModelForm = forms.ModelForm[Instance]
@@ -63,8 +59,29 @@ SHORT_ROWS = _short_rows()
 
 _LEADING_FIELD = re.compile(r"\W*(?:(?:options|backend_options)\.)?([a-z_]+)")
 
-_DOCKER_CHOICES = (("", "as configured"), ("true", "yes"), ("false", "no"))
-_DOCKER_VALUES: dict[str, bool | None] = {"": None, "true": True, "false": False}
+_OWN_FIELDS = {"backend_type", "backend_options", "nodes"}
+"""Options that the form shows otherwise than by one field of their type."""
+
+STARTING_ROWS: tuple[str | tuple[str, ...], ...] = (
+    ("on_demand_start", "idle_timeout"),
+    ("auto_restart", "max_restarts", "restart_delay"),
+    "group",
+)
+_PROCESS_ROWS = (
+    "port",
+    "environment",
+    "command_override",
+    "docker_enabled",
+    "working_directory",
+    "limits",
+)
+
+
+def process_rows(model: type[InstanceOptions]) -> tuple[str, ...]:
+    """Return the rows of the section "Process"; it takes each option that has no other place."""
+    placed = {name for row in STARTING_ROWS for name in ([row] if isinstance(row, str) else row)}
+    placed |= {*_PROCESS_ROWS, *_OWN_FIELDS}
+    return (*_PROCESS_ROWS, *(name for name in model.model_fields if name not in placed))
 
 
 class InstanceForm(PreflightForm, _ModelForm):
@@ -73,6 +90,8 @@ class InstanceForm(PreflightForm, _ModelForm):
     On editing, the document starts from the stored one and takes over only what was changed in
     the form, so that a field which can't show a stored value can't lose it either.
     """
+
+    options_model: ClassVar[type[InstanceOptions]] = InstanceOptions
 
     name = forms.CharField(
         required=False,
@@ -90,69 +109,11 @@ class InstanceForm(PreflightForm, _ModelForm):
         widget=UnfoldAdminTextInputWidget({"inputmode": "numeric"}),
         help_text="Where the backend listens. Empty: a free one of the configured range.",
     )
-    further_options = forms.CharField(
-        required=False,
-        strip=False,
+    further_options = JsonObjectField(
+        rows=6,
         label="Further backend options",
-        widget=UnfoldAdminTextareaWidget({"rows": 6, "spellcheck": "false"}),
         help_text='A JSON object, such as {"mlock": true, "extra_args": {"new-flag": "value"}}.'
         " Names are those of the program's flags, with underscores.",
-    )
-    auto_restart = forms.BooleanField(
-        required=False, label="Restart after a crash", widget=UnfoldBooleanSwitchWidget()
-    )
-    max_restarts = forms.IntegerField(
-        min_value=0, label="Restarts at most", widget=UnfoldAdminIntegerFieldWidget()
-    )
-    restart_delay = forms.IntegerField(
-        min_value=0, label="Restart delay (s)", widget=UnfoldAdminIntegerFieldWidget()
-    )
-    on_demand_start = forms.BooleanField(
-        required=False,
-        label="Start on demand",
-        widget=UnfoldBooleanSwitchWidget(),
-        help_text="A request for it starts it, and waits until it is ready.",
-    )
-    idle_timeout = forms.IntegerField(
-        min_value=0,
-        label="Idle timeout (min)",
-        help_text="Stopped when unused that long; 0: never.",
-        widget=UnfoldAdminIntegerFieldWidget(),
-    )
-    environment = forms.CharField(
-        required=False,
-        strip=False,
-        widget=UnfoldAdminTextareaWidget({"rows": 3, "spellcheck": "false"}),
-        help_text="One NAME=value a line. A value with line breaks goes in double quotes, as in"
-        ' JSON: CERT="first\\nsecond".',
-    )
-    docker_enabled = forms.ChoiceField(
-        required=False,
-        label="Run in Docker",
-        choices=_DOCKER_CHOICES,
-        widget=UnfoldAdminSelectWidget(choices=_DOCKER_CHOICES),
-    )
-    command_override = forms.CharField(
-        required=False,
-        widget=UnfoldAdminTextInputWidget({"spellcheck": "false"}),
-        help_text="Another program than the configured one; not used with Docker.",
-    )
-    group = forms.CharField(
-        required=False,
-        widget=UnfoldAdminTextInputWidget(),
-        help_text="Instances of a group share the limit that group_limits sets for it.",
-    )
-    working_directory = forms.CharField(
-        required=False,
-        widget=UnfoldAdminTextInputWidget({"spellcheck": "false"}),
-        help_text="An absolute path on the node; empty: the data directory. Not for Docker.",
-    )
-    limits = forms.CharField(
-        required=False,
-        strip=False,
-        widget=UnfoldAdminTextareaWidget({"rows": 2, "spellcheck": "false"}),
-        help_text='A JSON object, such as {"nice": 10, "cpus": "0-3", "memory_mb": 8000}; also'
-        " open_files, core_dumps and oom_score_adj. Not for Docker.",
     )
     seen = forms.CharField(required=False, widget=forms.HiddenInput())
 
@@ -165,6 +126,13 @@ class InstanceForm(PreflightForm, _ModelForm):
         self.stored: dict[str, Any] | None = self.instance.options if self.instance.pk else None
         for name in ("seen",) if self.stored is None else ("name", "start_now", "node"):
             self.fields.pop(name)
+        self._options = {
+            name: option
+            for name, option in self.options_model.model_fields.items()
+            if name not in _OWN_FIELDS
+        }
+        for name, option in self._options.items():
+            self.fields[name] = option_field(option)
         for name, field in OPTION_FIELDS.items():
             self.fields[name] = forms.CharField(
                 required=False,
@@ -196,45 +164,25 @@ class InstanceForm(PreflightForm, _ModelForm):
         """The initial values: the stored document as fields, or else the config's defaults."""
         if self.stored is None:
             config = current()
-            defaults = config.instances
-            return {
-                "backend_type": default_backend_type(),
+            values: dict[str, Any] = self.options_model.parse({}, config).to_document()
+            special: dict[str, object] = {
+                "backend_type": values["backend_type"],
                 "node": config.local_node,
-                "auto_restart": defaults.default_auto_restart,
-                "max_restarts": defaults.default_max_restarts,
-                "restart_delay": defaults.default_restart_delay,
-                "on_demand_start": defaults.default_on_demand_start,
-                "idle_timeout": defaults.default_idle_timeout,
             }
-        document = self.stored
-        docker = document.get("docker_enabled")
-        return {
-            "backend_type": document["backend_type"],
-            "auto_restart": document["auto_restart"],
-            "max_restarts": document["max_restarts"],
-            "restart_delay": document["restart_delay"],
-            "on_demand_start": document["on_demand_start"],
-            "idle_timeout": document["idle_timeout"],
-            "environment": to_lines(document.get("environment", {})),
-            "docker_enabled": "" if docker is None else str(docker).lower(),
-            "command_override": readable(document.get("command_override", "")),
-            "group": readable(document.get("group", "")),
-            "working_directory": readable(document.get("working_directory", "")),
-            "limits": readable_json(limits) if (limits := document.get("limits")) else "",
-            "seen": fingerprint(document),
-            **to_fields(document["backend_type"], document["backend_options"]),
+        else:
+            values = self.stored
+            special = {
+                "backend_type": values["backend_type"],
+                "seen": fingerprint(values),
+                **to_fields(values["backend_type"], values["backend_options"]),
+            }
+        shown = {
+            name: to_initial(self.fields[name], values.get(name, option.default))
+            for name, option in self._options.items()
         }
+        return {**shown, **special}
 
     # -- fields → document ------------------------------------------------------------------------
-
-    def clean_further_options(self) -> dict[str, object]:
-        return parse_object(self.cleaned_data["further_options"])
-
-    def clean_limits(self) -> dict[str, object]:
-        return parse_object(self.cleaned_data["limits"])
-
-    def clean_environment(self) -> dict[str, str]:
-        return parse_lines(self.cleaned_data["environment"])
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
@@ -267,23 +215,8 @@ class InstanceForm(PreflightForm, _ModelForm):
         cleaned = self.cleaned_data
         changed = set(self.changed_data) if self.stored is not None else set(self.fields)
         document: dict[str, object] = dict(self.stored or {})
-        for name in (
-            "backend_type",
-            "auto_restart",
-            "max_restarts",
-            "restart_delay",
-            "on_demand_start",
-            "idle_timeout",
-            "environment",
-            "command_override",
-            "group",
-            "working_directory",
-            "limits",
-        ):
-            if name in changed:
-                document[name] = cleaned[name]
-        if "docker_enabled" in changed:
-            document["docker_enabled"] = _DOCKER_VALUES[cleaned["docker_enabled"]]
+        for name in changed & {"backend_type", *self._options}:
+            document[name] = cleaned[name]
         if "node" in changed and cleaned.get("node"):
             document["nodes"] = [cleaned["node"]]
         if changed & {"backend_type", "further_options", "port", *OPTION_FIELDS}:

@@ -31,7 +31,7 @@ from instances import lifecycle
 from instances.admin.actions import ControlsAdmin, cause_of, control_buttons, counted
 from instances.admin.detail import curl_line, overview
 from instances.admin.filters import BackendFilter, StatusFilter
-from instances.admin.form import SHORT_ROWS, InstanceForm
+from instances.admin.form import SHORT_ROWS, STARTING_ROWS, InstanceForm, process_rows
 from instances.admin.form_values import suggested_name, to_fields, to_lines
 from instances.admin.preflight import PreflightAdmin, check_document
 from instances.backends import BACKENDS, backend_for
@@ -192,20 +192,15 @@ class InstanceAdmin(ControlsAdmin, PreflightAdmin):
             (
                 "Starting and stopping",
                 {
-                    "fields": [
-                        ("on_demand_start", "idle_timeout"),
-                        ("auto_restart", "max_restarts", "restart_delay"),
-                        "group",
-                    ],
+                    "fields": STARTING_ROWS,
                 },
             ),
             (
                 "Process",
                 {
                     **collapsed,
-                    "fields": ["port", "environment", "command_override", "docker_enabled"]
-                    + ["working_directory", "limits"]
-                    + ([] if obj is None else ["seen"]),
+                    "fields": process_rows(self.form.options_model)
+                    + (() if obj is None else ("seen",)),
                 },
             ),
         ]
