@@ -18,7 +18,7 @@ from instances.api.serializers import (
     SavedInstanceSerializer,
 )
 from instances.backends.base import Backend
-from instances.backends.command_line import CommandSyntaxError, EmptyCommand
+from instances.backends.command_errors import CommandSyntaxError, EmptyCommand
 from instances.backends.run_program import CommandFailed
 from instances.errors import (
     FollowingNotServed,

@@ -7,7 +7,8 @@ backend is told in ``docs/add-a-backend.md``.
 from __future__ import annotations
 
 from instances.backends.base import Backend, UnknownBackend
-from instances.backends.command_line import CommandError, EmptyCommand, ParsedCommand
+from instances.backends.command_errors import CommandError, EmptyCommand
+from instances.backends.command_line import ParsedCommand
 from instances.backends.docker import remove_command, stop_command
 from instances.backends.registry import (
     BACKENDS,

@@ -1,27 +1,18 @@
-"""What does llamactl ask of a backend, whichever program it is?
-
-A backend is stateless: its class holds the flag table of the program and the few ways in which the
-program differs from the others. A new one is a module with a subclass and a line in the registry.
-"""
+"""The interface of a backend: what llamactl knows of one program that serves models."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, cast
 
-from instances.backends.command_line import CommandError, ParsedCommand, Programs, parse
-from instances.backends.extra_args import (
-    Bare,
-    ExtraValue,
-    extra_argv,
-    extra_key,
-    given_times,
-    normal_value,
-)
+from instances.backends.command_errors import CommandError
+from instances.backends.command_line import ParsedCommand, Programs, parse
+from instances.backends.extra_args import ExtraValue, extra_argv
 from instances.backends.failure_signs import FailureSign
-from instances.backends.flags import Flag, FlagTable, FlagType, Setting
+from instances.backends.flags import FlagTable, Setting
+from instances.backends.normal_form import normal_form
 from instances.backends.option_fields import OptionField
 from instances.backends.path_options import PathOption
 from instances.backends.values import InvalidBackendOptions, shown
@@ -33,7 +24,7 @@ _ANY_ADDRESS = {"0.0.0.0": LOOPBACK, "*": LOOPBACK, "::": "::1", "[::]": "::1"} 
 
 
 class UnknownBackend(LlamactlError):
-    """No backend has this type."""
+    """A ``backend_type`` that is not registered."""
 
     code = "invalid_request"
     status = 400
@@ -45,49 +36,62 @@ class UnknownBackend(LlamactlError):
 
 
 class Backend:
-    """One backend program: options to command line and back, and how to talk to it."""
+    """A backend program: its options, its command line, and its conduct as a server.
+
+    Instances are stateless. A subclass declares the attributes below and overrides the methods in
+    which its program differs; ``docs/add-a-backend.md`` explains both.
+    """
 
     type: ClassVar[str]
-    """The seed's ``backend_type``."""
+    """The ``backend_type`` of the API. Stored with each instance, so never changed."""
+    title: ClassVar[str]
+    """The name for people."""
+
+    # Configuration and program
     config_name: ClassVar[str]
     """The key of the backend's section below ``backends`` in the config file, in kebab-case."""
     config_model: ClassVar[BackendSection]
     """The section: its keys, defaults and environment variables."""
-    title: ClassVar[str]
     install_hint: ClassVar[str]
-    """What to install if the program is missing."""
+    """Advice when the program is missing: ``install vLLM (pip install vllm)``."""
     bundled_program: ClassVar[Path | None] = None
     """A Python program of llamactl's own that is started if the default command is missing."""
-    is_llama_server: ClassVar[bool] = False
-    """Whether it has llama-server's own endpoints and web UI beside OpenAI's."""
-    health_paths: ClassVar[tuple[str, ...]] = ("/health", "/v1/models")
-    """Tried in order; the first that does not answer 404 says whether it is ready."""
-    answers_health_while_busy: ClassVar[bool] = True
-    """False: it may be silent for as long as a response takes, and yet be well."""
-    table: ClassVar[FlagTable]
-    programs: ClassVar[Programs]
-    path_options: ClassVar[Mapping[str, PathOption]] = {}
-    """Options that name what is already on disk; not those that say where to write."""
-    help_flags: ClassVar[tuple[str, ...]] = ("--help",)
-    """How the program is asked for all its flags; tried in order."""
-    failure_signs: ClassVar[tuple[FailureSign, ...]] = ()
-    """Log lines in which the program says why it ends."""
     process_names: ClassVar[frozenset[str]] = frozenset()
     """Names of the program's processes, for the doctor."""
     environment_prefixes: ClassVar[tuple[str, ...]] = ()
-    """Variables of the worker's environment that are passed on to the program."""
+    """Prefixes of variables that are passed on from the worker's environment."""
     added_environment: ClassVar[Mapping[str, str]] = {}
-    """Variables that the program gets unless the worker's environment sets them."""
+    """Variables that are set unless the worker's environment sets them."""
+
+    # Options and command line
+    table: ClassVar[FlagTable]
+    """The program's flags."""
+    programs: ClassVar[Programs]
+    """The commands by which a pasted command line is recognised."""
+    help_flags: ClassVar[tuple[str, ...]] = ("--help",)
+    """Flags that print the help with all flags; tried in order."""
+    path_options: ClassVar[Mapping[str, PathOption]] = {}
+    """Options that name an existing file or directory; not options that say where to write."""
+    secret_variables: ClassVar[Mapping[str, str]] = {}
+    """Option → environment variable, for secrets: all users of a host can read command lines."""
     option_fields: ClassVar[tuple[tuple[OptionField, ...], ...]] = ()
     """Rows of fields in the admin's form."""
     example_instances: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     """Title → options document, for the API's documentation."""
     example_command: ClassVar[str]
-    """A command line, for the API's documentation; ``parse_command`` makes the answer to it."""
-    secret_variables: ClassVar[Mapping[str, str]] = {}
-    """Options that a process is given by environment: the command line is open to all users."""
+    """A command line for the API's documentation; ``parse_command`` makes the answer to it."""
 
-    # -- configuration ----------------------------------------------------------------------------
+    # Conduct as a server
+    is_llama_server: ClassVar[bool] = False
+    """Whether the program has llama-server's own endpoints and web UI beside OpenAI's."""
+    health_paths: ClassVar[tuple[str, ...]] = ("/health", "/v1/models")
+    """Paths of the startup and liveness probes: the first that does not answer 404 counts."""
+    answers_health_while_busy: ClassVar[bool] = True
+    """False for a program that may answer no probe for as long as one response takes."""
+    failure_signs: ClassVar[tuple[FailureSign, ...]] = ()
+    """Log lines that tell why the program ended."""
+
+    # -- configuration -----------------------------------------------------------------------------
 
     def config_section(self, config: AppConfig) -> BackendConfig:
         """The backend's section of the configuration."""
@@ -110,119 +114,25 @@ class Backend:
             return None
         return (sys.executable, "-I", str(self.bundled_program))
 
-    # -- options ----------------------------------------------------------------------------------
+    # -- options -----------------------------------------------------------------------------------
 
     def normalise(self, raw: Mapping[str, object]) -> dict[str, object]:
-        """Options as an operator said them → canonical names, checked values.
+        """Bring the options of a request into normal form: canonical names, checked values.
 
-        Keys may be aliases (``ngl``) or have dashes. Unknown keys go to ``extra_args``; known ones
-        in ``extra_args`` come out of it. What says nothing to the program is left out: null, ``""``
-        and ``[]``, port 0, ``false`` where the program has no flag for it. Doing it twice is the
-        same as doing it once.
+        Keys may be aliases (``ngl``) or have dashes. Unknown keys go to ``extra_args``, and known
+        flags in ``extra_args`` become options. Values that tell the program nothing are left out:
+        null, ``""``, ``[]``, port 0, and ``false`` where the program has no flag for ``false``.
+        The normal form of a normal form is the same.
 
         Raises InvalidBackendOptions.
         """
-        return self._normalise(raw, lambda flag: f"backend_options.{flag.name}")
-
-    def _normalise(
-        self, raw: Mapping[str, object], label: Callable[[Flag], str]
-    ) -> dict[str, object]:
-        options: dict[str, Setting] = {}
-        unknown: dict[str, object] = {}
-        for key, value in raw.items():
-            if key == "extra_args":
-                continue
-            found = self.table.find(key)
-            if found is None:
-                unknown[key] = value
-            else:
-                self._put(options, found, value, label(found[0]))
-        given = raw.get("extra_args")
-        if given is not None and not isinstance(given, Mapping):
-            raise InvalidBackendOptions(
-                "backend_options.extra_args must be an object of flags and their values, got"
-                f" {shown(given)}"
-            )
-        extra = self._extra_args([*unknown.items(), *(given or {}).items()], options, label)
-        self._check_together(options)
-        normal = cast("dict[str, object]", options)
-        if extra:
-            normal["extra_args"] = extra
-        return normal
-
-    def _put(
-        self, options: dict[str, Setting], found: tuple[Flag, bool], value: object, label: str
-    ) -> None:
-        flag, affirms = found
-        setting = flag.check(value, label)
-        if isinstance(setting, bool) and flag.kind is FlagType.BOOL:
-            setting = setting is affirms
-            if setting is False:
-                if flag.name in self.table.opposites:
-                    flag, setting = self.table.flags[self.table.opposites[flag.name]], True
-                elif not flag.negation:
-                    return
-        if setting is None or (flag.name == "port" and setting == 0):
-            return
-        if setting is not False:
-            self._refuse_flags_as_values(flag, setting, label)
-        if flag.name in options and options[flag.name] != setting:
-            raise InvalidBackendOptions(
-                f"{label} is given twice: {shown(options[flag.name])} and {shown(setting)}"
-                if not flag.secret
-                else f"{label} is given twice, with different values"
-            )
-        options[flag.name] = setting
-
-    def _refuse_flags_as_values(self, flag: Flag, setting: Setting, label: str) -> None:
-        """Without ``--flag=value`` a value that is some flag can't be told from that flag.
-
-        And argparse drops ``--`` wherever it stands.
-        """
-        for word in (word for words in flag.words_of(setting) for word in words):
-            taken = not self.table.equals and self.table.find_spelling(word) is not None
-            if taken or word == "--":
-                raise InvalidBackendOptions(f"{label} must be a value, got the flag {word}")
-
-    def _extra_args(
-        self,
-        given: list[tuple[str, object]],
-        options: dict[str, Setting],
-        label: Callable[[Flag], str],
-    ) -> dict[str, ExtraValue]:
-        extra: dict[str, ExtraValue] = {}
-        for name, value in given:
-            field = f"backend_options.extra_args.{str(name)[:80]}"
-            key = extra_key(name, field)
-            times = given_times(value, self.table, field)
-            if not times:
-                continue
-            found = self.table.find(key)
-            if found is not None:
-                self._put(options, found, self._known_value(found[0], times), label(found[0]))
-            elif key in extra and extra[key] != normal_value(times):
-                raise InvalidBackendOptions(f"{field} is given twice, with different values")
-            else:
-                extra[key] = normal_value(times)
-        return extra
-
-    def _known_value(self, flag: Flag, times: list[str | Bare]) -> object:
-        """What an entry of ``extra_args`` says for a flag that has an option of its own."""
-        said = [True if time is True else flag.read(time) for time in times]
-        return said if flag.kind is FlagType.LIST and True not in said else said[-1]
-
-    def _check_together(self, options: Mapping[str, Setting]) -> None:
-        for name, opposite in self.table.opposites.items():
-            if options.get(name) is True and options.get(opposite) is True:
-                raise InvalidBackendOptions(
-                    f"backend_options.{name} and backend_options.{opposite} contradict each other"
-                )
+        return normal_form(raw, self.table, lambda flag: f"backend_options.{flag.name}")
 
     def build_args(self, options: Mapping[str, object], *, docker: bool = False) -> list[str]:
-        """The arguments that tell the program ``options``, in the order of its flag table.
+        """Build the arguments for ``options``, in the order of the flag table.
 
-        Options are brought into normal form first, so nothing gets here unchecked. ``docker`` is
-        for programs whose container wants them otherwise. Raises InvalidBackendOptions.
+        Options are brought into normal form first, so no unchecked value becomes an argument.
+        ``docker``: build them for the program's container image. Raises InvalidBackendOptions.
         """
         normal = self.normalise(options)
         extra = cast("dict[str, ExtraValue]", normal.pop("extra_args", {}))
@@ -235,24 +145,24 @@ class Backend:
         return self.table.argv(options)
 
     def parse_command(self, command: str) -> ParsedCommand:
-        """The options, in normal form, and the environment of a pasted command line.
+        """Read the options (in normal form) and the environment of a pasted command line.
 
         Raises CommandError.
         """
         parsed = parse(command, self.table, self.programs)
         try:
-            options = self._normalise(parsed.backend_options, lambda flag: flag.spelling)
+            options = normal_form(parsed.backend_options, self.table, lambda flag: flag.spelling)
         except InvalidBackendOptions as error:
-            # The same rule, but here the command line is at fault: the seed's code for that.
+            # The same rule, but with the seed's code for a bad command line.
             raise CommandError(error.details) from error
         return ParsedCommand(options, parsed.environment)
 
-    # -- a process --------------------------------------------------------------------------------
+    # -- processes ---------------------------------------------------------------------------------
 
     def launch_options(
         self, options: Mapping[str, object], *, instance_name: str, host: str, port: int
     ) -> dict[str, object]:
-        """The options a process is started with: ours for host and port filled in, secrets out.
+        """The options that a process is started with: host and port filled in, secrets left out.
 
         A host that the operator set is kept: containers may need 0.0.0.0.
         """
@@ -265,7 +175,7 @@ class Backend:
         return launched
 
     def secret_environment(self, options: Mapping[str, object]) -> dict[str, str]:
-        """The environment that says what ``launch_options`` took out, but for the API key."""
+        """The secrets that ``launch_options`` leaves out, except the API key, as variables."""
         normal = self.normalise(options)
         return {
             variable: value
@@ -274,11 +184,11 @@ class Backend:
         }
 
     def key_environment(self, key: str) -> dict[str, str]:
-        """The environment in which a process asks for this API key; empty if it can't."""
+        """The variables that make a process require this API key; empty if no process can."""
         return {}
 
     def operator_key(self, options: Mapping[str, object]) -> str | None:
-        """The API key that the operator chose for the backend, if any."""
+        """The API key that the operator chose in the options, if any."""
         return None
 
     def connect_host(self, options: Mapping[str, object]) -> str:
@@ -286,7 +196,7 @@ class Backend:
         host = str(options.get("host") or LOOPBACK)
         return _ANY_ADDRESS.get(host, host)
 
-    # -- what it serves ---------------------------------------------------------------------------
+    # -- models ------------------------------------------------------------------------------------
 
     def served_model(self, options: Mapping[str, object], instance_name: str) -> str | None:
         """The model name that the process answers to; ``None`` if the process serves many."""

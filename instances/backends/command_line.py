@@ -1,60 +1,35 @@
-"""Which options does a pasted command line mean?
+"""Reader of pasted command lines: the inverse of building the arguments of a program.
 
-The inverse of building one: ``split`` reads words as a POSIX shell would (but expands nothing and
-runs nothing), ``parse`` takes off environment, program and subcommand and reads the flags.
+A pasted command is read, never run: ``parse`` takes environment, program and subcommand off the
+front and reads the flags.
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from instances.backends.command_errors import (
+    CommandSyntaxError,
+    EmptyCommand,
+    WrongArity,
+    WrongCommand,
+)
 from instances.backends.extra_args import Bare, extra_key, normal_value
 from instances.backends.flags import SWITCH_WORDS, Flag, FlagTable, FlagType, Many
+from instances.backends.shell_words import BLANKS, split
 from instances.backends.values import InvalidBackendOptions, is_flag_like, shown
-from llamactl.core.errors import LlamactlError
 
 MAX_COMMAND_LENGTH = 64 * 1024
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.ASCII | re.DOTALL)
 _PYTHON = re.compile(r"python[0-9.]*", re.ASCII)
-_BLANK = " \t\r\n"
-_SHELL_SYNTAX = frozenset({"|", "||", "&", "&&", ";", "<", ">", ">>", "1>", "2>", "2>&1", "&>"})
-
-
-class CommandError(LlamactlError):
-    """A pasted command line can't be made into options."""
-
-    code = "parse_error"
-    status = 400
-
-
-class EmptyCommand(CommandError):
-    """There is nothing in it."""
-
-    code = "invalid_command"
-
-    def __init__(self) -> None:
-        super().__init__("Command cannot be empty")
-
-
-class CommandSyntaxError(CommandError):
-    """It is no command line: an open quote, ``---flag``, NUL, too long, a pipe."""
-
-
-class WrongArity(CommandError):
-    """A flag that takes a value stands alone, or one that takes none has one."""
-
-
-class WrongCommand(CommandError):
-    """It starts something else than the backend's server, or has words that belong to nothing."""
 
 
 @dataclass(frozen=True)
 class ParsedCommand:
-    """What a command line says."""
+    """Options and environment of a command line."""
 
     backend_options: dict[str, object]
     environment: dict[str, str] = field(default_factory=dict)
@@ -63,110 +38,28 @@ class ParsedCommand:
 
 @dataclass(frozen=True)
 class Programs:
-    """What the commands of a backend may begin with, in lower case."""
+    """Commands that start a backend's program, in lower case."""
 
     commands: tuple[tuple[str, ...], ...]
     """A program and its subcommand, the longest first."""
     modules: tuple[tuple[str, ...], ...] = ()
     """The same after ``python -m``."""
     need_flags: frozenset[tuple[str, ...]] = frozenset()
-    """Those of ``commands`` after which a word would be some other subcommand."""
+    """Commands that must be followed by a flag: a word would be another subcommand."""
 
     def describe(self) -> str:
+        """Name the first commands, for an error message."""
         return " or ".join(f"'{' '.join(words)}'" for words in self.commands[:2])
 
 
-# -- words ----------------------------------------------------------------------------------------
-
-
-def split(command: str) -> list[str]:
-    """The words of a command line, by the rules of a POSIX shell.
-
-    Quotes, backslashes, continued lines and comments are understood. ``$``, ``~`` and ``*`` are
-    characters like others: what the shell would make of them is unknown here.
-
-    Raises CommandSyntaxError.
-    """
-    words: list[str] = []
-    characters = iter(command)
-    word: list[str] | None = None
-    quoted = False
-    for character in characters:
-        if character in _BLANK:
-            if word is not None:
-                words.append(_finished("".join(word), quoted=quoted))
-                word, quoted = None, False
-            continue
-        if character == "#" and word is None:
-            for character in characters:
-                if character == "\n":
-                    break
-            continue
-        if character == "\\":
-            following = next(characters, "\n")
-            if following == "\r":  # a line break that was copied on Windows
-                following = next(characters, "\n")
-            if following != "\n":
-                word = [*(word or []), following]
-                quoted = True
-            continue
-        if word is None:
-            word = []
-        if character == "'":
-            word += _until_quote(characters)
-            quoted = True
-        elif character == '"':
-            word += _until_double_quote(characters)
-            quoted = True
-        else:
-            word.append(character)
-    if word is not None:
-        words.append(_finished("".join(word), quoted=quoted))
-    return words
-
-
-def _finished(word: str, *, quoted: bool) -> str:
-    if not quoted and word in _SHELL_SYNTAX:
-        raise CommandSyntaxError(
-            f"{word!r} is for a shell, and llamactl starts programs without one; leave it out, or"
-            " quote it if it is a value"
-        )
-    return word
-
-
-def _until_quote(characters: Iterator[str]) -> Iterable[str]:
-    for character in characters:
-        if character == "'":
-            return
-        yield character
-    raise CommandSyntaxError("unterminated quoted string: a ' is never closed")
-
-
-def _until_double_quote(characters: Iterator[str]) -> Iterable[str]:
-    for character in characters:
-        if character == '"':
-            return
-        if character == "\\":
-            following = next(characters, "")
-            if following not in ('"', "\\", "$", "`", "\n"):
-                yield character
-            if following != "\n":
-                yield following
-        else:
-            yield character
-    raise CommandSyntaxError('unterminated quoted string: a " is never closed')
-
-
-# -- options --------------------------------------------------------------------------------------
-
-
 def parse(command: str, table: FlagTable, programs: Programs) -> ParsedCommand:
-    """The options that ``command`` gives the program of ``table``, not yet in normal form.
+    """Read the options that ``command`` gives the program of ``table``, not yet in normal form.
 
-    1. Words are split off; environment, program and subcommand are taken from the front.
-    2. A known flag takes as many words as its row says; of one that is repeated the last counts,
-       unless it is a list.
-    3. An unknown flag takes the next word, unless that is a flag itself; all go to ``extra_args``.
+    1. Split the command into words; take environment, program and subcommand off the front.
+    2. A known flag takes as many words as its row says. Of a repeated flag the last value counts,
+       unless the option is a list.
+    3. An unknown flag takes the next word unless that word is a flag too, and goes to
+       ``extra_args``.
     4. One word that belongs to no flag is the model.
 
     Raises CommandError.
@@ -198,7 +91,7 @@ def _take_environment(words: deque[str]) -> dict[str, str]:
 
 
 def _take_program(words: deque[str], programs: Programs) -> bool:
-    """Take program and subcommand off the front; whether there was a program."""
+    """Take program and subcommand off the front; return whether there was a program."""
     lowered = [word.lower() for word in words]
     first = re.split(r"[/\\]", lowered[0])[-1].removesuffix(".exe")
     if _PYTHON.fullmatch(first) and lowered[1:2] == ["-m"]:
@@ -230,7 +123,7 @@ def _drop(words: deque[str], count: int) -> None:
 
 
 class _Reader:
-    """Reads the flags of one command line."""
+    """Reader of the flags of one command line."""
 
     def __init__(
         self, table: FlagTable, words: deque[str], *, recognised: bool, programs: Programs
@@ -241,19 +134,22 @@ class _Reader:
         self.recognised = recognised
         self.options: dict[str, object] = {}
         self.extra: dict[str, list[str | Bare]] = {}
-        self.strays: list[str] = []
+        self.unclaimed: list[str] = []
+        """Words that belong to no flag."""
 
     def read(self) -> dict[str, object]:
-        stray_first = bool(self.words) and not self.recognised and not self._is_flag(self.words[0])
+        starts_unclaimed = (
+            bool(self.words) and not self.recognised and not self._is_flag(self.words[0])
+        )
         while self.words:
             word = self.words.popleft()
             if self._is_flag(word):
                 self._read_flag(word)
             else:
-                self.strays.append(word)
-        if stray_first and ("model" in self.options or len(self.strays) > 1):
+                self.unclaimed.append(word)
+        if starts_unclaimed and ("model" in self.options or len(self.unclaimed) > 1):
             raise WrongCommand(
-                f"{shown(self.strays[0])} is not the program of this backend; expected"
+                f"{shown(self.unclaimed[0])} is not the program of this backend; expected"
                 f" {self.programs.describe()}"
             )
         self._read_model()
@@ -264,9 +160,9 @@ class _Reader:
         return self.options
 
     def _read_model(self) -> None:
-        if not self.strays:
+        if not self.unclaimed:
             return
-        model, *others = self.strays
+        model, *others = self.unclaimed
         if others:
             raise WrongCommand(
                 f"{shown(others[0])} belongs to no flag; a value with blanks needs quotes"
@@ -278,13 +174,13 @@ class _Reader:
             )
 
     def _is_flag(self, word: str) -> bool:
-        """Whether a word is a flag rather than a value."""
+        """Tell whether a word is a flag rather than a value."""
         if self.table.find_spelling(word) is not None:
             return True
-        if self.table.equals and any(blank in word for blank in _BLANK):
-            # argparse takes "- one thing" for a value, but "--a=one thing" for a flag
+        if self.table.equals and any(blank in word for blank in BLANKS):
+            # argparse takes "- one thing" for a value, but "--a=one thing" for a flag.
             return is_flag_like(word) and not any(
-                blank in word.partition("=")[0] for blank in _BLANK
+                blank in word.partition("=")[0] for blank in BLANKS
             )
         return is_flag_like(word)
 
@@ -320,10 +216,10 @@ class _Reader:
             case FlagType.BOOL:
                 if value is None and self.words and self.words[0].lower() in ("true", "false"):
                     value = self.words.popleft()
-                said = True if value is None else flag.read(value)
-                if not isinstance(said, bool):
+                switch = True if value is None else flag.read(value)
+                if not isinstance(switch, bool):
                     raise WrongArity(f"{spelling} takes no value, got {shown(value)}")
-                return said
+                return switch
             case FlagType.SWITCH if value is None:
                 if self.words and self.words[0] in SWITCH_WORDS:
                     return self.words.popleft()
@@ -341,7 +237,7 @@ class _Reader:
         if flag.pair:
             first = self._next(flag, spelling) if value is None else value
             second = self._next(flag, spelling)
-            if any(blank in first + second for blank in _BLANK):
+            if any(blank in first + second for blank in BLANKS):
                 raise WrongArity(f"the two values of {spelling} can't have blanks in them")
             return f"{first} {second}"
         read = flag.read(self._next(flag, spelling) if value is None else value)
@@ -350,11 +246,11 @@ class _Reader:
         return read
 
     def _next(self, flag: Flag, spelling: str) -> str:
-        """The word after a flag that must have one."""
+        """Take the word after a flag that must have a value."""
         if not self.words:
             raise WrongArity(f"{spelling} takes a value, but the command ends there")
         following = self.words[0]
-        # A program without "--flag=value" takes whatever follows, "-x" too, unless it's a flag.
+        # A program without "--flag=value" takes any following word, even "-x", but no known flag.
         if self.table.find_spelling(following) or (self.table.equals and self._is_flag(following)):
             raise WrongArity(f"{spelling} takes a value, but {shown(following)} follows")
         return self.words.popleft()

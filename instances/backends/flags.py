@@ -1,11 +1,11 @@
-"""What does one flag of a backend program look like, as an option and on a command line?
+"""Flags of a backend's program: as options in JSON and as words of a command line.
 
-A ``Flag`` is one row of a backend's table. It says the option's name, the type of its value and how
-the program takes it. ``Flag.check`` brings a value from JSON into its normal form, ``Flag.read``
-does so with the words of a command line, and ``Flag.argv`` turns the normal form into words again.
+A ``Flag`` is one row of a backend's table: the option's name, the type of its value and how the
+program takes the value. ``Flag.check`` brings a value from JSON into normal form, ``Flag.read``
+reads a word of a command line, and ``Flag.words_of`` turns the normal form into words again.
 
-The normal form holds exactly what the program is told: what means nothing (null, an empty text or
-list, ``false`` for a flag that can't be negated) is no value at all, ``None``.
+The normal form holds exactly what the program is told. A value that means nothing to the program
+(null, an empty text or list, ``false`` for a flag without negation) has the normal form ``None``.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from instances.backends.values import (
 )
 
 Setting = bool | int | float | str | list[str]
-"""A value in its normal form."""
+"""A value in normal form."""
 
 _SCALED_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?[kKmMgGtT]", re.ASCII)
-_INT_LOW, _INT_HIGH = -(2**63), 2**64 - 1
+LOWEST_INT, HIGHEST_INT = -(2**63), 2**64 - 1
 
 
 class FlagType(Enum):
@@ -43,9 +43,9 @@ class FlagType(Enum):
     FLOAT = auto()
     TEXT = auto()
     JSON = auto()
-    """Text that the program reads as JSON; objects and lists are accepted and made compact."""
+    """Text that the program reads as JSON. Objects and lists are accepted, and made compact."""
     SWITCH = auto()
-    """``on``, ``off`` or ``auto``; true and false are accepted, and a bare flag means ``on``."""
+    """``on``, ``off`` or ``auto``. True and false are accepted; a bare flag means ``on``."""
     LIST = auto()
 
 
@@ -55,7 +55,7 @@ class Many(Enum):
     REPEAT = auto()
     """``--x a --x b``"""
     SPAN = auto()
-    """``--x a b`` (argparse's ``nargs="+"``: of repeated flags the last would win)"""
+    """``--x a b``: argparse's ``nargs="+"``, with which a repeated flag replaces the one before"""
     ARRAY = auto()
     """``--x '["a","b"]'``"""
 
@@ -73,31 +73,31 @@ class Flag:
     """The option's name in JSON: snake_case, the seed's where the seed has it."""
     kind: FlagType
     aliases: tuple[str, ...] = ()
-    """Other spellings, with their dashes. Without them they are accepted in JSON as well."""
+    """Other spellings, with their dashes. JSON may use an alias without the dashes."""
     spelling: str = ""
-    """What is sent; ``--`` and the name in kebab-case unless said otherwise."""
+    """The word on the command line; by default ``--`` and the name in kebab-case."""
     negation: str = ""
-    """The flag that says false, for a BOOL that has one."""
+    """The flag for false, for a BOOL that has one: ``--no-mmap``."""
     many: Many = Many.REPEAT
-    """For a LIST."""
+    """How the program takes the values of a LIST."""
     commas: bool = False
-    """TEXT that holds several values with commas between them; a JSON list is accepted, too."""
+    """TEXT with commas between several values; a JSON list is accepted too."""
     words: tuple[str, ...] = ()
-    """Words that an INT takes beside numbers, such as ``auto``."""
+    """Words that an INT takes besides numbers, such as ``auto``."""
     scaled: bool = False
     """An INT that may also be written ``32k`` or ``1.5M``."""
     bare: bool = False
-    """TEXT whose value may be left out; true means that."""
+    """TEXT whose value may be left out, which is ``true`` in JSON."""
     pair: bool = False
-    """TEXT that is two words, each an argument of its own: ``--range START END``."""
+    """TEXT of two words, each an argument of its own: ``--range START END``."""
     prose: bool = False
     """TEXT that may have line breaks and tabs, such as a chat template."""
     secret: bool = False
-    """Its value is not repeated in error messages."""
-    low: int = _INT_LOW
-    high: int = _INT_HIGH
+    """Whether error messages hide the value."""
+    low: int = LOWEST_INT
+    high: int = HIGHEST_INT
     attached: bool = False
-    """The value may follow its one-letter alias without a blank: ``-O3``."""
+    """Whether the value may follow the one-letter alias without a blank: ``-O3``."""
 
     def __post_init__(self) -> None:
         if not self.spelling:
@@ -106,9 +106,9 @@ class Flag:
     # -- JSON → normal form -----------------------------------------------------------------------
 
     def check(self, value: object, label: str) -> Setting | None:
-        """The normal form of a value from JSON, ``None`` where it says nothing.
+        """Return the normal form of a value from JSON; ``None`` for a value that means nothing.
 
-        ``label`` is what an error calls the option. Raises InvalidBackendOptions.
+        ``label`` is the option's name in an error. Raises InvalidBackendOptions.
         """
         if value is None:
             return None
@@ -149,7 +149,7 @@ class Flag:
         if (
             isinstance(value, bool)
             or not isinstance(value, (int, float))
-            or (isinstance(value, int) and not _INT_LOW <= value <= _INT_HIGH)
+            or (isinstance(value, int) and not LOWEST_INT <= value <= HIGHEST_INT)
             or (isinstance(value, float) and not math.isfinite(value))
         ):
             raise self.refusal(label, value, "a finite number")
@@ -206,15 +206,15 @@ class Flag:
         check_characters(text, label, prose=self.prose, secret=self.secret)
 
     def refusal(self, label: str, value: object, rule: str) -> InvalidBackendOptions:
-        """The error for a value that is not what ``rule`` says."""
+        """Return the error for a value that breaks ``rule``, the end of "must be …"."""
         return InvalidBackendOptions(
             f"{label} must be {rule}, got {'(hidden)' if self.secret else shown(value)}"
         )
 
-    # -- words of a command line → what check() takes ---------------------------------------------
+    # -- words of a command line → JSON -----------------------------------------------------------
 
     def read(self, word: str) -> object:
-        """What a word of a command line says: a number where it is one, else the text."""
+        """Read a word of a command line: a number if the flag takes one, else the text."""
         match self.kind:
             case FlagType.BOOL:
                 return {"true": True, "false": False}.get(word.lower(), word)
@@ -233,9 +233,9 @@ class Flag:
     # -- normal form → words of a command line ----------------------------------------------------
 
     def words_of(self, value: Setting) -> list[list[str]]:
-        """The words after each time the flag is given; an empty inner list is a bare flag.
+        """Return the words after each time the flag is given; an empty inner list is a bare flag.
 
-        ``false`` is not for here: it has a flag of its own, or none.
+        Not for ``false``, which has a flag of its own, or none.
         """
         if value is True:
             return [[]]
@@ -253,100 +253,18 @@ class Flag:
         return [text.split(" ")] if self.pair else [[text]]
 
 
-# -- one flag per line: the constructors that the tables are written with --------------------------
-
-
-def boolean(name: str, *aliases: str, no: str = "", spelling: str = "") -> Flag:
-    """A bare flag; ``no`` is the flag that says false."""
-    return Flag(name, FlagType.BOOL, aliases, spelling, negation=no)
-
-
-def optional_boolean(name: str, *aliases: str) -> Flag:
-    """argparse's BooleanOptionalAction: ``--x`` and ``--no-x``."""
-    return Flag(name, FlagType.BOOL, aliases, negation="--no-" + name.replace("_", "-"))
-
-
-def integer(
-    name: str,
-    *aliases: str,
-    words: tuple[str, ...] = (),
-    scaled: bool = False,
-    low: int = _INT_LOW,
-    high: int = _INT_HIGH,
-    attached: bool = False,
-) -> Flag:
-    return Flag(
-        name,
-        FlagType.INT,
-        aliases,
-        words=words,
-        scaled=scaled,
-        low=low,
-        high=high,
-        attached=attached,
-    )
-
-
-def number(name: str, *aliases: str) -> Flag:
-    return Flag(name, FlagType.FLOAT, aliases)
-
-
-def text(
-    name: str,
-    *aliases: str,
-    commas: bool = False,
-    bare: bool = False,
-    pair: bool = False,
-    prose: bool = False,
-    secret: bool = False,
-) -> Flag:
-    return Flag(
-        name,
-        FlagType.TEXT,
-        aliases,
-        commas=commas,
-        bare=bare,
-        pair=pair,
-        prose=prose,
-        secret=secret,
-    )
-
-
-def json_text(name: str, *aliases: str) -> Flag:
-    return Flag(name, FlagType.JSON, aliases, prose=True)
-
-
-def switch(name: str, *aliases: str) -> Flag:
-    return Flag(name, FlagType.SWITCH, aliases)
-
-
-def repeated(name: str, *aliases: str, prose: bool = False) -> Flag:
-    return Flag(name, FlagType.LIST, aliases, many=Many.REPEAT, prose=prose)
-
-
-def span(name: str, *aliases: str, secret: bool = False) -> Flag:
-    return Flag(name, FlagType.LIST, aliases, many=Many.SPAN, secret=secret)
-
-
-def array(name: str, *aliases: str) -> Flag:
-    return Flag(name, FlagType.LIST, aliases, many=Many.ARRAY)
-
-
-# -- tables ---------------------------------------------------------------------------------------
-
-
 class FlagTable:
-    """The flags of one program, in the order in which they are sent.
+    """The flags of one program, in the order of the command lines that we build.
 
-    ``equals`` says that the program takes ``--flag=value`` (argparse does). Then a value that
-    begins with a dash is sent so; a program that doesn't takes the next word whatever it is.
+    ``equals``: whether the program takes ``--flag=value``, as argparse does. Only then is a value
+    that begins with a dash written so; other programs take the next word, even with a dash.
     """
 
     def __init__(self, flags: Sequence[Flag], *, equals: bool) -> None:
         self.equals = equals
         self.flags: dict[str, Flag] = {}
         self.opposites: dict[str, str] = {}
-        """``mmap`` → ``no_mmap``, where saying no is an option of its own."""
+        """``mmap`` → ``no_mmap``, where the negation is an option of its own."""
         self._by_spelling: dict[str, tuple[Flag, bool]] = {}
         self._by_key: dict[str, tuple[Flag, bool]] = {}
         self._attached: dict[str, Flag] = {}
@@ -374,27 +292,27 @@ class FlagTable:
                 self.opposites[flag.name] = own[0].name
 
     def find(self, key: str) -> tuple[Flag, bool] | None:
-        """The flag that a JSON key means, and whether the key affirms it; ``None`` if unknown."""
+        """Find the flag of a JSON key, and whether the key affirms it; ``None`` if unknown."""
         if key.startswith("-"):
             return self.find_spelling(key)
         return self._by_key.get(key) or self._by_key.get(key.replace("-", "_"))
 
     def find_spelling(self, word: str) -> tuple[Flag, bool] | None:
-        """The flag that a word of a command line spells, ``--like_this`` included."""
+        """Find the flag of a word of a command line, ``--like_this`` included."""
         found = self._by_spelling.get(word)
         if found is None and word.startswith("--"):
             found = self._by_spelling.get(word.replace("_", "-"))
         return found
 
     def find_attached(self, word: str) -> tuple[Flag, str] | None:
-        """``-O3`` → the flag of ``-O`` and ``3``."""
+        """Find the flag of ``-O3``: that of ``-O``, and the value ``3``."""
         flag = self._attached.get(word[:2])
         if flag is None or len(word) < 3 or not word[2:].isalnum():
             return None
         return flag, word[2:]
 
     def argv(self, options: Mapping[str, Setting]) -> list[str]:
-        """The words that tell the program ``options`` (known names, normal form)."""
+        """Build the words of a command line for ``options`` (known names, normal form)."""
         words: list[str] = []
         for name, flag in self.flags.items():
             value = options.get(name)
@@ -409,7 +327,7 @@ class FlagTable:
         return words
 
     def joined(self, spelling: str, values: list[str]) -> list[str]:
-        """A flag and the values of one time that it is given."""
+        """Join a flag and the values that follow the flag once."""
         if self.equals and len(values) == 1 and values[0].startswith("-"):
             return [f"{spelling}={values[0]}"]
         return [spelling, *values]

@@ -1,21 +1,13 @@
 """The flags of llama-server, one a line, in the order of its ``--help``.
 
-Names are the seed's where it has one; the program has since renamed some flags and still takes the
-old spellings. At the end of each part stand flags that newer versions dropped and older ones need.
+Names are the seed's where the seed has the flag; llama-server has since renamed some flags and
+still takes the old spellings. Each part ends with flags that only older versions have.
 Flags that print something and exit (``--help``, ``--version``, ``--list-devices``) are left out.
 """
 
 from __future__ import annotations
 
-from instances.backends.flags import (
-    boolean,
-    integer,
-    json_text,
-    number,
-    repeated,
-    switch,
-    text,
-)
+from instances.backends.flag_rows import boolean, integer, json_text, number, repeated, switch, text
 
 _ALL_OR_AUTO = ("auto", "all")
 

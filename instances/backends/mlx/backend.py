@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from instances.backends.base import Backend, text_option
 from instances.backends.command_line import Programs
-from instances.backends.flags import FlagTable, boolean, integer, json_text, number, text
+from instances.backends.flag_rows import boolean, integer, json_text, number, text
+from instances.backends.flags import FlagTable
 from instances.backends.mlx.config import MlxConfig
 from instances.backends.mlx.examples import COMMAND, NEW_INSTANCES
 from instances.backends.mlx.failure_signs import MLX_SIGNS

@@ -1,13 +1,13 @@
-"""The flags of ``vllm serve``, one a line, in the order of its own argument parser.
+"""The flags of ``vllm serve``, one a line, in the order of vLLM's argument parser.
 
 From ``vllm/engine/arg_utils.py`` and ``vllm/entrypoints/common/cli_args.py`` of vLLM 0.33. Names
-are vLLM's, which are the seed's too. A ``span`` is what it declares with ``nargs="+"``: of two,
-only the last would count. The ``array`` flags take one JSON list.
+are vLLM's, which are the seed's too. A ``span`` is a flag with ``nargs="+"``: given twice, only the
+last would count. An ``array`` takes one JSON list. The file is long because it is one table.
 """
 
 from __future__ import annotations
 
-from instances.backends.flags import (
+from instances.backends.flag_rows import (
     array,
     boolean,
     integer,

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from instances.backends import BACKENDS, Backend, CommandError, InvalidBackendOptions, backend_for
-from instances.backends.command_line import (
+from instances.backends.command_errors import (
     CommandSyntaxError,
     EmptyCommand,
     WrongArity,
     WrongCommand,
-    split,
 )
+from instances.backends.shell_words import split
 from llamactl.core.error_format import seed_document
 from tests.instances.backends.options_strategies import PROSE, TRICKY, options_of
 from tests.support.paths import DATA

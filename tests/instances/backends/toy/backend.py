@@ -7,7 +7,8 @@ from typing import Annotated
 from instances.backends.base import Backend
 from instances.backends.command_line import Programs
 from instances.backends.failure_signs import FailureReason, FailureSign
-from instances.backends.flags import FlagTable, integer, text
+from instances.backends.flag_rows import integer, text
+from instances.backends.flags import FlagTable
 from instances.backends.option_fields import MODEL, OptionField
 from instances.backends.path_options import FILE
 from llamactl.config.schema import BackendConfig, DockerConfig
