@@ -1,6 +1,6 @@
-"""What has become of a wish? Rules for whoever looks at a row, or at a copy of one.
+"""Rules that compare the desired state of an instance with its observed state.
 
-The API looks at the row, the proxy at its routing table; both ask here.
+The API applies them to the database row, the proxy to its routing table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from instances.states import ON_DEMAND, SUPERVISOR, DesiredState, Status
 
 
 class InstanceState(Protocol):
-    """The wish for an instance and what its node has observed."""
+    """Desired and observed state of one instance."""
 
     @property
     def name(self) -> str: ...
@@ -32,14 +32,15 @@ class InstanceState(Protocol):
 
 
 def has_pending_generation(state: InstanceState) -> bool:
-    """Whether the node has yet to act on the last start or restart that was asked for."""
+    """Return whether the node has yet to observe the last requested start or restart."""
     return state.observed_generation < state.generation
 
 
 def should_run(state: InstanceState) -> bool:
-    """Whether it runs, or is on its way to, without anybody asking again.
+    """Return whether the instance runs, or will run without another request.
 
-    A failure and an exit of the backend's own accord settle the wish they came of.
+    A failure, or a backend that exits with code 0, settles the generation: the desired state still
+    says ``running``, but no start follows.
     """
     if state.desired_state != DesiredState.RUNNING:
         return False
@@ -47,10 +48,10 @@ def should_run(state: InstanceState) -> bool:
 
 
 def is_stopped_by_supervisor(state: InstanceState) -> bool:
-    """Whether it is stopped, or about to be, because nobody used it or others needed its room.
+    """Return whether the supervisor requested the stop: idle timeout, preemption, abandoned start.
 
-    A request brings it back, even while it is still ending; after an operator's stop none does
-    before it has ended.
+    A request starts such an instance again, even while its process is still ending. After an
+    operator's stop a request starts nothing before the process has ended.
     """
     return state.desired_state == DesiredState.STOPPED and is_by_supervisor(state.requested_by)
 
@@ -60,16 +61,16 @@ def is_by_supervisor(requested_by: str) -> bool:
 
 
 def is_by_operator(requested_by: str) -> bool:
-    """Whether it was an operator, or a script of theirs; neither a request nor the supervisor."""
+    """Return whether the origin is an operator or a script, not an activation or the supervisor."""
     return requested_by != ON_DEMAND and not is_by_supervisor(requested_by)
 
 
 def is_ready(state: InstanceState, generation: int) -> bool:
-    """Whether the process of ``generation``, or a later one, is ready; raises if none will be.
+    """Return whether the process of ``generation``, or of a later one, is ready.
 
-    A crash that is being retried (``restarting``) is neither. Raises BackendStartFailed (with the
-    reason), InstanceNotRunning (it was stopped meanwhile) or InstanceNotFound (it was deleted,
-    and another one of that name has been made since).
+    A crash that will be retried (``restarting``) counts as not ready yet. Raises BackendStartFailed
+    (with the reason), InstanceNotRunning (stopped meanwhile) or InstanceNotFound (deleted, and
+    another instance of that name created since).
     """
     if state.generation < generation:
         raise InstanceNotFound(state.name)
@@ -92,7 +93,7 @@ _ENDED: dict[str, object] = {
 
 
 def start_failure(name: str, failure: Mapping[str, Any] | None) -> BackendStartFailed:
-    """The error for ``Instance.failure``: reason, details, exit_code, log_tail."""
+    """Return the error for ``Instance.failure``: reason, details, exit_code, log_tail."""
     failure = failure or {}
     return BackendStartFailed(
         failure.get("details") or f"instance {name} failed to start; its log may say why",

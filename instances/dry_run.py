@@ -1,6 +1,6 @@
-"""What would be started for an options document, were it saved now? Nothing is saved.
+"""Dry run: the command that an options document would start. Nothing is saved.
 
-The command is made by the function that the supervisor starts processes with.
+The command comes from the function that the supervisor starts processes with.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from nodes.agent import FindingDocument, StartCommand, agent_for, has_own_agent
 
 @dataclass(frozen=True)
 class DryRun:
-    """A start that did not happen. Only ``options``, which the asker sent, may hold secrets."""
+    """Outcome of a dry run. Only ``options``, which the client itself sent, may hold secrets."""
 
     command: list[str]
     command_line: str
-    """The same to paste into a shell, with the instance's own variables but for secret ones."""
+    """The command as text for a shell, with the instance's own variables but for secret ones."""
     environment: dict[str, str]
-    """What is added to the worker's own; all but the instance's harmless variables are masked."""
+    """Variables added to the worker's own; values of the config and secret values are masked."""
     working_directory: str
     options: dict[str, object]
     findings: tuple[PreflightFinding, ...]
 
     def to_document(self) -> dict[str, object]:
-        errors, warnings = split(self.findings)
+        errors, warnings = split_by_severity(self.findings)
         return {
             "command": self.command,
             "command_line": self.command_line,
@@ -48,17 +48,17 @@ class DryRun:
         }
 
 
-def split(
+def split_by_severity(
     findings: Sequence[PreflightFinding],
 ) -> tuple[list[FindingDocument], list[FindingDocument]]:
-    """Errors and warnings, as the API shows them."""
+    """Return errors and warnings in the form of the API."""
     errors = [finding.to_document() for finding in findings if finding.is_error]
     warnings = [finding.to_document() for finding in findings if not finding.is_error]
     return errors, warnings
 
 
 def dry_run_create(name: str, document: Mapping[str, object]) -> DryRun:
-    """Of ``lifecycle.create``; the name may be taken, whose port is then kept.
+    """Dry run of ``lifecycle.create``. An existing instance of that name keeps its port.
 
     Raises InvalidInstanceName, InvalidRequest, InvalidInstance, PortOutOfRange or PortUnavailable.
     """
@@ -70,39 +70,39 @@ def dry_run_create(name: str, document: Mapping[str, object]) -> DryRun:
 
 
 def dry_run_update(name: str, document: Mapping[str, object]) -> DryRun:
-    """Of ``lifecycle.update``. Raises as ``dry_run_create``, and InstanceNotFound."""
+    """Dry run of ``lifecycle.update``. Raises as ``dry_run_create``, and InstanceNotFound."""
     instance = lifecycle.get(name)
     config = current()
     options = lifecycle.replaced_options(instance, document, config)
     return _dry_run(name, options, _port(options, instance, config), config)
 
 
-def refuse_faulty_create(name: str, document: Mapping[str, object]) -> None:
-    """Raises PreflightFailed where options have errors, and otherwise as ``dry_run_create``."""
+def refuse_create_with_errors(name: str, document: Mapping[str, object]) -> None:
+    """Raise PreflightFailed if the check finds errors; otherwise raises as ``dry_run_create``."""
     validate_name(name)
-    _refuse_faults(InstanceOptions.parse(document, current()))
+    _refuse_errors(InstanceOptions.parse(document, current()))
 
 
-def refuse_faulty_update(name: str, document: Mapping[str, object]) -> None:
-    """Raises PreflightFailed where options have errors, and otherwise as ``dry_run_update``."""
-    _refuse_faults(lifecycle.replaced_options(lifecycle.get(name), document, current()))
+def refuse_update_with_errors(name: str, document: Mapping[str, object]) -> None:
+    """Raise PreflightFailed if the check finds errors; otherwise raises as ``dry_run_update``."""
+    _refuse_errors(lifecycle.replaced_options(lifecycle.get(name), document, current()))
 
 
 def findings_of(instance: Instance) -> list[PreflightFinding]:
-    """What a check finds about a saved instance."""
+    """Return the findings of a preflight check of a saved instance."""
     return check_on_node(InstanceOptions.from_document(instance.options), current())
 
 
-def _refuse_faults(options: InstanceOptions) -> None:
+def _refuse_errors(options: InstanceOptions) -> None:
     findings = check_on_node(options, current())
-    errors, warnings = split(findings)
+    errors, warnings = split_by_severity(findings)
     if errors:
         details = ". ".join(finding.text for finding in findings if finding.is_error)
         raise PreflightFailed(details[:2000], errors=errors, warnings=warnings)
 
 
 def command_line_of(instance: Instance) -> str:
-    """The command of a saved instance, to be shown; "" where its options can't be started."""
+    """Return a saved instance's command for display, or "" if its options cannot be loaded."""
     config = current()
     try:
         options = InstanceOptions.from_document(instance.options)
@@ -114,14 +114,14 @@ def command_line_of(instance: Instance) -> str:
 
 
 def _port(options: InstanceOptions, existing: Instance | None, config: AppConfig) -> int:
-    wanted = options.backend_options.get("port")
-    if existing is not None and wanted in (None, existing.port):
+    requested = options.backend_options.get("port")
+    if existing is not None and requested in (None, existing.port):
         return existing.port
     others = Instance.objects.filter(node__name=node_of(options, config))
     if existing is not None:
         others = others.exclude(pk=existing.pk)
     taken = set(others.values_list("port", flat=True))
-    return choose_port(wanted if isinstance(wanted, int) else None, taken, config)
+    return choose_port(requested if isinstance(requested, int) else None, taken, config)
 
 
 def _dry_run(name: str, options: InstanceOptions, port: int, config: AppConfig) -> DryRun:
@@ -157,7 +157,7 @@ def _command_line(command: StartCommand, options: InstanceOptions) -> str:
 
 
 def _masked(environment: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
-    """Values of the configuration are nobody's business here, as in GET /api/v1/config."""
+    """Mask the config's values, as GET /api/v1/config does, and secret values of the instance."""
     return {
         name: mask_url(value) if own.get(name) == value and not is_secret_name(name) else MASK
         for name, value in sorted(environment.items())

@@ -1,4 +1,4 @@
-"""Why an operation on an instance is refused, in the seed's error codes."""
+"""Errors of operations on an instance, with the seed's error codes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from llamactl.core.errors import LlamactlError
 
 
 class InstanceNotFound(LlamactlError):
+    """No instance has this name."""
+
     code = "invalid_instance"  # the seed's; its status was 400
     status = 404
 
@@ -16,6 +18,8 @@ class InstanceNotFound(LlamactlError):
 
 
 class InvalidInstanceName(LlamactlError):
+    """The name breaks the rule of ``instances.names``."""
+
     code = "invalid_instance_name"
     status = 400
 
@@ -28,9 +32,9 @@ class InvalidInstance(LlamactlError):
 
 
 class PreflightFailed(LlamactlError):
-    """The options are in order, but do not fit what is really there; nothing was saved.
+    """A preflight check found errors, such as a missing model file; nothing was saved.
 
-    ``extra`` holds ``errors`` and ``warnings``, as a dry run has them.
+    ``extra`` holds the ``errors`` and ``warnings`` of the check, in the form of a dry run.
     """
 
     code = "invalid_instance"
@@ -38,6 +42,8 @@ class PreflightFailed(LlamactlError):
 
 
 class InstanceExists(LlamactlError):
+    """Another instance has the name."""
+
     code = "create_failed"
     status = 409
 
@@ -48,6 +54,8 @@ class InstanceExists(LlamactlError):
 
 
 class TooManyInstances(LlamactlError):
+    """``instances.max_instances`` is reached."""
+
     code = "max_instances_reached"
     status = 409
 
@@ -59,7 +67,7 @@ class TooManyInstances(LlamactlError):
 
 
 class NoCapacity(LlamactlError):
-    """A start by hand that the limits of the node will never allow; the code is the seed's."""
+    """A start that the limits of the node can never allow; the code is the seed's."""
 
     code = "max_instances_reached"
     status = 409
@@ -72,48 +80,56 @@ class NoCapacity(LlamactlError):
 
 
 class NoCapacityForActivation(NoCapacity):
-    """A request for an instance that the limits of the node keep from being started."""
+    """An activation that the limits of the node can never allow."""
 
     status = 503
 
 
 class PortUnavailable(LlamactlError):
-    """The asked-for port is out of range or taken, or the range is used up."""
+    """The requested port is taken, or no port of the range is free."""
 
     code = "create_failed"
     status = 409
 
 
 class PortOutOfRange(LlamactlError):
+    """The requested port is outside ``instances.port_range``."""
+
     code = "create_failed"
     status = 400
 
 
 class InstanceBusy(LlamactlError):
-    """A delete of an instance that still has, or may get, a process."""
+    """A delete of an instance that has, or is about to have, a process."""
 
     code = "delete_failed"
     status = 409
 
 
 class InstanceNotRunning(LlamactlError):
+    """The instance is stopped, and no request may start it."""
+
     code = "instance_not_running"
     status = 503
 
 
 class InstanceShuttingDown(LlamactlError):
+    """An operator's stop is under way."""
+
     code = "instance_shutting_down"
     status = 503
 
 
 class FollowingNotServed(LlamactlError):
-    """A WSGI server would collect an answer that has no end."""
+    """``follow`` under a WSGI server, which would buffer the endless response."""
 
     code = "logs_failed"
     status = 501
 
 
 class TooManyFollowers(LlamactlError):
+    """The number of clients that follow logs is at its limit."""
+
     code = "too_many_followers"
     status = 503
 
@@ -122,7 +138,7 @@ class BackendStartFailed(LlamactlError):
     """The backend did not become ready.
 
     ``extra`` holds ``reason`` (a ``FailureReason``), ``exit_code`` (int or null) and
-    ``log_tail`` (the last lines it wrote).
+    ``log_tail`` (the last lines of the backend's log).
     """
 
     code = "backend_start_failed"
@@ -130,6 +146,6 @@ class BackendStartFailed(LlamactlError):
 
 
 class BackendStartTimeout(BackendStartFailed):
-    """It is still loading, but the request has waited as long as it may."""
+    """The backend is still loading, and the request has reached its timeout."""
 
     status = 503

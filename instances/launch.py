@@ -1,4 +1,4 @@
-"""What is executed for an instance, with which arguments and which environment?"""
+"""Command and environment of an instance's process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llamactl.config.schema import BackendConfig, DockerConfig
 
 
 class ExecutableNotFound(BackendStartFailed):
-    """The program to start is not there, or is no program."""
+    """The program to start does not exist or is not executable."""
 
     def __init__(self, details: str) -> None:
         super().__init__(details, reason="executable_not_found")
@@ -27,19 +27,20 @@ class ExecutableNotFound(BackendStartFailed):
 
 @dataclass(frozen=True)
 class Launch:
-    """A process to start."""
+    """Command and environment of a process to start."""
 
     argv: tuple[str, ...]
     environment: dict[str, str] = field(repr=False)
-    """What is added to the clean base environment. It has secrets; ``argv`` has none of ours."""
+    """Variables added to the clean base environment. They hold secrets; ``argv`` holds none of
+    llamactl's."""
     container_name: str | None = None
-    """For docker: the process is only docker's client, and this is what has to be stopped."""
+    """For Docker. The process is only Docker's client; a stop has to stop this container."""
 
 
 def effective_api_key(options: InstanceOptions, derived_key: str) -> str:
-    """The key that the backend of an instance asks for.
+    """Return the API key that the backend of an instance requires.
 
-    The operator's own, if its options (in normal form) have one; else ``derived_key``.
+    An operator's key in the options (in normal form) comes before ``derived_key``.
     """
     return backend_for(options.backend_type).operator_key(options.backend_options) or derived_key
 
@@ -54,28 +55,21 @@ def build_launch(
     api_key: str,
     which: Callable[..., str | None] = shutil.which,
 ) -> Launch:
-    """The process for an instance on this node.
+    """Return the process for an instance on this node.
 
-    1. The environment: the config's, docker's (if used), the instance's, then the secrets that
-       would otherwise be arguments. ``api_key`` is the derived key; with an empty one the backend
-       asks for none, unless the operator chose one.
+    1. The environment, see ``_environment``.
     2. The program: docker, else ``command_override``, else the config's command, else (if that is
        the default command and the backend has one) the backend's bundled program.
     3. The arguments: the config's (not for docker), then the options.
 
-    ``which`` is called as ``shutil.which`` is, with ``path`` if the environment sets PATH.
+    ``api_key`` is the derived key; an empty key means no key, unless the operator chose one.
+    ``which`` is called like ``shutil.which``, with ``path`` if the environment sets PATH.
 
     Raises ExecutableNotFound, InvalidBackendOptions.
     """
     backend = backend_for(options.backend_type)
     docker = _docker(options, config)
-    environment = dict(config.environment)
-    if docker is not None:
-        environment.update(docker.environment)
-    environment.update(options.environment)
-    environment.update(backend.secret_environment(options.backend_options))
-    if key := effective_api_key(options, api_key):
-        environment.update(backend.key_environment(key))
+    environment = _environment(options, config, docker, api_key)
     launched = backend.launch_options(
         options.backend_options, instance_name=instance_name, host=host, port=port
     )
@@ -94,15 +88,33 @@ def build_launch(
     return Launch((*command, *config.args, *backend.build_args(launched)), environment)
 
 
+def _environment(
+    options: InstanceOptions, config: BackendConfig, docker: DockerConfig | None, api_key: str
+) -> dict[str, str]:
+    """Return the variables: config's, docker's (if used), instance's, secret arguments, API key.
+
+    A later source overrides an earlier one.
+    """
+    backend = backend_for(options.backend_type)
+    environment = dict(config.environment)
+    if docker is not None:
+        environment.update(docker.environment)
+    environment.update(options.environment)
+    environment.update(backend.secret_environment(options.backend_options))
+    if key := effective_api_key(options, api_key):
+        environment.update(backend.key_environment(key))
+    return environment
+
+
 def find_program(
     options: InstanceOptions,
     config: BackendConfig,
     *,
     which: Callable[..., str | None] = shutil.which,
 ) -> list[str]:
-    """The program that is started for an instance outside docker, without any argument of ours.
+    """Return the program of an instance outside Docker, without the arguments of its options.
 
-    It is looked for on the PATH that the process will have. Raises ExecutableNotFound.
+    The program is searched on the PATH of the future process. Raises ExecutableNotFound.
     """
     backend = backend_for(options.backend_type)
     find = _Finder(which, (config.environment | options.environment).get("PATH"))
@@ -112,8 +124,8 @@ def find_program(
 
 
 def find_docker(backend: Backend, which: Callable[..., str | None] = shutil.which) -> str:
-    """Docker's client. Raises ExecutableNotFound."""
-    # Found on our own PATH: the instance's is meant for inside the container.
+    """Return the path of Docker's client. Raises ExecutableNotFound."""
+    # On the PATH of this process: the instance's PATH applies inside the container.
     if found := which("docker"):
         return found
     raise ExecutableNotFound(
@@ -123,12 +135,12 @@ def find_docker(backend: Backend, which: Callable[..., str | None] = shutil.whic
 
 
 def runs_in_docker(options: InstanceOptions, config: BackendConfig) -> bool:
-    """Whether an instance with these options is started in a container."""
+    """Return whether an instance with these options is started in a container."""
     return _docker(options, config) is not None
 
 
 def _docker(options: InstanceOptions, config: BackendConfig) -> DockerConfig | None:
-    """The docker settings, if the instance is to run in a container."""
+    """Return the Docker settings, or None if the instance runs outside a container."""
     if config.docker is None:
         return None
     enabled = config.docker.enabled if options.docker_enabled is None else options.docker_enabled
@@ -136,7 +148,7 @@ def _docker(options: InstanceOptions, config: BackendConfig) -> DockerConfig | N
 
 
 class _Finder:
-    """Finds programs, on the PATH that the process will have."""
+    """Search for programs on the PATH of the future process."""
 
     def __init__(self, which: Callable[..., str | None], path: str | None) -> None:
         self._which = which
@@ -178,7 +190,7 @@ def launch_for(
     *,
     which: Callable[..., str | None] = shutil.which,
 ) -> Launch:
-    """What is started for an instance of this node with these options.
+    """Return the process for an instance of this node, with the config's section of its backend.
 
     Raises ExecutableNotFound, InvalidBackendOptions.
     """
@@ -194,13 +206,14 @@ def launch_for(
 
 
 def executed(launch: Launch) -> tuple[str, ...]:
-    """The arguments as the system gets them.
+    """Return the arguments as the kernel gets them.
 
-    The working directory is ours; a program that was named relative to the worker's is meant there.
+    A relative program is relative to the worker's directory, but the process starts in another one;
+    so the program becomes absolute.
     """
     return (os.path.abspath(launch.argv[0]), *launch.argv[1:])
 
 
 def working_directory(options: InstanceOptions, config: AppConfig) -> Path:
-    """Where it is started, and what relative paths in its options are relative to."""
+    """Return the directory that the process starts in; relative paths in options start there."""
     return Path(options.working_directory or config.data_dir)

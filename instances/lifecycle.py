@@ -1,8 +1,8 @@
-"""The rules of creating, changing, starting and stopping an instance.
+"""Rules of creating, changing, starting and stopping an instance.
 
-API, admin and proxy call these functions and hold no second copy of a rule. Each writes a wish
-in one short transaction and, once that commits, wakes the node's worker; what comes of the wish
-is the supervisor's to observe. ``cause`` says who asked: ``api``, ``admin:<user>``,
+API, admin and proxy call these functions and hold no second copy of a rule. Each function writes
+the desired state in one short transaction and, on commit, wakes the node's worker; the supervisor
+there observes the outcome. ``cause`` is the origin of the request: ``api``, ``admin:<user>``,
 ``proxy:on_demand``.
 """
 
@@ -41,12 +41,12 @@ from nodes.models import Node
 logger = logging.getLogger(__name__)
 
 IDLE_RETRY_SECONDS = 60.0
-"""When a request may try again for which only an idle instance's stop can make room: idle timeouts
-are whole minutes."""
+"""``Retry-After`` of a request whose capacity can only come from an idle instance's stop: idle
+timeouts are whole minutes."""
 
 
 def get(name: str) -> Instance:
-    """The instance called ``name``; raises InvalidInstanceName or InstanceNotFound."""
+    """Return the instance called ``name``. Raises InvalidInstanceName or InstanceNotFound."""
     validate_name(name)
     try:
         return Instance.objects.select_related("node").get(name=name)
@@ -80,7 +80,7 @@ def create(name: str, document: Mapping[str, object], *, cause: str) -> Instance
                     port=choose_port(wanted_port, taken, config),
                 )
         except IntegrityError:
-            # Only the name can still clash: ports are chosen under the node's lock.
+            # Only the name can still collide: ports are chosen under the node's lock.
             raise InstanceExists(name) from None
         announce(Topic.INSTANCES, name)
     logger.info("created by %s on port %d", cause, instance.port, extra={"instance": name})
@@ -90,17 +90,18 @@ def create(name: str, document: Mapping[str, object], *, cause: str) -> Instance
 def update(name: str, document: Mapping[str, object], *, cause: str) -> Instance:
     """Replace the options as a whole (fields left out get their defaults again).
 
-    The node stays; a port that is left out stays too. A running instance is restarted.
+    The node stays, and so does a port that is left out. A running instance is restarted.
     Raises as ``create``, and InstanceNotFound.
     """
     config = current()
     with transaction.atomic():
-        # The node first, as everywhere: its lock is what makes choosing a port one at a time.
+        # Lock order: node before instance, as everywhere. The node's lock serialises the choice of
+        # a port.
         Node.objects.select_for_update().get(pk=get(name).node_id)
         instance = _locked(name)
         options, wanted_port = _without_port(replaced_options(instance, document, config))
         if wanted_port == instance.port and _fixed_port(instance) is None:
-            # What GET shows comes back in PUT; that alone does not pin the port.
+            # A client that sends the options of a GET back in a PUT does not pin the port by that.
             wanted_port = None
         if wanted_port is not None and wanted_port != instance.port:
             others = Instance.objects.filter(node=instance.node).exclude(pk=instance.pk)
@@ -117,7 +118,7 @@ def update(name: str, document: Mapping[str, object], *, cause: str) -> Instance
 def replaced_options(
     instance: Instance, document: Mapping[str, object], config: AppConfig
 ) -> InstanceOptions:
-    """The options that ``instance`` gets by an update: the document's, on the node it has.
+    """Return the options of ``instance`` after an update: the document's, on the same node.
 
     Raises InvalidRequest or InvalidInstance.
     """
@@ -125,7 +126,10 @@ def replaced_options(
 
 
 def delete(name: str, *, cause: str) -> None:
-    """Forget a stopped instance; its log file stays. Raises InstanceBusy where it may run."""
+    """Delete a stopped instance; its log file stays.
+
+    Raises InstanceBusy if the instance may have a process.
+    """
     with transaction.atomic():
         instance = _locked(name)
         if instance.should_run or instance.pid is not None or instance.status in HAS_PROCESS:
@@ -139,10 +143,10 @@ def delete(name: str, *, cause: str) -> None:
 
 
 def request_start(name: str, *, cause: str) -> Instance:
-    """Ask for a running instance; one that runs, or is about to, is left alone.
+    """Request a running instance; a running or starting instance stays as it is.
 
-    It may have to wait for room. Raises NodeDrained, NoCapacity where there can't be any, and
-    NoCapacityForActivation if it is a waiting request that asks.
+    The start may wait for capacity. Raises NodeDrained, and NoCapacity where the limits can never
+    allow the start: NoCapacityForActivation for the cause ``proxy:on_demand``.
     """
     with transaction.atomic():
         limits = _locked_limits(name)
@@ -156,27 +160,28 @@ def request_start(name: str, *, cause: str) -> Instance:
             and not is_by_operator(instance.requested_by)
             and cause != ON_DEMAND
         ):
-            # It no longer depends on the requests that wait for it.
+            # The start no longer depends on the requests that wait for it, so their disconnects
+            # no longer end it.
             _write_desired_state(instance, DesiredState.RUNNING, new_process=False, cause=cause)
     return instance
 
 
 def request_stop(name: str, *, cause: str) -> Instance:
-    """Ask for a stopped instance; also ends a start that is under way.
+    """Request a stopped instance; also aborts a start.
 
-    One that is ending by itself, because it was idle or makes room, no longer comes back for the
-    next request, and is waited for no longer than any other.
+    The request replaces a stop by the supervisor (idle timeout, preemption) that is still under
+    way: the next request then starts nothing, and the grace period is that of an operator's stop.
     """
     with transaction.atomic():
         instance = _locked(name)
-        is_leaving = is_stopped_by_supervisor(instance) and instance.status in HAS_PROCESS
-        if instance.desired_state == DesiredState.RUNNING or is_leaving:
+        is_preempted = is_stopped_by_supervisor(instance) and instance.status in HAS_PROCESS
+        if instance.desired_state == DesiredState.RUNNING or is_preempted:
             _write_desired_state(instance, DesiredState.STOPPED, new_process=False, cause=cause)
     return instance
 
 
 def request_restart(name: str, *, cause: str) -> Instance:
-    """Ask for a new process, whether or not one runs now. Raises as ``request_start``."""
+    """Request a new process, for a running or a stopped instance. Raises as ``request_start``."""
     with transaction.atomic():
         limits = _locked_limits(name)
         instance = _locked(name)
@@ -188,12 +193,12 @@ def request_restart(name: str, *, cause: str) -> Instance:
 
 
 def local_node(config: AppConfig) -> Node:
-    """The row of the node this process belongs to, made on first sight."""
+    """Return the row of this process's node; create the row if there is none."""
     return Node.objects.get_or_create(name=config.local_node)[0]
 
 
 def _locked(name: str) -> Instance:
-    """The row, locked until the transaction ends (SQLite locks the whole database anyway)."""
+    """Return the row, locked until the transaction ends (SQLite locks the whole database)."""
     validate_name(name)
     try:
         rows = Instance.objects.select_for_update(of=("self",)).select_related("node")
@@ -203,29 +208,29 @@ def _locked(name: str) -> Instance:
 
 
 def _locked_node(options: InstanceOptions, config: AppConfig) -> Node:
-    """The node to create on, locked so that ports and limits are decided one at a time."""
+    """Return the node to create on, locked to serialise decisions on ports and limits."""
     name = node_of(options, config)
     Node.objects.get_or_create(name=name)
     return Node.objects.select_for_update().get(name=name)
 
 
 def _refuse_if_drained(instance: Instance) -> None:
-    """Raises NodeDrained. Asked anew, for the drain may have held the lock of the row."""
+    """Raise NodeDrained if so. Reads the node anew: a drain may have held the instance's lock."""
     if Node.objects.filter(pk=instance.node_id, drained_at__isnull=False).exists():
         raise NodeDrained(instance.node.name)
 
 
 def _locked_limits(name: str) -> CapacityLimits:
-    """The limits of the instance's node; if any are set, starts are asked for one at a time."""
+    """Return the limits of the instance's node, and lock the node if any are set."""
     limits = limits_of(current().instances)
     if limits.are_set:
-        # The node first, as everywhere.
+        # Lock order: node before instance, as everywhere.
         Node.objects.select_for_update().get(pk=get(name).node_id)
     return limits
 
 
 def _refuse_without_capacity(instance: Instance, limits: CapacityLimits, cause: str) -> None:
-    """Refuse a start for which room could never be made; making it is the supervisor's."""
+    """Raise NoCapacity if the limits can never allow the start; preemption is the supervisor's."""
     if not limits.are_set:
         return
     others = Instance.objects.filter(node=instance.node).exclude(pk=instance.pk)
@@ -259,7 +264,7 @@ def _write_desired_state(
     node = instance.node.name
     transaction.on_commit(lambda: wake_node(node))
     logger.info(
-        "%s wants it %s (generation %d)",
+        "desired state requested by %s: %s (generation %d)",
         cause,
         desired.value,
         instance.generation,
@@ -280,7 +285,7 @@ def _fixed_port(instance: Instance) -> int | None:
 
 
 def _stored(options: InstanceOptions, fixed_port: int | None) -> dict[str, object]:
-    """The document to save; ``port`` is in it only where the operator chose it."""
+    """Return the document to save; it holds ``port`` only if the operator chose the port."""
     document = options.to_document()
     if fixed_port is not None:
         document["backend_options"] = {**options.backend_options, "port": fixed_port}

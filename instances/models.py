@@ -1,4 +1,4 @@
-"""Instances: what an operator wishes to run, and what its node has observed of it."""
+"""Instances: desired state, observed state, history."""
 
 from __future__ import annotations
 
@@ -21,11 +21,21 @@ from nodes.models import Node
 class Instance(models.Model):
     """A named backend.
 
-    Two writers share a row. Requests write the wish: ``options``, ``port``, ``desired_state``,
-    ``generation`` and ``requested_by``. The node's supervisor writes what it observes, everything
-    below that comment, and ``port`` where a stranger has taken it. Each writes its own columns, by
-    ``update()``. Where the supervisor itself wishes a stop (an idle instance, one that makes room),
-    it does so only if nobody has wished anything else since.
+    Two writers share a row, and each updates its own columns by ``update()``:
+
+    * The web side (``instances.lifecycle``) writes the desired state: ``options``, ``port``,
+      ``desired_state``, ``generation``, ``requested_by``.
+    * The supervisor of the node writes the observed state: every column below the comment
+      "Observed", and ``port`` if another program listens on the port. The supervisor also requests
+      stops (idle timeout, preemption), by an update that fails if the generation has changed.
+
+    Observed state; every arrow belongs to the supervisor (``instances.states`` has the table)::
+
+        stopped ──▶ starting ──▶ running ──▶ shutting_down ──▶ stopped
+                       │  ▲          │
+                       │  └─ restarting ◀── (a crash within the restart policy)
+                       ▼             ▼
+                     failed ◀────────┘
     """
 
     name = models.CharField(
@@ -42,7 +52,7 @@ class Instance(models.Model):
         max_length=10, choices=DesiredState.choices, default=DesiredState.STOPPED
     )
     generation = models.PositiveIntegerField(
-        default=0, help_text="Grows with each request for a (new) process: a start, a restart."
+        default=0, help_text="Number of the last requested process: each start or restart adds 1."
     )
     requested_by = models.CharField(
         max_length=200,
@@ -53,14 +63,16 @@ class Instance(models.Model):
         "supervisor:idle …",
     )
 
-    # Observed; written by the supervisor of the node alone.
+    # Observed: written by the supervisor of the node alone.
     status = models.CharField(
         max_length=15, choices=Status.choices, default=Status.STOPPED, editable=False
     )
     observed_generation = models.PositiveIntegerField(default=0, editable=False)
     pid = models.PositiveIntegerField(null=True, editable=False)
     pid_started_ticks = models.BigIntegerField(
-        null=True, editable=False, help_text="/proc/<pid>/stat field 22: tells a reused pid."
+        null=True,
+        editable=False,
+        help_text="/proc/<pid>/stat field 22: tells a reused pid.",
     )
     restarts = models.PositiveIntegerField(default=0, editable=False)
     started_at = models.DateTimeField(null=True, editable=False)
@@ -70,7 +82,9 @@ class Instance(models.Model):
     )
     last_used_at = models.DateTimeField(null=True, editable=False)
     queue = models.JSONField(
-        null=True, editable=False, help_text="place, length, reason: while it waits for room."
+        null=True,
+        editable=False,
+        help_text="place, length, reason: while the start waits for capacity.",
     )
 
     class Meta:
@@ -106,10 +120,10 @@ class Instance(models.Model):
 
     @property
     def reported_status(self) -> Status:
-        """The status to show: the observed one, or what the unseen wish is about to make of it.
+        """Status to show: the observed status, or the status that a pending generation leads to.
 
-        Right after ``POST …/start`` the node has observed nothing yet; "stopped" would read as a
-        refusal, and "failed" as the outcome of this start instead of the last one.
+        Right after ``POST …/start`` the node has observed nothing yet. "stopped" would read as a
+        refusal, and "failed" as the outcome of this start instead of the previous start.
         """
         observed = Status(self.status)
         resting = observed in (Status.STOPPED, Status.FAILED)
@@ -119,14 +133,14 @@ class Instance(models.Model):
 
     @property
     def place_in_queue(self) -> str:
-        """``place 1 of 2``, while it waits for room; else an empty text."""
+        """``place 1 of 2`` while the start waits for capacity, else an empty text."""
         if not self.queue or not self.should_run:
             return ""
         return f"place {self.queue['place']} of {self.queue['length']}"
 
     @property
     def summary(self) -> str:
-        """A short text that says what it serves: the model's file name or repository."""
+        """Short name of the served model: its file name or repository."""
         options = self.parsed_options
         return backend_for(options.backend_type).summary(options.backend_options)
 
@@ -138,12 +152,11 @@ class Instance(models.Model):
         cause: str,
         **observed: Any,
     ) -> bool:
-        """Move the observed status, with the observed columns that go with it.
+        """Change the status and the given observed columns; every status change goes through here.
 
-        The one place where a status changes. Returns whether this call won: the change is made
-        only if the row still has the status that this object was read with. ``cause`` says who
-        (``supervisor:crash``), ``reason`` why, in words. Raises ValueError for a change that
-        ``TRANSITIONS`` doesn't know.
+        The update is conditional on the status that this object was read with; returns whether the
+        update succeeded. ``cause`` is the origin (``supervisor:crash``), ``reason`` a sentence for
+        the history. Raises ValueError for a transition that ``TRANSITIONS`` does not contain.
         """
         old = Status(self.status)
         if to is not old and to not in TRANSITIONS[old]:
@@ -165,7 +178,7 @@ class Instance(models.Model):
 
 
 class StatusChange(models.Model):
-    """The history of an instance: each status it had, since when, why and by whose doing."""
+    """One transition in the history of an instance: time, statuses, reason, cause."""
 
     instance = models.ForeignKey(Instance, on_delete=models.CASCADE, related_name="history")
     at = models.DateTimeField(default=timezone.now)

@@ -1,7 +1,7 @@
-"""How is a node emptied for maintenance, and put back to work?
+"""Drain a node for maintenance, and resume it.
 
-A drained node starts nothing, whoever asks. What was wanted of its instances when it was drained is
-kept with the node, so that ``resume`` can ask for it again.
+A drained node starts no instance. The row of the node keeps the instances that were desired to run
+at the time of the drain, and ``resume`` requests them again.
 """
 
 from __future__ import annotations
@@ -22,29 +22,30 @@ RESUME_CAUSE = "resume"
 
 
 def drain(name: str, *, cause: str = CAUSE) -> list[str]:
-    """Ask for everything on the node to stop, and let nothing start; returns what had to stop.
+    """Request a stop of every instance of the node, and refuse every start until ``resume``.
 
-    A node that is drained already keeps what it is to resume. Raises NodeNotFound.
+    Returns the names of the instances that were running or starting. A second drain keeps the first
+    drain's list of instances to resume. Raises NodeNotFound.
     """
     with transaction.atomic():
         node = _locked(name)
-        # Every one of them, whatever it was a moment ago: a start that is just being asked for has
-        # the lock of its row, and is seen here once it is through.
+        # All rows, whatever their state a moment ago: a concurrent start holds the lock of its row,
+        # and this query sees the start once it has committed.
         instances = list(Instance.objects.select_for_update().filter(node=node).order_by("pk"))
-        wanted = [instance for instance in instances if instance.should_run]
+        running = [instance for instance in instances if instance.should_run]
         if not node.is_drained:
             node.drained_at = timezone.now()
-            node.resumes = [instance.pk for instance in wanted]
+            node.resumes = [instance.pk for instance in running]
             node.save(update_fields=["drained_at", "resumes"])
         for instance in instances:
             lifecycle.request_stop(instance.name, cause=cause)
-    return [instance.name for instance in wanted]
+    return [instance.name for instance in running]
 
 
 def resume(name: str, *, cause: str = RESUME_CAUSE) -> list[str]:
-    """Let the node start instances again, beginning with those that ``drain`` stopped.
+    """Allow starts on the node again, and request those of the instances that ``drain`` stopped.
 
-    Returns their names; one that was deleted meanwhile is left out. Raises NodeNotFound.
+    Returns the names of these instances, without deleted ones. Raises NodeNotFound.
     """
     with transaction.atomic():
         node = _locked(name)
@@ -58,7 +59,7 @@ def resume(name: str, *, cause: str = RESUME_CAUSE) -> list[str]:
 
 
 def unfinished(name: str) -> list[str]:
-    """The instances of the node that may still have a process, by name."""
+    """Return the names of the node's instances that may still have a process."""
     rows = Instance.objects.filter(node__name=name)
     busy = rows.filter(status__in=[*HAS_PROCESS, Status.RESTARTING])
     return sorted({*_names(busy), *_names(rows.filter(pid__isnull=False))})

@@ -1,4 +1,4 @@
-"""Which port does an instance get, and what does the kernel know of it?"""
+"""Ports of instances: choice, and state in the kernel."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ _ESTABLISHED = "01"
 _LISTEN = "0A"
 
 
-def choose_port(wanted: int | None, taken: Container[int], config: AppConfig) -> int:
-    """The wanted port, or else the lowest free one of ``instances.port_range``.
+def choose_port(requested: int | None, taken: Container[int], config: AppConfig) -> int:
+    """Return the requested port, or else the lowest free port of ``instances.port_range``.
 
-    ``taken`` holds the ports of the node's other instances; llamactl's own port is never given.
-    Call it in the transaction that saves the port: the unique constraint decides a race.
+    ``taken`` holds the ports of the node's other instances. llamactl's own port is never chosen.
+    Call this function in the transaction that saves the port: the unique constraint decides a race.
 
     Raises PortOutOfRange (400) or PortUnavailable (409).
     """
     low, high = config.instances.port_range
     own = config.server.port
-    if wanted is not None:
-        if not low <= wanted <= high:
+    if requested is not None:
+        if not low <= requested <= high:
             raise PortOutOfRange(
-                f"port {wanted} is out of range [{low}-{high}]; leave port out to get a free one,"
-                " or widen instances.port_range"
+                f"port {requested} is out of range [{low}-{high}]; leave port out to get a free"
+                " one, or widen instances.port_range"
             )
-        if wanted == own:
-            raise PortUnavailable(f"port {wanted} is already in use: it is llamactl's own port")
-        if wanted in taken:
+        if requested == own:
+            raise PortUnavailable(f"port {requested} is already in use: it is llamactl's own port")
+        if requested in taken:
             raise PortUnavailable(
-                f"port {wanted} is already in use: another instance has it; leave port out to get"
-                " a free one"
+                f"port {requested} is already in use: another instance has it; leave port out to"
+                " get a free one"
             )
-        return wanted
+        return requested
     for port in range(low, high + 1):
         if port != own and port not in taken:
             return port
@@ -48,11 +48,12 @@ def choose_port(wanted: int | None, taken: Container[int], config: AppConfig) ->
 
 
 def is_bindable(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether nothing listens there; only valid on the node, and a hint at that.
+    """Return whether no process listens on ``port``. Valid on the node only, and only as a hint.
 
-    What is left of the connections of a server that has ended is nothing: on Linux SO_REUSEADDR
-    looks past it, and not past a listener. Servers that share their port (llama-server did until
-    2026) leave what only the other option looks past; that one looks past such a listener too.
+    Connections in TIME_WAIT, left by a server that has ended, do not count: on Linux SO_REUSEADDR
+    ignores TIME_WAIT but not a listener. A server that listened with SO_REUSEPORT (llama-server did
+    until 2026) leaves connections that only SO_REUSEPORT ignores; that option ignores such a
+    listener too, so the kernel's table of sockets is read in addition.
     """
     if _binds(port, host, socket.SO_REUSEADDR):
         return True
@@ -61,9 +62,9 @@ def is_bindable(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def has_connections(port: int) -> bool:
-    """Whether a TCP connection to a local ``port`` is open on this host.
+    """Return whether a TCP connection to a local ``port`` is open on this host.
 
-    Idle kept-alive ones count too; the proxy keeps those for a few seconds only.
+    Idle keep-alive connections count too; the proxy holds them for a few seconds only.
     """
     return _has_sockets(port, _ESTABLISHED, if_unknown=False)
 
@@ -75,13 +76,13 @@ def _binds(port: int, host: str, *options: int) -> bool:
         try:
             probe.bind((host, port))
         except (OSError, TypeError, ValueError):
-            # The last two: a host that is no address, such as one with a blank in it.
+            # TypeError and ValueError: a host that is no address, such as a text with a blank.
             return False
     return True
 
 
 def _has_sockets(port: int, state: str, *, if_unknown: bool) -> bool:
-    """Whether the kernel has a TCP socket of that state at a local ``port``."""
+    """Return whether the kernel has a TCP socket in ``state`` at a local ``port``."""
     local = f":{port:04X}"
     is_known = False
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):

@@ -1,4 +1,4 @@
-"""Which rows have a given reported status: ``Instance.reported_status`` as a database condition."""
+"""``Instance.reported_status`` as a database condition, for filters and counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UNSEEN = Q(observed_generation__lt=F("generation"))
 
 
 def reported(status: Status) -> Q:
-    """The condition that selects the instances whose ``reported_status`` is ``status``."""
+    """Return the condition that selects the instances with this ``reported_status``."""
     observed = Q(status=status)
     match status:
         case Status.STOPPED | Status.FAILED:

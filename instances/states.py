@@ -1,16 +1,17 @@
-"""Which states an instance has, and which changes between them are legal.
+"""States of an instance and the legal transitions between them.
 
-::
+Observed state (``Status``)::
 
     stopped ──▶ starting ──▶ running ──▶ shutting_down ──▶ stopped
                    │  ▲          │
-                   │  └─ restarting ◀── (a crash that the restart policy forgives)
+                   │  └─ restarting ◀── (a crash within the restart policy)
                    ▼             ▼
                  failed ◀────────┘
 
-The web side writes wishes (``DesiredState`` and the generation) and never a ``Status``; every
-arrow above belongs to the supervisor of the instance's node. A status states a fact: ``running``
-after the first healthy probe, ``stopped`` once the process has been reaped.
+Owners of the arrows: the supervisor of the instance's node owns every arrow above, through
+``Instance.transition``. The web side writes the desired state (``DesiredState`` and the generation)
+and never a ``Status``. A status states a fact: ``running`` after the first healthy probe,
+``stopped`` after the process is reaped.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from django.db import models
 
 
 class Status(models.TextChoices):
+    """Observed state of an instance, written by its node's supervisor."""
+
     STOPPED = "stopped", "stopped"
     STARTING = "starting", "starting"
     RUNNING = "running", "running"
@@ -28,6 +31,8 @@ class Status(models.TextChoices):
 
 
 class DesiredState(models.TextChoices):
+    """Desired state of an instance, written through ``instances.lifecycle``."""
+
     RUNNING = "running", "running"
     STOPPED = "stopped", "stopped"
 
@@ -46,13 +51,13 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 }
 
 ON_DEMAND = "proxy:on_demand"
-"""The cause of a wish that a waiting request made."""
+"""Origin of a desired state that the proxy requested for a waiting request (an activation)."""
 SUPERVISOR = "supervisor:"
-"""How the causes begin of wishes that the supervisor itself made."""
+"""Prefix of the origins of a desired state that the supervisor itself requested."""
 IDLE = SUPERVISOR + "idle"
 EVICTED = SUPERVISOR + "evicted"
 ABANDONED = SUPERVISOR + "abandoned"
-"""Nobody waits any more for a start that had to wait for room."""
+"""The last request that waited for a queued start has disconnected."""
 
 HAS_PROCESS = frozenset({Status.STARTING, Status.RUNNING, Status.SHUTTING_DOWN})
-"""Statuses in which a process may exist: those that refuse a delete and survive a worker."""
+"""Statuses in which a process may exist. They refuse a delete, and outlive a worker."""

@@ -1,6 +1,6 @@
-"""Is the process that was asked for ready, and if it never will be, why?
+"""Wait for a requested process to become ready, by polling the database.
 
-For callers that can only look at the database: the API. The proxy waits on its routing table.
+For the API. The proxy waits on its routing table instead.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def wait_until_ready(
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> Instance:
-    """The instance, once the process of ``generation`` (or a later one) is ready to answer.
+    """Return the instance as soon as the process of ``generation``, or of a later one, is ready.
 
-    Looks at the row at least once, so a timeout of 0 asks "is it ready?".
+    The row is read at least once, so a timeout of 0 is a check without waiting.
 
-    Raises BackendStartFailed (with the reason), BackendStartTimeout (it is still loading),
-    InstanceNotRunning (it was stopped meanwhile) or InstanceNotFound (deleted meanwhile).
+    Raises BackendStartFailed (with the reason), BackendStartTimeout (still loading),
+    InstanceNotRunning (stopped meanwhile) or InstanceNotFound (deleted meanwhile).
     """
     deadline = now() + timeout_seconds
     while True:
@@ -50,11 +50,11 @@ def _timeout(instance: Instance, timeout_seconds: float) -> BackendStartTimeout:
     node = instance.node
     queue = instance.queue
     if queue and instance.place_in_queue:
-        outlook = f"it waits for room, {instance.place_in_queue}: {queue['reason']}"
+        outlook = f"it waits for capacity, {instance.place_in_queue}: {queue['reason']}"
     elif node.kind == Node.Kind.WORKER and not node.is_alive(timezone.now()):
-        outlook = f"the worker of node {node.name} has not reported lately: is it running?"
+        outlook = f"the worker of node {node.name} has not reported lately; check that it runs"
     else:
-        outlook = "it goes on starting, GET it to see how far it is"
+        outlook = "the start continues; GET the instance for its status"
     return BackendStartTimeout(
         f"instance {instance.name} is still {instance.reported_status.value} after"
         f" {timeout_seconds:g} s; {outlook}",

@@ -140,8 +140,8 @@ REFUSED_BY_STRICT = PreflightFailed(
 
 START_FAILED = BackendStartFailed(_OUT_OF_MEMORY, **_CRASH)
 STILL_STARTING = BackendStartTimeout(
-    f"instance {NAME} is still starting after 10 s; it goes on starting, GET it to see how far it"
-    " is",
+    f"instance {NAME} is still starting after 10 s; the start continues; GET the instance for its"
+    " status",
     reason=FailureReason.TIMEOUT.value,
     exit_code=None,
     log_tail=[],

@@ -32,7 +32,7 @@ class InstanceViewSet(ApiViewSet):
         if is_dry_run:
             return Response(dry_run.dry_run_create(name, document).to_document())
         if is_strict:
-            dry_run.refuse_faulty_create(name, document)
+            dry_run.refuse_create_with_errors(name, document)
         return _saved(lifecycle.create(name, document, cause=CAUSE), status=201)
 
     @schema.show_instance
@@ -47,7 +47,7 @@ class InstanceViewSet(ApiViewSet):
         if is_dry_run:
             return Response(dry_run.dry_run_update(name, document).to_document())
         if is_strict:
-            dry_run.refuse_faulty_update(name, document)
+            dry_run.refuse_update_with_errors(name, document)
         return _saved(lifecycle.update(name, document, cause=CAUSE), status=200)
 
     @schema.delete_instance

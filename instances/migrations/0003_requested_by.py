@@ -33,7 +33,17 @@ class Migration(migrations.Migration):
                     name="generation",
                     field=models.PositiveIntegerField(
                         default=0,
-                        help_text="Grows with each request for a (new) process: a start, a restart.",
+                        help_text="Number of the last requested process: each start or restart "
+                        "adds 1.",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="instance",
+                    name="queue",
+                    field=models.JSONField(
+                        editable=False,
+                        help_text="place, length, reason: while the start waits for capacity.",
+                        null=True,
                     ),
                 ),
             ],
