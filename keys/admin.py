@@ -20,7 +20,7 @@ from instances.models import Instance
 from keys import issuing
 from keys.forms import KeyForm
 from keys.models import InferenceKey
-from llamactl.admin.base import DomainAdmin, moment
+from llamactl.admin.base import DomainAdmin, relative_time
 
 NAMES_IN_A_ROW = 3
 
@@ -98,15 +98,15 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
 
     @admin.display(description="expires", ordering="expires_at")
     def expires(self, key: InferenceKey) -> SafeString:
-        return moment(key.expires_at, _now())
+        return relative_time(key.expires_at, _now())
 
     @admin.display(description="last used", ordering="last_used_at")
     def last_used(self, key: InferenceKey) -> SafeString:
-        return moment(key.last_used_at, _now())
+        return relative_time(key.last_used_at, _now())
 
     @admin.display(description="issued", ordering="created_at")
     def created(self, key: InferenceKey) -> SafeString:
-        return moment(key.created_at, _now())
+        return relative_time(key.created_at, _now())
 
     # -- the form ---------------------------------------------------------------------------------
 

@@ -1,3 +1,5 @@
+"""The app of the project itself."""
+
 from __future__ import annotations
 
 from django.apps import AppConfig
@@ -10,7 +12,7 @@ class LlamactlConfig(AppConfig):
     def ready(self) -> None:
         """Register the admin's pages of users and groups.
 
-        Django's autodiscovery imports ``llamactl.admin``, which is the pages' base and theme. This
-        import waits for the models, so it can't stand at the top.
+        Django's autodiscovery imports ``llamactl.admin``, which holds the pages' base and theme.
+        The import here needs loaded models, so it can't stand at the top.
         """
         from llamactl.console import admin  # noqa: F401

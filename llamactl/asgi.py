@@ -1,4 +1,4 @@
-"""The ASGI application: the proxy's paths to Channels consumers, the rest to Django."""
+"""The ASGI application: the proxy's paths go to Channels consumers, all others to Django."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.core.asgi import get_asgi_application
 
 django_application = get_asgi_application()
 
-# These need the app registry, which the line above fills.
+# These imports need the app registry, which the line above fills.
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: E402
 
 from llamactl.config import current  # noqa: E402
@@ -23,20 +23,19 @@ from llamactl.middleware.response_headers import ResponseHeaders  # noqa: E402
 from proxy.asgi import ProxyApplication  # noqa: E402
 
 
-def forwarded(application: Application) -> Application:
-    """``application``, told what a proxy on this machine says of the client and its scheme."""
+def with_forwarded_headers(application: Application) -> Application:
+    """Give ``application`` the client and scheme of a reverse proxy on this machine."""
     return cast("Application", ProxyHeadersMiddleware(cast("Any", application)))
 
 
 def build() -> Application:
-    """The layers, innermost first: the proxy, the guard where keys are switched off, CORS, and
-    the operator's own headers where there are any.
+    """Build the layers, innermost first: proxy, origin guard, CORS, operator's headers.
 
-    Only Django asks who a request comes from, and whether by HTTPS; so it alone gets what a proxy
-    in front of us says of that.
+    The origin guard is for keys that are switched off. Django alone uses the client's address and
+    scheme, so Django alone gets the ``X-Forwarded-…`` headers of a reverse proxy.
     """
     config = current()
-    layers: Application = ProxyApplication(forwarded(BodyLimit(django_application)))
+    layers: Application = ProxyApplication(with_forwarded_headers(BodyLimit(django_application)))
     if not (config.auth.require_management_auth and config.auth.require_inference_auth):
         layers = OriginGuard(
             layers,

@@ -1,4 +1,4 @@
-"""The Celery app: one queue a node, JSON only, tasks that are mere wake-ups."""
+"""The Celery app: one queue for each node, JSON only, tasks that only wake a worker."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
 
-# Having a listener keeps Celery from setting up logging: Django has done so (settings.LOGGING).
+# A listener keeps Celery from configuring logging, which Django has done (settings.LOGGING).
 signals.setup_logging.connect(lambda **_: None, weak=False)
 app.steps["worker"].add("instances.supervisor.bootstep:SupervisorStep")
 
 
 def node_queue(node: str) -> str:
-    """The queue that the worker of ``node``, and nobody else, listens to."""
+    """Return the queue of the worker of ``node``."""
     return f"node.{node}"

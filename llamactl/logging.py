@@ -1,4 +1,4 @@
-"""How a log line looks: time, level, logger, message, and which instance or node it is about."""
+"""Format of log lines: time, level, logger, message, then the instance, node and request."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import copy
 import logging
 
 _REFUSALS = "django.security."
-"""Django's loggers for what is wrong with a request; each of them brings a traceback."""
+"""Django's loggers of bad requests; their records carry tracebacks."""
 
 
 class LineFormatter(logging.Formatter):
-    """Appends ``instance=``, ``node=`` and ``request_id=`` where a record carries them."""
+    """Appends ``instance=``, ``node=`` and ``request_id=`` of a record."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
         if record.name.startswith(_REFUSALS):
-            # The message says it all, and anybody can cause one: no fifty lines for each.
+            # The message is enough, and any client can cause one: no traceback of fifty lines.
             record = copy.copy(record)
             record.exc_info = record.exc_text = None
         return super().format(record)

@@ -1,4 +1,4 @@
-"""Revisions: how a process that missed every event still learns that something changed."""
+"""Revisions: counts of changes, for a process that missed every change event."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Topic(models.TextChoices):
 
 
 class Revision(models.Model):
-    """One row a topic; its number grows with each committed change of that topic."""
+    """One row for each topic; its number grows with each committed change of the topic."""
 
     topic = models.CharField(max_length=20, primary_key=True, choices=Topic.choices)
     number = models.PositiveBigIntegerField(default=0)
@@ -22,12 +22,12 @@ class Revision(models.Model):
 
     @classmethod
     def bump(cls, topic: Topic) -> None:
-        """Count a change; call it inside the transaction that makes the change."""
+        """Count a change, inside the transaction of the change."""
         if not cls.objects.filter(topic=topic).update(number=F("number") + 1):
-            # The migration makes the rows, so this is a database restored without them.
+            # The migration creates the rows; a restored database may lack them.
             cls.objects.get_or_create(topic=topic, defaults={"number": 1})
 
     @classmethod
     def numbers(cls) -> dict[str, int]:
-        """Topic → number, in one small query: the web process's one-second check."""
+        """Return topic → number, in one small query: a web process runs it once a second."""
         return dict(cls.objects.values_list("topic", "number"))

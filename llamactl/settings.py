@@ -1,4 +1,4 @@
-"""Django settings, assigned from AppConfig. What can be configured is said there, not here."""
+"""Django settings, assigned from AppConfig, which defines what operators configure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 import dj_database_url
 
 from instances.backends import config_sections
-from llamactl.admin.theme import UNFOLD as UNFOLD
+from llamactl.admin.theme import THEME
 from llamactl.config import ConfigError, load
+from llamactl.console.sidebar import SIDEBAR
 from llamactl.core.broker_url import BrokerError, broker_urls
 from llamactl.core.secret_files import read_or_create_secret
 from llamactl.version import VERSION
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# What any process of ours creates is for its owner alone, the database's files included, also
-# where the data directory was made by somebody with other ideas.
+# All files that our processes create, such as the database's, are for their owner alone, even in a
+# data directory that is open to other users.
 os.umask(0o077)
 
 try:
@@ -30,12 +31,12 @@ try:
     )
     BROKER = broker_urls(LLAMACTL)
 except (ConfigError, BrokerError, OSError, ValueError) as error:
-    # One line that says what is wrong, whichever program it was that needed the settings.
+    # One line with the error instead of a traceback, for every program that loads the settings.
     sys.stderr.write(f"{error}\n")
     raise SystemExit(2) from None
 
 DEBUG = False
-# Host headers build no security decision here, and people reach the machine by many names.
+# No security decision here depends on the Host header, and a machine has many names.
 ALLOWED_HOSTS = ["*"]
 
 INSTALLED_APPS = [
@@ -97,8 +98,8 @@ else:
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": LLAMACTL.database.path,
             "OPTIONS": {
-                # A read that turns into a write fails at once under DEFERRED, whatever the
-                # timeout; IMMEDIATE waits its turn.
+                # A read that becomes a write fails at once under DEFERRED, in spite of the
+                # timeout; IMMEDIATE waits.
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 20,
                 "init_command": (
@@ -110,8 +111,8 @@ else:
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CELERY_BROKER_URL = BROKER.celery
-# A wake-up that can't be sent is given up at once: the node's own tick does without it.
-# A broker that hangs instead of dying must not keep a worker from ending.
+# A wake-up that can't be sent is dropped at once: the node's periodic tick replaces it.
+# The socket timeouts let a worker end while the broker hangs.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "max_retries": 0,
     "socket_timeout": 5,
@@ -121,11 +122,11 @@ CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-# print() of a library would otherwise arrive as one log record a word.
+# Redirected, print() of a library would become one log record a word.
 CELERY_WORKER_REDIRECT_STDOUTS = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# A worker supervises without a broker for as long as it takes.
+# A worker supervises its backends without a broker, for any length of time.
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 
@@ -138,7 +139,7 @@ CHANNEL_LAYERS = {
 
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-# No collectstatic: whitenoise serves the files from where the apps keep them.
+# Without collectstatic: whitenoise serves the files from the apps' folders.
 WHITENOISE_USE_FINDERS = True
 
 LANGUAGE_CODE = "en"
@@ -152,6 +153,12 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "SAMEORIGIN"
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
+
+UNFOLD = {
+    **THEME,
+    "SIDEBAR": SIDEBAR,
+    "DASHBOARD_CALLBACK": "llamactl.console.dashboard.add_dashboard",
+}
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["keys.authentication.ManagementKeyAuthentication"],
@@ -174,7 +181,7 @@ SPECTACULAR_SETTINGS = {
     ],
     "ENUM_SUFFIX": "",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    # As the routes and the descriptions have them: in the order in which they are needed.
+    # The order of the routes and descriptions is the order of use.
     "SORT_OPERATIONS": False,
     "SORT_OPERATION_PARAMETERS": False,
     "SERVE_INCLUDE_SCHEMA": False,

@@ -1,4 +1,4 @@
-"""How static files leave under ASGI."""
+"""Static files under ASGI."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from whitenoise.responders import StaticFile
 
 
 class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc] # whitenoise has no types
-    """WhiteNoise, answering with the file's bytes instead of a synchronous stream of them.
+    """WhiteNoise with the file's bytes in the response instead of a synchronous stream.
 
-    Under ASGI Django would gather that stream first and warn of it; our files are small.
+    Under ASGI Django would collect a synchronous stream first, with a warning; our files are small.
     """
 
     @staticmethod

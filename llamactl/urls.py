@@ -1,4 +1,4 @@
-"""Which path is answered by what. The proxy's own paths never get here (``proxy.routes``)."""
+"""Django's routes. The proxy answers its own paths before Django (``proxy.routes``)."""
 
 from __future__ import annotations
 

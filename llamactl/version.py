@@ -1,4 +1,4 @@
-"""Which version this is: the newest heading of CHANGELOG.md, so that it is said once."""
+"""Version of llamactl: the newest heading of CHANGELOG.md, its only place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CHANGELOG = Path(__file__).resolve().parent.parent / "CHANGELOG.md"
 
 
 def read_version(changelog: str) -> str:
-    """The first ``## x.y.z`` heading of a changelog. Raises ValueError where there is none."""
+    """Read the first ``## x.y.z`` heading of a changelog. Raises ValueError without one."""
     match = re.search(r"^## (\d+\.\d+\.\d+\S*)", changelog, re.MULTILINE)
     if match is None:
         raise ValueError("CHANGELOG.md has no '## x.y.z' heading")

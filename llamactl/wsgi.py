@@ -1,4 +1,4 @@
-"""For tools that insist on WSGI: the admin and the management API, without the proxy."""
+"""The WSGI application, for tools without ASGI: admin and management API, without the proxy."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from instances import node_drain
-from llamactl.admin.base import DomainAdmin, moment
+from llamactl.admin.base import DomainAdmin, relative_time
 from nodes.models import Node
 
 
@@ -93,7 +93,7 @@ class NodeAdmin(DomainAdmin[Node]):
             '<span class="badge" data-status="{}">{}</span> {}',
             "shutting_down",
             "drained",
-            moment(node.drained_at, timezone.now()),
+            relative_time(node.drained_at, timezone.now()),
         )
 
     @admin.display(description="address", ordering="address")
@@ -107,7 +107,7 @@ class NodeAdmin(DomainAdmin[Node]):
 
     @admin.display(description="last heartbeat", ordering="heartbeat_at")
     def heartbeat(self, node: Node) -> SafeString:
-        return moment(node.heartbeat_at, timezone.now())
+        return relative_time(node.heartbeat_at, timezone.now())
 
 
 def _listed(names: list[str]) -> str:

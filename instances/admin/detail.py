@@ -14,7 +14,7 @@ from instances.models import Instance, StatusChange
 from instances.states import DesiredState, Status
 from llamactl.admin.base import duration
 from llamactl.config import current
-from llamactl.core.sanitize import readable
+from llamactl.core.sanitize import sanitize_text
 from nodes.agent import agent_for
 from nodes.errors import LogUnreadable
 
@@ -81,8 +81,8 @@ def as_change(row: StatusChange) -> HistoryLine:
         at=row.at,
         status=row.new,
         label=str(Status(row.new).label),
-        reason=readable(row.reason),
-        cause=readable(row.cause),
+        reason=sanitize_text(row.reason),
+        cause=sanitize_text(row.cause),
     )
 
 
@@ -102,7 +102,7 @@ def curl_line(name: str, base_url: str, key: str = "$LLAMACTL_KEY") -> str:
 
 def _facts(instance: Instance, now: datetime) -> list[tuple[str, str]]:
     facts = [
-        ("Model", readable(instance.summary) or "none"),
+        ("Model", sanitize_text(instance.summary) or "none"),
         ("Port", str(instance.port)),
         ("Node", instance.node.name),
     ]
@@ -113,10 +113,10 @@ def _facts(instance: Instance, now: datetime) -> list[tuple[str, str]]:
     elif instance.status == Status.STARTING and instance.started_at is not None:
         facts.append(("Starting for", duration(now - instance.started_at)))
     if instance.queue and instance.place_in_queue:
-        reason = readable(str(instance.queue["reason"]))
+        reason = sanitize_text(str(instance.queue["reason"]))
         facts.append(("Waits for room", f"{instance.place_in_queue}: {reason}"))
     if instance.requested_by:
-        facts.append(("Requested by", readable(instance.requested_by)))
+        facts.append(("Requested by", sanitize_text(instance.requested_by)))
     facts.append(("Restarts", str(instance.restarts)))
     if instance.last_used_at is not None:
         facts.append(("Last used", f"{duration(now - instance.last_used_at)} ago"))
@@ -141,10 +141,10 @@ def _failure(failure: Mapping[str, Any] | None) -> FailureText | None:
     lines = failure.get("log_tail") or ""
     exit_code = failure.get("exit_code")
     return FailureText(
-        reason=readable(str(failure.get("reason") or "failed")).replace("_", " "),
-        details=readable(str(failure.get("details") or "")),
-        exit_code="" if exit_code is None else readable(str(exit_code)),
-        log_tail=readable(lines if isinstance(lines, str) else "\n".join(map(str, lines))),
+        reason=sanitize_text(str(failure.get("reason") or "failed")).replace("_", " "),
+        details=sanitize_text(str(failure.get("details") or "")),
+        exit_code="" if exit_code is None else sanitize_text(str(exit_code)),
+        log_tail=sanitize_text(lines if isinstance(lines, str) else "\n".join(map(str, lines))),
     )
 
 
@@ -155,4 +155,4 @@ def _log(instance: Instance) -> tuple[str, str]:
         lines = agent.last_lines(instance.name, LOG_LINES, max_bytes=LOG_BYTES)
     except LogUnreadable as error:
         return "", f"The log can't be read: {error.reason}"
-    return readable("\n".join(lines)), ""
+    return sanitize_text("\n".join(lines)), ""

@@ -14,7 +14,7 @@ from unfold.widgets import UnfoldBooleanSwitchWidget
 
 from instances.preflight.findings import PreflightFinding
 from llamactl.admin.base import RefusableForm
-from llamactl.core.sanitize import readable
+from llamactl.core.sanitize import sanitize_text
 
 SAVE_ANYWAY = "save_anyway"
 
@@ -48,7 +48,7 @@ class PreflightForm(RefusableForm):
         _, _, option = finding.field.rpartition("backend_options.")
         own = option in self.fields
         field = option if own else "further_options" if "." in finding.field else None
-        return field, readable(finding.sentence if own else finding.text)
+        return field, sanitize_text(finding.sentence if own else finding.text)
 
 
 def has_errors(findings: Sequence[PreflightFinding]) -> bool:

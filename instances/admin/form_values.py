@@ -12,7 +12,7 @@ from django.forms import ValidationError
 from instances.backends import BACKENDS
 from instances.backends.option_fields import OptionField
 from instances.names import MAX_NAME_LENGTH
-from llamactl.core.sanitize import is_plain, readable_json
+from llamactl.core.sanitize import fits_input_field, sanitize_json
 
 OPTION_FIELDS: dict[str, OptionField] = {
     field.option: field
@@ -48,7 +48,7 @@ def to_fields(backend_type: str, options: Mapping[str, object]) -> dict[str, str
             rest[name] = value
         else:
             fields[name] = text
-    fields["further_options"] = readable_json(rest) if rest else ""
+    fields["further_options"] = sanitize_json(rest) if rest else ""
     return fields
 
 
@@ -68,7 +68,7 @@ def _to_text(name: str, value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     text = str(value)
-    if not text or not is_plain(text):
+    if not text or not fits_input_field(text):
         return None
     back = to_value(name, text)
     return text if back == value and type(back) is type(value) else None
@@ -80,7 +80,7 @@ def to_lines(environment: Mapping[str, str]) -> str:
 
 
 def _to_line(value: str) -> str:
-    return value if is_plain(value) and not value.startswith('"') else readable_json(value)
+    return value if fits_input_field(value) and not value.startswith('"') else sanitize_json(value)
 
 
 def parse_lines(text: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from unfold.widgets import (
 
 from instances.admin.form_values import parse_lines, parse_object, to_lines
 from instances.option_document import OptionDocument
-from llamactl.core.sanitize import readable, readable_json
+from llamactl.core.sanitize import sanitize_json, sanitize_text
 
 _PLAIN = {"spellcheck": "false"}
 
@@ -28,7 +28,7 @@ class TextField(forms.CharField):
 
     def to_initial(self, value: Any) -> str:
         """Return the text that shows ``value``; unprintable characters are escaped."""
-        return readable(value or "")
+        return sanitize_text(value or "")
 
 
 class LinesField(forms.CharField):
@@ -47,7 +47,7 @@ class JsonObjectField(LinesField):
 
     def to_initial(self, value: OptionDocument | Mapping[str, object]) -> str:
         document = value.to_document() if isinstance(value, OptionDocument) else value
-        return readable_json(document) if document else ""
+        return sanitize_json(document) if document else ""
 
     def clean(self, value: Any) -> Any:
         return parse_object(super().clean(value))

@@ -40,11 +40,11 @@ from instances.models import Instance, StatusChange
 from instances.scheduling.policy import limits_of
 from instances.states import Status
 from keys.models import InferenceKey
-from llamactl.admin.base import moment
+from llamactl.admin.base import relative_time
 from llamactl.config import current
 from llamactl.core.error_format import seed_document
 from llamactl.core.errors import LlamactlError
-from llamactl.core.sanitize import readable, readable_json
+from llamactl.core.sanitize import sanitize_json, sanitize_text
 from llamactl.masking import mask_document
 
 POLLED_AT_ONCE = 500
@@ -119,7 +119,7 @@ class InstanceAdmin(ControlsAdmin, PreflightAdmin):
     @admin.display(description="model", ordering="options__backend_type")
     def served_model(self, instance: Instance) -> SafeString:
         """The model, and under it the backend: side by side they would not fit a laptop."""
-        text = readable(instance.summary)
+        text = sanitize_text(instance.summary)
         return format_html(
             '<span class="served"><span class="model" title="{}">{}</span>'
             '<span class="backend">{}</span></span>',
@@ -134,13 +134,13 @@ class InstanceAdmin(ControlsAdmin, PreflightAdmin):
 
     @admin.display(description="last change", ordering="changed_at")
     def last_change(self, instance: Instance) -> SafeString:
-        return moment(getattr(instance, "changed_at", instance.updated_at), timezone.now())
+        return relative_time(getattr(instance, "changed_at", instance.updated_at), timezone.now())
 
     @admin.display(description="waits for room", empty_value="")
     def queue_place(self, instance: Instance) -> SafeString:
         reason = instance.queue["reason"] if instance.queue else ""
         return format_html(
-            '<span title="{}">{}</span>', readable(str(reason)), instance.place_in_queue
+            '<span title="{}">{}</span>', sanitize_text(str(reason)), instance.place_in_queue
         )
 
     @admin.display(description="")
@@ -209,7 +209,7 @@ class InstanceAdmin(ControlsAdmin, PreflightAdmin):
     def options_text(self, instance: Instance) -> SafeString:
         """For those who may only look: the document, its secrets left out."""
         return format_html(
-            '<pre class="log">{}</pre>', readable_json(mask_document(instance.options))
+            '<pre class="log">{}</pre>', sanitize_json(mask_document(instance.options))
         )
 
     def save_model(self, request: HttpRequest, obj: Instance, form: Any, change: bool) -> None:
@@ -244,7 +244,7 @@ class InstanceAdmin(ControlsAdmin, PreflightAdmin):
             context["curl"] = curl_line(instance.name, request.build_absolute_uri("/").rstrip("/"))
             context["title"] = instance.name
             if self.has_change_permission(request, instance):
-                context["command_line"] = readable(command_line_of(instance))
+                context["command_line"] = sanitize_text(command_line_of(instance))
         else:
             context["parse_url"] = self.page_url("parse_command")
         return super().render_change_form(request, context, *args, **kwargs)
@@ -348,7 +348,7 @@ class InstanceAdmin(ControlsAdmin, PreflightAdmin):
             "environment": parsed.environment,
         }
         findings = [
-            {"severity": finding.severity.value, "text": readable(finding.text)}
+            {"severity": finding.severity.value, "text": sanitize_text(finding.text)}
             for finding in check_document(document)
         ]
         return JsonResponse({"fields": fields, "findings": findings})

@@ -24,7 +24,7 @@ from instances.preflight.findings import PreflightFinding
 from llamactl.admin.base import DomainAdmin
 from llamactl.config import current
 from llamactl.core.errors import LlamactlError
-from llamactl.core.sanitize import readable
+from llamactl.core.sanitize import sanitize_text
 
 MOST_TOLD = 20
 
@@ -89,7 +89,7 @@ class PreflightAdmin(DomainAdmin[Instance]):
 
     def _tell(self, request: HttpRequest, findings: Sequence[PreflightFinding]) -> None:
         for finding in findings[:MOST_TOLD]:
-            self.message_user(request, readable(finding.text), messages.WARNING)
+            self.message_user(request, sanitize_text(finding.text), messages.WARNING)
         if (more := len(findings) - MOST_TOLD) > 0:
             self.message_user(request, f"… and {more} more such warnings.", messages.WARNING)
 

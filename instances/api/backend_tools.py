@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from instances.api import schema
 from instances.api.serializers import command_of
 from instances.backends import Backend, backend_for
-from llamactl.api.views import ApiViewSet, body_of
+from llamactl.api.views import ApiViewSet, request_document
 from llamactl.config import current
 from llamactl.openapi import PLAIN_TEXT
 from nodes.agent import agent_for
@@ -40,7 +40,7 @@ class ParseCommandViewSet(ApiViewSet):
     backend_type: ClassVar[str] = ""
 
     def create(self, request: Request) -> Response:
-        parsed = backend_for(self.backend_type).parse_command(command_of(body_of(request)))
+        parsed = backend_for(self.backend_type).parse_command(command_of(request_document(request)))
         document: dict[str, object] = {
             "backend_type": self.backend_type,
             "backend_options": parsed.backend_options,

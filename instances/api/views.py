@@ -11,7 +11,7 @@ from instances.api.query_params import flag_of, wait_of
 from instances.api.serializers import InstanceSerializer, whole_options
 from instances.models import Instance
 from instances.wait_ready import wait_until_ready
-from llamactl.api.views import ApiViewSet, body_of
+from llamactl.api.views import ApiViewSet, request_document
 from llamactl.config import current
 
 CAUSE = "api"
@@ -26,7 +26,7 @@ class InstanceViewSet(ApiViewSet):
 
     @schema.create_instance
     def create(self, request: Request, name: str) -> Response:
-        document = body_of(request) or {}
+        document = request_document(request) or {}
         is_dry_run = flag_of(request.query_params, "dry_run")
         is_strict = flag_of(request.query_params, "strict")
         if is_dry_run:
@@ -41,7 +41,7 @@ class InstanceViewSet(ApiViewSet):
 
     @schema.replace_options
     def update(self, request: Request, name: str) -> Response:
-        document = whole_options(body_of(request))
+        document = whole_options(request_document(request))
         is_dry_run = flag_of(request.query_params, "dry_run")
         is_strict = flag_of(request.query_params, "strict")
         if is_dry_run:

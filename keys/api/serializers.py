@@ -30,7 +30,7 @@ MAX_INSTANCE_IDS = 1000
 class KeyJSONParser(StrictJSONParser):
     """Parser of a request for a key; the Go API has an error code of its own for invalid JSON."""
 
-    refusal = InvalidKeyJson
+    error_class = InvalidKeyJson
 
 
 @dataclass(frozen=True)

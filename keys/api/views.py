@@ -16,7 +16,7 @@ from keys.api.serializers import (
 from keys.errors import KeyNotFound
 from keys.issuing import issue, revoke
 from keys.models import InferenceKey
-from llamactl.api.views import ApiViewSet, body_of
+from llamactl.api.views import ApiViewSet, request_document
 
 
 class KeyViewSet(ApiViewSet):
@@ -30,7 +30,7 @@ class KeyViewSet(ApiViewSet):
 
     @schema.create_key
     def create(self, request: Request) -> Response:
-        asked = KeyRequest.from_document(body_of(request) or {})
+        asked = KeyRequest.from_document(request_document(request) or {})
         key, plain = issue(
             name=asked.name,
             permission_mode=asked.permission_mode,

@@ -1,0 +1,1 @@
+"""Base and theme of the admin's pages."""

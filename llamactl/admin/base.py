@@ -1,4 +1,4 @@
-"""What the admin pages of instances, keys and nodes have in common."""
+"""Base classes and formats of the admin's pages."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ else:
     BaseForm = object
 
     class ThemedAdmin(ModelAdmin):
-        """unfold's ModelAdmin, with the type parameter that type checkers ask for."""
+        """unfold's ModelAdmin with the type parameter of django-stubs."""
 
         def __class_getitem__(cls, model):
             return cls
 
 
 class RefusableForm(BaseForm):
-    """A form that can show why the domain function refused what was submitted."""
+    """A form that shows the domain function's error for the submission."""
 
     refusal: LlamactlError | None = None
 
     def add_refusal(self, error: LlamactlError) -> None:
-        """Put the error next to the field it is about, or else at the top of the form."""
+        """Put the error beside its field, or else at the top of the form."""
         field = self.refused_field(error)
         self.add_error(field if field in self.fields else None, error.details)
 
     def refused_field(self, error: LlamactlError) -> str | None:
-        """The name of the form field that ``error`` is about, where it says so."""
+        """Return the name of the form field at fault, if ``error`` names one."""
         field = error.extra.get("field")
         return field if isinstance(field, str) else None
 
 
 class _RefusedRequest(HttpRequest):
-    """A POST that ``save_model`` answered with ``refusal``."""
+    """A POST that ``save_model`` refused with the error ``refusal``."""
 
     refusal: LlamactlError
 
 
 MAX_SEARCH_WORDS = 20
-"""Each becomes a condition of its own, and SQLite takes no more than 1,000 of them."""
+"""Each word becomes a condition, and SQLite accepts 1,000 conditions."""
 
 
 class DomainAdmin(ThemedAdmin[M]):
     """Pages of a model whose rules live in a domain module that raises LlamactlError.
 
-    Saving calls the domain function inside Django's transaction. Its refusal rolls that back, and
-    the same submission is shown again as a form that is wrong. So no rule is written down here a
-    second time, and nothing half-made stays behind.
+    Saving calls the domain function inside Django's transaction. An error rolls the transaction
+    back, and the submission is shown again with the error. So each rule has one place, and a
+    refused submission leaves nothing behind.
     """
 
     def get_search_results(
@@ -103,17 +103,17 @@ class DomainAdmin(ThemedAdmin[M]):
             return HttpResponseRedirect(self.page_url("change", object_id))
 
     def page_url(self, page: str, *args: object) -> str:
-        """The address of one of this model's pages: ``changelist``, ``change``, ``add`` …"""
+        """Return the URL of one of this model's pages: ``changelist``, ``change``, ``add`` …"""
         name = f"{self.opts.app_label}_{self.opts.model_name}_{page}"
         return reverse(f"{self.admin_site.name}:{name}", args=args)
 
     def protected(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-        """``view`` behind the admin's login and CSRF checks, never cached."""
+        """Wrap ``view`` in the admin's login and CSRF checks, and never cache it."""
         return self.admin_site.admin_view(view)
 
 
 def duration(span: timedelta) -> str:
-    """A length of time in its largest unit: ``4 s``, ``3 min``, ``5 h``, ``2 d``."""
+    """Format a duration in its largest unit: ``4 s``, ``3 min``, ``5 h``, ``2 d``."""
     seconds = max(int(span.total_seconds()), 0)
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= length:
@@ -121,8 +121,8 @@ def duration(span: timedelta) -> str:
     return f"{seconds} s"
 
 
-def moment(at: datetime | None, now: datetime, *, never: str = "never") -> SafeString:
-    """A time as people say it (``3 min ago``, ``in 2 d``), with the exact one on hovering."""
+def relative_time(at: datetime | None, now: datetime, *, never: str = "never") -> SafeString:
+    """Format a time relative to ``now`` (``3 min ago``), with the exact time as a tooltip."""
     if at is None:
         return format_html('<span class="muted">{}</span>', never)
     if abs(now - at) < timedelta(seconds=2):

@@ -1,33 +1,17 @@
-"""How the admin looks, and what is in its sidebar: the theme's settings."""
+"""Titles, colours and styles of the admin, as settings of unfold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from django.http import HttpRequest
 from django.templatetags.static import static
-from django.urls import reverse_lazy
 
-
-def allowed(*permissions: str) -> Callable[[HttpRequest], bool]:
-    """A sidebar entry for those who have one of ``permissions``."""
-    return lambda request: any(request.user.has_perm(name) for name in permissions)
-
-
-def viewers_of(model: str) -> Callable[[HttpRequest], bool]:
-    """A sidebar entry for those who may see ``app.model``'s list."""
-    app, name = model.split(".")
-    return allowed(f"{app}.view_{name}", f"{app}.change_{name}")
-
-
-UNFOLD: dict[str, Any] = {
+THEME: dict[str, Any] = {
     "SITE_TITLE": "llamactl",
     "SITE_HEADER": "llamactl",
     "SITE_SYMBOL": "memory",
     "SITE_URL": None,
     "SHOW_VIEW_ON_SITE": False,
-    "DASHBOARD_CALLBACK": "llamactl.console.dashboard.add_dashboard",
     "STYLES": [lambda request: static("css/admin.css")],
     "COLORS": {
         "primary": {
@@ -43,52 +27,5 @@ UNFOLD: dict[str, Any] = {
             "900": "oklch(37.9% .146 265.522)",
             "950": "oklch(28.2% .091 267.935)",
         },
-    },
-    "SIDEBAR": {
-        "show_search": False,
-        "show_all_applications": False,
-        "navigation": [
-            {
-                "items": [
-                    {"title": "Overview", "icon": "dashboard", "link": reverse_lazy("admin:index")},
-                    {
-                        "title": "Instances",
-                        "icon": "memory",
-                        "link": reverse_lazy("admin:instances_instance_changelist"),
-                        "permission": viewers_of("instances.instance"),
-                    },
-                    {
-                        "title": "Keys",
-                        "icon": "key",
-                        "link": reverse_lazy("admin:keys_inferencekey_changelist"),
-                        "permission": viewers_of("keys.inferencekey"),
-                    },
-                    {
-                        "title": "Nodes",
-                        "icon": "dns",
-                        "link": reverse_lazy("admin:nodes_node_changelist"),
-                        "permission": viewers_of("nodes.node"),
-                    },
-                ],
-            },
-            {
-                "title": "Who may do what",
-                "separator": True,
-                "items": [
-                    {
-                        "title": "Users",
-                        "icon": "person",
-                        "link": reverse_lazy("admin:auth_user_changelist"),
-                        "permission": viewers_of("auth.user"),
-                    },
-                    {
-                        "title": "Groups",
-                        "icon": "group",
-                        "link": reverse_lazy("admin:auth_group_changelist"),
-                        "permission": viewers_of("auth.group"),
-                    },
-                ],
-            },
-        ],
     },
 }

@@ -1,0 +1,1 @@
+"""Base of the management API: views, JSON parser and error responses."""

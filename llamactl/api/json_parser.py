@@ -1,8 +1,8 @@
-"""What JSON a request to the management API may carry.
+"""Strict JSON parser for the bodies of the management API.
 
-A body is one JSON object in UTF-8, of a size and depth that no honest request reaches. What would
-hurt further in (NUL characters that PostgreSQL refuses, halves of surrogate pairs that no
-encoder takes, numbers that are none) is refused here, once, by the place it stands at.
+A body is one JSON object in UTF-8 of bounded size and depth. The parser also refuses values that
+would fail later: NUL characters (PostgreSQL refuses them), lone surrogates (UTF-8 can't encode
+them) and numbers outside JSON. The error names the place of the value.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class StrictJSONParser(BaseParser):
-    """Parses a body to a dict, or to None where there is none (or ``null``).
+    """Parses a body to a dict; no body, and ``null``, are None.
 
-    ``refusal`` is the error for a body that is no good: the keys have a code of their own.
+    ``error_class`` is the error for a bad body: the keys' views have a code of their own.
     """
 
     media_type = "application/json"
-    refusal: ClassVar[type[LlamactlError]] = InvalidRequest
+    error_class: ClassVar[type[LlamactlError]] = InvalidRequest
 
     def parse(  # type: ignore[override]  # DRF itself allows any value
         self,
@@ -37,18 +37,18 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> dict[str, object] | None:
-        """Raises ``refusal`` (400), or BodyTooLarge (413)."""
+        """Parse the body. Raises ``error_class`` (400) or BodyTooLarge (413)."""
         raw: bytes = stream.read(MAX_BODY_BYTES + 1)
         if len(raw) > MAX_BODY_BYTES:
             raise BodyTooLarge(f"Invalid request body: it must have at most {MAX_BODY_BYTES} bytes")
         try:
             return parse_object(raw)
         except ValueError as error:
-            raise self.refusal(f"Invalid request body: {error}") from None
+            raise self.error_class(f"Invalid request body: {error}") from None
 
 
 def parse_object(raw: bytes) -> dict[str, object] | None:
-    """The JSON object in ``raw``; None for nothing, blanks or ``null``. Raises ValueError."""
+    """Parse the JSON object in ``raw``; blank text and ``null`` are None. Raises ValueError."""
     try:
         text = raw.decode("utf-8")
         if not text.strip():
@@ -71,7 +71,7 @@ def parse_object(raw: bytes) -> dict[str, object] | None:
 
 
 def _check(document: dict[str, object]) -> None:
-    """Look at every text and at the depth, without recursion of our own."""
+    """Check the depth and every string, without recursion."""
     pending: list[tuple[object, int, str]] = [(document, 1, "")]
     while pending:
         value, depth, place = pending.pop()

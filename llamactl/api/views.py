@@ -1,7 +1,7 @@
-"""What all API views are made of: how they read a request, and where they are.
+"""Base classes and routes of the API's views.
 
-Clients written for the Go program send no Accept header worth obeying and any Content-Type (curl
-says it is a form), so neither is looked at: a body is JSON, an answer is JSON.
+Accept and Content-Type are ignored, since clients of the Go program send arbitrary values (curl's
+default is a form). Request and response bodies are JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llamactl.api.errors import JSONRenderer
 
 
 class IgnoreHeaders(BaseContentNegotiation):
-    """The view's first parser and renderer, whatever Content-Type and Accept say."""
+    """Content negotiation that always selects the view's first parser and renderer."""
 
     def select_parser(self, request: Request, parsers: Any) -> BaseParser:
         first: BaseParser = parsers[0]
@@ -35,7 +35,7 @@ class IgnoreHeaders(BaseContentNegotiation):
 
 
 class ApiRequest(Request):
-    """DRF's request, which also sees a body that comes without a Content-Length (chunked)."""
+    """DRF's request, but also with a body of no Content-Length (chunked)."""
 
     @property
     def stream(self) -> Any:
@@ -43,7 +43,7 @@ class ApiRequest(Request):
 
 
 class ApiView(APIView):
-    """The base of our views: JSON in, JSON out, OPTIONS without a key."""
+    """Base of our views: JSON in, JSON out, OPTIONS without a key."""
 
     renderer_classes = [JSONRenderer]
     content_negotiation_class = IgnoreHeaders
@@ -58,20 +58,20 @@ class ApiView(APIView):
         )
 
     def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Response:
-        """Which methods there are; DRF adds the ``Allow`` header."""
+        """Answer with 204; DRF adds the ``Allow`` header."""
         return Response(status=204)
 
 
-def body_of(request: Request) -> dict[str, object] | None:
-    """The JSON object that came with the request; None where nothing did.
+def request_document(request: Request) -> dict[str, object] | None:
+    """Return the JSON object of the request, or None without a body.
 
-    Raises what ``StrictJSONParser`` does.
+    Raises the errors of ``StrictJSONParser``.
     """
     return cast("dict[str, object] | None", request.data)
 
 
 class UnknownPath(ApiView):
-    """Every path that is none: 404, but 401 without a key, which is to learn no paths."""
+    """Unknown path: 404 with a key, and 401 without one, so that paths stay hidden."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -79,13 +79,13 @@ class UnknownPath(ApiView):
 
 
 class ApiViewSet(ViewSetMixin, ApiView):
-    """A view for several operations; the routes say which method is which operation."""
+    """A view with several operations; the routes map methods to operations."""
 
 
 def endpoint(
     route: str, view: type[ApiViewSet], actions: dict[str, Any], *, name: str, **initkwargs: Any
 ) -> list[URLPattern]:
-    """``route`` with and without a trailing slash; only the latter is in the schema."""
+    """Return ``route`` with and without a trailing slash; the schema has it without."""
     return [
         path(route, view.as_view(actions, **initkwargs), name=name),
         path(f"{route}/", view.as_view(actions, schema=None, **initkwargs)),

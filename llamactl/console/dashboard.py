@@ -15,9 +15,9 @@ from instances.admin.detail import HistoryLine, as_change
 from instances.models import Instance, StatusChange
 from instances.reported_status import reported
 from instances.states import Status
-from llamactl.admin.base import moment
+from llamactl.admin.base import relative_time
 from llamactl.config import current
-from llamactl.core.sanitize import readable
+from llamactl.core.sanitize import sanitize_text
 from nodes.admin import alive_badge
 from nodes.models import Node
 
@@ -127,7 +127,7 @@ def _changes() -> list[ChangeLine]:
         ChangeLine(
             name=row.instance.name,
             url=reverse("admin:instances_instance_change", args=[row.instance_id]),
-            when=moment(row.at, now),
+            when=relative_time(row.at, now),
             change=as_change(row),
         )
         for row in rows
@@ -140,9 +140,9 @@ def _nodes() -> list[NodeLine]:
         NodeLine(
             name=node.name,
             url=reverse("admin:nodes_node_change", args=[node.pk]),
-            address=readable(node.address),
+            address=sanitize_text(node.address),
             badge=alive_badge(node),
-            heartbeat=moment(node.heartbeat_at, now),
+            heartbeat=relative_time(node.heartbeat_at, now),
         )
         for node in Node.objects.all()
     ]

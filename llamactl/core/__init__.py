@@ -1,0 +1,1 @@
+"""Ground of all apps: errors, events, locks, secrets and types."""

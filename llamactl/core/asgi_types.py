@@ -1,4 +1,4 @@
-"""What an ASGI layer is handed and hands on, as loosely as servers and Django take it."""
+"""ASGI types, loose enough for the servers, Django and Channels."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[..., Awaitable[None]]
-"""Django, Channels and we type the three arguments differently."""
+"""Django, Channels and llamactl type the three arguments differently."""

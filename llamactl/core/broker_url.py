@@ -18,12 +18,12 @@ LONGEST_SOCKET_PATH = 107
 
 
 class BrokerError(Exception):
-    """The embedded broker can't be started; the text says why, and what to do."""
+    """The embedded broker can't be started; the text gives the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class BrokerUrls:
-    """One broker, in the three dialects of its clients."""
+    """The URL of one broker in the notations of its three clients."""
 
     celery: str
     redis: str
@@ -32,11 +32,11 @@ class BrokerUrls:
 
 
 def broker_urls(config: AppConfig) -> BrokerUrls:
-    """The addresses of the configured broker, or else of the embedded one.
+    """Return the URLs of the configured broker, or else of the embedded broker.
 
-    Starts nothing; makes the embedded broker's password where there is none yet. Raises OSError
-    or ValueError when that can't be read or made, BrokerError when the directory of a
-    ``fallback_directory`` is not ours.
+    The broker is not started, but the embedded broker's password is created if missing. Raises
+    OSError or ValueError if the password can't be read or created, and BrokerError if
+    ``fallback_directory`` is open to other users.
     """
     if config.redis.url is not None:
         url = config.redis.url.get_secret_value()
@@ -49,7 +49,7 @@ def broker_urls(config: AppConfig) -> BrokerUrls:
 
 
 def _for_celery(url: str) -> str:
-    """``unix://`` is unknown to kombu, which says ``redis+socket://`` and ``virtual_host``."""
+    """Translate ``unix://`` for kombu, which knows ``redis+socket://`` and ``virtual_host``."""
     parts = urlsplit(url)
     if parts.scheme != "unix":
         return url
@@ -74,12 +74,12 @@ def socket_path_for(config: AppConfig) -> Path:
 
 
 def fallback_directory(data_dir: Path) -> Path:
-    """A short directory for the socket of a ``data_dir`` whose own path is too long for one.
+    """Create a short directory for the broker's socket, for a ``data_dir`` of too long a path.
 
-    Its name follows from ``data_dir`` and the user alone, so that every process finds the same;
+    The name follows from ``data_dir`` and the user alone, so that all processes agree on it.
     TMPDIR and XDG_RUNTIME_DIR differ between a service and a shell, hence a fixed ``/tmp``.
 
-    Raises BrokerError when somebody else has made it, or could look into it.
+    Raises BrokerError if the directory belongs to, or is readable by, another user.
     """
     identity = sha256(os.fsencode(os.path.realpath(data_dir))).hexdigest()[:16]
     directory = Path(f"/tmp/llamactl-{os.getuid()}-{identity}")  # noqa: S108 - see above, checked

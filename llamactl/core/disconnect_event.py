@@ -1,7 +1,7 @@
-"""How does an application learn that a WebSocket's client has left, while it takes no message?
+"""ASGI extension of our server: an event for the disconnect of a WebSocket client.
 
-``receive`` tells it behind the messages that came before, and reads on for whoever asks. So our
-server has an extension of ASGI, which says only this.
+``receive`` reports a disconnect only after all earlier messages, and each call reads on from the
+client. The event reports the disconnect while the application takes no message.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ EXTENSION = "llamactl.disconnect_event"
 
 
 def disconnect_event(scope: Scope) -> asyncio.Event:
-    """Set once the client has left; never by a server that is not ours, or that shuts down."""
+    """Return the event of the disconnect. Other servers, and a shutdown, never set the event."""
     extension = (scope.get("extensions") or {}).get(EXTENSION)
     event: asyncio.Event = extension["event"] if extension else asyncio.Event()
     return event

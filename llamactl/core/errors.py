@@ -28,7 +28,7 @@ class LlamactlError(Exception):
 
 
 class InvalidRequest(LlamactlError):
-    """A malformed request: a body that is no JSON, a field of the wrong type."""
+    """A malformed request: a body that is not JSON, a field of the wrong type."""
 
     code = "invalid_request"
     status = 400

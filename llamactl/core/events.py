@@ -1,7 +1,7 @@
-"""ChangeEvent events: how one process tells the others, at once, that something changed.
+"""Change events: one process notifies the others of a change at once.
 
-An event is a hint, never the truth: it may be lost. ``Revision`` counts the same changes in the
-database, and whoever listens also looks there once a second.
+An event may be lost. ``Revision`` counts the same changes in the database, and each listener also
+reads the count once a second.
 """
 
 from __future__ import annotations
@@ -26,23 +26,20 @@ CHANNEL = "llamactl:changes"
 
 
 class ChangeEvent(TypedDict):
-    """The payload on ``CHANNEL``: what kind of thing changed, and its name ("" for many)."""
+    """The payload on ``CHANNEL``: the topic of the change, and a name ("" for several names)."""
 
     topic: str
     name: str
 
 
 def announce(topic: Topic, name: str) -> None:
-    """Say that ``name`` changed: counted in this transaction, published once it commits."""
+    """Count a change of ``name`` in this transaction, and publish it on commit."""
     Revision.bump(topic)
     transaction.on_commit(lambda: publish({"topic": topic.value, "name": name}))
 
 
 def publish(change: ChangeEvent) -> None:
-    """Send the event; a broker that is away costs listeners up to a second, nothing else.
-
-    Nor does one whose password can't be read: the change is in the database already.
-    """
+    """Send the event. A failure is a warning: listeners read the database within a second."""
     try:
         client().publish(CHANNEL, json.dumps(change))
     except (redis.RedisError, OSError) as error:
@@ -51,11 +48,11 @@ def publish(change: ChangeEvent) -> None:
 
 @lru_cache(maxsize=1)
 def client() -> redis.Redis:
-    """This process's connection pool to the broker, for events and small shared state."""
+    """Return this process's connection pool to the broker, for events and small shared state."""
     return redis.Redis.from_url(
         broker_urls(current()).redis,
         socket_timeout=2.0,
         socket_connect_timeout=0.5,
-        # Left alone it tries for seconds, while a request or a drain waits for it.
+        # The default retries last for seconds, while a request or a drain waits.
         retry=Retry(NoBackoff(), 0),
     )

@@ -1,4 +1,4 @@
-"""Who may use a directory or play a part? Whoever holds the lock of its file."""
+"""Lock files, each for a directory or a role that one process may have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POLL_SECONDS = 0.02
 
 
 class Locked(Exception):
-    """Another process holds the lock; ``pid`` is the one that took it, where that is known."""
+    """Another process holds the lock; ``pid`` is the process that took the lock, if known."""
 
     def __init__(self, path: Path, pid: int | None) -> None:
         super().__init__(f"{path} is locked by {f'process {pid}' if pid else 'another process'}")
@@ -24,13 +24,13 @@ class Locked(Exception):
 def acquire(
     path: Path, *, wait_seconds: float = 0.0, on_wait: Callable[[], None] | None = None
 ) -> int:
-    """The descriptor that holds the lock; closing it, or the process's end, gives the lock back.
+    """Acquire the lock and return its descriptor; closing the descriptor releases the lock.
 
-    The lock belongs to the open file: a child that inherits the descriptor holds it as well, for
-    as long as it lives. ``on_wait`` is called once where there is something to wait for. The file
-    is never removed: whoever had opened it already would then lock nothing.
+    The lock belongs to the open file: a child that inherits the descriptor holds the lock as well,
+    until the child ends. ``on_wait`` is called once if the lock is taken. The file is never
+    removed: a process that had opened the removed file would lock nothing.
 
-    Raises Locked when it is still held after ``wait_seconds``, and OSError.
+    Raises Locked if the lock is still taken after ``wait_seconds``, and OSError.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

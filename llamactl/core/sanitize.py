@@ -1,8 +1,8 @@
-"""How text that a backend or a client wrote is shown to people: all of it, and harmless.
+"""Sanitizing of text from backends and clients for display.
 
-HTML is escaped by the templates. This is about what they let through: terminal codes, control
-characters that hide text, letters that turn the reading direction around, and lone surrogates,
-which can't be sent as UTF-8 at all.
+The templates escape HTML. This module handles the rest: terminal codes, control characters that
+hide text, characters that reverse the reading direction, and lone surrogates, which UTF-8 can't
+encode.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import re
 
 MAX_LINE_LENGTH = 2_000
-"""Characters of a line that are shown; a backend may well write megabytes without a break."""
+"""Characters shown of a line; a backend may write megabytes without a line break."""
 
 _TERMINAL_CODE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours, cursor: ESC [ … letter
@@ -24,17 +24,17 @@ _INVISIBLE = re.compile(
 )
 
 
-def readable(text: str) -> str:
-    """``text`` without terminal codes, other invisible characters written as ``\\u202e``.
+def sanitize_text(text: str) -> str:
+    """Remove terminal codes, and escape other invisible characters as ``\\u202e``.
 
-    A lone carriage return (progress bars) becomes a line break, so that nothing is overwritten.
+    A lone carriage return (of a progress bar) becomes a line break, so that no text is overwritten.
     """
     lines = _LINE_BREAK.split(_TERMINAL_CODE.sub("", text))
     return "\n".join(_shortened(_INVISIBLE.sub(_as_escape, line)) for line in lines)
 
 
-def is_plain(text: str) -> bool:
-    """Whether a one-line input field shows ``text`` and sends back the same."""
+def fits_input_field(text: str) -> bool:
+    """Whether a one-line input field shows ``text`` and submits it unchanged."""
     return (
         text == text.strip()
         and "\n" not in text
@@ -43,8 +43,8 @@ def is_plain(text: str) -> bool:
     )
 
 
-def readable_json(value: object) -> str:
-    """``value`` as indented JSON that reads back as the same, invisible characters escaped."""
+def sanitize_json(value: object) -> str:
+    """Write ``value`` as indented JSON with invisible characters escaped."""
     return _INVISIBLE.sub(_as_escape, json.dumps(value, indent=2, ensure_ascii=False))
 
 

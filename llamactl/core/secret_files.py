@@ -1,4 +1,4 @@
-"""Where is a secret that we made ourselves kept? In a file that its owner alone can read."""
+"""Files of generated secrets, readable by their owner alone."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ MOST_ATTEMPTS = 10
 
 
 def read_or_create_secret(path: Path, make: Callable[[], str]) -> str:
-    """The secret in the file at ``path``, without blanks around it; made by ``make`` at first.
+    """Read the secret in the file at ``path``; without a file, create it with the one of ``make``.
 
-    1. A file that holds a secret is read, and tightened to mode 0600 with a warning if others can
-       read it.
-    2. Otherwise the secret is written to a file beside it, complete and on disk, and then linked to
-       ``path``. Of several processes that do so at once one wins; the others read its secret.
-    3. An empty file is what a crash left behind. It is replaced, again by one process alone.
+    1. Read a file that holds a secret. If other users can read the file, set its mode to 0600 and
+       warn.
+    2. Without a file, write the secret to a draft beside it, sync the draft, and link it to
+       ``path``. Of several processes one succeeds, and the others read its secret.
+    3. Replace an empty file, left by a crash, again in one process alone.
 
-    Directories that are missing are made with mode 0700. Raises OSError when the file can't be
-    read or written, and ValueError when what is in it, or what ``make`` gives, is no secret.
+    Missing directories are created with mode 0700. Raises OSError if the file can't be read or
+    written, and ValueError if the content, or the result of ``make``, is not a line of text.
     """
     for directory in reversed([path.parent, *path.parent.parents]):
         if not directory.exists():
@@ -40,11 +40,11 @@ def read_or_create_secret(path: Path, make: Callable[[], str]) -> str:
             raise ValueError("the new secret is empty")
         if _publish(path, secret):
             return secret
-    raise OSError(f"{path}: is neither there nor to be made (a link that leads nowhere?)")
+    raise OSError(f"{path}: can be neither read nor created (is it a broken link?)")
 
 
 def _usable(text: str, subject: object) -> str:
-    # Some file systems fill what a power cut kept from the disk with NULs.
+    # After a power cut some file systems fill unwritten parts of a file with NULs.
     secret = text.strip(" \t\r\n\0")
     if not secret.isprintable():
         raise ValueError(f"{subject}: must be one line of printable text")
@@ -52,9 +52,9 @@ def _usable(text: str, subject: object) -> str:
 
 
 def _read(path: Path) -> str:
-    """The secret, or "" when there is none."""
+    """Read the secret, or "" without one."""
     try:
-        # O_NONBLOCK: a FIFO in its place must not hang us.
+        # O_NONBLOCK: a FIFO at the path must not block the process.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return ""
@@ -76,14 +76,14 @@ def _read(path: Path) -> str:
 def _tighten(path: Path, descriptor: int) -> None:
     try:
         os.fchmod(descriptor, 0o600)
-    except OSError as error:  # another owner's, or a read-only mount: still a secret to use
-        logger.warning("%s can be used by others, and stays so: %s", path, error.strerror)
+    except OSError as error:  # another owner, or a read-only mount: the secret is still usable
+        logger.warning("%s is open to other users, and stays so: %s", path, error.strerror)
     else:
-        logger.warning("%s could be used by others; its mode is now 0600", path)
+        logger.warning("%s was open to other users; its mode is now 0600", path)
 
 
 def _publish(path: Path, secret: str) -> bool:
-    """Put ``secret`` at ``path`` in one step. False when another process was first."""
+    """Put ``secret`` at ``path`` atomically. Return False if another process was first."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -101,10 +101,10 @@ def _publish(path: Path, secret: str) -> bool:
 
 
 def _replace_empty(path: Path, draft: Path) -> bool:
-    """Replace the file at ``path`` if it is still empty. False when it is not.
+    """Replace the file at ``path`` if it is still empty. Return False otherwise.
 
-    Whoever replaces holds a lock on the very file that is being replaced, so a slow process can't
-    take the winner's new file for the empty one that it saw.
+    The replacing process locks the empty file itself, so a slow process can't mistake the winner's
+    new file for the empty file.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -1,20 +1,20 @@
-"""Has this web process been told to end?
+"""Shutdown flag of this web process.
 
-What would go on for ever (a log that is followed) asks now and then, and ends: the server waits for
-all that is in flight, and would wait out its whole grace period.
+An endless response (a followed log) checks the flag from time to time and ends. Otherwise the
+server would wait for the response until the end of its grace period.
 """
 
 from __future__ import annotations
 
 import threading
 
-_told = threading.Event()
+_shutting_down = threading.Event()
 
 
 def begin_shutdown() -> None:
-    """Called by the server when it begins to shut down."""
-    _told.set()
+    """Set the flag; called by the server at the start of its shutdown."""
+    _shutting_down.set()
 
 
 def is_shutting_down() -> bool:
-    return _told.is_set()
+    return _shutting_down.is_set()

@@ -1,10 +1,10 @@
-"""How large may a WebSocket message be, in either direction?
+"""Size limit of a WebSocket message, in both directions.
 
-One is put together in memory before it is passed on, as large as it is. Both sides look here: the
-server for what clients send, the proxy for what backends do.
+A message is assembled in memory before it is forwarded. The server applies the limit to messages
+of clients, the proxy to messages of backends.
 """
 
 from __future__ import annotations
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""A picture or half a minute of raw audio as base64; longer things are sent in pieces anyway."""
+"""Enough for a picture, or half a minute of raw audio, as base64."""

@@ -1,7 +1,7 @@
-"""Cross-origin requests: which web pages may call us from a browser.
+"""CORS: the web pages that may call llamactl from a browser.
 
-One layer around everything, proxy and Django alike, because a streamed answer needs the same
-headers as a view's. Where a request has no ``Origin`` it costs one look through the headers.
+One ASGI layer around the proxy and Django, since streamed responses need the same headers as the
+views'. A request without ``Origin`` costs one pass over its headers.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class CrossOrigin:
-    """Answers preflights and adds the CORS headers, by the seed's ``server.allowed_*``.
+    """Answers preflight requests and adds CORS headers, by the seed's ``server.allowed_*``.
 
-    Credentials are never allowed: keys travel in headers, and the admin's cookie is its own.
+    Credentials are never allowed: keys are sent in headers, and the admin's cookie is for the
+    admin alone.
     """
 
     def __init__(
@@ -37,9 +38,9 @@ class CrossOrigin:
         if origin is None:
             await self._application(scope, receive, send)
             return
-        added = self._added(origin)
-        asked_method = _header(scope, b"access-control-request-method")
-        if scope["method"] == "OPTIONS" and asked_method is not None:
+        added = self._response_headers(origin)
+        requested_method = _header(scope, b"access-control-request-method")
+        if scope["method"] == "OPTIONS" and requested_method is not None:
             if added:
                 added += self._preflight(_header(scope, b"access-control-request-headers") or b"")
             await send({"type": "http.response.start", "status": 204, "headers": added})
@@ -53,20 +54,20 @@ class CrossOrigin:
 
         await self._application(scope, receive, with_headers)
 
-    def _added(self, origin: bytes) -> Headers:
-        """The headers that let this origin read the answer; none for a foreign one."""
+    def _response_headers(self, origin: bytes) -> Headers:
+        """Return the headers that allow this origin to read the response."""
         if self._allows_all:
             return [(b"access-control-allow-origin", b"*")]
         if origin in self._origins:
             return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
         return []
 
-    def _preflight(self, asked_headers: bytes) -> Headers:
+    def _preflight(self, requested_headers: bytes) -> Headers:
         return [
             (b"access-control-allow-methods", METHODS),
             (
                 b"access-control-allow-headers",
-                asked_headers if self._all_headers else self._headers,
+                requested_headers if self._all_headers else self._headers,
             ),
             (b"access-control-max-age", b"%d" % MAX_AGE_SECONDS),
         ]

@@ -1,7 +1,7 @@
-"""Which headers does the operator want on every answer? ``server.response_headers``.
+"""``server.response_headers``: the operator's headers on every response.
 
-One layer around everything, Django, the proxy and their refusals alike. They take the place of
-headers of the same name, but not of those that the config names for the backend which answered.
+One ASGI layer around Django and the proxy, so that errors have the headers as well. The headers
+replace others of the same name, except for the ``response_headers`` of the responding backend.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class ResponseHeaders:
-    """Adds the headers to every HTTP answer; only for where there are any."""
+    """Adds the headers to every HTTP response. Needed only with headers configured."""
 
     def __init__(self, application: Application, headers: Mapping[str, str]) -> None:
         self._application = application
@@ -39,12 +39,12 @@ class ResponseHeaders:
 
 
 def encoded(headers: Mapping[str, str]) -> Headers:
-    """Configured headers as ASGI has them."""
+    """Encode configured headers for ASGI."""
     return tuple(
         (name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()
     )
 
 
 def keep(scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Say that the answer to this request has these headers already, for good."""
+    """Protect these headers of the response to ``scope`` from replacement."""
     scope[_KEPT] = frozenset(name for name, _ in headers)

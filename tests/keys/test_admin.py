@@ -54,7 +54,7 @@ def page(row: InferenceKey, name: str = "change") -> str:
     return f"{LIST}{row.pk}/{name}/"
 
 
-def moment(at: datetime) -> dict[str, str]:
+def relative_time(at: datetime) -> dict[str, str]:
     return {"expires_at_0": f"{at:%Y-%m-%d}", "expires_at_1": f"{at:%H:%M:%S}"}
 
 
@@ -174,7 +174,7 @@ def test_edit_is_announced_and_keeps_the_digest(operator: Client) -> None:
             "name": "renamed",
             "permission_mode": "per_instance",
             "instances": [chosen.pk],
-            **moment(in_a_year),
+            **relative_time(in_a_year),
         },
     )
     after = InferenceKey.objects.get()
@@ -217,8 +217,8 @@ def test_expired_key_may_be_renamed_but_not_moved_to_another_past_date(operator:
     past = (timezone.now() - timedelta(days=1)).replace(microsecond=0)
     InferenceKey.objects.update(expires_at=past)
     data = {"name": "renamed", "permission_mode": "allow_all"}
-    assert operator.post(page(row), {**data, **moment(past)}).status_code == 302
-    response = operator.post(page(row), {**data, **moment(past - timedelta(days=1))})
+    assert operator.post(page(row), {**data, **relative_time(past)}).status_code == 302
+    response = operator.post(page(row), {**data, **relative_time(past - timedelta(days=1))})
     assert list(response.context["adminform"].form.errors) == ["expires_at"]
 
 

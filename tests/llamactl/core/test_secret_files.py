@@ -74,7 +74,7 @@ def test_open_file_is_tightened_with_a_warning(
     with caplog.at_level(logging.WARNING):
         assert read_or_create_secret(path, not_called) == "s"
     assert mode_of(path) == 0o600
-    assert f"{path} could be used by others; its mode is now 0600" in caplog.text
+    assert f"{path} was open to other users; its mode is now 0600" in caplog.text
 
 
 def test_open_file_of_another_owner_is_used_with_a_warning(
@@ -88,7 +88,7 @@ def test_open_file_of_another_owner_is_used_with_a_warning(
     path.chmod(0o644)
     monkeypatch.setattr(os, "fchmod", refused)
     assert read_or_create_secret(path, not_called) == "s"
-    assert f"{path} can be used by others, and stays so: Operation not permitted" in caplog.text
+    assert f"{path} is open to other users, and stays so: Operation not permitted" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,9 @@ def test_directory_is_refused(tmp_path: Path) -> None:
         read_or_create_secret(tmp_path, not_called)
 
 
-def test_link_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+def test_broken_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(OSError, match="a link that leads nowhere"):
+    with pytest.raises(OSError, match="is it a broken link"):
         read_or_create_secret(tmp_path / "secret", lambda: "s")
     assert os.listdir(tmp_path) == ["secret"]
 
