@@ -1,0 +1,1 @@
+"""The proxy: inference and instance requests, on their way to backends."""

@@ -1,4 +1,4 @@
-"""The outermost ASGI application: dispatch by path, and the server's lifespan."""
+"""The ASGI application of the proxy: dispatch by path, and the server's lifespan."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import gc
 import logging
 
 from llamactl.core.asgi_types import Application, Receive, Scope, Send
-from proxy import websocket
 from proxy.consumers import ProxyConsumer
 from proxy.gateway import Gateway
 from proxy.routes.routes import Route, route
+from proxy.websocket import handshake
 
 logger = logging.getLogger(__name__)
 
 
 class ProxyApplication:
-    """Requests that the proxy routes go to its consumer, the others to ``rest``."""
+    """Passes requests with a route to the proxy's consumer, and other requests to ``rest``."""
 
     def __init__(self, rest: Application, gateway: Gateway | None = None) -> None:
         self._rest = rest
@@ -31,13 +31,13 @@ class ProxyApplication:
             await self._lifespan(receive, send)
             return
         elif scope["type"] == "websocket":
-            # Also those of unknown paths: Django knows HTTP alone and would raise.
-            await websocket.carry(self.gateway, _route(scope), scope, receive, send)
+            # WebSockets at unknown paths too: Django knows HTTP alone and would raise.
+            await handshake.serve(self.gateway, _route(scope), scope, receive, send)
             return
         await self._rest(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Start with the server, so that the first request finds a table; end with it."""
+        """Start the gateway with the server, so that the first request finds a table."""
         await receive()
         try:
             await self.gateway.start()
@@ -45,12 +45,12 @@ class ProxyApplication:
             logger.exception("the proxy can't start")
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        # What is here now stays for good: without this each full collection walks all of Django
+        # The objects made so far stay for good. Unfrozen, each full collection walks all of Django
         # and stops every stream for a tenth of a second, about twice a second under load.
         gc.collect()
         gc.freeze()
-        # The default, a collection for each 700 objects made and not yet dropped, is one for each
-        # request, and a tenth of its time. What we make is nearly all freed without.
+        # The default threshold, a collection for each 700 objects made and not yet dropped, means
+        # one for each request, and a tenth of its time. Nearly all our objects are freed without.
         gc.set_threshold(50_000, 20, 100)
         await send({"type": "lifespan.startup.complete"})
         await receive()

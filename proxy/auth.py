@@ -1,4 +1,4 @@
-"""Authentication of a request, and the rights of its key."""
+"""Authentication of a request, and the permissions of its key."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from keys.secrets import digest
 from llamactl.core.asgi_types import Scope
 from llamactl.core.errors import InvalidKey, MissingKey
 from proxy.gateway import Gateway
-from proxy.table.table import ANYONE, KeyRule, RoutingTable, Target
+from proxy.table.table import UNRESTRICTED, KeyRule, RoutingTable, Target
 
 
 def without_key(query: bytes) -> bytes:
-    """The query string without ``api_key``: the backend has no business knowing it."""
+    """The query string without ``api_key``, which is no business of the backend."""
     if b"api_key" not in query:
         return query
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
@@ -37,25 +37,29 @@ def rule_for(
     return rule
 
 
-async def authorise(gateway: Gateway, scope: Scope, *, is_management: bool) -> KeyRule:
-    """The rule of the request's key, of an HTTP request or a WebSocket's alike.
+def authorise_by(
+    table: RoutingTable, gateway: Gateway, scope: Scope, *, is_management: bool
+) -> KeyRule:
+    """The rule of the key of an HTTP request or a WebSocket, by this table alone.
 
-    ``is_management``: only a management key will do. Raises MissingKey or InvalidKey (401).
+    ``is_management``: an inference key is not enough. Raises MissingKey or InvalidKey (401).
     """
     auth = gateway.config.auth
     if not (auth.require_management_auth if is_management else auth.require_inference_auth):
-        return ANYONE
-    headers, query = scope["headers"], scope["query_string"]
-    try:
-        rule = rule_for(headers, query, gateway.live.table, time.time())
-    except InvalidKey:
-        await gateway.look_again()
-        rule = rule_for(headers, query, gateway.live.table, time.time())
+        return UNRESTRICTED
+    rule = rule_for(scope["headers"], scope["query_string"], table, time.time())
     if is_management and not rule.is_management:
         raise InvalidKey
     if rule.id is not None:
         gateway.usage.record(rule.id)
     return rule
+
+
+async def authorise(gateway: Gateway, scope: Scope, *, is_management: bool) -> KeyRule:
+    """``authorise_by`` the table in memory; a refusal is rechecked by a refreshed table."""
+    return await gateway.recheck.before_refusal(
+        lambda table: authorise_by(table, gateway, scope, is_management=is_management)
+    )
 
 
 def target_named(table: RoutingTable, name: str) -> Target:

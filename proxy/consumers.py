@@ -1,4 +1,4 @@
-"""The lean consumer: what is asked for, by whom, and of which instance?"""
+"""The HTTP consumer: authentication, routing, and refusals of one request."""
 
 from __future__ import annotations
 
@@ -7,185 +7,220 @@ import logging
 from channels.consumer import AsyncConsumer
 from django.db import DatabaseError
 
-from instances.errors import InstanceNotFound
+from instances.errors import BackendStartFailed, BackendStartTimeout
 from instances.names import validate_name
 from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.error_response import send_error
 from llamactl.core.errors import LlamactlError, MethodNotAllowed, UnexpectedFailure
 from proxy import errors
-from proxy.auth import authorise, target_named
+from proxy.auth import authorise_by, target_named
 from proxy.body.body import ClientDisconnected, model_in, read_beginning, read_routed, with_model
 from proxy.body.multipart import ModelField
 from proxy.body.upload import Upload
-from proxy.forward import Forwarding, path_and_query
+from proxy.exchange import Exchange, Outcome
+from proxy.forward import ForwardedRequest, path_and_query
 from proxy.gateway import Gateway
-from proxy.routes.models import model, models
+from proxy.routes.models import find_model, model_document, models_document
 from proxy.routes.routes import Route, RouteKind
-from proxy.table.table import ANYONE, KeyRule, Target
+from proxy.table.table import UNRESTRICTED, KeyRule, RoutingTable, Target
 
 logger = logging.getLogger(__name__)
 
 MAX_TARGET_BYTES = 8000
-"""cpp-httplib refuses longer request lines by closing the connection, as a dead backend would."""
+"""cpp-httplib refuses a longer request line by closing the connection, like a dead backend."""
 
-_OPEN_SIDES = (RouteKind.WEB_UI, RouteKind.TO_WEB_UI)
-"""These ask for no key, and take no body."""
+_KEYLESS_KINDS = (RouteKind.WEB_UI, RouteKind.WEB_UI_REDIRECT)
+"""Routes that need no key, and take no body."""
 
 
 class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no types
     """One request to a backend.
 
-    A Channels consumer with a dispatch of its own: the stock one handles no message while a
-    handler runs, so it can't see a client leave, and it listens on the channel layer for every
+    A Channels consumer with a dispatch of its own. The stock dispatch handles no message while a
+    handler runs, so it can't see a disconnect, and it listens on the channel layer for every
     request.
     """
 
     def __init__(self, gateway: Gateway, route: Route) -> None:
         self.gateway = gateway
         self.route = route
-        self._forwarding: Forwarding | None = None
+        self.exchange = Exchange(route)
+        self._rule_table: RoutingTable | None = None
+        """The table that ``exchange.rule`` was read from."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the request; any refusal becomes an error in the shape its path asks for."""
+        """Answer the request; any refusal becomes an error in the shape of its path."""
+        exchange = self.exchange
         try:
             if not self.gateway.is_started:
                 await self.gateway.start()
             await self._handle(scope, receive, send)
+            exchange.finish(Outcome.ANSWERED)
         except ClientDisconnected:
-            return
+            exchange.finish(Outcome.CLIENT_DISCONNECTED)
         except LlamactlError as error:
-            await send_error(scope, send, error)
+            await self._refuse(scope, send, error, outcome_of(error))
         except DatabaseError as error:
-            logger.warning("a start could not be asked for: %s", error)
-            await send_error(scope, send, errors.StartNotRequested())
+            logger.warning("a start could not be requested: %s", error)
+            await self._refuse(scope, send, errors.StartNotRequested(), Outcome.REFUSED)
         except Exception:
-            forwarding = self._forwarding
-            name = None if forwarding is None else forwarding.target.name
-            logger.exception("a request failed on us", extra={"instance": name})
-            # Else the server cuts the connection, for an answer that was not ended.
-            if forwarding is None or not forwarding.has_begun:
-                await send_error(scope, send, UnexpectedFailure())
+            names = {"instance": exchange.instance, "request_id": exchange.id}
+            logger.exception("llamactl failed on a request", extra=names)
+            # After a part of the response the server cuts the connection instead.
+            if not exchange.status:
+                await self._refuse(scope, send, UnexpectedFailure(), Outcome.FAILED)
+            exchange.finish(Outcome.FAILED)
+        finally:
+            exchange.finish(Outcome.CANCELLED)
+            self.gateway.notify(exchange)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         route, method = self.route, scope["method"]
-        possible = route.methods
-        if method == "OPTIONS" and possible is not None:
-            allowed = ", ".join((*possible, "OPTIONS")).encode()
-            await _answer(send, 204, b"", (b"allow", allowed))
+        allowed = route.methods
+        if method == "OPTIONS" and allowed is not None:
+            allow = ", ".join((*allowed, "OPTIONS")).encode()
+            await self._answer(send, 204, b"", (b"allow", allow))
             return
-        rule = await self._rule(scope)
-        max_body_bytes = self.gateway.max_body_bytes if route.side not in _OPEN_SIDES else 0
-        if route.side is RouteKind.NOWHERE:
+        await self.gateway.recheck.before_refusal(lambda table: self._rule(table, scope))
+        if route.kind is RouteKind.UNKNOWN:
             raise errors.PathNotExposed(scope["path"])
-        if possible is not None and method not in possible:
-            raise MethodNotAllowed(method, scope["path"], possible)
-        if route.side is RouteKind.MODELS:
-            await _answer(send, 200, await self._models(scope, rule))
+        if allowed is not None and method not in allowed:
+            raise MethodNotAllowed(method, scope["path"], allowed)
+        if route.kind is RouteKind.MODELS:
+            await self._answer(send, 200, await self._models(scope))
             return
         if len(scope["query_string"]) + len(route.rest) > MAX_TARGET_BYTES:
             raise errors.UriTooLong(MAX_TARGET_BYTES)
-        if route.side is RouteKind.TO_WEB_UI:
+        if route.kind is RouteKind.WEB_UI_REDIRECT:
             # Relative, so that it is also right behind a proxy that serves us below a prefix.
-            there = path_and_query(f"{validate_name(route.instance)}/", scope["query_string"])
-            await _answer(send, 307, b"", (b"location", there.encode("latin-1")))
-            return
-        if route.side is RouteKind.INFERENCE:
-            await self._by_model(scope, receive, send, rule)
+            location = path_and_query(f"{validate_name(route.instance)}/", scope["query_string"])
+            await self._answer(send, 307, b"", (b"location", location.encode("latin-1")))
+        elif route.kind is RouteKind.INFERENCE:
+            await self._forward_by_model(scope, receive, send)
         else:
-            await self._by_name(scope, receive, send, rule, max_body_bytes)
+            await self._forward_by_name(scope, receive, send)
 
-    async def _rule(self, scope: Scope) -> KeyRule:
-        if self.route.side in _OPEN_SIDES:
-            return ANYONE
-        is_management = self.route.side is RouteKind.INSTANCE
-        return await authorise(self.gateway, scope, is_management=is_management)
+    def _rule(self, table: RoutingTable, scope: Scope) -> KeyRule:
+        """The rule of the request's key by this table; kept, for a second look at the table."""
+        rule = self.exchange.rule
+        if rule is None or table is not self._rule_table:
+            kind = self.route.kind
+            if kind in _KEYLESS_KINDS:
+                rule = UNRESTRICTED
+            else:
+                is_management = kind is RouteKind.INSTANCE
+                rule = authorise_by(table, self.gateway, scope, is_management=is_management)
+            self.exchange.rule, self._rule_table = rule, table
+        return rule
 
-    async def _rule_now(self, scope: Scope) -> KeyRule:
-        """Look again, before a request is refused for what may have been changed a moment ago."""
-        await self.gateway.look_again()
-        return await self._rule(scope)
-
-    async def _by_model(self, scope: Scope, receive: Receive, send: Send, rule: KeyRule) -> None:
-        limit = self.gateway.max_body_bytes
-        body, field = await read_routed(receive, scope["headers"], limit)
-        upload = body if isinstance(body, Upload) else None
-        async with self.gateway.hang_ups.watch(receive, upload):
-            try:
-                target, body = self._find_by_model(rule, body, field)
-            except (errors.ModelNotFound, errors.InstanceNotPermitted):
-                rule = await self._rule_now(scope)
-                target, body = self._find_by_model(rule, body, field)
-            await self._forward(scope, send, target, body, rule)
-
-    async def _models(self, scope: Scope, rule: KeyRule) -> bytes:
-        gateway = self.gateway
-        if not self.route.rest:
-            return await models(gateway.live.table, rule, gateway.upstream)
-        try:
-            return await model(gateway.live.table, rule, gateway.upstream, self.route.rest)
-        except (errors.ModelNotFound, errors.InstanceNotPermitted):
-            rule = await self._rule_now(scope)
-            return await model(gateway.live.table, rule, gateway.upstream, self.route.rest)
-
-    async def _by_name(
-        self, scope: Scope, receive: Receive, send: Send, rule: KeyRule, max_body_bytes: int
-    ) -> None:
-        # Nothing of the body is needed here. Who manages instances may send a backend as much as
-        # they like; who only uses them may not fill the memory that it reads a body into.
-        is_bounded = self.route.side is not RouteKind.INSTANCE
-        body = await read_beginning(
-            receive, scope["headers"], max_body_bytes if is_bounded else None
+    async def _models(self, scope: Scope) -> bytes:
+        gateway, model = self.gateway, self.route.rest
+        if not model:
+            table = gateway.live.table
+            return await models_document(table, self._rule(table, scope), gateway.upstream)
+        target = await gateway.recheck.before_refusal(
+            lambda table: find_model(table, self._rule(table, scope), model)
         )
-        upload = body if isinstance(body, Upload) else None
-        async with self.gateway.hang_ups.watch(receive, upload):
-            try:
-                target = self._find_by_name(rule)
-            except (InstanceNotFound, errors.InstanceNotPermitted, errors.NotLlamaCpp):
-                rule = await self._rule_now(scope)
-                target = self._find_by_name(rule)
-            await self._forward(scope, send, target, body, rule)
+        return await model_document(target, gateway.upstream, model)
 
-    def _find_by_name(self, rule: KeyRule) -> Target:
-        target = target_named(self.gateway.live.table, self.route.instance)
+    async def _forward_by_model(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = self.gateway
+        body, field = await read_routed(receive, scope["headers"], gateway.max_body_bytes)
+        upload = body if isinstance(body, Upload) else None
+        async with gateway.disconnects.watch(receive, upload):
+            read = upload.beginning if upload is not None else body
+            assert isinstance(read, bytes)  # noqa: S101 - an upload's beginning is bytes too
+            model = model_in(read) if field is None else field.model
+            target, served_model = await gateway.recheck.before_refusal(
+                lambda table: self._find_by_model(table, scope, model)
+            )
+            if served_model is not None:
+                body = _with_served_model(body, field, served_model)
+            await self._forward(scope, send, target, body)
+
+    async def _forward_by_name(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway, kind = self.gateway, self.route.kind
+        # A management key may send a backend a body of any size; an inference key may not fill
+        # the memory that the backend reads a body into.
+        max_body_bytes: int | None = gateway.max_body_bytes
+        if kind in _KEYLESS_KINDS:
+            max_body_bytes = 0
+        elif kind is RouteKind.INSTANCE:
+            max_body_bytes = None
+        body = await read_beginning(receive, scope["headers"], max_body_bytes)
+        upload = body if isinstance(body, Upload) else None
+        async with gateway.disconnects.watch(receive, upload):
+            target = await gateway.recheck.before_refusal(
+                lambda table: self._find_by_name(table, scope)
+            )
+            await self._forward(scope, send, target, body)
+
+    def _find_by_name(self, table: RoutingTable, scope: Scope) -> Target:
+        rule = self._rule(table, scope)
+        target = target_named(table, self.route.instance)
         if not rule.allows(target):
             raise errors.InstanceNotPermitted
-        if self.route.side is not RouteKind.INSTANCE and not target.is_llama_server:
+        if self.route.kind is not RouteKind.INSTANCE and not target.is_llama_server:
             raise errors.NotLlamaCpp(target.name)
         return target
 
     def _find_by_model(
-        self, rule: KeyRule, body: bytes | Upload, field: ModelField | None
-    ) -> tuple[Target, bytes | Upload]:
-        """The target, and the body as its backend is to get it."""
-        read = body.beginning if isinstance(body, Upload) else body
-        model = model_in(read) if field is None else field.model
-        found = self.gateway.live.table.route(model)
+        self, table: RoutingTable, scope: Scope, model: str
+    ) -> tuple[Target, str | None]:
+        rule = self._rule(table, scope)
+        found = table.route(model)
         if found is None:
             raise errors.ModelNotFound(model)
-        target, served_model = found
-        if not rule.allows(target):
+        if not rule.allows(found[0]):
             raise errors.InstanceNotPermitted
-        if served_model is None:
-            return target, body
-        if field is None:
-            return target, with_model(read, served_model)
-        read = field.replaced(read, served_model)
-        if not isinstance(body, Upload):
-            return target, read
-        body.begin_with(read)
-        return target, body
+        return found
 
     async def _forward(
-        self, scope: Scope, send: Send, target: Target, body: bytes | Upload, rule: KeyRule
+        self, scope: Scope, send: Send, target: Target, body: bytes | Upload
     ) -> None:
-        self._forwarding = Forwarding(self.gateway, self.route, rule, target, scope, body)
-        await self._forwarding.run(send)
+        await ForwardedRequest(self.gateway, self.exchange, self.route, target, scope, body).run(
+            send
+        )
+
+    async def _refuse(
+        self, scope: Scope, send: Send, error: LlamactlError, outcome: Outcome
+    ) -> None:
+        self.exchange.status = error.status
+        await send_error(scope, send, error)
+        self.exchange.finish(outcome)
+
+    async def _answer(
+        self, send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]
+    ) -> None:
+        """Answer with a document of the proxy's own."""
+        sent_headers = list(headers)
+        if body:
+            sent_headers.append((b"content-type", b"application/json"))
+            sent_headers.append((b"content-length", b"%d" % len(body)))
+        self.exchange.status = status
+        self.exchange.bytes_to_client = len(body)
+        await send({"type": "http.response.start", "status": status, "headers": sent_headers})
+        await send({"type": "http.response.body", "body": body})
 
 
-async def _answer(send: Send, status: int, body: bytes, *further: tuple[bytes, bytes]) -> None:
-    headers = list(further)
-    if body:
-        headers.append((b"content-type", b"application/json"))
-        headers.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def outcome_of(error: LlamactlError) -> Outcome:
+    """Whether the error refuses the request, or tells of a backend that failed."""
+    if isinstance(error, BackendStartTimeout):
+        return Outcome.REFUSED
+    if isinstance(error, BackendStartFailed | errors.BackendFailed):
+        return Outcome.BACKEND_FAILED
+    return Outcome.REFUSED
+
+
+def _with_served_model(
+    body: bytes | Upload, field: ModelField | None, model: str
+) -> bytes | Upload:
+    """The body with the name that the backend has for its model."""
+    read = body.beginning if isinstance(body, Upload) else body
+    if field is None:
+        return with_model(read, model)
+    read = field.replaced(read, model)
+    if not isinstance(body, Upload):
+        return read
+    body.replace_beginning(read)
+    return body

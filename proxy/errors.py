@@ -28,8 +28,8 @@ class ModelNotFound(LlamactlError):
 
     def __init__(self, model: str, why: str = "no instance has that name") -> None:
         super().__init__(
-            f"The model '{model[:100]}' does not exist: {why}. GET /v1/models lists the ones this"
-            " key may use."
+            f"The model '{model[:100]}' does not exist: {why}. GET /v1/models lists the models"
+            " that this key may use."
         )
 
 
@@ -58,8 +58,8 @@ class PathNotExposed(PathNotFound):
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f"there is nothing at {path[:200]} that an inference key opens; with a management key"
-            " /api/v1/instances/{name}/proxy/… reaches every path of the backend"
+            f"{path[:200]} is not a path for inference keys; a management key reaches every path of"
+            " the backend, below /api/v1/instances/{name}/proxy/"
         )
 
 
@@ -68,7 +68,7 @@ class NotLlamaCpp(InvalidRequest):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"instance {name} is no llama.cpp server, and /llama-cpp/ leads to those only; use"
+            f"instance {name} is no llama.cpp server, and /llama-cpp/ serves those only; use"
             f" /v1/… with the model {name}"
         )
 
@@ -83,7 +83,11 @@ class NoWebUI(PathNotFound):
         )
 
 
-class BackendUnreachable(LlamactlError):
+class BackendFailed(LlamactlError):
+    """A running backend whose response did not come, or not to its end."""
+
+
+class BackendUnreachable(BackendFailed):
     """A running backend that did not answer, or did not answer with HTTP."""
 
     code = "backend_unreachable"
@@ -98,20 +102,20 @@ class TooManyOpenFiles(LlamactlError):
 
     def __init__(self) -> None:
         super().__init__(
-            "llamactl has as many files and connections open as it may; raise its limit (ulimit"
+            "llamactl has reached its limit of open files and connections; raise the limit (ulimit"
             " -n), or server.web_processes",
             retry_after=1,
         )
 
 
-class BackendStalled(LlamactlError):
+class BackendStalled(BackendFailed):
     """A running backend that sent nothing for longer than its time limit."""
 
     code = "backend_stalled"
     status = 504
 
 
-class BackendBrokeOff(LlamactlError):
+class BackendBrokeOff(BackendFailed):
     """A backend that ended in the middle of its response."""
 
     code = "backend_broke_off"
@@ -126,6 +130,6 @@ class StartNotRequested(DatabaseUnavailable):
 
     def __init__(self) -> None:
         super().__init__(
-            "the instance is not running, and the database that a start is asked through does"
-            " not answer; try again in a moment"
+            "the instance is not running, and can't be started while the database does not answer;"
+            " try again in a moment"
         )

@@ -1,9 +1,10 @@
-"""Everything a web process needs to carry requests, made once and closed once."""
+"""The state of a web process that all requests share: table, connections, counts."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import redis.asyncio
 import redis.exceptions
@@ -16,10 +17,13 @@ from keys.last_used import KeyUsage, write_last_used
 from llamactl.config import AppConfig, current
 from llamactl.core.broker_url import broker_urls
 from proxy import cancel
-from proxy.activation.waiting import Waiting
+from proxy.activation.activator import Activator
 from proxy.disconnect import DisconnectWatcher
+from proxy.exchange import Exchange
 from proxy.inflight import InFlight
-from proxy.table.refresh import LiveTable, Refresher
+from proxy.table.live import LiveTable
+from proxy.table.recheck import Recheck
+from proxy.table.refresh import Refresher
 from proxy.upstream import Upstream, UpstreamTimeouts
 
 logger = logging.getLogger(__name__)
@@ -29,25 +33,27 @@ USAGE_SECONDS = 5.0
 
 
 class Gateway:
-    """The routing table, the connections, the counts; ``start()`` before the first request."""
+    """Made once for each web process; ``start()`` comes before the first request."""
 
     def __init__(self) -> None:
         self.live = LiveTable()
         self.in_flight = InFlight()
-        self.hang_ups = DisconnectWatcher()
+        self.disconnects = DisconnectWatcher()
         self.usage = KeyUsage()
+        self.observers: list[Callable[[Exchange], None]] = []
+        """Called with each exchange that has ended."""
         self.is_started = False
         self._starting: asyncio.Lock | None = None
-        self._report_wanted = asyncio.Event()
-        # The supervisors want to know by which table it is judged what is in flight.
-        self.live.listen(lambda before: self._report_wanted.set())
+        self._report_due = asyncio.Event()
+        # A supervisor that drains an instance waits for reports by the new table.
+        self.live.listen(lambda before: self._report_due.set())
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Build the table and open the connections; a second call does nothing.
 
-        Called by the server's lifespan, or by the first request under a server without one.
-        Raises DatabaseError where the database can't be read.
+        Called by the server's lifespan, or by the first request under a server without lifespan.
+        Raises DatabaseError if the database can't be read.
         """
         if self._starting is None:
             self._starting = asyncio.Lock()
@@ -61,19 +67,20 @@ class Gateway:
                 url, socket_timeout=2, retry=Retry(NoBackoff(), 0)
             )
             self._refresher = Refresher(self.live, url)
+            self.recheck = Recheck(self.live, self._refresher.request_refresh)
             await self._refresher.start()
-            # Before it carries anything: who is not known is not waited for.
+            # Before the first request: a drain waits only for web processes that have reported.
             await self._report()
             server = self.config.server
             self.upstream = Upstream(
                 UpstreamTimeouts(server.upstream_first_byte_timeout, server.upstream_idle_timeout)
             )
-            self.waiting = Waiting(
+            self.activator = Activator(
                 self.live,
                 self._refresher.request_start,
-                self._refresher.look,
+                self.recheck,
                 timeout_seconds=self.config.instances.on_demand_start_timeout,
-                on_change=self._report_wanted.set,
+                on_change=self._report_due.set,
             )
             self._tasks = [
                 asyncio.create_task(self._report_regularly(), name="traffic-reports"),
@@ -85,7 +92,7 @@ class Gateway:
         if not self.is_started:
             return
         self.is_started = False
-        await cancel.end(self._tasks)
+        await cancel.cancel_and_wait(self._tasks)
         await self._write_usage()
         await self._refresher.stop()
         await self.upstream.close()
@@ -95,13 +102,14 @@ class Gateway:
             logger.debug("the last traffic report expires by itself")
         await self._broker.aclose()
 
-    async def look_again(self) -> None:
-        """Make sure that the table is no older than this call; see ``Refresher.look``."""
-        await self._refresher.look()
+    def notify(self, exchange: Exchange) -> None:
+        """Hand an exchange that has ended to the observers."""
+        for observer in self.observers:
+            observer(exchange)
 
     async def _report(self) -> None:
-        """Tell the supervisors what is in flight and waits, and by which table that is judged."""
-        waiting = self.waiting.report() if self.is_started else {}
+        """Publish the in-flight and waiting requests, with the table revision they are based on."""
+        waiting = self.activator.waiters.report() if self.is_started else {}
         report = self.in_flight.report(self.live.table.revision, waiting)
         try:
             await self._broker.set(
@@ -116,13 +124,13 @@ class Gateway:
 
     async def _report_regularly(self) -> None:
         while True:
-            self._report_wanted.clear()
+            self._report_due.clear()
             await self._report()
             try:
-                # At once where a first request waits (somebody may have to make room for it), and
-                # where the table is new (somebody may be drained).
+                # At once for the first waiter of an instance, for which the scheduler may have to
+                # preempt another instance, and for a new table, for which a drain may wait.
                 async with asyncio.timeout(REPORT_SECONDS):
-                    await self._report_wanted.wait()
+                    await self._report_due.wait()
             except TimeoutError:
                 pass
 

@@ -1,4 +1,4 @@
-"""Which headers cross the proxy, in either direction."""
+"""Headers of requests and responses on their way through the proxy."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ Pairs = list[tuple[bytes, bytes]]
 
 _END = (b"", b"")
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-"""These say so even where theirs is empty (RFC 9110, section 8.6)."""
+"""Methods that announce even an empty body (RFC 9110, section 8.6)."""
 
-# RFC 9110 section 7.6.1; Content-Length of a request is set anew from the body.
+# RFC 9110, section 7.6.1. A request's Content-Length is set anew from the body.
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer"
     b" transfer-encoding upgrade".split()
@@ -28,8 +28,8 @@ _NOT_FOR_CLIENTS = _HOP_BY_HOP | frozenset(
 
 
 def to_backend(headers: Iterable[tuple[bytes, bytes]], authorization: str | None) -> Pairs:
-    """The request's headers as the backend gets them, with the backend's own key."""
-    pairs = _passed_on(headers, _NOT_FOR_BACKENDS, frozenset())
+    """The request's headers for the backend, with the backend's own key."""
+    pairs = _filtered(headers, _NOT_FOR_BACKENDS, frozenset())
     if authorization is not None:
         pairs.append((b"authorization", authorization.encode()))
     return pairs
@@ -38,11 +38,11 @@ def to_backend(headers: Iterable[tuple[bytes, bytes]], authorization: str | None
 def request_head(
     method: str, path_and_query: str, host: bytes, headers: Pairs, length: int | None
 ) -> bytes:
-    """A request's line and headers, to their empty line.
+    """The head of a request, with its final empty line.
 
-    ``length``: of its body; ``None``: it comes in chunks. Raises ValueError where a part of it
-    has a line end or a blank in the wrong place, which would make two requests of it: no server
-    that we run under lets that come so far.
+    ``length``: that of the body; ``None`` for a chunked body. Raises ValueError for a line end or a
+    blank that would split the request in two. No server that llamactl runs under lets such a
+    request through to here.
     """
     lines = [
         b"%b %b HTTP/1.1" % (method.encode(), path_and_query.encode("latin-1")),
@@ -55,8 +55,8 @@ def request_head(
         lines.append(b"Content-Length: %d" % length)
     lines += _END
     head = b"\r\n".join(lines)
-    is_one = head.count(b"\n") == head.count(b"\r") == len(lines) - 1
-    if not is_one or " " in path_and_query or not path_and_query.isprintable():
+    is_one_head = head.count(b"\n") == head.count(b"\r") == len(lines) - 1
+    if not is_one_head or " " in path_and_query or not path_and_query.isprintable():
         raise ValueError("a line end or a blank within a header or the target of a request")
     return head
 
@@ -64,16 +64,18 @@ def request_head(
 def to_client(
     headers: Iterable[tuple[bytes, bytes]], added: Sequence[tuple[bytes, bytes]]
 ) -> Pairs:
-    """The backend's headers (names in lower case) as the client gets them; configured ones take
-    the place of its own."""
+    """The backend's headers (names in lower case) for the client.
+
+    ``added`` are the configured headers; each replaces the backend's headers of its name.
+    """
     names = frozenset([name for name, _ in added])
-    return [*_passed_on(headers, _NOT_FOR_CLIENTS, names), *added]
+    return [*_filtered(headers, _NOT_FOR_CLIENTS, names), *added]
 
 
-def _passed_on(
+def _filtered(
     headers: Iterable[tuple[bytes, bytes]], dropped: frozenset[bytes], named: frozenset[bytes]
 ) -> Pairs:
-    """Those that are neither ``dropped`` nor ``named``, here or by a Connection header."""
+    """The headers without ``dropped``, ``named``, and the names in a Connection header."""
     pairs: Pairs = []
     for pair in headers:
         name = pair[0]
@@ -82,20 +84,20 @@ def _passed_on(
         elif name not in dropped:
             pairs.append(pair)
     if named:
-        # "Connection: x-foo" makes X-Foo hop-by-hop, wherever it stands.
+        # "Connection: x-foo" makes X-Foo hop-by-hop, before or after it.
         pairs = [pair for pair in pairs if pair[0] not in named]
     return pairs
 
 
 def accepts_gzip(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a client says that it takes gzip (RFC 9110, section 12.5.3)."""
-    said: dict[bytes, bool] = {}
+    """Whether the client accepts gzip (RFC 9110, section 12.5.3)."""
+    accepted: dict[bytes, bool] = {}
     for name, value in headers:
         if name == b"accept-encoding":
             for item in value.lower().split(b","):
                 coding, _, weight = item.replace(b" ", b"").partition(b";q=")
-                said[coding] = weight.strip(b"0.") != b"" or weight == b""
-    return said.get(b"gzip", said.get(b"x-gzip", said.get(b"*", False)))
+                accepted[coding] = weight.strip(b"0.") != b"" or weight == b""
+    return accepted.get(b"gzip", accepted.get(b"x-gzip", accepted.get(b"*", False)))
 
 
 def _tokens(value: bytes) -> frozenset[bytes]:

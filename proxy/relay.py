@@ -1,4 +1,4 @@
-"""Carrying one response from the backend to the client, for as long as both are there."""
+"""Relay of one response from the backend to the client."""
 
 from __future__ import annotations
 
@@ -10,159 +10,154 @@ from llamactl.core.asgi_types import Message, Send
 from llamactl.core.error_format import event_for, family_of
 from llamactl.core.errors import LlamactlError
 from proxy.errors import BackendBrokeOff, BackendStalled
+from proxy.exchange import Exchange, Outcome
 from proxy.headers import to_client
 from proxy.upstream import BrokeOff, Stalled, Unanswered, UpstreamResponse, UpstreamTimeouts
 
 logger = logging.getLogger(__name__)
 
+_WITHOUT_BODY = (204, 304)
+_NEVER_SECONDS = 1e9
+
 
 def response_start(
-    answer: UpstreamResponse,
-    added_headers: Sequence[tuple[bytes, bytes]],
-    *,
-    queued_seconds: float,
-    loaded_seconds: float,
-    answered_seconds: float,
+    response: UpstreamResponse, added_headers: Sequence[tuple[bytes, bytes]], exchange: Exchange
 ) -> Message:
-    """Status and headers, with how long the request waited here, for the model to be loaded, and
-    for the backend's first byte."""
-    headers = to_client(answer.headers, added_headers)
-    if answer.status in _WITHOUT_BODY:
-        # It says what a body would be; uvicorn would wait for that, and a 204 must not have it.
+    """Status and headers for the client, with the request's times so far as ``Server-Timing``."""
+    headers = to_client(response.headers, added_headers)
+    if response.status in _WITHOUT_BODY:
+        # The length would be that of a body that never comes: uvicorn would wait for the body,
+        # and a 204 must have no Content-Length (RFC 9110, section 8.6).
         headers = [pair for pair in headers if pair[0] != b"content-length"]
     timing = b"queue;dur=%.1f, load;dur=%.1f, ttfb;dur=%.1f" % (
-        queued_seconds * 1e3,
-        loaded_seconds * 1e3,
-        answered_seconds * 1e3,
+        exchange.queue_seconds * 1e3,
+        exchange.loading_seconds * 1e3,
+        exchange.first_byte_seconds * 1e3,
     )
     headers.append((b"server-timing", timing))
-    return {"type": "http.response.start", "status": answer.status, "headers": headers}
+    return {"type": "http.response.start", "status": response.status, "headers": headers}
 
 
-_WITHOUT_BODY = (204, 304)
-
-
-class SilenceWatch:
-    """Ends a read with Stalled that waits longer than it may.
+class ReadTimeout:
+    """Ends a read with Stalled that waits longer than its limit.
 
     One timer for the whole body, moved on only when it fires: a stream has a chunk every few
     milliseconds, and a timeout around each read would set a timer for each.
     """
 
-    def __init__(self, answer: UpstreamResponse, seconds: float) -> None:
-        self._answer = answer
+    def __init__(self, response: UpstreamResponse, seconds: float) -> None:
+        self._response = response
         self._loop = asyncio.get_running_loop()
-        self.wait(seconds)
-        self._timer = self._loop.call_later(seconds, self._look)
+        self.start(seconds)
+        self._timer = self._loop.call_later(seconds, self._check)
 
-    def wait(self, seconds: float) -> None:
-        """From now on it is the backend's turn, for so long."""
+    def start(self, seconds: float) -> None:
+        """Give the backend this long for its next piece."""
         self._seconds = seconds
         self._since: float | None = self._loop.time()
 
-    def rest(self) -> None:
-        """Now it is the client's, who may take its time."""
+    def pause(self) -> None:
+        """Stop the clock while the client reads, which has no time limit."""
         self._since = None
 
-    def _look(self) -> None:
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _check(self) -> None:
         left = self._seconds
         if self._since is not None:
             left = self._since + self._seconds - self._loop.time()
         if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
+            self._timer = self._loop.call_later(left, self._check)
         else:
-            self._answer.fail(Stalled(f"nothing came for {self._seconds:g} s"))
-
-    def end(self) -> None:
-        self._timer.cancel()
+            self._response.fail(Stalled(f"nothing came for {self._seconds:g} s"))
 
 
-async def first_piece(answer: UpstreamResponse, limits: UpstreamTimeouts) -> bytes:
-    """The beginning of the backend's body; ``b""`` where it has none.
+async def read_first_piece(response: UpstreamResponse, timeouts: UpstreamTimeouts) -> bytes:
+    """The beginning of the backend's body; ``b""`` for an empty body.
 
-    For a stream llama.cpp sends its headers at once, and nothing more before it has read the
-    prompt. Until there is something to pass on the request can still be sent again. Raises
-    Unanswered or Stalled; the connection is closed then.
+    For a stream llama.cpp sends the headers at once, and nothing more before it has read the
+    prompt. Before the first piece the request can still be sent again. Raises Unanswered or
+    Stalled; the connection is closed then.
     """
     piece = None
     try:
-        if limits.first_byte:
-            async with asyncio.timeout(limits.first_byte):
-                piece = await answer.read()
+        if timeouts.first_byte:
+            async with asyncio.timeout(timeouts.first_byte):
+                piece = await response.read()
         else:
-            piece = await answer.read()
+            piece = await response.read()
         return piece
     except BrokeOff as error:
         raise Unanswered(str(error)) from error
     except TimeoutError as error:
-        raise Stalled(f"nothing came within {limits.first_byte:g} s") from error
+        raise Stalled(f"nothing came within {timeouts.first_byte:g} s") from error
     finally:
         if piece is None:
-            answer.release()
+            response.release()
 
 
 async def relay(
-    answer: UpstreamResponse,
+    response: UpstreamResponse,
     send: Send,
+    exchange: Exchange,
     *,
-    first: bytes | None = None,
-    instance: str,
+    first_piece: bytes | None = None,
     path: str,
-    limits: UpstreamTimeouts,
+    timeouts: UpstreamTimeouts,
 ) -> None:
-    """Send the backend's body on, after ``response_start``: each piece as it comes.
+    """Send the backend's body to the client after ``response_start``: each piece as it comes.
 
-    ``first`` is what was read of it already.
-
-    Nothing is held back and nothing re-framed; ``send`` waits while the client reads slowly, and
-    while it waits no more is read from the backend than one buffer. A backend that dies or falls
-    silent in the middle ends an event stream with an error event, in the shape that clients of
-    the backend's ``path`` expect; any other body just stops, without its end mark, which the
-    client can tell from a whole one.
+    Nothing is held back and nothing re-framed. ``send`` waits while the client reads slowly, and
+    meanwhile at most one buffer is read from the backend. A backend that dies or falls silent in
+    the middle ends an event stream with an error event, in the shape that clients of the backend's
+    ``path`` expect. Any other body just stops without its end mark, which the client can tell from
+    a whole body.
     """
-    piece = first
-    silence = None
-    if limits.first_byte and first is None and not answer.is_at_end:
-        silence = SilenceWatch(answer, limits.first_byte)
+    try:
+        await _relay_pieces(response, send, first_piece, timeouts)
+    except (BrokeOff, Stalled) as error:
+        exchange.finish(Outcome.BACKEND_FAILED)
+        names = {"instance": exchange.instance, "request_id": exchange.id}
+        logger.warning("the backend broke off: %r", error, extra=names)
+        if not _takes_error_event(response):
+            return
+        refusal: LlamactlError = BackendBrokeOff()
+        if isinstance(error, Stalled):
+            refusal = BackendStalled(f"The backend fell silent ({error}); see its log.")
+        event = event_for(family_of(path), refusal)
+        await send({"type": "http.response.body", "body": event, "more_body": False})
+
+
+async def _relay_pieces(
+    response: UpstreamResponse, send: Send, piece: bytes | None, timeouts: UpstreamTimeouts
+) -> None:
+    """Relay the body; ``piece`` is the part that was read before. Raises BrokeOff or Stalled."""
+    read_timeout = None
+    if timeouts.first_byte and piece is None and not response.is_at_end:
+        read_timeout = ReadTimeout(response, timeouts.first_byte)
     try:
         while True:
             if piece is None:
-                piece = await answer.read()
-            is_last = answer.is_at_end
-            if silence is not None:
-                silence.rest()
+                piece = await response.read()
+            is_last = response.is_at_end
+            if read_timeout is not None:
+                read_timeout.pause()
             await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
             if is_last:
                 return
             piece = None
-            if silence is not None:
-                silence.wait(limits.idle or _NEVER)
-            elif limits.idle:
-                silence = SilenceWatch(answer, limits.idle)
-    except (BrokeOff, Stalled) as error:
-        logger.warning("the backend broke off: %r", error, extra={"instance": instance})
-        if not _may_be_ended(answer):
-            return
-        told: LlamactlError = BackendBrokeOff()
-        if isinstance(error, Stalled):
-            told = BackendStalled(f"The backend fell silent ({error}); see its log.")
-        await send(
-            {
-                "type": "http.response.body",
-                "body": event_for(family_of(path), told),
-                "more_body": False,
-            }
-        )
+            if read_timeout is not None:
+                read_timeout.start(timeouts.idle or _NEVER_SECONDS)
+            elif timeouts.idle:
+                read_timeout = ReadTimeout(response, timeouts.idle)
     finally:
-        if silence is not None:
-            silence.end()
+        if read_timeout is not None:
+            read_timeout.cancel()
 
 
-def _may_be_ended(answer: UpstreamResponse) -> bool:
-    """Whether an event of ours can follow what has come: in plain events of no fixed length."""
-    kind = (answer.header(b"content-type") or b"").partition(b";")[0].strip().lower()
-    is_plain = answer.length is None and answer.header(b"content-encoding") is None
+def _takes_error_event(response: UpstreamResponse) -> bool:
+    """Whether an event of llamactl may follow: in plain events of no fixed length."""
+    kind = (response.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+    is_plain = response.length is None and response.header(b"content-encoding") is None
     return is_plain and kind == b"text/event-stream"
-
-
-_NEVER = 1e9

@@ -1,0 +1,1 @@
+"""Activation of instances by requests."""

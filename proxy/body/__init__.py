@@ -1,0 +1,1 @@
+"""Request bodies: reading, routing by model, and uploads."""

@@ -1,4 +1,4 @@
-"""The request body: read it within bounds, find ``model`` in it, put another one there."""
+"""The request body: reading within a limit, and the ``model`` in a JSON document."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from proxy.errors import RequestTooLarge
 
 
 class ClientDisconnected(Exception):
-    """The client hung up; there is nobody left to answer."""
+    """The client has disconnected; no response can reach it."""
 
 
 WHOLE_BYTES = 2**20
-"""A body up to this size is read whole, and can be sent again; a larger one goes through."""
+"""A body up to this size is read whole and can be sent again; a larger body is streamed."""
 
 
 async def read_routed(
     receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: int
 ) -> tuple[bytes | Upload, ModelField | None]:
-    """The body of a request that is routed by the model it names; of a form with its field.
+    """The body of a request that is routed by its model; for a form, with the form's field.
 
-    All of it, because the last ``model`` of a JSON document counts. A large form may name its own
-    once: that one is read as far as the field, and the rest goes into the Upload. Raises
-    RequestTooLarge, InvalidRequest for what is no form, or ClientDisconnected where it breaks off.
+    A JSON document is read whole, because its last ``model`` counts. A form has one ``model``, so
+    a large form is read as far as that field, and the rest goes into the Upload. Raises
+    RequestTooLarge, InvalidRequest for a malformed form, or ClientDisconnected.
     """
     announced = _announced(headers, limit)
     chunks: list[bytes] = []
@@ -38,7 +38,7 @@ async def read_routed(
     form: FormReader | None = None
     while True:
         chunk, is_whole = await _next(receive)
-        # What begins with a brace is JSON whatever Content-Type says, as in the seed.
+        # A body that begins with a brace is JSON, whatever its Content-Type, as in the seed.
         if not size:
             boundary = None if chunk.startswith(b"{") else boundary_in(headers)
             form = None if boundary is None else FormReader(boundary)
@@ -60,7 +60,7 @@ async def read_routed(
 async def read_beginning(
     receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: int | None
 ) -> bytes | Upload:
-    """The whole body if it is small, else an Upload for the rest of it to go into.
+    """The whole body if the body is small, else an Upload for the rest.
 
     Raises RequestTooLarge for a Content-Length above ``limit``, and ClientDisconnected for a body
     that breaks off.
@@ -80,7 +80,7 @@ async def read_beginning(
 
 
 def _announced(headers: Iterable[tuple[bytes, bytes]], limit: int | None) -> int:
-    """The Content-Length; 0 where it is not told. Raises RequestTooLarge."""
+    """The Content-Length, or 0 without one. Raises RequestTooLarge."""
     for name, value in headers:
         if name == b"content-length" and value.isdigit():
             announced = int(value)
@@ -99,7 +99,7 @@ async def _next(receive: Receive) -> tuple[bytes, bool]:
 
 
 def model_in(body: bytes) -> str:
-    """The ``model`` of a JSON request. Raises InvalidRequest (400) where there is none."""
+    """The ``model`` of a JSON request. Raises InvalidRequest (400) for a body without one."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -123,21 +123,21 @@ _MODEL_KEY = re.compile(
     + rb'"[ \t\r\n]*:[ \t\r\n]*',
     re.IGNORECASE,
 )
-"""Every spelling of the key; it may match within another string too, and MODEL is not the key."""
+"""Every spelling of the key ``model``. May match in other strings too, and matches ``MODEL``."""
 
 
 def with_model(body: bytes, model: str) -> bytes:
     """The body with its top-level ``model`` replaced and every other byte untouched.
 
-    Decoding and encoding it again would turn integers above 2^53 into floats for some readers
-    and lose the client's own spelling of numbers; so the value is found by walking the tokens.
-    Where the key is repeated each one is replaced. ``body`` must be what ``model_in`` accepted.
+    Decoding and encoding the body would turn integers above 2^53 into floats for some readers,
+    and lose the client's spelling of numbers; so the value is found by walking the tokens. A
+    repeated key is replaced everywhere. ``body`` must have passed ``model_in``.
     """
     encoded = orjson.dumps(model)
     found = list(islice(_MODEL_KEY.finditer(body), 2))
     if len(found) == 1:
-        # As model_in found the key at the top, that is the one. The walk below looks at each of
-        # the tokens, which are a million in a prompt of ten megabytes made of numbers.
+        # model_in found the key at the top level, so this match is the key. The walk below visits
+        # every token: a million of them in a prompt of ten megabytes made of numbers.
         start = found[0].end()
         value = _TOKEN.match(body, start)
         assert value is not None  # noqa: S101 - model_in saw a text there

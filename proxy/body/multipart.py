@@ -1,10 +1,9 @@
-"""Which model does a multipart form name, and where in the body does it stand?
+"""The field ``model`` of a multipart form: its value, and its place in the body.
 
-Audio and image requests are forms (``multipart/form-data``) with files of many megabytes. The
-body is searched for its boundary lines as it comes; no part of it is decoded or kept but the
-headers of the parts and the one short field. Whatever two readers could understand differently
-(a boundary line that goes on, a field that is there twice) is refused, also after the model was
-found: the backend must not see another model than the one that was judged here.
+Audio and image requests are forms (``multipart/form-data``) with files of many megabytes. The body
+is searched for boundary lines as it comes. Only the headers of parts and the one short field are
+decoded or kept. Ambiguous forms (text behind a boundary on its line, a repeated field) are refused,
+also after the model was found: the backend must not read another model than llamactl did.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import NamedTuple
 from llamactl.core.errors import InvalidRequest
 
 MAX_PARTS = 1000
-"""OpenAI's requests have about twenty; each is looked at on the event loop."""
+"""OpenAI's requests have about twenty; each part takes time on the event loop."""
 MAX_HEADER_BYTES = 8192
 MAX_MODEL_BYTES = 1000
 _LINE_END = b"\r\n"
@@ -33,15 +32,15 @@ class ModelField(NamedTuple):
     end: int
 
     def replaced(self, body: bytes, model: str) -> bytes:
-        """The body with another value there and every other byte untouched."""
+        """The body with another value of the field, and every other byte untouched."""
         view = memoryview(body)
         return b"".join((view[: self.start], model.encode(), view[self.end :]))
 
 
 def boundary_in(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The boundary of a form; ``None`` where the request is none.
+    """The boundary of a form; ``None`` for a request that is no form.
 
-    Raises InvalidRequest (400) for a form without a boundary that can be used.
+    Raises InvalidRequest (400) for a form without a usable boundary.
     """
     content_types = [value for name, value in headers if name == b"content-type"]
     if not content_types or not content_types[0].lower().startswith(b"multipart/form-data"):
@@ -57,52 +56,51 @@ def boundary_in(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
 
 
 def model_field(body: bytes, boundary: bytes) -> ModelField:
-    """The one field ``model``, wherever in the body. Raises InvalidRequest (400)."""
+    """The field ``model`` of a whole body. Raises InvalidRequest (400)."""
     reader = FormReader(boundary)
     reader.feed(body)
     return reader.end()
 
 
-class _At(Enum):
-    """Where in a form the reader is."""
+class _State(Enum):
+    """The reader's place in a form."""
 
     BEGINNING = auto()
     PREAMBLE = auto()
     BOUNDARY = auto()
-    """Behind a boundary, before the end of its line."""
+    """After a boundary, before the end of its line."""
     HEADERS = auto()
-    FILE = auto()
-    """In a part that is not the field."""
+    OTHER_PART = auto()
     MODEL = auto()
     END = auto()
 
 
 class FormReader:
-    """Finds the field in a form that comes in pieces; what it raises is InvalidRequest (400)."""
+    """Incremental search for the field; every method may raise InvalidRequest (400)."""
 
     def __init__(self, boundary: bytes) -> None:
         self.field: ModelField | None = None
-        """The field, as soon as all of it has come."""
+        """The field, once it has come whole."""
         self._delimiter = _LINE_END + b"--" + boundary
-        self._at = _At.BEGINNING
+        self._state = _State.BEGINNING
         self._parts = 0
         self._held = b""
-        """The end of what has come, which can't be understood without what comes next."""
+        """The last bytes so far, which can't be parsed without the next piece."""
         self._held_from = 0
-        """Its place in the body."""
+        """The place of the held bytes in the body."""
 
     def feed(self, piece: bytes) -> None:
-        """The next piece of the body."""
+        """Parse the next piece of the body."""
         data = self._held + piece if self._held else piece
         done = self._read(data)
         self._held = data[done:]
         self._held_from += done
 
     def end(self) -> ModelField:
-        """That was the last piece: the field."""
-        if self._at in (_At.BEGINNING, _At.PREAMBLE):
+        """The field, after the last piece."""
+        if self._state in (_State.BEGINNING, _State.PREAMBLE):
             raise _bad_form("its boundary does not occur in it")
-        if self._at is not _At.END:
+        if self._state is not _State.END:
             raise _bad_form("it breaks off before its last boundary")
         if self.field is None:
             raise InvalidRequest(
@@ -112,66 +110,66 @@ class FormReader:
         return self.field
 
     def _read(self, data: bytes) -> int:
-        """Understand as much as can be; returns how much that is."""
+        """Parse as much as possible; returns the number of bytes parsed."""
         done = 0
         while True:
-            before = done, self._at
-            if self._at in (_At.BEGINNING, _At.PREAMBLE, _At.FILE):
+            before = done, self._state
+            if self._state in (_State.BEGINNING, _State.PREAMBLE, _State.OTHER_PART):
                 done = self._skip(data, done)
-            elif self._at is _At.BOUNDARY:
+            elif self._state is _State.BOUNDARY:
                 done = self._read_line_end(data, done)
-            elif self._at is _At.HEADERS:
+            elif self._state is _State.HEADERS:
                 done = self._read_headers(data, done)
-            elif self._at is _At.MODEL:
+            elif self._state is _State.MODEL:
                 done = self._read_model(data, done)
             else:
                 return len(data)
-            if (done, self._at) == before:
+            if (done, self._state) == before:
                 return done
 
     def _skip(self, data: bytes, done: int) -> int:
-        """To the next boundary."""
+        """Skip to the next boundary."""
         delimiter = self._delimiter
-        if self._at is _At.BEGINNING:
-            # The first one may stand at the very beginning, without the line end before it.
+        if self._state is _State.BEGINNING:
+            # The first boundary may be at the very beginning, without a line end before it.
             if data.startswith(delimiter[2:]):
-                self._at = _At.BOUNDARY
+                self._state = _State.BOUNDARY
                 return len(delimiter) - 2
             if len(data) < len(delimiter):
                 return done
-            self._at = _At.PREAMBLE
+            self._state = _State.PREAMBLE
         found = data.find(delimiter, done)
         if found == -1:
             return max(done, len(data) - len(delimiter) + 1)
-        self._at = _At.BOUNDARY
+        self._state = _State.BOUNDARY
         return found + len(delimiter)
 
     def _read_line_end(self, data: bytes, done: int) -> int:
         if len(data) < done + 2:
             return done
         if data.startswith(b"--", done):
-            self._at = _At.END
+            self._state = _State.END
             return len(data)
         if not data.startswith(_LINE_END, done):
             raise _bad_form("something follows a boundary on its line")
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise _bad_form(f"it has more than {MAX_PARTS} parts")
-        self._at = _At.HEADERS
+        self._state = _State.HEADERS
         return done + 2
 
     def _read_headers(self, data: bytes, done: int) -> int:
         delimiter = self._delimiter
-        # A part without headers begins with their last line end.
+        # A part without headers begins with the empty line.
         blank = done - 2 if data.startswith(_LINE_END, done) else data.find(b"\r\n\r\n", done)
-        # A boundary may not begin within the headers, nor with the line end behind them.
+        # No boundary may begin within the headers, or with the line end after them.
         end = len(data) if blank == -1 else blank + 2 + len(delimiter)
         if data.find(delimiter, done, end) != -1 or end - len(delimiter) - done > MAX_HEADER_BYTES:
             raise _bad_form(f"the headers of a part do not end within {MAX_HEADER_BYTES} bytes")
         if blank == -1 or len(data) < end:
             return done
         is_model = _field_name(data[done : blank + 2]) == "model"
-        self._at = _At.MODEL if is_model else _At.FILE
+        self._state = _State.MODEL if is_model else _State.OTHER_PART
         return blank + 4
 
     def _read_model(self, data: bytes, done: int) -> int:
@@ -190,7 +188,7 @@ class FormReader:
         if self.field is not None:
             raise _bad_form("model is given twice")
         self.field = ModelField(model, self._held_from + done, self._held_from + end)
-        self._at = _At.BOUNDARY
+        self._state = _State.BOUNDARY
         return end + len(self._delimiter)
 
 
@@ -198,7 +196,7 @@ _parser = BytesHeaderParser(policy=policy.compat32)
 
 
 def _field_name(headers: bytes) -> str | None:
-    """The name of a field; ``None`` for a file, whatever its name."""
+    """The name of a field; ``None`` for a file."""
     dispositions = _parser.parsebytes(headers).get_all("content-disposition", [])
     if len(dispositions) != 1:
         raise _bad_form("each part must have one Content-Disposition")
@@ -211,7 +209,7 @@ def _field_name(headers: bytes) -> str | None:
     ]
     if any(key.startswith("filename") for key, _ in names):
         return None
-    # Not a text: in the extended notation of RFC 2231, which few readers know.
+    # Not a str: the extended notation of RFC 2231, which few parsers know.
     if len(names) != 1 or names[0][0] != "name" or not isinstance(names[0][1], str):
         raise _bad_form("each part must have one name")
     return names[0][1]

@@ -1,9 +1,9 @@
-"""How does a large request body reach the backend? Piece by piece, as the client sends it.
+"""Upload: a large request body that is streamed to the backend as the client sends it.
 
-One piece waits here at a time: a backend that takes its time makes uvicorn read no more from the
-client. Before that, while the instance may still have to start, pieces are gathered as far as the
-limit goes: who is not read from is not seen to leave either, and would hold a place among those
-that wait. What went through once can't be sent again, so such a request is never repeated.
+One piece is buffered at a time, so a slow backend makes uvicorn read no more from the client. Only
+while the instance may still have to start, pieces are gathered up to the limit: a disconnect shows
+only in reading, and a disconnected client would keep its place among the waiters. An upload is
+never repeated, because its pieces are not kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from proxy.errors import RequestTooLarge
 
 
 class Upload:
-    """A request body whose beginning has come."""
+    """A request body of which the beginning has come."""
 
     def __init__(
         self,
@@ -27,56 +27,57 @@ class Upload:
         limit: int | None,
         form: FormReader | None = None,
     ) -> None:
-        """``form``: what has read the beginning, and is to look at the rest."""
+        """``form``: the reader that has parsed the beginning, and checks the rest."""
         lengths = [int(value) for name, value in headers if name == b"content-length"]
         self.length = lengths[0] if lengths else None
-        """Without one it goes on in chunks, as it came."""
+        """The Content-Length; ``None``: the body is chunked, and is sent on in chunks."""
         self._limit = limit
         self._form = form
-        self._size = 0
+        self.total_bytes = 0
+        """The size of the pieces that were taken."""
+        self._grown = 0
+        """The part of ``total_bytes`` that the client did not send."""
         self._pieces = deque([beginning])
         self._gathered = len(beginning)
         self._is_beginning = True
-        """Whether none of it was taken."""
+        """Whether no piece was taken yet."""
         self._is_last = False
-        """Whether nothing comes after the pieces."""
+        """Whether no more pieces come."""
         self._has_ended = False
-        self._came = asyncio.Event()
-        self._came.set()
+        self._available = asyncio.Event()
+        self._available.set()
         self._taken = asyncio.Event()
 
     @property
     def beginning(self) -> bytes:
-        """What has come already, as long as none of it was taken."""
+        """The first piece, as long as no piece was taken."""
         return self._pieces[0]
 
-    def begin_with(self, beginning: bytes) -> None:
-        """Send another beginning instead; the limit is for what the client sends."""
-        grown = len(beginning) - len(self._pieces[0])
+    def replace_beginning(self, beginning: bytes) -> None:
+        """Send another first piece; the limit still counts the client's own bytes."""
+        self._grown = len(beginning) - len(self._pieces[0])
         if self.length is not None:
-            self.length += grown
-        self._size -= grown
+            self.length += self._grown
         self._pieces[0] = beginning
 
     async def put(self, piece: bytes, *, is_last: bool) -> None:
-        """Hand over the next piece; returns once there is room for it.
+        """Add the next piece; returns once the buffer takes it.
 
-        For the last one there is always: who hands it over has then to listen whether the client
-        is still there.
+        The last piece is always taken at once: its caller then has to listen for a disconnect.
         """
-        while self._came.is_set() and not is_last and not self._may_gather():
+        while self._available.is_set() and not is_last and not self._may_gather():
             self._taken.clear()
             await self._taken.wait()
         self._pieces.append(piece)
         self._gathered += len(piece)
         self._is_last = is_last
-        self._came.set()
+        self._available.set()
 
     def _may_gather(self) -> bool:
         return self._is_beginning and self._limit is not None and self._gathered <= self._limit
 
     async def take(self) -> bytes | None:
-        """The next piece, once there is one; ``None`` after the last.
+        """The next piece, once it has come; ``None`` after the last.
 
         Raises RequestTooLarge, or InvalidRequest for a form that turns out to be none. The last
         piece is not sent then, so the backend never has the whole body.
@@ -85,21 +86,21 @@ class Upload:
         """
         if self._has_ended:
             return None
-        await self._came.wait()
+        await self._available.wait()
         piece = self._pieces.popleft()
         self._has_ended = self._is_last and not self._pieces
-        self._size += len(piece)
-        if self._limit is not None and self._size > self._limit:
+        self.total_bytes += len(piece)
+        if self._limit is not None and self.total_bytes - self._grown > self._limit:
             raise RequestTooLarge(self._limit)
         if self._form is not None:
-            self._judge(self._form, piece)
+            self._check_form(self._form, piece)
         self._is_beginning = False
         if not self._pieces:
-            self._came.clear()
+            self._available.clear()
             self._taken.set()
         return piece
 
-    def _judge(self, form: FormReader, piece: bytes) -> None:
+    def _check_form(self, form: FormReader, piece: bytes) -> None:
         if not self._is_beginning:
             form.feed(piece)
         if self._has_ended:

@@ -1,8 +1,8 @@
-"""What does the OpenAPI document say of the requests that the proxy answers?
+"""The OpenAPI document's part on the proxy.
 
-It has no views to be asked. Paths, bodies and answers stand in the YAML files beside this one, in
-OpenAPI's own words; what all operations of a side have in common (key, parameters, errors) is
-added here. The errors are made by ``proxy.errors``, which makes the real ones, too.
+The proxy has no views to inspect. Paths, bodies and responses are in the YAML files of this folder,
+as OpenAPI. The parts that all operations of a file share (key, parameters, errors) are added here.
+The example errors are made from ``proxy.errors``, like the real ones.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ _PARAMETERS: dict[str, Document] = {
 
 
 @dataclass(frozen=True)
-class PathFamily:
-    """What the operations of one YAML file have in common."""
+class OperationGroup:
+    """The common part of all operations in one YAML file."""
 
     file: str
     error_path: str
-    """A path of this side: it decides what an error looks like."""
+    """A path of this group, which decides the shape of its errors."""
     error_schema: str
     errors: tuple[LlamactlError, ...]
     key: Key = Key.INFERENCE
@@ -142,60 +142,62 @@ _LLAMA_CPP: tuple[LlamactlError, ...] = (
     errors.NotLlamaCpp(_NAME),
 )
 
-SIDES = {
-    side.file: side
-    for side in (
-        PathFamily("openai.yaml", "/v1/chat/completions", "OpenAIError", _BY_MODEL),
-        PathFamily("openai_audio.yaml", "/v1/audio", "OpenAIError", _BY_MODEL),
-        PathFamily("anthropic.yaml", "/v1/messages", "AnthropicError", _BY_MODEL),
-        PathFamily(
+GROUPS = {
+    group.file: group
+    for group in (
+        OperationGroup("openai.yaml", "/v1/chat/completions", "OpenAIError", _BY_MODEL),
+        OperationGroup("openai_audio.yaml", "/v1/audio", "OpenAIError", _BY_MODEL),
+        OperationGroup("anthropic.yaml", "/v1/messages", "AnthropicError", _BY_MODEL),
+        OperationGroup(
             "llama_cpp.yaml",
             f"/llama-cpp/{_NAME}/props",
             "Error",
             (*_LLAMA_CPP, errors.PathNotExposed("/tools"), errors.NoWebUI(_NAME, "/")),
         ),
-        PathFamily("llama_cpp_v1.yaml", f"/llama-cpp/{_NAME}/v1/models", "OpenAIError", _LLAMA_CPP),
-        PathFamily("instance_proxy.yaml", "/api/v1", "Error", _BY_NAME, key=Key.MANAGEMENT),
+        OperationGroup(
+            "llama_cpp_v1.yaml", f"/llama-cpp/{_NAME}/v1/models", "OpenAIError", _LLAMA_CPP
+        ),
+        OperationGroup("instance_proxy.yaml", "/api/v1", "Error", _BY_NAME, key=Key.MANAGEMENT),
     )
 }
 
 
 def paths() -> Document:
-    """The paths of the proxy, each operation whole."""
+    """The paths of the proxy, with complete operations."""
     return {
-        path: {method: _whole(SIDES[file], path, said) for method, said in operations.items()}
+        path: {method: _whole(GROUPS[file], path, said) for method, said in operations.items()}
         for file, document in _documents().items()
         for path, operations in document["paths"].items()
     }
 
 
 def components() -> dict[str, Document]:
-    """The components that these paths refer to: schemas, and one answer for each refusal."""
+    """The components of the paths: schemas, and one response for each error status."""
     schemas: Document = {}
     responses: Document = {}
     for file, document in _documents().items():
         schemas |= document.get("schemas", {})
-        responses |= _refusals(SIDES[file])
+        responses |= _refusals(GROUPS[file])
     return {"schemas": schemas, "responses": responses}
 
 
 @cache
 def _documents() -> dict[str, Document]:
-    return {file: yaml.safe_load((_FOLDER / file).read_text(encoding="utf-8")) for file in SIDES}
+    return {file: yaml.safe_load((_FOLDER / file).read_text(encoding="utf-8")) for file in GROUPS}
 
 
-def _whole(side: PathFamily, path: str, said: Document) -> Document:
-    """The operation as its file says it, and what its side says of all of its operations.
+def _whole(group: OperationGroup, path: str, said: Document) -> Document:
+    """The operation of the file, completed by the common part of its group.
 
-    ``key: none`` in a file is an operation that needs no key; ``refusals`` are the statuses that
-    it can be refused with, where that are not all of its side.
+    ``key: none`` in a file marks an operation that needs no key. ``refusals`` limits the error
+    statuses of an operation to some of its group's.
     """
     said = dict(said)
     is_open = said.pop("key", "") == "none"
-    statuses = {error.status for error in side.errors} - ({401, 403} if is_open else set())
+    statuses = {error.status for error in group.errors} - ({401, 403} if is_open else set())
     statuses &= set(said.pop("refusals", statuses))
     description = said.get("description", "").strip()
-    key = Key.NONE if is_open else side.key
+    key = Key.NONE if is_open else group.key
     parameters = [_PARAMETERS[name] for name in _PARAMETERS if f"{{{name}}}" in path]
     return {
         **said,
@@ -205,27 +207,27 @@ def _whole(side: PathFamily, path: str, said: Document) -> Document:
         "responses": {
             **said["responses"],
             **{
-                str(status): {"$ref": f"#/components/responses/{_refusal_name(side, status)}"}
+                str(status): {"$ref": f"#/components/responses/{_refusal_name(group, status)}"}
                 for status in sorted(statuses)
             },
         },
     }
 
 
-def _refusal_name(side: PathFamily, status: int) -> str:
-    stem = side.file.removesuffix(".yaml").title().replace("_", "")
+def _refusal_name(group: OperationGroup, status: int) -> str:
+    stem = group.file.removesuffix(".yaml").title().replace("_", "")
     return f"{stem}{status}"
 
 
-def _refusals(side: PathFamily) -> Document:
+def _refusals(group: OperationGroup) -> Document:
     return {
-        _refusal_name(side, status): _refusal(side, status, examples)
-        for status, examples in documented.by_status(side.errors).items()
+        _refusal_name(group, status): _refusal(group, status, examples)
+        for status, examples in documented.by_status(group.errors).items()
     }
 
 
-def _refusal(side: PathFamily, status: int, examples: list[LlamactlError]) -> Document:
-    shape = side.error_schema
+def _refusal(group: OperationGroup, status: int, examples: list[LlamactlError]) -> Document:
+    shape = group.error_schema
     if status == 401 and shape == "Error":
         shape = "AuthenticationError"
     answer: Document = {
@@ -234,7 +236,9 @@ def _refusal(side: PathFamily, status: int, examples: list[LlamactlError]) -> Do
             "application/json": {
                 "schema": documented.reference(shape),
                 "examples": {
-                    type(error).__name__: {"value": document_for(family_of(side.error_path), error)}
+                    type(error).__name__: {
+                        "value": document_for(family_of(group.error_path), error)
+                    }
                     for error in examples
                 },
             }

@@ -1,0 +1,1 @@
+"""Routes of the proxy: paths, their methods, and the model list."""

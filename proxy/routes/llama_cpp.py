@@ -1,12 +1,12 @@
-"""Which paths of a llama-server may be reached below ``/llama-cpp/{name}/``, and with what?
+"""The paths below ``/llama-cpp/{name}/`` that an inference key may reach, and their methods.
 
-Default deny: a path is one of the endpoints listed here, an API call below ``v1/``, or has the
-shape of a file of the web UI. It is judged as the client spelt it, and only spellings without
-percent signs, dot segments and empty segments are let through; so it is the very path that the
-backend sees, and nothing can be one thing here and another there.
+Default deny: a path is an endpoint of the list here, an API call below ``v1/``, or has the shape of
+a file of the web UI. The path is matched as the client spelt it, and only spellings without percent
+signs, dot segments and empty segments match. So the backend sees the very path that was matched,
+and cannot resolve it to another.
 
-Not here on purpose: ``tools`` and ``cors-proxy`` (they run programs and fetch addresses on the
-node), ``models/unload`` and setting ``lora-adapters`` (they change what all others are served).
+Left out on purpose: ``tools`` and ``cors-proxy`` (they run programs and fetch addresses on the
+node), ``models/unload`` and setting ``lora-adapters`` (they change the service for all others).
 ``/api/v1/instances/{name}/proxy`` reaches them, with a management key.
 """
 
@@ -18,23 +18,24 @@ from enum import Enum
 from typing import NamedTuple
 
 
-class Handling(NamedTuple):
-    """What becomes of one method of an endpoint."""
+class MethodRule(NamedTuple):
+    """The handling of one method of an endpoint."""
 
     sent_as: str
-    """The method that the backend gets."""
+    """The method of the request to the backend."""
     may_start: bool
-    """Whether it starts a stopped instance, and counts as use of it. What only looks does
-    neither: a scraper would keep the instance loaded for ever, or load it again and again."""
+    """Whether the request starts a stopped instance, and counts as use. A request that only
+    observes does neither: a scraper would keep the instance loaded for ever, or load it again and
+    again."""
 
 
-Methods = Mapping[str, Handling]
+MethodRules = Mapping[str, MethodRule]
 
-_ASK: Methods = {"GET": Handling("GET", True), "HEAD": Handling("HEAD", True)}
-_LOOK: Methods = {"GET": Handling("GET", False), "HEAD": Handling("HEAD", False)}
-_DO: Methods = {"POST": Handling("POST", True)}
+_READ: MethodRules = {"GET": MethodRule("GET", True), "HEAD": MethodRule("HEAD", True)}
+_OBSERVE: MethodRules = {"GET": MethodRule("GET", False), "HEAD": MethodRule("HEAD", False)}
+_CALL: MethodRules = {"POST": MethodRule("POST", True)}
 
-_ENDPOINTS: Mapping[str, Methods] = {
+_ENDPOINTS: Mapping[str, MethodRules] = {
     **dict.fromkeys(
         [
             "apply-template",
@@ -52,16 +53,16 @@ _ENDPOINTS: Mapping[str, Methods] = {
             "responses",
             "tokenize",
         ],
-        _DO,
+        _CALL,
     ),
-    **dict.fromkeys(["health", "models/sse", "v1/health"], _LOOK),
-    **dict.fromkeys(["lora-adapters", "models", "slots", "v1/models"], _ASK),
-    "props": {**_ASK, **_DO},
-    # The seed has POST, which llama-server has not; there it starts the instance.
-    "metrics": {**_LOOK, "POST": Handling("GET", True)},
-    # A generation that goes on while the web UI is away: read it, end it.
-    "v1/stream": {**_LOOK, "DELETE": Handling("DELETE", False)},
-    "v1/streams/lookup": {"POST": Handling("POST", False)},
+    **dict.fromkeys(["health", "models/sse", "v1/health"], _OBSERVE),
+    **dict.fromkeys(["lora-adapters", "models", "slots", "v1/models"], _READ),
+    "props": {**_READ, **_CALL},
+    # POST is the seed's, and starts the instance there; llama-server has GET alone.
+    "metrics": {**_OBSERVE, "POST": MethodRule("GET", True)},
+    # A generation that goes on after the web UI was closed: reading and ending it.
+    "v1/stream": {**_OBSERVE, "DELETE": MethodRule("DELETE", False)},
+    "v1/streams/lookup": {"POST": MethodRule("POST", False)},
 }
 _SLOT = re.compile(r"slots/[0-9]{1,4}")
 # One segment: no percent sign, and neither "." nor "..".
@@ -75,31 +76,33 @@ _UI_FILE = re.compile(
 
 class EndpointKind(Enum):
     WEB_UI = "web UI"
-    """The page or a file of it: no key, and none for the backend."""
+    """The page or a file of it: needs no key, and the backend is asked without its key."""
     ENDPOINT = "endpoint"
     NONE = "none"
 
 
-class Found(NamedTuple):
+class Match(NamedTuple):
+    """The kind of a path, and how to ask the backend for it."""
+
     kind: EndpointKind
     path: str = ""
-    """The path that the backend gets."""
-    methods: Methods = {}
+    """The path of the request to the backend."""
+    methods: MethodRules = {}
 
 
-_NOTHING = Found(EndpointKind.NONE)
+_NO_MATCH = Match(EndpointKind.NONE)
 
 
-def find(rest: str) -> Found:
-    """What ``rest`` is: the path below ``/llama-cpp/{name}/``, percent-encoded as it came."""
+def find(rest: str) -> Match:
+    """The match of the path below ``/llama-cpp/{name}/``, percent-encoded as it came."""
     if not rest:
-        return Found(EndpointKind.WEB_UI, "/", _LOOK)
+        return Match(EndpointKind.WEB_UI, "/", _OBSERVE)
     path = rest.removesuffix("/")
     methods = _ENDPOINTS.get(path)
     if methods is None and (_OPENAI_CALL.fullmatch(path) or _SLOT.fullmatch(path)):
-        methods = _DO
+        methods = _CALL
     if methods is not None:
-        return Found(EndpointKind.ENDPOINT, f"/{path}", methods)
+        return Match(EndpointKind.ENDPOINT, f"/{path}", methods)
     if _UI_FILE.fullmatch(rest):
-        return Found(EndpointKind.WEB_UI, f"/{rest}", _LOOK)
-    return _NOTHING
+        return Match(EndpointKind.WEB_UI, f"/{rest}", _OBSERVE)
+    return _NO_MATCH

@@ -1,4 +1,4 @@
-"""GET /v1/models: which models there are for this key, in OpenAI's shape."""
+"""GET /v1/models: the models that a key may use, in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -16,46 +16,57 @@ ROUTER_TIMEOUT_SECONDS = 2.0
 MAX_LIST_BYTES = 16 * 2**20
 
 
-async def models(table: RoutingTable, rule: KeyRule, upstream: Upstream) -> bytes:
+async def models_document(table: RoutingTable, rule: KeyRule, upstream: Upstream) -> bytes:
     """The JSON of the list, sorted by name.
 
-    An instance in router mode (no model of its own) also lists what it can load, as
-    ``name/model``; one with a model of its own is that model, so nothing need be asked.
+    An instance in router mode (no model of its own) is followed by the models that it can load, as
+    ``name/model``. An instance with a model of its own is that model: no backend is asked.
     """
-    allowed = [target for name, target in sorted(table.targets.items()) if rule.allows(target)]
-    entries = [_entry(target.name, target, "llamactl") for target in allowed]
-    routers = [target for target in allowed if target.is_ready and target.served_model is None]
-    for further in await asyncio.gather(*(_models_of(target, upstream) for target in routers)):
+    permitted = [target for name, target in sorted(table.targets.items()) if rule.allows(target)]
+    entries = [_entry(target.name, target, "llamactl") for target in permitted]
+    routers = [target for target in permitted if _is_ready_router(target)]
+    for further in await asyncio.gather(*(_router_entries(target, upstream) for target in routers)):
         entries += further
     return orjson.dumps({"object": "list", "data": entries})
 
 
-async def model(table: RoutingTable, rule: KeyRule, upstream: Upstream, wanted: str) -> bytes:
-    """The JSON of the entry that the list has under this id.
-
-    Raises ModelNotFound where it has none, InstanceNotPermitted where the key may not use it.
-    """
-    found = table.route(wanted)
+def find_model(table: RoutingTable, rule: KeyRule, model: str) -> Target:
+    """The instance of a model id. Raises ModelNotFound or InstanceNotPermitted."""
+    found = table.route(model)
     if found is None:
-        raise ModelNotFound(wanted)
+        raise ModelNotFound(model)
     target, _ = found
     if not rule.allows(target):
         raise InstanceNotPermitted
-    entries = [_entry(target.name, target, "llamactl")]
-    if wanted != target.name and target.is_ready and target.served_model is None:
-        entries = await _models_of(target, upstream)
-    for entry in entries:
-        if entry["id"] == wanted:
+    if model != target.name and not _is_ready_router(target):
+        raise _not_listed(target, model)
+    return target
+
+
+async def model_document(target: Target, upstream: Upstream, model: str) -> bytes:
+    """The JSON of the list's entry with this id. Raises ModelNotFound if there is none."""
+    if model == target.name:
+        return orjson.dumps(_entry(target.name, target, "llamactl"))
+    for entry in await _router_entries(target, upstream):
+        if entry["id"] == model:
             return orjson.dumps(entry)
-    raise ModelNotFound(wanted, f"instance {target.name} lists no such model at present")
+    raise _not_listed(target, model)
+
+
+def _is_ready_router(target: Target) -> bool:
+    return target.is_ready and target.served_model is None
+
+
+def _not_listed(target: Target, model: str) -> ModelNotFound:
+    return ModelNotFound(model, f"instance {target.name} lists no such model at present")
 
 
 def _entry(name: str, target: Target, owner: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": target.created, "owned_by": owner}
 
 
-async def _models_of(target: Target, upstream: Upstream) -> list[dict[str, object]]:
-    """The entries of a router's models; none where it doesn't answer sensibly in time."""
+async def _router_entries(target: Target, upstream: Upstream) -> list[dict[str, object]]:
+    """The entries of a router's models; none if it gives no valid answer in time."""
     try:
         async with asyncio.timeout(ROUTER_TIMEOUT_SECONDS):
             answer = await upstream.open(
@@ -64,7 +75,7 @@ async def _models_of(target: Target, upstream: Upstream) -> list[dict[str, objec
                 path_and_query="/v1/models",
                 headers=to_backend((), target.authorization),
                 body=b"",
-                # Not one that the backend may be closing just now: its models would be missing.
+                # On a connection that the backend is closing just now the models would be lost.
                 fresh=True,
             )
             async with answer:

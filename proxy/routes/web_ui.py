@@ -1,9 +1,9 @@
-"""How do the files of llama-server's web UI get to a browser, or to curl?
+"""Delivery of llama-server's web UI, unpacked for clients that do not accept gzip.
 
-llama-server has them packed with gzip and answers 415 to whoever does not take that. So gzip is
-what it is asked for, and who does not take it gets the file unpacked here.
+llama-server has the files packed with gzip and answers 415 to a client that does not accept gzip.
+So llama-server is always asked for gzip, and a client without gzip gets the file unpacked here.
 
-It is asked without its key: what it would not show to everybody stays shut even if
+llama-server is asked without its key: a path that needs the key stays closed, even if
 ``proxy.routes.llama_cpp`` took it for a file of the web UI.
 """
 
@@ -16,26 +16,26 @@ from llamactl.core.asgi_types import Message, Send
 from proxy.headers import Pairs, accepts_gzip, to_backend
 
 _AS_GZIP_FILE = 16 + zlib.MAX_WBITS
-# A part of a packed file can't be unpacked, nor be compared with a part of the unpacked one.
+# A part of a packed file can't be unpacked, and the ETag is that of the packed file.
 _CHANGED_BY_UNPACKING = frozenset(
     [b"content-encoding", b"content-length", b"etag", b"accept-ranges"]
 )
 
 
 def request_headers(headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
-    """The client's headers as llama-server gets them for a file of its web UI."""
+    """The client's headers for llama-server, in a request for a file of the web UI."""
     pairs = to_backend(headers, None)
     pairs = [pair for pair in pairs if pair[0] not in (b"accept-encoding", b"range")]
     return [*pairs, (b"accept-encoding", b"gzip")]
 
 
 def as_accepted(headers: Iterable[tuple[bytes, bytes]], send: Send) -> Send:
-    """``send``, with gzip undone for a client whose headers do not accept it."""
+    """``send``, unpacking gzip if the client's headers do not accept gzip."""
     return Unpacking(send, client_takes_gzip=accepts_gzip(headers))
 
 
 class Unpacking:
-    """An ASGI ``send`` that unpacks bodies packed with gzip, unless the client takes them."""
+    """An ASGI ``send`` that unpacks gzip bodies, unless the client accepts gzip."""
 
     def __init__(self, send: Send, *, client_takes_gzip: bool) -> None:
         self._send = send

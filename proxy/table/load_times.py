@@ -1,4 +1,4 @@
-"""When is it worth asking again for an instance that is loading?"""
+"""Load times of instances, and the ``Retry-After`` of a request for a loading instance."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from datetime import datetime
 from proxy.table.table import Target
 
 UNKNOWN_SECONDS = 30.0
-"""What is told where no start has been measured yet."""
-MOST_SECONDS = 600.0
+"""The answer as long as no start has been measured."""
+MAX_SECONDS = 600.0
 
 
 def load_seconds(started_at: datetime | None, ready_at: datetime | None) -> float | None:
-    """How long the start took that these tell of; ``None`` while it is under way, or before any."""
+    """The duration of the last start; ``None`` while it is under way, or before the first."""
     if started_at is None or ready_at is None or ready_at < started_at:
         return None
     return (ready_at - started_at).total_seconds()
@@ -23,9 +23,9 @@ def load_seconds(started_at: datetime | None, ready_at: datetime | None) -> floa
 def with_load_times(
     targets: Mapping[str, Target], earlier: Mapping[str, Target]
 ) -> dict[str, Target]:
-    """The targets, where the time is not known with the one that was known of it earlier.
+    """The targets, with the load time of the earlier table where their own is unknown.
 
-    The database tells of the start that is under way, which is when the last one's is asked for.
+    During a start the database has no load time, and that is when the last start's is needed.
     """
     known = {target.id: target.load_seconds for target in earlier.values()}
     return {
@@ -37,12 +37,12 @@ def with_load_times(
 
 
 def retry_after(load_seconds: float | None, waited: float) -> float:
-    """Seconds until it should be ready, for who has waited for it this long.
+    """Seconds until the instance should be ready, for a request that has waited this long.
 
-    A start that takes longer than the last one did is not nearly over in each moment after: from
-    there on a client is told a half of what it has waited, so that it asks ever less often.
+    A start that takes longer than the last start is not about to end at every moment after that:
+    the answer is then half of the time waited, so that a client asks less and less often.
     """
     if load_seconds is None:
         return UNKNOWN_SECONDS
     left = load_seconds - waited
-    return min(MOST_SECONDS, max(left, waited / 2, 1.0))
+    return min(MAX_SECONDS, max(left, waited / 2, 1.0))

@@ -1,6 +1,6 @@
-"""Keeping the routing table true: built from the database, replaced on every change.
+"""Refresh of the routing table from the database, at change events and by polling.
 
-The only module of the proxy that knows the models.
+The only module of the proxy that imports models.
 """
 
 from __future__ import annotations
@@ -32,74 +32,48 @@ from llamactl.middleware.response_headers import encoded
 from llamactl.models import Revision, Topic
 from nodes.models import Node
 from proxy import cancel
+from proxy.table.live import LiveTable
 from proxy.table.load_times import load_seconds, with_load_times
-from proxy.table.table import KeyRule, RoutingTable, Target
+from proxy.table.table import KeyRule, Target
 
 logger = logging.getLogger(__name__)
 
-CHECK_SECONDS = 1.0
-"""How long a change may go unseen when the event that told of it was lost."""
-LOOK_SECONDS = 10.0
-"""How long a look at the database may take, before the table has to do as it is."""
+POLL_SECONDS = 1.0
+"""How long a change may go unnoticed whose event was lost."""
+REFRESH_TIMEOUT_SECONDS = 10.0
+"""How long a request waits for a refresh, before it is decided by the table in memory."""
 PAUSE_SECONDS = 0.05
-"""Between two looks at the database, however many ask for one: wrong keys must not load it."""
+"""Between two refreshes, however many are requested: wrong keys must not load the database."""
 
 T = TypeVar("T")
 
 
-class LiveTable:
-    """The current table, and the moment it is replaced."""
-
-    def __init__(self) -> None:
-        self.table = RoutingTable()
-        self._replaced: asyncio.Event | None = None
-        self._listeners: list[Callable[[RoutingTable], None]] = []
-
-    def listen(self, listener: Callable[[RoutingTable], None]) -> None:
-        """Call ``listener`` with the table before, whenever it has been replaced."""
-        self._listeners.append(listener)
-
-    def replace(self, table: RoutingTable) -> None:
-        before, self.table = self.table, table
-        for listener in self._listeners:
-            listener(before)
-        if self._replaced is not None:
-            self._replaced.set()
-            self._replaced = None
-
-    async def changed(self) -> None:
-        """Return when the table is next replaced."""
-        if self._replaced is None:
-            self._replaced = asyncio.Event()
-        await self._replaced.wait()
-
-
 class Refresher:
-    """Two tasks: one listens for change events, one looks at the revisions once a second."""
+    """Two tasks: one listens for change events, one compares the revisions once a second."""
 
     def __init__(self, live: LiveTable, broker_url: str) -> None:
         self._live = live
         self._broker_url = broker_url
-        self._numbers: dict[str, int] = {}
-        self._hint = asyncio.Event()
+        self._revisions: dict[str, int] = {}
+        self._is_due = asyncio.Event()
         self._refreshing = asyncio.Lock()
-        self._next_look: asyncio.Future[None] | None = None
+        self._next_refresh: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        # Few threads, so few database connections; the event loop itself never waits for one. And
-        # who reads the table does not wait for those who write, which wait for the database's lock.
+        # Few threads, so few database connections. Reading has a thread of its own, because
+        # writing waits for the database's lock.
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="table")
-        self._writing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="wishes")
+        self._writing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="database-writes")
 
     async def start(self) -> None:
-        """Build the first table, then keep it fresh. Raises DatabaseError."""
+        """Build the first table, then keep it up to date. Raises DatabaseError."""
         await self.refresh()
         self._tasks = [
             asyncio.create_task(self._listen(), name="table-events"),
-            asyncio.create_task(self._check(), name="table-check"),
+            asyncio.create_task(self._poll(), name="table-poll"),
         ]
 
     async def stop(self) -> None:
-        await cancel.end(self._tasks)
+        await cancel.cancel_and_wait(self._tasks)
         self._reading.shutdown(wait=False)
         self._writing.shutdown(wait=False)
 
@@ -107,66 +81,66 @@ class Refresher:
         """Run a function that writes to the database, off the event loop."""
         return await _run(self._writing, function)
 
-    async def look(self) -> None:
-        """Return once the table is no older than this call, the look failed, or took too long.
+    async def request_refresh(self) -> None:
+        """Return after the next refresh, whether it succeeded or not, or after the time limit.
 
-        For what the table doesn't know: a key or an instance made a moment ago, whose event has
-        not arrived yet, is not to be refused.
+        Then the table is no older than this call, unless the database is away. Requests that come
+        together share one refresh.
         """
-        if self._next_look is None:
-            self._next_look = asyncio.get_running_loop().create_future()
-        self._hint.set()
-        await asyncio.wait((self._next_look,), timeout=LOOK_SECONDS)
+        if self._next_refresh is None:
+            self._next_refresh = asyncio.get_running_loop().create_future()
+        self._is_due.set()
+        await asyncio.wait((self._next_refresh,), timeout=REFRESH_TIMEOUT_SECONDS)
 
     async def request_start(self, name: str) -> int:
-        """Wish the instance to run; returns the generation to wait for."""
+        """Set the desired state to running; returns the generation to wait for."""
         instance = await self.in_thread(lambda: lifecycle.request_start(name, cause=ON_DEMAND))
         await self.refresh()
         return instance.generation
 
     async def refresh(self) -> None:
-        """Replace the parts of the table whose revision has moved."""
-        # One at a time: a slower, older read must not replace a newer table.
+        """Replace the parts of the table whose revision has changed."""
+        # One refresh at a time: a slower, older read must not replace a newer table.
         async with self._refreshing:
             await self._refresh()
 
     async def _refresh(self) -> None:
-        numbers = await _run(self._reading, Revision.numbers)
+        revisions = await _run(self._reading, Revision.numbers)
         table = self._live.table
-        if self._is_behind(numbers, Topic.INSTANCES):
+        if self._is_behind(revisions, Topic.INSTANCES):
             targets = with_load_times(await _run(self._reading, read_targets), table.targets)
-            revision = numbers.get(Topic.INSTANCES.value, 0)
+            revision = revisions.get(Topic.INSTANCES.value, 0)
             table = replace(table, targets=MappingProxyType(targets), revision=revision)
-        if self._is_behind(numbers, Topic.KEYS):
+        if self._is_behind(revisions, Topic.KEYS):
             rules = await _run(self._reading, read_rules)
             table = replace(table, keys=MappingProxyType(rules))
         if table is not self._live.table:
-            self._numbers = numbers
+            self._revisions = revisions
             self._live.replace(table)
 
-    def _is_behind(self, numbers: dict[str, int], topic: Topic) -> bool:
-        return self._numbers.get(topic.value) != numbers.get(topic.value, 0)
+    def _is_behind(self, revisions: dict[str, int], topic: Topic) -> bool:
+        return self._revisions.get(topic.value) != revisions.get(topic.value, 0)
 
-    async def _check(self) -> None:
+    async def _poll(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(CHECK_SECONDS):
-                    await self._hint.wait()
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._is_due.wait()
             except TimeoutError:
                 pass
-            self._hint.clear()
-            awaited, self._next_look = self._next_look, None
+            self._is_due.clear()
+            requested, self._next_refresh = self._next_refresh, None
             try:
                 await self.refresh()
             except DatabaseError as error:
-                # The table in memory goes on serving; the next look may succeed.
+                # The table in memory goes on serving; the next refresh may succeed.
                 logger.warning("routing table not refreshed: %s", error)
             except Exception:
-                # Whatever it is, a table that is never looked at again would be worse.
+                # A table that is never refreshed again would be worse than any error here.
                 logger.exception("routing table not refreshed")
             finally:
-                if awaited is not None:
-                    awaited.set_result(None)
+                if requested is not None:
+                    requested.set_result(None)
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _listen(self) -> None:
@@ -175,18 +149,18 @@ class Refresher:
             try:
                 async with client.pubsub() as events:
                     await events.subscribe(CHANNEL)
-                    # What was published while nobody listened is not sent again.
-                    self._hint.set()
+                    # An event that was published before the subscription is not sent again.
+                    self._is_due.set()
                     async for message in events.listen():
                         if message["type"] == "message":
-                            self._hint.set()
+                            self._is_due.set()
             except (redis.exceptions.RedisError, OSError) as error:
                 logger.warning("no change events (checking once a second instead): %s", error)
             except Exception:
                 logger.exception("no change events (checking once a second instead)")
             finally:
                 await client.aclose()
-            await asyncio.sleep(CHECK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
 
 async def _run(executor: ThreadPoolExecutor, function: Callable[[], T]) -> T:
@@ -207,8 +181,8 @@ def read_targets() -> dict[str, Target]:
         try:
             targets[instance.name] = to_target(instance, config)
         except (LlamactlError, LookupError, TypeError, ValueError):
-            # One row that can't be read must not keep all the others, and the keys, from being.
-            logger.exception("its options can't be read", extra={"instance": instance.name})
+            # One unreadable row must not keep all other instances, and the keys, out of the table.
+            logger.exception("the options can't be read", extra={"instance": instance.name})
     return targets
 
 
@@ -241,13 +215,13 @@ def to_target(instance: Instance, config: AppConfig) -> Target:
 
 
 def _host(on_node: str, node: Node) -> str:
-    """Where web processes reach a backend: an address of its node, in brackets if IPv6."""
+    """The address by which web processes reach a backend, in brackets if IPv6."""
     host = node.address or on_node
     return f"[{host}]" if ":" in host else host
 
 
 def read_rules() -> dict[bytes, KeyRule]:
-    """Every key by its digest: those of the database and the management keys."""
+    """Every key by its digest: inference keys of the database, and management keys."""
     allowed: dict[int, set[int]] = {}
     for key_id, instance_id in InferenceKey.instances.through.objects.values_list(
         "inferencekey_id", "instance_id"

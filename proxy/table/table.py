@@ -1,4 +1,4 @@
-"""What a web process knows of instances and keys: immutable, looked up, replaced whole."""
+"""The routing table: an immutable snapshot of instances and keys, replaced whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from instances.states import DesiredState, Status
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One instance, as a request needs to know it."""
+    """One instance, with what a request needs to know about it."""
 
     id: int
     name: str
@@ -22,9 +22,9 @@ class Target:
     origin: str
     """``http://host:port``, without a slash."""
     authorization: str | None
-    """The value of the Authorization header for the backend; ``None`` where it takes no key."""
+    """The Authorization header for the backend; ``None`` for a backend without a key."""
     served_model: str | None
-    """What the backend calls its model; ``None`` where it serves several (router mode)."""
+    """The backend's own name of its model; ``None`` in router mode, with several models."""
     on_demand_start: bool
     desired_state: DesiredState
     status: Status
@@ -33,28 +33,28 @@ class Target:
     failure: Mapping[str, Any] | None
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
     load_seconds: float | None = None
-    """How long its last start took until it was ready, where that is known."""
+    """The duration of its last start, if known."""
     is_llama_server: bool = False
-    """Whether it has llama-server's own endpoints and web UI (``/llama-cpp/…``)."""
+    """Whether the backend has llama-server's endpoints and web UI (``/llama-cpp/…``)."""
     requested_by: str = ""
     queue: Mapping[str, Any] | None = None
-    """``place``, ``length`` and ``reason``, while it waits for room."""
+    """``place``, ``length`` and ``reason``, while the scheduler has the instance queued."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether it takes requests; one that is asked to stop takes no more."""
+        """Whether the instance takes requests; after the request to stop it takes no more."""
         return self.status is Status.RUNNING and self.desired_state is DesiredState.RUNNING
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRule:
-    """What the holder of a key may do."""
+    """The permissions of a key."""
 
     id: int | None
     """The database id, for ``last_used_at``; ``None`` for a management key."""
     digest: bytes
     instance_ids: frozenset[int] | None
-    """The instances it opens; ``None``: all."""
+    """The ids of the instances that the key may use; ``None``: all."""
     expires_at: float | None = None
     """Unix seconds."""
     is_management: bool = False
@@ -63,13 +63,13 @@ class KeyRule:
         return self.instance_ids is None or target.id in self.instance_ids
 
 
-ANYONE = KeyRule(id=None, digest=b"", instance_ids=None)
-"""The rule that applies where a side asks for no key."""
+UNRESTRICTED = KeyRule(id=None, digest=b"", instance_ids=None)
+"""The rule of requests that need no key."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingTable:
-    """A snapshot of the database; ``revision`` is the instances' number it was read at."""
+    """A snapshot of the database; ``revision`` is that of the instances."""
 
     targets: Mapping[str, Target] = field(default_factory=lambda: MappingProxyType({}))
     keys: Mapping[bytes, KeyRule] = field(default_factory=lambda: MappingProxyType({}))
@@ -85,10 +85,10 @@ class RoutingTable:
         return rule
 
     def route(self, model: str) -> tuple[Target, str | None] | None:
-        """The target that a request's ``model`` names, and what the backend is to read there.
+        """The target of a request's ``model``, and the model name for its backend.
 
-        ``name`` is the instance and becomes its own model's name; ``name/model`` is a model of
-        that instance (router mode). ``None`` in the second place: leave the body as it is.
+        ``name`` is the instance, and its backend's own model; ``name/model`` is a model of that
+        instance (router mode). The model name is ``None`` if the body need not change.
         """
         target = self.targets.get(model)
         if target is not None:

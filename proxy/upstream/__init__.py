@@ -1,4 +1,4 @@
-"""The connections to the backends: requests with answers, and WebSockets."""
+"""Connections to backends: HTTP requests and WebSockets."""
 
 from proxy.upstream.client import Upstream, UpstreamTimeouts
 from proxy.upstream.errors import (

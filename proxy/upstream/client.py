@@ -1,4 +1,4 @@
-"""Asking a backend: the connections of a web process to all of them."""
+"""The upstream client: a web process's connections to all backends."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from proxy.upstream.websocket import Socket, Sockets
 
 
 class UpstreamTimeouts(NamedTuple):
-    """How long a backend may be silent, in seconds; 0: for as long as it likes."""
+    """Time limits for a silent backend, in seconds; 0: none."""
 
     first_byte: float = 0.0
-    """Until the answer's headers, and from there until the first byte of its body. For a stream
-    llama.cpp sends its headers at once, and more when it has read the whole prompt; else nothing
-    before the end."""
+    """Until the response's headers, and from there until the first byte of its body. For a stream
+    llama.cpp sends the headers at once, and the body after it has read the whole prompt; without
+    streaming it sends nothing before the end."""
     idle: float = 0.0
-    """Between two pieces of the body; and in taking a piece of the request's."""
+    """Between two pieces of the response's body, and for taking a piece of the request's."""
 
 
 class Upstream:
     """Kept connections by origin; made and closed within one event loop."""
 
-    def __init__(self, limits: UpstreamTimeouts | None = None) -> None:
-        self.limits = limits or UpstreamTimeouts()
+    def __init__(self, timeouts: UpstreamTimeouts | None = None) -> None:
+        self.timeouts = timeouts or UpstreamTimeouts()
         self._loop = asyncio.get_running_loop()
         self._pools: dict[str, Pool] = {}
         self._sweep: asyncio.TimerHandle | None = None
@@ -41,7 +41,7 @@ class Upstream:
         if self._sweep is not None:
             self._sweep.cancel()
         for pool in self._pools.values():
-            pool.drop_old(before=float("inf"))
+            pool.close_idle(before=float("inf"))
         await self._sockets.close()
 
     async def open(
@@ -54,10 +54,10 @@ class Upstream:
         body: bytes | Upload,
         fresh: bool = False,
     ) -> UpstreamResponse:
-        """Send the request and return once the answer's headers are there.
+        """Send the request and return once the response's headers have come.
 
         ``fresh`` makes a connection for this request alone. Raises Refused, Unanswered, Stalled,
-        BackendError where what came back is no HTTP/1.1, or what an upload ends with.
+        BackendError for a response that is no HTTP/1.1, or the error that ends an upload.
         """
         pool = self._pool(target.origin)
         length = body.length if isinstance(body, Upload) else len(body)
@@ -65,21 +65,21 @@ class Upstream:
         connection = None if fresh else pool.take()
         if connection is None:
             connection = await pool.connect(Connection.close if fresh else pool.give_back)
-        first_byte, idle = self.limits
+        first_byte, idle = self.timeouts
         try:
             if isinstance(body, Upload):
-                return await connection.ask_with_upload(
+                return await connection.send_upload(
                     method, head, body, first_byte=first_byte, idle=idle
                 )
             if first_byte:
                 async with asyncio.timeout(first_byte):
-                    return await connection.ask(method, head, body)
-            return await connection.ask(method, head, body)
+                    return await connection.send_request(method, head, body)
+            return await connection.send_request(method, head, body)
         except TimeoutError as error:
             connection.close()
             raise Stalled(f"no answer within {first_byte:g} s") from error
         except BaseException:
-            # The client's leaving among them: the backend stops when its connection closes.
+            # At a disconnect of the client too: the backend stops when its connection closes.
             connection.close()
             raise
 
@@ -99,12 +99,12 @@ class Upstream:
         if pool is None:
             pool = self._pools[origin] = Pool(origin, self._loop)
             if self._sweep is None:
-                self._sweep = self._loop.call_later(KEEP_ALIVE_SECONDS / 4, self._drop_old)
+                self._sweep = self._loop.call_later(KEEP_ALIVE_SECONDS / 4, self._close_idle)
         return pool
 
-    def _drop_old(self) -> None:
-        """Let go of what has not been used for a while; there are no more pools than ports."""
+    def _close_idle(self) -> None:
+        """Close idle connections; pools stay, as there are no more of them than ports."""
         before = self._loop.time() - KEEP_ALIVE_SECONDS
         for pool in self._pools.values():
-            pool.drop_old(before)
-        self._sweep = self._loop.call_later(KEEP_ALIVE_SECONDS / 4, self._drop_old)
+            pool.close_idle(before)
+        self._sweep = self._loop.call_later(KEEP_ALIVE_SECONDS / 4, self._close_idle)

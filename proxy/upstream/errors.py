@@ -1,30 +1,30 @@
-"""What may go wrong between us and a backend?"""
+"""Failures between llamactl and a backend."""
 
 from __future__ import annotations
 
 
 class BackendError(Exception):
-    """No answer that could be passed on."""
+    """No response that could be relayed."""
 
 
 class Refused(BackendError):
-    """Nothing listens there; the request was not sent."""
+    """The connection was refused; the request was not sent."""
 
 
 class Unanswered(BackendError):
-    """The connection was closed before a byte of an answer came: it may have been too old."""
+    """The connection was closed before the response: its keep-alive may have timed out."""
 
 
 class Stalled(BackendError):
-    """It is there, and said nothing for as long as it may be silent."""
+    """The backend sent, or took, nothing within its time limit."""
 
 
 class BrokeOff(BackendError):
-    """It ended, or went on with nonsense, in the middle of its answer."""
+    """The backend ended, or broke the protocol, in the middle of its response."""
 
 
 class HandshakeRefused(BackendError):
-    """The backend answered a WebSocket's handshake as a request like any other."""
+    """The backend answered a WebSocket's handshake with an ordinary response."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"status {status}")

@@ -1,4 +1,4 @@
-"""Which connection to a backend carries the next request?"""
+"""Pool of kept connections to one backend."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from proxy.upstream.connection import Connection
 from proxy.upstream.errors import Refused
 
 KEEP_ALIVE_SECONDS = 4.0
-"""cpp-httplib closes an idle connection after 5 s; one that we drop first can't be cut under us."""
+"""cpp-httplib closes an idle connection after 5 s, so ours are closed after 4."""
 
 CONNECT_SECONDS = 10.0
-"""A backend that is up takes a connection at once, whatever it is busy with."""
+"""A running backend accepts a connection at once, however busy it is."""
 
 
 class Pool:
-    """The free connections to one origin, and the making of new ones; as many as are asked for."""
+    """The free connections to one origin; their number has no limit."""
 
     def __init__(self, origin: str, loop: asyncio.AbstractEventLoop) -> None:
         """``origin``: ``http://host:port``."""
         parts = urlsplit(origin)
         self._host, self._port = parts.hostname or "", parts.port or 80
         self.host = parts.netloc.encode()
-        """The value of the header Host."""
+        """The value of the Host header."""
         self._loop = loop
         self._free: deque[Connection] = deque()
 
@@ -35,7 +35,7 @@ class Pool:
         return len(self._free)
 
     def take(self) -> Connection | None:
-        """The free connection that was used last; ``None`` where there is none."""
+        """The free connection that was used last, or ``None``."""
         oldest = self._loop.time() - KEEP_ALIVE_SECONDS
         while self._free:
             connection = self._free.pop()
@@ -50,7 +50,7 @@ class Pool:
             self._free.append(connection)
 
     async def connect(self, released: Callable[[Connection], None]) -> Connection:
-        """A new connection; ``released`` gets it after its first answer.
+        """A new connection; ``released`` is called with it after each response.
 
         Raises Refused, or TooManyOpenFiles (503).
         """
@@ -65,7 +65,7 @@ class Pool:
             raise Refused(str(error) or f"no connection within {CONNECT_SECONDS:g} s") from error
         return connection
 
-    def drop_old(self, before: float) -> None:
-        """Close what has been free since before that time, by the clock of the event loop."""
+    def close_idle(self, before: float) -> None:
+        """Close connections that have been free since before that event loop time."""
         while self._free and self._free[0].free_since < before:
             self._free.popleft().close()

@@ -1,4 +1,4 @@
-"""A backend's answer: its head, and its body as it comes."""
+"""A backend's response: its head, and its body as it comes."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from proxy.headers import Pairs
 from proxy.upstream.errors import BackendError, BrokeOff
 
 BUFFER_BYTES = 64 * 1024
-"""What may wait here to be read; then the backend has to wait."""
+"""The size of the buffer beyond which nothing more is read from the backend."""
 
 
 class Source(Protocol):
-    """The connection that an answer comes on."""
+    """The connection of a response."""
 
     loop: asyncio.AbstractEventLoop
 
     def pause(self) -> None:
-        """Read no more from the backend."""
+        """Stop reading from the backend."""
 
     def resume(self) -> None:
-        """Read from it again."""
+        """Start reading from the backend again."""
 
     def release(self) -> None:
-        """The answer is done with, whole or not."""
+        """Take the connection back, after a response that is whole or not."""
 
 
 class UpstreamResponse:
-    """Made by a connection when the head is there, and filled by it from then on.
+    """Made by a connection after the head, and filled by the connection from then on.
 
-    ``async with answer: …`` gives the connection back: for the next request where the whole body
-    has come, else to be closed.
+    ``async with response: …`` gives the connection back. It takes the next request if the whole
+    body has come, and is closed otherwise.
     """
 
     __slots__ = (
@@ -50,13 +50,13 @@ class UpstreamResponse:
     def __init__(self, source: Source, status: int, headers: Pairs, length: int | None) -> None:
         self.status = status
         self.headers = headers
-        """As they came, names in lower case."""
+        """As sent by the backend, but names in lower case."""
         self.length = length
-        """Its Content-Length."""
+        """The Content-Length."""
         self.total_bytes = 0
-        """How much of its body has come so far."""
+        """The size of the body so far."""
         self.is_whole = False
-        """Whether all of its body has come."""
+        """Whether the whole body has come."""
         self._source: Source | None = source
         self._pieces: list[bytes] = []
         self._size = 0
@@ -65,16 +65,16 @@ class UpstreamResponse:
 
     @property
     def is_at_end(self) -> bool:
-        """Whether all of the body has come and been read."""
+        """Whether the whole body has come and was read."""
         return self.is_whole and not self._pieces
 
     def header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self.headers if key == name), None)
 
     async def read(self) -> bytes:
-        """What has come since the last time, at least a byte; ``b""`` at the end.
+        """The bytes since the last read, once there are some; ``b""`` at the end.
 
-        Raises BrokeOff, or what ``fail`` was told.
+        Raises BrokeOff, or the error of ``fail``.
         """
         source = self._source
         assert source is not None, "read after it was given back"  # noqa: S101 - a defect of ours
@@ -87,7 +87,7 @@ class UpstreamResponse:
         pieces = self._pieces
         if not pieces:
             if self._error is not None:
-                # A new one: ours would hold the frames that it goes through, and they hold us.
+                # A new error: the kept error would be in a cycle with the frames that it passes.
                 raise type(self._error)(*self._error.args)
             return b""
         self._pieces = []
@@ -97,7 +97,7 @@ class UpstreamResponse:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def read_whole(self, limit: int) -> bytes:
-        """All that has not been read yet. Raises BrokeOff, also beyond ``limit`` bytes."""
+        """The rest of the body. Raises BrokeOff, also for more than ``limit`` bytes in all."""
         pieces = []
         while not self.is_at_end:
             pieces.append(await self.read())
@@ -106,12 +106,12 @@ class UpstreamResponse:
         return b"".join(pieces)
 
     def release(self) -> None:
-        """Give the connection back; a second time it does nothing."""
+        """Give the connection back; a second call does nothing."""
         source, self._source = self._source, None
         if source is not None:
             if self._size > BUFFER_BYTES:
-                # All of it may have come in the piece that was too much: the connection is free,
-                # and the next answer would wait on it for ever.
+                # The body may have ended in the piece that filled the buffer. Then the connection
+                # is free, and without this the next response on it would never be read.
                 source.resume()
             source.release()
 
@@ -137,7 +137,7 @@ class UpstreamResponse:
         self._wake()
 
     def fail(self, error: BackendError) -> None:
-        """Nothing more will come. What came before is still to be read."""
+        """End the body with an error; bytes that came before can still be read."""
         if not self.is_whole and self._error is None:
             self._error = error
             self._wake()

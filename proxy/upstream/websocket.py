@@ -1,4 +1,4 @@
-"""WebSockets to the backends, by aiohttp."""
+"""WebSocket connections to backends, by aiohttp."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from proxy.headers import Pairs
 from proxy.upstream.errors import BackendError, HandshakeRefused
 
 HANDSHAKE_SECONDS = 10.0
-"""A WebSocket is opened before any work is done; a backend that can't do that by then hangs."""
+"""Opening a WebSocket takes no work; a backend that takes longer hangs."""
 
 CLOSE_SECONDS = 2.0
-"""How long the connections may take to close; a backend that reads nothing never lets them."""
+"""How long the connections may take to close; a backend that does not read would never end."""
 
 _SKIPPED_BY_US = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
@@ -32,26 +32,26 @@ class Socket(aiohttp.ClientWebSocketResponse[Literal[True]]):
         self, reader: Any, writer: Any, protocol: Any, response: Any, *rest: Any, **further: Any
     ) -> None:
         super().__init__(reader, writer, protocol, response, *rest, **further)
-        # Taken now: a close that was not waited for has let go of it.
+        # Kept: after a close that timed out, aiohttp no longer has the transport.
         self._transport: asyncio.Transport = response.connection.transport
         self._handshake: aiohttp.ClientResponse = response
 
     def drop(self) -> None:
-        """Close the connection, whatever has not been sent yet."""
+        """Abort the connection; unsent bytes are lost."""
         self._transport.abort()
         self._handshake.close()
 
     def drop_after(self, seconds: float) -> None:
-        """Leave a backend so long to take what it was sent before the close, and then no more.
+        """Give the backend this long to read the rest, then abort the connection.
 
-        A closed transport goes on until all is written; for one that does not read, for ever.
+        A closed transport goes on until all is written: for ever, if the backend does not read.
         """
         if self._transport.get_write_buffer_size():
             asyncio.get_running_loop().call_later(seconds, self.drop)
 
 
 class Sockets:
-    """One aiohttp session a web process; as many connections as there are WebSockets."""
+    """The WebSockets of a web process, in one aiohttp session."""
 
     def __init__(self) -> None:
         self._open: WeakSet[Socket] = WeakSet()
@@ -65,22 +65,22 @@ class Sockets:
         )
 
     async def close(self) -> None:
-        """The WebSockets too, whatever they are at."""
+        """Close the session, and drop the WebSockets."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._session.close()
         for socket in self._open:
-            # Else one with something to write to a backend that does not read stays for ever.
+            # A WebSocket with bytes for a backend that does not read would stay for ever.
             socket.drop()
 
     async def open(self, url: str, headers: Pairs, subprotocols: Iterable[str]) -> Socket:
-        """Shake hands; ``protocol`` of what comes back is what the backend chose, or ``None``.
+        """Shake hands; the result's ``protocol`` is the backend's choice, or ``None``.
 
-        ``url`` and ``headers`` go out as they are. Compression is not offered: between processes
+        ``url`` and ``headers`` are sent as they are. Compression is not offered: between processes
         of one machine it would cost time and save nothing, and a small compressed message may
-        hide a large one. ``receive()`` hands a close frame over and leaves the answer to the
-        caller. Raises HandshakeRefused, or BackendError where nothing listens, or nothing that
-        speaks WebSocket.
+        hide a large one. ``receive()`` returns a close frame and leaves its answer to the caller.
+        Raises HandshakeRefused, or BackendError if nothing listens, or nothing that speaks
+        WebSocket.
         """
         fields = CIMultiDict((name.decode("latin-1"), _text(value)) for name, value in headers)
         try:
@@ -90,7 +90,7 @@ class Sockets:
                     headers=fields,
                     protocols=tuple(subprotocols),
                     autoclose=False,
-                    # aiohttp refuses one that is exactly as large.
+                    # aiohttp refuses a message of exactly this size.
                     max_msg_size=MAX_MESSAGE_BYTES + 1,
                 )
         except (aiohttp.ClientError, OSError) as error:
@@ -101,7 +101,7 @@ class Sockets:
 
 
 def _text(value: bytes) -> str:
-    """aiohttp writes headers in UTF-8: what is UTF-8 leaves as it came, Latin-1 is converted."""
+    """The header for aiohttp, which writes UTF-8; UTF-8 stays as it came, Latin-1 is converted."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -111,7 +111,7 @@ def _text(value: bytes) -> str:
 async def _only_switching_protocols(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Without this aiohttp would follow a redirect, to wherever the backend likes."""
+    """Refuse any other status; aiohttp would follow a redirect to any host."""
     response = await handler(request)
     if response.status != 101:
         response.close()

@@ -38,10 +38,10 @@ def test_what_is_documented_is_routed_there(method: str, path: str) -> None:
         BELOW: {RouteKind.WEB_UI if path == BELOW else RouteKind.LLAMA_CPP},
         "/api/": {RouteKind.INSTANCE},
     }
-    assert found.side in next(side for start, side in sides.items() if path.startswith(start))
+    assert found.kind in next(side for start, side in sides.items() if path.startswith(start))
     assert found.methods is None or method in found.methods
     is_open = not PATHS[path][method.lower()]["security"]
-    assert is_open == (found.side in NEEDS_NO_KEY)
+    assert is_open == (found.kind in NEEDS_NO_KEY)
 
 
 def routed() -> Iterator[tuple[str, str]]:

@@ -37,7 +37,7 @@ def no_records() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def limits(gateway: TableGateway) -> None:
     """As far away as in production."""
-    gateway.upstream.limits = gateway.upstream.limits._replace(first_byte=300, idle=600)
+    gateway.upstream.timeouts = gateway.upstream.timeouts._replace(first_byte=300, idle=600)
 
 
 async def garbage_of(what: Callable[[], Awaitable[object]]) -> int:
@@ -108,7 +108,7 @@ async def test_request_that_is_sent_again_leaves_no_cycle(
 async def test_backend_that_stalls_leaves_no_cycle(
     client: RawClient, backend: RawBackend, gateway: TableGateway
 ) -> None:
-    gateway.upstream.limits = gateway.upstream.limits._replace(first_byte=0.02)
+    gateway.upstream.timeouts = gateway.upstream.timeouts._replace(first_byte=0.02)
 
     async def ask() -> None:
         client.post(CHAT, MODEL)
@@ -130,7 +130,7 @@ async def test_nothing_that_listens_leaves_no_cycle(
     async def replaced(target: object, **_: object) -> object:
         return target
 
-    gateway.waiting.replaced = replaced  # type: ignore[assignment,method-assign]
+    gateway.activator.wait_for_change = replaced  # type: ignore[assignment,method-assign]
     assert await garbage_of(ask) < TIMES
 
 

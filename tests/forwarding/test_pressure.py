@@ -134,7 +134,7 @@ async def test_who_leaves_while_the_instance_starts_leaves_nothing(
     target = gateway.live.table.targets["demo"]
     gateway.lay(replace(target, status=Status.STOPPED, desired_state=DesiredState.STOPPED))
     client.post(CHAT, MODEL)
-    await asyncio.wait_for(gateway.start_was_asked.wait(), 10)
+    await asyncio.wait_for(gateway.start_was_requested.wait(), 10)
     client.disconnect()
     await asyncio.sleep(0.05)
     gateway.lay(replace(target, generation=2, observed_generation=2))
@@ -255,9 +255,9 @@ async def test_who_leaves_in_an_upload_to_an_instance_that_starts_leaves_nothing
     for _ in range(pieces):
         client.send(b"x" * 2**15)
         await asyncio.sleep(0.02)
-    await until_async(lambda: bool(gateway.waiting.report()), "the upload waiting")
+    await until_async(lambda: bool(gateway.activator.waiters.report()), "the upload waiting")
     client.disconnect()
-    await until_async(lambda: not gateway.waiting.report(), "nobody waiting")
+    await until_async(lambda: not gateway.activator.waiters.report(), "nobody waiting")
     gateway.lay(target)
     await asyncio.sleep(0.05)
     assert not backend.connections
@@ -419,7 +419,7 @@ async def test_upload_is_not_sent_again_and_a_body_that_is_held_is(
 async def test_backend_that_stops_taking_an_upload_is_504(
     client: RawClient, backend: RawBackend, gateway: TableGateway
 ) -> None:
-    gateway.upstream.limits = gateway.upstream.limits._replace(idle=0.3, first_byte=5)
+    gateway.upstream.timeouts = gateway.upstream.timeouts._replace(idle=0.3, first_byte=5)
 
     async def play(session: Session) -> None:
         session.writer.transport.pause_reading()  # type: ignore[attr-defined]

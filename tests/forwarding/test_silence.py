@@ -10,6 +10,7 @@ from time import perf_counter
 import pytest
 
 from instances.states import Status
+from proxy import forward
 from tests.forwarding.conftest import Connect
 from tests.proxy.conftest import TableGateway
 from tests.support.until import until_async
@@ -27,7 +28,7 @@ ONE_EVENT = b"9\r\ndata: 1\n\n\r\n"
 
 @pytest.fixture(autouse=True)
 def impatient(gateway: TableGateway) -> None:
-    gateway.upstream.limits = gateway.upstream.limits._replace(first_byte=0.3, idle=0.3)
+    gateway.upstream.timeouts = gateway.upstream.timeouts._replace(first_byte=0.3, idle=0.3)
 
 
 def playing(*pieces: bytes, stays: bool) -> Play:
@@ -193,7 +194,7 @@ async def test_events_that_come_now_and_then_are_no_stall(
     client: RawClient, backend: RawBackend, gateway: TableGateway
 ) -> None:
     # Less than all of them take, and far more than the time between two.
-    gateway.upstream.limits = gateway.upstream.limits._replace(first_byte=3, idle=3)
+    gateway.upstream.timeouts = gateway.upstream.timeouts._replace(first_byte=3, idle=3)
 
     async def play(session: Session) -> None:
         await session.request()
@@ -211,7 +212,7 @@ async def test_events_that_come_now_and_then_are_no_stall(
 async def test_no_limit_is_set_where_none_is_wanted(
     client: RawClient, backend: RawBackend, gateway: TableGateway
 ) -> None:
-    gateway.upstream.limits = gateway.upstream.limits._replace(first_byte=0, idle=0)
+    gateway.upstream.timeouts = gateway.upstream.timeouts._replace(first_byte=0, idle=0)
 
     async def play(session: Session) -> None:
         await session.request()
@@ -231,7 +232,7 @@ async def test_no_limit_is_set_where_none_is_wanted(
 async def test_first_event_may_take_longer_than_the_next(
     client: RawClient, backend: RawBackend, gateway: TableGateway
 ) -> None:
-    gateway.upstream.limits = gateway.upstream.limits._replace(first_byte=5, idle=0.2)
+    gateway.upstream.timeouts = gateway.upstream.timeouts._replace(first_byte=5, idle=0.2)
 
     async def play(session: Session) -> None:
         await session.request()
@@ -271,17 +272,18 @@ async def test_defect_of_ours_is_500_in_the_shape_of_the_path_and_in_the_log(
     assert shapes[ANY + b"/x"]["error"] == "internal_error"
     records = [record for record in caplog.records if record.name == "proxy.consumers"]
     assert [getattr(record, "instance", None) for record in records] == ["demo"] * 3
+    assert len({getattr(record, "request_id", None) for record in records}) == 3
     assert all(record.exc_info for record in records)
 
 
 async def test_defect_of_ours_within_an_answer_is_a_cut(
     client: RawClient, backend: RawBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(response: object, send: object, **_: object) -> None:
+    async def fail(response: object, send: object, *_: object, **__: object) -> None:
         await send({"type": "http.response.body", "body": b"half", "more_body": True})  # type: ignore[operator]
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("proxy.forward.relay", fail)
+    monkeypatch.setattr(forward, "relay", fail)
     backend.answers = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]
     client.post(CHAT, MODEL)
     answer = await client.answer()

@@ -15,9 +15,10 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from instances.states import DesiredState, Status
 from keys.secrets import digest
 from llamactl.config import AppConfig
-from proxy.activation.waiting import Waiting
+from proxy.activation.activator import Activator
 from proxy.asgi import ProxyApplication
 from proxy.gateway import Gateway
+from proxy.table.recheck import Recheck
 from proxy.table.table import KeyRule, RoutingTable, Target
 from proxy.upstream import Upstream
 from tests.support.socket_backend import SocketBackend
@@ -115,7 +116,7 @@ def rules() -> dict[bytes, KeyRule]:
 
 
 class TableGateway(Gateway):
-    """Lays its own table; a start that is asked for is recorded and left to the test."""
+    """Lays its own table; a requested start is recorded and left to the test."""
 
     def __init__(self, config: AppConfig, *, timeout_seconds: float = 5.0) -> None:
         super().__init__()
@@ -123,12 +124,13 @@ class TableGateway(Gateway):
         self.max_body_bytes = 1000
         self.upstream = Upstream()
         self.starts: list[str] = []
-        self.looks = 0
+        self.refreshes = 0
         self.meanwhile: Callable[[], None] = lambda: None
-        """What the database has come to say since the table was read."""
-        self.start_was_asked = asyncio.Event()
-        self.waiting = Waiting(
-            self.live, self._start, lambda: self.look_again(), timeout_seconds=timeout_seconds
+        """A change of the database since the table was read: the next refresh brings it."""
+        self.start_was_requested = asyncio.Event()
+        self.recheck = Recheck(self.live, self._refresh)
+        self.activator = Activator(
+            self.live, self._start, self.recheck, timeout_seconds=timeout_seconds
         )
         self.is_started = True
 
@@ -136,20 +138,19 @@ class TableGateway(Gateway):
         found = {target.name: target for target in targets}
         self.live.replace(RoutingTable(targets=found, keys=rules() if keys is None else keys))
 
-    async def look_again(self) -> None:
-        """There is no database to look at; see ``meanwhile``."""
-        self.looks += 1
+    async def _refresh(self) -> None:
+        self.refreshes += 1
         self.meanwhile()
 
     async def _start(self, name: str) -> int:
         self.starts.append(name)
-        self.start_was_asked.set()
+        self.start_was_requested.set()
         target = self.live.table.targets[name]
-        wished = replace(
+        requested = replace(
             target, desired_state=DesiredState.RUNNING, generation=target.generation + 1
         )
-        self.lay(wished)
-        return wished.generation
+        self.lay(requested)
+        return requested.generation
 
 
 @pytest.fixture

@@ -14,6 +14,6 @@ async def test_task_that_swallows_its_first_cancellation_is_ended_by_the_next() 
 
     task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
-    await asyncio.wait_for(cancel.end([task]), 5)
+    await asyncio.wait_for(cancel.cancel_and_wait([task]), 5)
     assert task.cancelled()
-    await cancel.end([])
+    await cancel.cancel_and_wait([])

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from instances.states import DesiredState, Status
 from llamactl.middleware.response_headers import ResponseHeaders
+from proxy import forward
 from proxy.asgi import ProxyApplication
 from proxy.table.table import Target
 from tests.proxy.conftest import ALICE, BOB, CHARLIE, MANAGER, Backend, TableGateway, make_target
@@ -204,7 +205,7 @@ async def test_client_that_leaves_while_waiting_for_a_start_leaves_no_trace(
 ) -> None:
     gateway.lay(stopped(backend))
     exchange = ask(app).start()
-    await asyncio.wait_for(gateway.start_was_asked.wait(), 5)
+    await asyncio.wait_for(gateway.start_was_requested.wait(), 5)
     exchange.disconnect()
     await exchange.finish()
     assert not backend.requests
@@ -235,7 +236,7 @@ async def test_concurrent_requests_share_one_start_and_all_are_answered(
 ) -> None:
     gateway.lay(stopped(backend))
     exchanges = [ask(app).start() for _ in range(20)]
-    await asyncio.wait_for(gateway.start_was_asked.wait(), 5)
+    await asyncio.wait_for(gateway.start_was_requested.wait(), 5)
     await asyncio.sleep(0)
     starting = {"desired_state": DesiredState.RUNNING, "generation": 2, "observed_generation": 2}
     gateway.lay(make_target(backend.origin, status=Status.STARTING, **starting))
@@ -253,7 +254,7 @@ async def test_failed_start_is_explained_to_every_request_that_waits(
 ) -> None:
     gateway.lay(stopped(backend))
     exchanges = [ask(app).start() for _ in range(3)]
-    await asyncio.wait_for(gateway.start_was_asked.wait(), 5)
+    await asyncio.wait_for(gateway.start_was_requested.wait(), 5)
     gateway.lay(
         make_target(
             backend.origin,
@@ -285,7 +286,7 @@ async def test_failure_of_an_earlier_start_does_not_answer_a_new_one(
     failed = make_target(backend.origin, status=Status.FAILED, failure={"reason": "crashed"})
     gateway.lay(failed)
     exchange = ask(app).start()
-    await asyncio.wait_for(gateway.start_was_asked.wait(), 5)
+    await asyncio.wait_for(gateway.start_was_requested.wait(), 5)
     await asyncio.sleep(0.01)
     assert not exchange.response.status
     gateway.lay(make_target(backend.origin, generation=2, observed_generation=2))
@@ -296,7 +297,7 @@ async def test_request_waits_no_longer_than_it_may(
     backend: Backend, app: ProxyApplication, gateway: TableGateway
 ) -> None:
     gateway.lay(make_target(backend.origin, status=Status.STARTING))
-    gateway.waiting._timeout_seconds = 0.05
+    gateway.activator._timeout_seconds = 0.05
     answer = await ask(app).finish()
     assert answer.status == 503
     assert answer.json()["error"]["reason"] == "timeout"
@@ -378,7 +379,7 @@ async def test_stop_before_the_node_saw_the_start_ends_the_wait_for_it(
 ) -> None:
     gateway.lay(stopped(backend))
     exchange = ask(app).start()
-    await asyncio.wait_for(gateway.start_was_asked.wait(), 5)
+    await asyncio.wait_for(gateway.start_was_requested.wait(), 5)
     gateway.lay(stopped(backend, generation=2))
     answer = await exchange.finish(2)
     assert (answer.status, answer.json()["error"]["code"]) == (503, "instance_not_running")
@@ -411,7 +412,7 @@ async def test_backend_that_answers_nonsense_is_502(
     gateway: TableGateway,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxy.forward.REPLACED_WITHIN_SECONDS", 0.05)
+    monkeypatch.setattr(forward, "CRASH_NOTICE_SECONDS", 0.05)
 
     async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"\x00\x01 this is no HTTP\r\n\r\n")

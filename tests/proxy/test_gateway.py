@@ -22,7 +22,10 @@ from keys.models import InferenceKey
 from keys.secrets import digest
 from llamactl.core import events
 from nodes.errors import NodeDrained
+from proxy import gateway as gateways
+from proxy.exchange import Exchange
 from proxy.gateway import Gateway
+from proxy.table import refresh
 from tests.support.environment import MANAGEMENT_KEY
 from tests.support.until import until_async
 
@@ -60,7 +63,7 @@ def issue(**fields: Any) -> tuple[InferenceKey, str]:
 @pytest.fixture
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a test lasts, no look comes by the clock, and none is given up by it."""
-    monkeypatch.setattr("proxy.table.refresh.CHECK_SECONDS", 600)
+    monkeypatch.setattr(refresh, "POLL_SECONDS", 600)
 
 
 @pytest.mark.usefixtures("no_clock")
@@ -89,7 +92,7 @@ async def test_what_was_made_a_moment_ago_is_known_to_whoever_looks_again(
     await asyncio.sleep(0.3)
     for name in ("a", "b", "c"):
         await create(name)
-        await gateway.look_again()
+        await gateway.recheck.refreshed()
         assert name in gateway.live.table.targets
 
 
@@ -98,7 +101,7 @@ async def test_instance_that_runs_since_a_moment_ago_is_found_running(
     broker: None, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = await create("a")
-    await gateway.look_again()
+    await gateway.recheck.refreshed()
     monkeypatch.setattr(events, "publish", lambda change: None)
     await asyncio.sleep(0.3)
 
@@ -111,7 +114,7 @@ async def test_instance_that_runs_since_a_moment_ago_is_found_running(
 
     before = gateway.live.table.targets["a"]
     await run()
-    assert (await gateway.waiting.running(before)).is_ready
+    assert (await gateway.activator.require_running(before)).is_ready
 
 
 async def test_look_waits_neither_for_who_writes_nor_for_the_broker(
@@ -122,7 +125,7 @@ async def test_look_waits_neither_for_who_writes_nor_for_the_broker(
     writers = [asyncio.ensure_future(refresher.in_thread(unlocked.wait)) for _ in range(4)]
     monkeypatch.setattr(gateway, "_report", answered.wait)
     await create("a")
-    await asyncio.wait_for(gateway.look_again(), 8)  # less than a look may take
+    await asyncio.wait_for(gateway.recheck.refreshed(), 8)  # less than a look may take
     assert "a" in gateway.live.table.targets
     unlocked.set()
     answered.set()
@@ -183,7 +186,7 @@ async def test_status_that_a_supervisor_writes_ends_the_wait_for_it(
 ) -> None:
     instance = await create("a")
     await until_async(lambda: "a" in gateway.live.table.targets)
-    waiting = asyncio.ensure_future(gateway.waiting.ready(gateway.live.table.targets["a"]))
+    waiting = asyncio.ensure_future(gateway.activator.activate(gateway.live.table.targets["a"]))
 
     def wished() -> bool:
         return gateway.live.table.targets["a"].generation == 1
@@ -211,10 +214,13 @@ async def test_report_says_what_is_in_flight_and_is_taken_back_at_the_end(
         reports = read_reports(events.client())
         return [each.in_flight for each in reports if each.web_id == gateway.in_flight.web_id]
 
-    with gateway.in_flight.carrying("a"):
-        async with asyncio.timeout(SECONDS):
-            while await reported() != [{"a": 1}]:
-                await asyncio.sleep(0.01)
+    exchange = Exchange(None)
+    exchange.instance = "a"
+    gateway.in_flight.begin(exchange)
+    async with asyncio.timeout(SECONDS):
+        while await reported() != [{"a": 1}]:
+            await asyncio.sleep(0.01)
+    gateway.in_flight.end(exchange)
     await gateway.stop()
     assert await reported() == []
 
@@ -222,7 +228,7 @@ async def test_report_says_what_is_in_flight_and_is_taken_back_at_the_end(
 async def test_first_request_that_waits_is_reported_at_once(
     broker: None, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.gateway.REPORT_SECONDS", 60)
+    monkeypatch.setattr(gateways, "REPORT_SECONDS", 60)
     await create("a")
     await until_async(lambda: "a" in gateway.live.table.targets)
     await asyncio.sleep(0.3)  # the last report that came by the clock
@@ -236,7 +242,7 @@ async def test_first_request_that_waits_is_reported_at_once(
         ]
         return dict(found[0].waiting) if found else {}
 
-    task = asyncio.ensure_future(gateway.waiting.ready(gateway.live.table.targets["a"], 5))
+    task = asyncio.ensure_future(gateway.activator.activate(gateway.live.table.targets["a"], 5))
     async with asyncio.timeout(SECONDS):
         while (await waiting()).get("a", {}).get("5", [0])[0] != 1:
             await asyncio.sleep(0.01)
@@ -260,9 +266,9 @@ async def test_request_for_an_instance_of_a_drained_node_starts_nothing(
 ) -> None:
     await create("gemma")
     await sync_to_async(node_drain.drain)("main")
-    await gateway.look_again()
+    await gateway.recheck.refreshed()
     with pytest.raises(NodeDrained):
-        await gateway.waiting.ready(gateway.live.table.targets["gemma"])
+        await gateway.activator.activate(gateway.live.table.targets["gemma"])
     assert await Instance.objects.filter(desired_state="stopped", generation=0).aexists()
 
 
@@ -271,6 +277,6 @@ async def test_only_llama_cpp_instances_are_taken_for_llama_servers(gateway: Gat
     for name, backend_type in (("llama", "llama_cpp"), ("v", "vllm"), ("m", "mlx_lm")):
         document = {"backend_type": backend_type, "backend_options": {"model": "org/m"}}
         await sync_to_async(lifecycle.create)(name, document, cause="test")
-    await gateway.look_again()
+    await gateway.recheck.refreshed()
     targets = gateway.live.table.targets
     assert [name for name, target in targets.items() if target.is_llama_server] == ["llama"]

@@ -55,7 +55,7 @@ async def test_pieces_gather_until_the_first_is_taken_and_no_further_than_the_li
 
 async def test_another_beginning_changes_the_length_and_not_the_limit() -> None:
     upload = Upload(b"ab", LENGTH, limit=6)
-    upload.begin_with(b"abcd")
+    upload.replace_beginning(b"abcd")
     assert upload.length == 8
     assert await upload.take() == b"abcd"
     await upload.put(b"cdef", is_last=True)

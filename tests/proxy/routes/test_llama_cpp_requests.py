@@ -201,7 +201,7 @@ async def test_endpoint_starts_a_stopped_instance_unless_it_only_looks(
         assert (await ask(app, path)).status == 503
     assert not gateway.starts
     exchange = AsgiRequest(app, "/llama-cpp/demo/completion", key=ALICE, json={}).start()
-    await gateway.start_was_asked.wait()
+    await gateway.start_was_requested.wait()
     gateway.lay(llama_server(backend, generation=2, observed_generation=2))
     assert (await exchange.finish()).status == 200
 

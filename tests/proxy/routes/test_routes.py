@@ -22,8 +22,8 @@ from proxy.routes.routes import Route, RouteKind, counts_as_use, may_start, rout
         ("/api/v1/instances/a/proxyx", None),
         ("/api/v1/instances/a/b/proxy", None),
         ("/api/v1/instances/a%2Db/proxy/x", Route(RouteKind.INSTANCE, "a-b", "/x")),
-        ("/llama-cpp/a", Route(RouteKind.TO_WEB_UI, "a")),
-        ("/llama-cpp/a/tools", Route(RouteKind.NOWHERE, "a")),
+        ("/llama-cpp/a", Route(RouteKind.WEB_UI_REDIRECT, "a")),
+        ("/llama-cpp/a/tools", Route(RouteKind.UNKNOWN, "a")),
         ("/llama-cpp", None),
         ("/llama-cpp/", None),
         ("/llama-cppx/a/", None),
@@ -45,7 +45,7 @@ def test_paths_of_the_proxy_are_told_from_djangos(path: str, found: Route | None
     ],
 )
 def test_no_spelling_of_a_path_leads_a_backend_out_of_v1(path: str) -> None:
-    assert route(path) == Route(RouteKind.NOWHERE)
+    assert route(path) == Route(RouteKind.UNKNOWN)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_paths_below_llama_cpp_are_pages_or_endpoints(
 ) -> None:
     found = route(path)
     assert found is not None
-    assert (found.side, found.rest) == (side, rest)
+    assert (found.kind, found.rest) == (side, rest)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from proxy.table.load_times import (
-    MOST_SECONDS,
+    MAX_SECONDS,
     UNKNOWN_SECONDS,
     load_seconds,
     retry_after,
@@ -54,7 +54,7 @@ def test_time_of_the_last_start_is_known_during_the_next() -> None:
         (180.0, 300.0, 150.0),
         (2.0, 0.0, 2.0),
         (0.4, 0.0, 1.0),
-        (7200.0, 120.0, MOST_SECONDS),
+        (7200.0, 120.0, MAX_SECONDS),
     ],
 )
 def test_who_waited_is_told_what_is_left_of_the_last_load_time(

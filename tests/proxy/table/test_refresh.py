@@ -56,7 +56,7 @@ async def test_instance_that_has_started_meanwhile_is_asked(
     gateway.lay(demo(backend, **{**STOPPED, "status": status}, on_demand_start=False))
     gateway.meanwhile = lambda: gateway.lay(demo(backend, generation=2, observed_generation=2))
     assert (await ask(app, way, key)).status == 200
-    assert (gateway.looks, gateway.starts) == (1, [])
+    assert (gateway.refreshes, gateway.starts) == (1, [])
 
 
 async def test_socket_to_an_instance_that_has_started_meanwhile_is_opened(
@@ -87,7 +87,7 @@ async def test_instance_that_may_be_started_since_a_moment_ago_is(
     gateway.lay(demo(backend, **STOPPED, on_demand_start=False))
     gateway.meanwhile = lambda: gateway.lay(demo(backend, **STOPPED))
     exchange = AsgiRequest(app, CHAT[1], key=ALICE, json={"model": "demo"}).start()
-    await gateway.start_was_asked.wait()
+    await gateway.start_was_requested.wait()
     gateway.lay(demo(backend, generation=2, observed_generation=2))
     assert (await exchange.finish()).status == 200
 
@@ -103,7 +103,7 @@ async def test_request_after_a_start_that_came_to_nothing_asks_for_another(
     gateway.lay(demo(backend, status=Status.STARTING))
     gateway.meanwhile = lambda: gateway.lay(demo(backend, **outcome))
     exchange = AsgiRequest(app, CHAT[1], key=ALICE, json={"model": "demo"}).start()
-    await asyncio.wait_for(gateway.start_was_asked.wait(), 20)
+    await asyncio.wait_for(gateway.start_was_requested.wait(), 20)
     gateway.lay(demo(backend, generation=2, observed_generation=2))
     assert (await exchange.finish()).status == 200
 
@@ -113,7 +113,7 @@ async def test_backend_that_has_got_another_key_while_it_was_waited_for_gets_tha
 ) -> None:
     gateway.lay(demo(backend, **STOPPED))
     exchange = AsgiRequest(app, CHAT[1], key=ALICE, json={"model": "demo"}).start()
-    await asyncio.wait_for(gateway.start_was_asked.wait(), 20)
+    await asyncio.wait_for(gateway.start_was_requested.wait(), 20)
     started = {"generation": 2, "observed_generation": 2, "authorization": "Bearer another"}
     gateway.lay(demo(backend, **started))
     assert (await exchange.finish()).status == 200
@@ -175,7 +175,7 @@ async def test_what_the_key_does_not_open_is_refused_after_one_look(
 ) -> None:
     gateway.lay(demo(backend))
     assert (await ask(app, way, BOB)).status == 403
-    assert gateway.looks == 1
+    assert gateway.refreshes == 1
     assert not backend.requests
 
 
@@ -185,4 +185,4 @@ async def test_what_is_answered_needs_no_look(
 ) -> None:
     gateway.lay(demo(backend))
     assert (await ask(app, way)).status == 200
-    assert gateway.looks == 0
+    assert gateway.refreshes == 0

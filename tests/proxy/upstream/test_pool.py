@@ -45,9 +45,9 @@ async def test_old_connections_are_closed_though_nobody_asks(
     pool = Pool(backend.origin, asyncio.get_running_loop())
     for _ in range(3):
         pool.give_back(await pool.connect(pool.give_back))
-    pool.drop_old(before=0.0)
+    pool.close_idle(before=0.0)
     assert len(pool) == 3
-    pool.drop_old(before=float("inf"))
+    pool.close_idle(before=float("inf"))
     assert len(pool) == 0
     await until_async(lambda: backend.closed == 3, "all closed")
 

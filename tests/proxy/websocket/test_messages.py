@@ -9,7 +9,8 @@ from aiohttp import web
 
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
 from proxy.asgi import ProxyApplication
-from proxy.websocket import backend_ended, client_ended
+from proxy.websocket import relay
+from proxy.websocket.relay import backend_ending, client_ending
 from tests.proxy.conftest import MANAGER, Backend, TableGateway
 from tests.support.asgi import AsgiSocket
 from tests.support.socket_backend import SocketBackend, until_it_stalls
@@ -310,7 +311,7 @@ async def test_cancelled_relay_says_goodbye_to_the_backend(
 async def test_client_that_never_reads_can_not_keep_the_relay(
     app: ProxyApplication, sockets: SocketBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.websocket.CLIENT_CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(relay, "CLIENT_CLOSE_SECONDS", 0.2)
 
     async def close(socket: web.WebSocketResponse) -> None:
         await socket.close()
@@ -326,6 +327,6 @@ async def test_client_that_never_reads_can_not_keep_the_relay(
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1006, 1015, 1016, 2999, 5000, 65535])
 def test_code_that_must_not_be_in_a_frame_is_never_sent(code: int) -> None:
-    assert client_ended({"code": code, "reason": ""}).code == 1001
+    assert client_ending({"code": code, "reason": ""}).code == 1001
     closing = aiohttp.WSMessage(aiohttp.WSMsgType.CLOSE, code, "")
-    assert backend_ended(closing).code == (1011 if code else 1000)
+    assert backend_ending(closing).code == (1011 if code else 1000)

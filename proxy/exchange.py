@@ -1,0 +1,139 @@
+"""One exchange: a client's request, the times and bytes of its way, and its outcome.
+
+The hot path fills an exchange; in-flight reports, ``Server-Timing`` and ``Gateway.observers`` read
+it. Bytes are counted by the objects that carry them and copied only when asked for, because a
+count for each chunk would be work for each chunk.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from time import perf_counter
+from typing import Protocol
+
+from proxy.routes.routes import Route
+from proxy.table.table import KeyRule
+
+
+class Outcome(Enum):
+    """How an exchange ended."""
+
+    PENDING = "pending"
+    ANSWERED = "answered"
+    """The client got the whole response, whatever its status, or the WebSocket was closed."""
+    REFUSED = "refused"
+    """llamactl refused the request with an error of its own; no backend is to blame."""
+    CLIENT_DISCONNECTED = "client_disconnected"
+    BACKEND_FAILED = "backend_failed"
+    """The backend did not start, did not answer, or broke off its response."""
+    FAILED = "failed"
+    """llamactl failed on the request; its log has the traceback."""
+    CANCELLED = "cancelled"
+    """The server cancelled the request, because it stops."""
+
+
+class ByteCounter(Protocol):
+    """A body under way: an upload or a response."""
+
+    @property
+    def total_bytes(self) -> int:
+        """The size of the body so far."""
+
+
+class Exchange:
+    """One request; for a WebSocket, the handshake and everything after it.
+
+    Times are those of ``perf_counter``; ``None`` before their event, or where there is none.
+    """
+
+    __slots__ = (
+        "bytes_to_backend",
+        "bytes_to_client",
+        "ended_at",
+        "first_byte_at",
+        "id",
+        "instance",
+        "is_use",
+        "loaded_at",
+        "loading_seconds",
+        "outcome",
+        "queued_at",
+        "received_at",
+        "reported_bytes",
+        "response",
+        "route",
+        "rule",
+        "sent_at",
+        "status",
+        "upload",
+    )
+
+    def __init__(self, route: Route | None) -> None:
+        """``route``: ``None`` for a WebSocket at an unknown path."""
+        self.id = os.urandom(16).hex()
+        self.route = route
+        self.rule: KeyRule | None = None
+        """The rule of the request's key, once the key is known."""
+        self.instance = ""
+        """The instance's name, once the request is routed."""
+        self.is_use = True
+        """Whether the request keeps its instance from being idle."""
+        self.status = 0
+        """The HTTP status that the client got; 101 for an open WebSocket; 0 before any."""
+        self.outcome = Outcome.PENDING
+
+        self.received_at = perf_counter()
+        """The head of the request has come."""
+        self.queued_at: float | None = None
+        """The request is routed and may wait for its instance."""
+        self.loaded_at: float | None = None
+        """The instance became ready; ``None`` where it was ready before."""
+        self.loading_seconds = 0.0
+        """The part of the wait in which the model was loaded."""
+        self.sent_at: float | None = None
+        """The backend was asked, the last time that it was."""
+        self.first_byte_at: float | None = None
+        """The head of the response came; of a POST that can be repeated, the body's first byte."""
+        self.ended_at: float | None = None
+        """The last byte to the client, or the moment of its disconnect."""
+
+        self.bytes_to_backend = 0
+        """The size of the request's body; of a WebSocket's messages."""
+        self.bytes_to_client = 0
+        """The size of the backend's body; current after ``count_bytes``."""
+        self.upload: ByteCounter | None = None
+        self.response: ByteCounter | None = None
+        """The bodies under way, until the exchange has ended."""
+        self.reported_bytes = 0
+        """``bytes_to_client`` at the last in-flight report."""
+
+    @property
+    def queue_seconds(self) -> float:
+        """The wait for the instance and for a connection, without the loading."""
+        if self.queued_at is None or self.sent_at is None:
+            return 0.0
+        return self.sent_at - self.queued_at - self.loading_seconds
+
+    @property
+    def first_byte_seconds(self) -> float:
+        """The time to the first byte, from asking the backend."""
+        if self.sent_at is None or self.first_byte_at is None:
+            return 0.0
+        return self.first_byte_at - self.sent_at
+
+    def count_bytes(self) -> None:
+        """Bring the byte counts up to date."""
+        if self.upload is not None:
+            self.bytes_to_backend = self.upload.total_bytes
+        if self.response is not None:
+            self.bytes_to_client = self.response.total_bytes
+
+    def finish(self, outcome: Outcome) -> None:
+        """Note the end of the exchange; the first outcome stays."""
+        if self.outcome is Outcome.PENDING:
+            self.outcome = outcome
+            self.ended_at = perf_counter()
+            self.count_bytes()
+            # An observer may keep the exchange, and must not keep a body with it.
+            self.upload = self.response = None

@@ -1,0 +1,219 @@
+"""Activation: fair turns, the report on waiting requests, and restarts after a preemption."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from instances.errors import BackendStartTimeout, InstanceNotRunning, InstanceShuttingDown
+from instances.states import EVICTED, IDLE, DesiredState, Status
+from proxy.activation.activator import Activator
+from proxy.asgi import ProxyApplication
+from proxy.table.live import LiveTable
+from proxy.table.recheck import Recheck
+from proxy.table.table import RoutingTable, Target
+from tests.proxy.conftest import ALICE, Backend, TableGateway, make_target
+from tests.support.asgi import AsgiRequest
+
+
+class Activation:
+    """An activator whose table is laid by the test."""
+
+    def __init__(self) -> None:
+        self.live = LiveTable()
+        self.changes = 0
+        self.starts = 0
+        self.generation = 1
+        self.activator = Activator(
+            self.live,
+            self._start,
+            Recheck(self.live, self._refresh),
+            timeout_seconds=5,
+            on_change=self._count_change,
+        )
+
+    def lay(self, **changes: Any) -> Target:
+        target = make_target("http://x", **{"generation": self.generation, **changes})
+        self.live.replace(RoutingTable(targets={target.name: target}))
+        return target
+
+    def stopped(self, **changes: Any) -> Target:
+        return self.lay(
+            **{"status": Status.STOPPED, "desired_state": DesiredState.STOPPED, **changes}
+        )
+
+    def starting(self, **changes: Any) -> Target:
+        return self.lay(status=Status.STARTING, observed_generation=self.generation, **changes)
+
+    async def _start(self, name: str) -> int:
+        self.starts += 1
+        self.generation += 1
+        self.starting()
+        return self.generation
+
+    async def _refresh(self) -> None:
+        """The table is up to date already."""
+
+    def _count_change(self) -> None:
+        self.changes += 1
+
+
+@pytest.fixture
+def activation() -> Iterator[Activation]:
+    activation = Activation()
+    yield activation
+    assert activation.activator.waiters.report() == {}
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_waiters_are_released_in_fair_turns_between_keys(activation: Activation) -> None:
+    target = activation.starting()
+    released: list[int] = []
+
+    async def one(key_id: int) -> None:
+        await activation.activator.activate(target, key_id)
+        released.append(key_id)
+
+    tasks = [asyncio.create_task(one(1)) for _ in range(50)]
+    await settle()
+    tasks += [asyncio.create_task(one(2)) for _ in range(5)]
+    await settle()
+    activation.lay(observed_generation=1)
+    await asyncio.gather(*tasks)
+    assert released[:11] == [1, 2] * 5 + [1]
+    assert released.count(1) == 50
+
+
+async def test_report_counts_by_key_from_the_first_to_the_last_that_waits(
+    activation: Activation,
+) -> None:
+    target = activation.starting()
+    tasks = [
+        asyncio.create_task(activation.activator.activate(target, key)) for key in (7, 7, None)
+    ]
+    await settle()
+    report = activation.activator.waiters.report()
+    assert {key: count for key, (count, _) in report["demo"].items()} == {"7": 2, "": 1}
+    assert activation.changes == 1
+    oldest = report["demo"]["7"][1]
+    tasks[0].cancel()
+    await settle()
+    assert activation.activator.waiters.report()["demo"]["7"][0] == 1
+    assert activation.activator.waiters.report()["demo"]["7"][1] >= oldest
+    for task in tasks[1:]:
+        task.cancel()
+    await settle()
+    assert activation.activator.waiters.report() == {}
+    assert activation.changes == 2
+
+
+async def test_what_is_ready_is_not_waited_for(activation: Activation) -> None:
+    target = activation.lay()
+    assert await activation.activator.activate(target) is target
+    assert activation.changes == 0
+
+
+async def test_request_counts_as_waiting_before_it_asks_for_the_start(
+    activation: Activation,
+) -> None:
+    # The supervisor takes a wish back if nobody is reported to wait for it.
+    seen = []
+
+    async def start(name: str) -> int:
+        seen.append(dict(activation.activator.waiters.report()))
+        activation.starting()
+        return activation.generation
+
+    activation.activator._request_start = start
+    task = asyncio.create_task(activation.activator.activate(activation.stopped()))
+    await settle()
+    assert [list(each) for each in seen] == [["demo"]]
+    activation.lay()
+    await task
+
+
+@pytest.mark.parametrize("cause", [EVICTED, IDLE])
+@pytest.mark.parametrize("status", [Status.SHUTTING_DOWN, Status.RUNNING, Status.STOPPED])
+async def test_an_instance_that_made_room_is_asked_back_and_waited_for(
+    activation: Activation, status: Status, cause: str
+) -> None:
+    target = activation.stopped(status=status, requested_by=cause)
+    task = asyncio.create_task(activation.activator.activate(target))
+    await settle()
+    assert activation.starts == 1
+    activation.lay(observed_generation=activation.generation)
+    assert (await task).is_ready
+
+
+@pytest.mark.parametrize("cause", ["api", "admin:bob", ""])
+@pytest.mark.parametrize("status", [Status.SHUTTING_DOWN, Status.RUNNING])
+async def test_an_instance_that_an_operator_stops_is_not_waited_for(
+    activation: Activation, status: Status, cause: str
+) -> None:
+    target = activation.stopped(status=status, requested_by=cause)
+    with pytest.raises(InstanceShuttingDown):
+        await activation.activator.activate(target)
+    assert activation.starts == 0
+
+
+async def test_one_that_is_not_started_on_demand_is_not_asked_back(activation: Activation) -> None:
+    gone = {"requested_by": EVICTED, "on_demand_start": False}
+    with pytest.raises(InstanceShuttingDown):
+        await activation.activator.activate(activation.stopped(status=Status.SHUTTING_DOWN, **gone))
+    with pytest.raises(InstanceNotRunning):
+        await activation.activator.activate(activation.stopped(**gone))
+
+
+async def test_request_that_missed_its_moment_asks_again(activation: Activation) -> None:
+    target = activation.starting()
+    task = asyncio.create_task(activation.activator.activate(target))
+    await settle()
+    # It was ready and made room again between two looks at the table.
+    activation.stopped(status=Status.SHUTTING_DOWN, requested_by=EVICTED)
+    await settle()
+    assert activation.starts == 1
+    assert not task.done()
+    activation.lay(observed_generation=activation.generation)
+    assert (await task).is_ready
+
+
+async def test_timeout_says_the_place_in_the_queue(activation: Activation) -> None:
+    activation.activator._timeout_seconds = 0.05
+    queue = {"place": 2, "length": 3, "reason": "max_running_instances (1) is reached"}
+    unseen = activation.lay(status=Status.STOPPED, generation=1, observed_generation=0, queue=queue)
+    with pytest.raises(BackendStartTimeout) as error:
+        await activation.activator.activate(unseen)
+    assert "at place 2 of 3: max_running_instances (1) is reached" in error.value.details
+    assert error.value.retry_after
+
+
+async def test_waiters_of_other_instances_are_not_woken(activation: Activation) -> None:
+    target = activation.starting()
+    task = asyncio.create_task(activation.activator.activate(target))
+    await settle()
+    waiter = activation.activator.waiters._waiters["demo"][0]
+    other = make_target("http://y", id=2, name="other")
+    activation.live.replace(RoutingTable(targets={"demo": target, "other": other}))
+    assert not waiter.changed.is_set()
+    task.cancel()
+    await settle()
+
+
+async def test_client_that_leaves_while_waiting_is_no_demand_any_more(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(make_target(backend.origin, status=Status.STARTING))
+    exchange = AsgiRequest(app, "/v1/chat/completions", key=ALICE, json={"model": "demo"}).start()
+    while not gateway.activator.waiters.report():
+        await asyncio.sleep(0.01)
+    assert list(gateway.activator.waiters.report()["demo"]) == ["1"]
+    exchange.disconnect()
+    await exchange.finish()
+    assert gateway.activator.waiters.report() == {}
