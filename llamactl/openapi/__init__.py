@@ -1,7 +1,7 @@
-"""What is said about our HTTP interface: the OpenAPI document, and the pages that show it.
+"""The OpenAPI document and its pages.
 
-The apps' ``api/schema.py`` describe their own operations with ``operation``; what the proxy
-answers, which has no views, is described in ``proxied/``.
+Each app's ``api/schema.py`` describes the app's operations with ``operation``. ``proxy.openapi``
+describes the proxy's paths, which have no views.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What does the OpenAPI document say beyond the operations that have views?"""
+"""Parts of the OpenAPI document beyond the views' operations."""
 
 from __future__ import annotations
 
@@ -11,35 +11,38 @@ from proxy import openapi
 INTRODUCTION = Path(__file__).with_name("introduction.md").read_text(encoding="utf-8")
 
 TAGS = [
-    {"name": "Instances", "description": "Create, change, start, stop, and look into them."},
+    {"name": "Instances", "description": "Create, change, start, stop and inspect instances."},
     {
         "name": "OpenAI",
-        "description": "For OpenAI's clients. The instance is named by `model`, and is started if"
-        " it does not run.",
+        "description": "For OpenAI's clients. `model` names the instance, which is started if it is"
+        " not running.",
     },
     {
         "name": "Anthropic",
-        "description": "For Anthropic's clients; as above, for backends that speak it.",
+        "description": "For Anthropic's clients, with backends that support the Messages API.",
     },
     {
         "name": "Llama.cpp",
-        "description": "What llama.cpp's own server offers besides, and its web page.",
+        "description": "llama.cpp's own endpoints, and its web page.",
     },
     {"name": "Keys", "description": "Inference keys for applications."},
-    {"name": "Backends", "description": "What the backends' programs say, and take."},
+    {
+        "name": "Backends",
+        "description": "The backends' programs: help, version, devices, command lines.",
+    },
     {"name": "Nodes", "description": "The machines that run instances."},
-    {"name": "System", "description": "llamactl itself."},
+    {"name": "System", "description": "llamactl itself: version, configuration and health."},
 ]
-"""In the order in which somebody new needs them."""
+"""In the order in which a new user needs them."""
 
 Document = dict[str, Any]
 
 
 def complete(result: Document, generator: object, request: object, public: bool) -> Document:
-    """A postprocessing hook: adds introduction, tags, the errors' schemas and the proxy's paths.
+    """Add the introduction, tags, error schemas and the proxy's paths (a postprocessing hook).
 
-    Operations are put in the order of their tags, so that a list of them reads as the page does,
-    and methods in one order: the views' are in that of a set.
+    Operations are sorted by tag, as on the page, and methods by ``_METHODS``, since the views'
+    methods come in the order of a set.
     """
     result["info"]["description"] = INTRODUCTION
     result["tags"] = TAGS
@@ -61,6 +64,6 @@ _ORDER = {tag["name"]: place for place, tag in enumerate(TAGS)}
 
 
 def _place(item: tuple[str, Document]) -> tuple[int, bool]:
-    """By the tag; paths that stand for many others come last."""
+    """Return the sort key of a path: its tag, and catch-all paths last."""
     path, operations = item
     return _ORDER[next(iter(operations.values()))["tags"][0]], "{path}" in path

@@ -1,4 +1,4 @@
-"""How do errors look: their schemas, and examples that the errors themselves make."""
+"""Schemas of the error documents, descriptions by status, and common examples."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from llamactl.core.errors import BodyTooLarge, DatabaseUnavailable, LlamactlErro
 _START_FIELDS: dict[str, Any] = {
     "reason": {
         "type": "string",
-        "description": "Of a failed start: a code for programs, such as out_of_memory.",
+        "description": "For a failed start: a code such as out_of_memory.",
     },
-    "exit_code": {"type": ["integer", "null"], "description": "Of a failed start."},
+    "exit_code": {
+        "type": ["integer", "null"],
+        "description": "For a failed start: the exit code of the backend.",
+    },
     "log_tail": {
         "type": "array",
         "items": {"type": "string"},
-        "description": "Of a failed start: the last lines that the backend wrote.",
+        "description": "For a failed start: the last lines of the backend's log.",
     },
 }
 
@@ -32,14 +35,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             },
             "details": {
                 "type": "string",
-                "description": "A sentence for people: what is wrong, and what to do.",
+                "description": "A sentence for people: the problem, and the remedy.",
             },
             **_START_FIELDS,
             **{
                 kind: {
                     "type": "array",
                     "items": {"$ref": "#/components/schemas/Finding"},
-                    "description": "Of options that strict refuses: what a check finds.",
+                    "description": "For options that `strict=true` refuses: the findings.",
                 }
                 for kind in ("errors", "warnings")
             },
@@ -48,7 +51,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "AuthenticationError": {
         "type": "object",
-        "description": "What a request without a good key gets outside of `/v1`.",
+        "description": "A missing or wrong key, outside of `/v1`.",
         "properties": {
             "error": {
                 "type": "object",
@@ -66,20 +69,20 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "OpenAIError": {
         "type": "object",
-        "description": "An error below `/v1`, as OpenAI's clients expect it.",
+        "description": "An error below `/v1`, in OpenAI's shape.",
         "properties": {
             "error": {
                 "type": "object",
                 "properties": {
                     "message": {
                         "type": "string",
-                        "description": "A sentence for people: what is wrong, and what to do.",
+                        "description": "A sentence for people: the problem, and the remedy.",
                     },
                     "type": {"type": "string", "examples": ["invalid_request_error"]},
                     "param": {"type": ["string", "null"]},
                     "code": {
                         "type": ["string", "integer", "null"],
-                        "description": "A code for programs; some backends send the status.",
+                        "description": "A code for programs; some backends send a status.",
                     },
                     **_START_FIELDS,
                 },
@@ -90,7 +93,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "AnthropicError": {
         "type": "object",
-        "description": "An error below `/v1/messages`, as Anthropic's clients expect it.",
+        "description": "An error below `/v1/messages`, in Anthropic's shape.",
         "properties": {
             "type": {"type": "string", "const": "error"},
             "error": {
@@ -99,7 +102,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                     "type": {"type": "string", "examples": ["not_found_error"]},
                     "message": {
                         "type": "string",
-                        "description": "A sentence for people: what is wrong, and what to do.",
+                        "description": "A sentence for people: the problem, and the remedy.",
                     },
                     "code": {"type": "string", "description": "A code for programs."},
                     **_START_FIELDS,
@@ -112,21 +115,21 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 MEANINGS = {
-    200: "It was done.",
-    201: "It was made.",
-    204: "It was done, and there is nothing to tell of it.",
-    400: "A field, a parameter or the body breaks a rule; the text names it.",
+    200: "Done.",
+    201: "Created.",
+    204: "Done; the response has no body.",
+    400: "A field, a parameter or the body breaks a rule, named in the text.",
     401: "The key is missing or wrong.",
-    403: "The key is not for this instance.",
-    404: "There is no such thing.",
-    409: "Not in the state that things are in now.",
+    403: "The key does not open this instance.",
+    404: "Not found.",
+    409: "Not possible in the current state.",
     413: "The body is too large.",
     414: "Path and query are too long.",
-    500: "A program that was asked failed, or llamactl has a fault (see its log).",
-    501: "Not under the server that llamactl runs under.",
-    502: "The backend failed to start, and the error says why; or it broke off its answer.",
-    503: "Not ready yet, or not reachable now; Retry-After says when to try again.",
-    504: "The backend is there, and was silent for longer than it may be.",
+    500: "A program failed, or llamactl did (see its log).",
+    501: "Not supported by the web server in use.",
+    502: "The backend failed to start (the error has the reason), or broke off its response.",
+    503: "Not ready yet, or not reachable; `Retry-After` is the time until the next try.",
+    504: "The backend was silent beyond a timeout.",
 }
 
 WITHOUT_A_KEY = [
@@ -141,12 +144,12 @@ RETRY_AFTER_MEANING = "Seconds after which the same request may succeed."
 
 
 def reference(name: str) -> dict[str, str]:
-    """A schema that stands in ``components``."""
+    """Refer to a schema in ``components``."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def by_status(errors: Iterable[LlamactlError]) -> dict[int, list[LlamactlError]]:
-    """The errors grouped by the status that they are answered with."""
+    """Group errors by status."""
     grouped: dict[int, list[LlamactlError]] = {}
     for error in errors:
         grouped.setdefault(error.status, []).append(error)

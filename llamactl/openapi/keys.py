@@ -1,4 +1,4 @@
-"""Which keys open an operation, and where does a request carry one?"""
+"""Keys in the OpenAPI document: the kinds of keys, and their places in a request."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _SCHEMES: dict[str, dict[str, str]] = {
         "scheme": "bearer",
         "description": (
             "`Authorization: Bearer <key>`. A **management key** opens everything; an"
-            " **inference key** opens `/v1` and `/llama-cpp` alone, and of these what it was made"
-            " for. Looked at before the other two places."
+            " **inference key** opens `/v1` and `/llama-cpp` alone, for all instances or for chosen"
+            " ones. This header takes precedence over the other two places."
         ),
     },
     "ApiKeyAuth": {
@@ -27,18 +27,18 @@ _SCHEMES: dict[str, dict[str, str]] = {
         "in": "query",
         "name": "api_key",
         "description": (
-            "The same key in the address, for programs that can set no header. Addresses end up in"
-            " logs and histories: prefer a header."
+            "The same key in the URL, for programs that can't set a header. URLs end up in logs and"
+            " histories: prefer a header."
         ),
     },
 }
 
 REQUIREMENT: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
-"""Any one of the three; one mapping with three names would ask for all at once."""
+"""Any one of the three. One mapping with three names would require all at once."""
 
 
 class Key(StrEnum):
-    """What an operation says about the key that it needs."""
+    """Sentence on the required key, in the description of an operation."""
 
     MANAGEMENT = "Needs a **management key**."
     INFERENCE = "Needs an **inference key** for the instance, or a management key."
@@ -46,7 +46,7 @@ class Key(StrEnum):
 
 
 class ManagementKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """The three places for a key; one of them is enough."""
+    """Security schemes: the three places for a key."""
 
     target_class = "keys.authentication.ManagementKeyAuthentication"
     name = list(_SCHEMES)

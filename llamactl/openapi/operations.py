@@ -1,8 +1,8 @@
-"""What does the OpenAPI document say about one operation of the management API?"""
+"""Description of one operation of the management API in the OpenAPI document."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,12 +24,12 @@ PLAIN_TEXT = "text/plain"
 EVENT_STREAM = "text/event-stream"
 
 Examples = Mapping[str, object]
-"""What an example shows → the example."""
+"""Title of an example → the example."""
 
 
 @dataclass(frozen=True)
 class DocumentedResponse:
-    """An answer that an operation has beside its usual one."""
+    """A response of an operation beside the usual one."""
 
     content: object
     """A serializer, a type, or a schema."""
@@ -58,50 +58,58 @@ def operation(
     answers: Examples | None = None,
     media_type: str = JSON,
     others: Iterable[DocumentedResponse] = (),
-    errors: Iterable[int | LlamactlError] = (),
+    errors: Collection[int | LlamactlError] = (),
     description: str = "",
     request: object = None,
     requests: Examples | None = None,
     parameters: Iterable[OpenApiParameter] = (),
     uses_database: bool = True,
 ) -> Callable[[_View], _View]:
-    """The decorator of one operation; 401 is said of each, as each can answer it.
+    """Decorate a view with the description of one operation. Each operation may answer 401.
 
-    ``name`` is what generated clients call it; it is made from the path if none is said.
-    ``answer`` is a serializer, a type, a schema, or None for an empty answer; ``answers`` are
-    examples of it, and ``requests`` of the body. ``others`` are answers of another status or
-    media type. An error in ``errors`` is its own example; a number is a status without one.
+    ``name`` is the operation's name in generated clients, by default made from the path.
+    ``answer`` is a serializer, a type, a schema, or None for an empty response, and ``answers`` are
+    its examples. ``requests`` are examples of the body. ``others`` are responses of another status
+    or media type. An error in ``errors`` is its own example; a number is a status without example.
     """
-    refusals = [error for error in errors if isinstance(error, LlamactlError)]
+    known = [error for error in errors if isinstance(error, LlamactlError)]
     if request is not None:
-        refusals.append(documented.TOO_LARGE)
+        known.append(documented.TOO_LARGE)
     if uses_database:
-        refusals.append(documented.NO_DATABASE)
-    examples = documented.by_status(refusals)
-    statuses = sorted({error for error in errors if isinstance(error, int)} | set(examples))
+        known.append(documented.NO_DATABASE)
+    refusals = _refusals(known, {error for error in errors if isinstance(error, int)})
+    usual = DocumentedResponse(answer, answers or {}, status, media_type)
     decorate: Callable[[_View], _View] = extend_schema(
         operation_id=name or None,
         tags=[tag],
         summary=summary,
         description=f"{description}\n\n{Key.MANAGEMENT}".strip(),
         request=None if request is None else OpenApiRequest(request, examples=_shown(requests)),
-        parameters=[*parameters, *([_RETRY_AFTER] if 503 in statuses else [])],
-        responses={
-            **{
-                (it.status, it.media_type): OpenApiResponse(
-                    it.content, documented.MEANINGS[it.status], examples=_shown(it.examples)
-                )
-                for it in (DocumentedResponse(answer, answers or {}, status, media_type), *others)
-            },
-            **{it: _refusal(it, examples.get(it, [])) for it in statuses},
-            401: _WITHOUT_A_KEY,
-        },
+        parameters=[*parameters, *([_RETRY_AFTER] if 503 in refusals else [])],
+        responses={**_successes([usual, *others]), **refusals, 401: _WITHOUT_A_KEY},
     )
     return decorate
 
 
 def _shown(examples: Examples | None) -> list[OpenApiExample]:
     return [OpenApiExample(name, value=value) for name, value in (examples or {}).items()]
+
+
+def _successes(
+    responses: Iterable[DocumentedResponse],
+) -> dict[tuple[int, str], OpenApiResponse]:
+    return {
+        (it.status, it.media_type): OpenApiResponse(
+            it.content, documented.MEANINGS[it.status], examples=_shown(it.examples)
+        )
+        for it in responses
+    }
+
+
+def _refusals(known: Iterable[LlamactlError], statuses: set[int]) -> dict[int, OpenApiResponse]:
+    """Describe the statuses of ``known`` errors, with examples, and further ``statuses``."""
+    examples = documented.by_status(known)
+    return {it: _refusal(it, examples.get(it, [])) for it in sorted(statuses | set(examples))}
 
 
 def _refusal(status: int, examples: Iterable[LlamactlError]) -> OpenApiResponse:

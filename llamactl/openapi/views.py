@@ -1,6 +1,6 @@
-"""Where is the OpenAPI document, and the page that shows it? At neither, with them switched off.
+"""The OpenAPI document and its Swagger page, or 404 with ``server.enable_swagger`` off.
 
-Neither needs a key, as in the seed: they tell what any llamactl can do, and nothing of this one.
+Neither needs a key, as in the seed: the document is the same for every llamactl.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RENDERERS: dict[str, Any] = {"json": OpenApiJsonRenderer, "yaml": OpenApiYamlRe
 
 @cache
 def document() -> dict[str, Any]:
-    """The OpenAPI document, made once a process: it takes a second, and anyone may ask for it."""
+    """Generate the OpenAPI document, once a process: it takes a second, and needs no key."""
     generator = SchemaGenerator()  # type: ignore[no-untyped-call]
     made: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     return made
@@ -49,7 +49,7 @@ def _answer(format: str) -> HttpResponse:
 
 @require_safe
 def _schema(request: HttpRequest) -> HttpResponse:
-    """JSON for those who say so, by ``format`` or by ``Accept``; else YAML."""
+    """Answer in JSON if ``format`` or ``Accept`` names JSON, else in YAML."""
     asked = request.GET.get("format", request.headers.get("Accept", ""))
     return _answer("json" if "json" in asked else "yaml")
 
@@ -60,7 +60,7 @@ def _schema_json(request: HttpRequest) -> HttpResponse:
 
 
 def _if_enabled(view: View) -> View:
-    """``view``, or 404 where ``server.enable_swagger`` is off."""
+    """Answer 404 instead of ``view`` with ``server.enable_swagger`` off."""
 
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not current().server.enable_swagger:
@@ -84,7 +84,7 @@ _to_page = _if_enabled(RedirectView.as_view(pattern_name="docs"))
 urlpatterns: list[URLPattern] = [
     path("docs", _page, name="docs"),
     path("docs/", _to_page),
-    # Where the Go program has it: tools fetch the one, people open the other.
+    # The paths of the Go program, for tools and for people.
     path("swagger/doc.json", _if_enabled(_schema_json)),
     re_path(r"^swagger(?:/|\Z)", _to_page),
     path("api/schema", _if_enabled(_schema), name="schema"),
