@@ -94,7 +94,7 @@ class Backend:
     # -- configuration -----------------------------------------------------------------------------
 
     def config_section(self, config: AppConfig) -> BackendConfig:
-        """The backend's section of the configuration."""
+        """Return the backend's section of the configuration."""
         section: BackendConfig = getattr(config.backends, backend_field(self.config_name))
         return section
 
@@ -162,7 +162,7 @@ class Backend:
     def launch_options(
         self, options: Mapping[str, object], *, instance_name: str, host: str, port: int
     ) -> dict[str, object]:
-        """The options that a process is started with: host and port filled in, secrets left out.
+        """Return the options for a launch: host and port filled in, secrets left out.
 
         A host that the operator set is kept: containers may need 0.0.0.0.
         """
@@ -175,7 +175,7 @@ class Backend:
         return launched
 
     def secret_environment(self, options: Mapping[str, object]) -> dict[str, str]:
-        """The secrets that ``launch_options`` leaves out, except the API key, as variables."""
+        """Return the secrets left out by ``launch_options``, except the API key, as variables."""
         normal = self.normalise(options)
         return {
             variable: value
@@ -184,48 +184,48 @@ class Backend:
         }
 
     def key_environment(self, key: str) -> dict[str, str]:
-        """The variables that make a process require this API key; empty if no process can."""
+        """Return the variables that make a process require this API key; empty if none can."""
         return {}
 
     def operator_key(self, options: Mapping[str, object]) -> str | None:
-        """The API key that the operator chose in the options, if any."""
+        """Return the API key that the operator chose in the options, if any."""
         return None
 
     def connect_host(self, options: Mapping[str, object]) -> str:
-        """The address at which this node reaches the process."""
+        """Return the address at which this node reaches the process."""
         host = str(options.get("host") or LOOPBACK)
         return _ANY_ADDRESS.get(host, host)
 
     # -- models ------------------------------------------------------------------------------------
 
     def served_model(self, options: Mapping[str, object], instance_name: str) -> str | None:
-        """The model name that the process answers to; ``None`` if the process serves many."""
+        """Return the name of the one model that the process serves; ``None`` if it serves many."""
         return text_option(options, "model") or None
 
     def model_path(self, options: Mapping[str, object]) -> str | None:
-        """The file or directory of the model, if the options name one on disk."""
+        """Return the file or directory of the model, if the options name one on disk."""
         model = text_option(options, "model")
         return model if looks_like_path(model) else None
 
     def summary(self, options: Mapping[str, object]) -> str:
-        """The model's file name or repository, for a list; ``""`` if the options name no model."""
+        """Name the model in a few words, for a list; ``""`` if the options name no model."""
         model = text_option(options, "model")
         return last_part(model) if looks_like_path(model) else model
 
 
 def text_option(options: Mapping[str, object], name: str) -> str:
-    """A text option, or ``""``."""
+    """Return a text option, or ``""``."""
     value = options.get(name)
     return value if isinstance(value, str) else ""
 
 
 def looks_like_path(model: str) -> bool:
-    """Whether a model name is a path rather than a repository of a hub (``owner/name``)."""
+    """Tell whether a model name is a path rather than a hub's repository (``owner/name``)."""
     return (
         model.startswith(("/", "./", "../", "~")) or model in (".", "..") or model.endswith(".gguf")
     )
 
 
 def last_part(path: str) -> str:
-    """The file name of a path or URL."""
+    """Return the file name of a path or URL."""
     return path.partition("?")[0].rstrip("/").rpartition("/")[2] or path

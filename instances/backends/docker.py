@@ -1,4 +1,4 @@
-"""How is a backend's command wrapped so that it runs in a container?"""
+"""Commands that run a backend in a docker container."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ CONTAINER_PREFIX = "llamactl"
 
 
 def container_name(instance_name: str, port: int) -> str:
-    """The container's name: with the port, since several llamactl may share a docker daemon."""
+    """Name a container; with the port, since several llamactl may share a docker daemon."""
     return f"{CONTAINER_PREFIX}-{instance_name}-{port}"
 
 
@@ -21,10 +21,10 @@ def run_command(
     image: str,
     args: Sequence[str],
 ) -> list[str]:
-    """``docker run`` for a backend.
+    """Build the ``docker run`` of a backend.
 
     ``docker_args`` are the config's, with ``run`` in front as in the seed. ``variables`` are names
-    only: docker takes their values from its own environment, so no secret is in the arguments.
+    only: docker takes the values from its own environment, so no argument holds a secret.
     """
     options = list(docker_args)
     if "run" not in options[:1]:
@@ -35,10 +35,10 @@ def run_command(
 
 
 def stop_command(name: str, seconds: int, docker: str = "docker") -> list[str]:
-    """Stop a container: SIGTERM, and SIGKILL after ``seconds``."""
+    """Build the command that stops a container: SIGTERM, and SIGKILL after ``seconds``."""
     return [docker, "stop", "-t", str(seconds), name]
 
 
 def remove_command(name: str, docker: str = "docker") -> list[str]:
-    """Remove what is left of a container, so that its name is free again."""
+    """Build the command that removes a stopped container, so that its name is free again."""
     return [docker, "rm", "-f", name]

@@ -35,7 +35,7 @@ PASSED_PREFIXES = (
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of ``environ`` that a backend may see, and the variables that we add.
+    """Return the variables of ``environ`` that a backend may see, and the variables we add.
 
     The prefixes of all backends are passed on to each backend: an instance's ``command_override``
     may be another backend's program.
@@ -54,5 +54,5 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def backend_environment(added: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a backend's program, with the variables of its configuration."""
+    """Return the whole environment of a backend's program; ``added`` is its configuration's."""
     return {**clean_environment(os.environ), **added}

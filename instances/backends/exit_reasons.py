@@ -1,4 +1,4 @@
-"""Classification of an exit: why a backend ended by itself, and what the operator can do."""
+"""Classification of an unrequested exit: its reason, and advice for the operator."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _EXIT_CODES = {126: "can't be executed", 127: "doesn't exist"}
 
 
 def failure_signs() -> tuple[FailureSign, ...]:
-    """The signs of all backends, in the registry's order, then those of what starts programs.
+    """Return the signs of all backends in the registry's order, then those of shells and docker.
 
-    An instance's ``command_override`` may be another backend's program, or a wrapper around it, so
-    the signs of all backends are tried.
+    An instance's ``command_override`` may be another backend's program, or a wrapper around such a
+    program, so the signs of all backends are tried.
     """
     signs = [sign for backend in BACKENDS.values() for sign in backend.failure_signs]
     return tuple(dict.fromkeys([*signs, *LAUNCH_SIGNS]))

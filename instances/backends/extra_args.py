@@ -1,8 +1,8 @@
-"""How are flags that a table doesn't know carried from JSON to the command line and back?
+"""``extra_args``: flags that a backend's table does not know, in JSON and on a command line.
 
-``extra_args`` is the seed's: a flag's name with underscores, and its value as text. ``"true"`` (or
-``""``) is a bare flag. Two things are said with a list, so that every command line has a form: a
-flag that is given more than once, and a value that is literally ``true`` or empty::
+The form is the seed's: a flag's name with underscores, and the flag's value as text. ``"true"`` (or
+``""``) is a bare flag. Two cases need a list, so that every command line has a form: a flag that is
+given more than once, and a value that is literally ``true`` or empty::
 
     --foo-bar                {"foo_bar": "true"}
     --foo-bar x              {"foo_bar": "x"}
@@ -35,9 +35,9 @@ _KEY = re.compile(r"-?[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\+?", re.ASCII)
 
 
 def extra_key(name: str, label: str) -> str:
-    """The normal form of a flag's name: ``--foo-bar`` → ``foo_bar``, ``-z`` stays ``-z``.
+    """Return the normal form of a flag's name: ``--foo-bar`` → ``foo_bar``, ``-z`` stays ``-z``.
 
-    Raises InvalidBackendOptions for what is no name of a flag.
+    Raises InvalidBackendOptions for text that is no flag's name.
     """
     key = name[2:] if name.startswith("--") else name
     if name.startswith("---") or not _KEY.fullmatch(key):
@@ -52,7 +52,7 @@ def extra_key(name: str, label: str) -> str:
 
 
 def extra_spelling(key: str) -> str:
-    """The flag that a normal key stands for."""
+    """Return the flag of a normal key: the inverse of ``extra_key``."""
     if key.startswith("-"):
         return key
     name, period, rest = key.partition(".")
@@ -60,10 +60,10 @@ def extra_spelling(key: str) -> str:
 
 
 def given_times(value: object, table: FlagTable, label: str) -> list[str | Bare]:
-    """A value from JSON as the list of the times that its flag is given; empty if it is not.
+    """Turn a value from JSON into a list with one item for each time that the flag is given.
 
-    Numbers become text, objects JSON text; null and false mean that the flag is not given.
-    Raises InvalidBackendOptions.
+    Numbers become text, and objects become JSON text. Null and false give an empty list: the flag
+    is not given. Raises InvalidBackendOptions.
     """
     literal = isinstance(value, list)
     times: list[str | Bare] = []
@@ -80,8 +80,8 @@ def given_times(value: object, table: FlagTable, label: str) -> list[str | Bare]
             )
         check_characters(text, label, prose=True)
         if text == "--" or (not table.equals and is_flag_like(text)):
-            # llama-server would take it as the value, but nobody who reads the command line, we
-            # included, could tell it from a flag. argparse drops "--" wherever it stands.
+            # llama-server would take the text as the value, but a reader of the command line (such
+            # as our parser) can't tell the text from a flag. argparse drops every "--".
             raise InvalidBackendOptions(
                 f"{label} must not begin with a dash (it would be taken for a flag), got"
                 f" {shown(text)}"
@@ -91,7 +91,7 @@ def given_times(value: object, table: FlagTable, label: str) -> list[str | Bare]
 
 
 def normal_value(times: Sequence[str | Bare]) -> ExtraValue:
-    """The shortest form of the times that a flag is given; at least one."""
+    """Return the shortest form of the times that a flag is given; at least one time."""
     if len(times) == 1:
         only = times[0]
         if only is True:
@@ -102,7 +102,7 @@ def normal_value(times: Sequence[str | Bare]) -> ExtraValue:
 
 
 def extra_argv(key: str, value: ExtraValue, table: FlagTable) -> list[str]:
-    """The words for one entry of ``extra_args`` in its normal form."""
+    """Build the words for one entry of ``extra_args`` in normal form."""
     times: list[str | Bare]
     times = value if isinstance(value, list) else [value] if value != "true" else [True]
     spelling = extra_spelling(key)

@@ -1,7 +1,7 @@
-"""Signs of failure: log lines in which a program says why it ends.
+"""Signs of failure: log lines that tell why a program ended.
 
 Programs tell the reason of a failure in their last log lines alone, each in its own words. The
-signs of a backend stand in its folder; here are the signs of what starts any program.
+signs of a backend stand in its folder. The signs here are those of a failed launch of any program.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FailureReason(StrEnum):
 
 
 class FailureSign(NamedTuple):
-    """A pattern of a log line, and what a match means."""
+    """A pattern of a log line, with the reason and the advice that a match gives."""
 
     pattern: str
     """A regular expression that is searched in each line of the log."""

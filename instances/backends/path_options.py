@@ -1,4 +1,4 @@
-"""Which options of a backend name something on disk, and what has to be there?"""
+"""Options of a backend that name a file or directory, and the kind of file they need."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from enum import Enum
 
 
 class Expected(Enum):
-    """What the program wants to find."""
+    """The kind of file that a program needs at a path."""
 
     GGUF = "a GGUF file"
     FILE = "a file"
     DIRECTORY = "a directory"
     MODEL = "a model: a directory, or a GGUF file"
-    """For programs that load what hubs hold: a directory of files."""
+    """For programs that load a hub's repository, which on disk is a directory of files."""
 
 
 @dataclass(frozen=True, slots=True)
 class PathOption:
-    """A row of a backend's table of paths."""
+    """The rule for the paths in one option."""
 
     expected: Expected
     unless: tuple[str, ...] = ()
-    """Options that make it the place where something is downloaded to."""
+    """Options that make the path the target of a download, so that no file need exist yet."""
     may_be_name: bool = False
-    """It may be the name of a repository or a preset, too; only what looks like a path is one."""
+    """Whether the text may also name a repository or preset; then only some texts are paths."""
     commas: bool = False
-    """Several paths with commas between them."""
+    """Whether the text holds several paths with commas between them."""
     scaled: bool = False
-    """Each may end in ``:0.5``."""
+    """Whether each path may end in a scale: ``:0.5``."""
 
 
 def gguf(*, unless: tuple[str, ...] = (), commas: bool = False, scaled: bool = False) -> PathOption:
+    """Paths of GGUF files."""
     return PathOption(Expected.GGUF, unless, commas=commas, scaled=scaled)
 
 

@@ -20,27 +20,27 @@ BACKENDS: dict[str, Backend] = {
 
 
 def backend_types() -> tuple[str, ...]:
-    """The values of ``backend_type`` in the API."""
+    """Return the values of ``backend_type`` in the API."""
     return tuple(BACKENDS)
 
 
 def backend_choices() -> list[tuple[str, str]]:
-    """Types and titles, for a choice in a form."""
+    """Return types and titles, for the choices of a form."""
     return [(backend.type, backend.title) for backend in BACKENDS.values()]
 
 
 def config_sections() -> dict[str, BackendSection]:
-    """The section of each backend by its key in the config file, for ``llamactl.config.load``."""
+    """Return each backend's config section by its key, for ``llamactl.config.load``."""
     return {backend.config_name: backend.config_model for backend in BACKENDS.values()}
 
 
 def default_backend_type() -> str:
-    """The type of an instance whose options name none."""
+    """Return the type of an instance without a ``backend_type`` in its options."""
     return next(iter(BACKENDS))
 
 
 def backend_for(backend_type: str) -> Backend:
-    """The backend of the seed's ``backend_type``. Raises UnknownBackend."""
+    """Find the backend of a ``backend_type``. Raises UnknownBackend."""
     try:
         return BACKENDS[backend_type]
     except KeyError:

@@ -1,6 +1,6 @@
-"""What does a backend's program say of itself (its help, its version, its devices)?
+"""Short runs of a backend's program, for its help, version or devices.
 
-The program is asked in the web process, and may neither take long nor print much.
+The program runs below the web process, so its run time and its output are bounded.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from llamactl.core.errors import LlamactlError
 _BLOCK_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 500
 
-_asked: set[subprocess.Popen[bytes]] = set()
-"""Those that run now."""
+_running: set[subprocess.Popen[bytes]] = set()
+"""The programs that run now."""
 
 
 class CommandFailed(LlamactlError):
-    """The program is not there, failed, or broke the bounds."""
+    """A program that is missing, failed, or exceeded a bound."""
 
     code = "command failed"  # with the blank: it is the seed's
     status = 500
@@ -37,27 +37,17 @@ def output_of(
     timeout_seconds: float = 15.0,
     max_bytes: int = 1024 * 1024,
 ) -> str:
-    """Standard output and standard error as one text, once the program has ended well.
+    """Run a program; return its standard output and standard error as one text.
 
-    No shell, nothing on standard input, and none of its children outlives a program that had to
-    be killed. Raises CommandFailed.
+    There is no shell and no standard input, and no child of a killed program outlives the program.
+    Raises CommandFailed for a program that is missing, fails, or exceeds a bound.
     """
-    try:
-        process = subprocess.Popen(
-            argv,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise CommandFailed(f"{argv[0]} can't be started: {error.strerror}") from error
-    with process, _ended_with_us(process):
+    process = _start(argv, environment)
+    with process, _killed_at_exit(process):
         try:
             output = _read(process, time.monotonic() + timeout_seconds, max_bytes)
         except (CommandFailed, TimeoutError, subprocess.TimeoutExpired) as error:
-            # It has not been waited for, so its number is still its own.
+            # The process has not been waited for, so its number can't be another process's yet.
             os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, CommandFailed):
                 raise
@@ -73,30 +63,44 @@ def output_of(
     return text
 
 
+def _start(argv: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            argv,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CommandFailed(f"{argv[0]} can't be started: {error.strerror}") from error
+
+
 @contextmanager
-def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Programs may be asked on threads that our end doesn't wait for; theirs has to come too."""
-    _asked.add(process)
+def _killed_at_exit(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Keep the process in ``_running``: our exit does not wait for the thread that runs it."""
+    _running.add(process)
     try:
         yield
     finally:
-        _asked.discard(process)
+        _running.discard(process)
 
 
 @atexit.register
 def end_running_programs() -> None:
-    """Kill the programs that are being asked now.
+    """Kill the programs that run now.
 
-    Also for servers to call when they stop: a process that a signal ends runs no exit handlers.
+    A server calls this too when it stops: a process that a signal ends runs no exit handlers.
     """
-    for process in tuple(_asked):
+    for process in tuple(_running):
         if process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
 def _read(process: subprocess.Popen[bytes], deadline: float, max_bytes: int) -> bytes:
-    """Everything until the end of output and process. Raises when a bound is reached first."""
+    """Read until both output and process end. Raises when a bound is reached first."""
     if process.stdout is None:
         raise ValueError("the process has no pipe to read from")
     output = bytearray()

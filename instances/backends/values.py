@@ -1,6 +1,6 @@
-"""What may a word of a command line say, and how is a value written as one?
+"""Values as words of a command line, and the characters that a word may hold.
 
-No shell is in between, so quotes, ``;`` and ``$`` are characters like any other.
+Programs are started without a shell, so quotes, ``;`` and ``$`` are characters like others.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from decimal import Decimal
 from llamactl.core.errors import LlamactlError
 
 MAX_VALUE_BYTES = 128_000
-"""Linux takes at most 131,071 bytes in one argument, the flag's name before a ``=`` included."""
+"""Linux takes at most 131,071 bytes in one argument, including a flag's name before a ``=``."""
 
 LARGEST_EXACT = 2**53
-"""The whole numbers up to here are the same as int and as float."""
+"""Up to this, every whole number is the same as int and as float."""
 
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 
@@ -27,25 +27,25 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.AS
 
 
 class InvalidBackendOptions(LlamactlError):
-    """An option of a backend has the wrong type, or a value that can't go on a command line."""
+    """A backend option of the wrong type, or with a value that can't go on a command line."""
 
     code = "invalid_request"
     status = 400
 
 
 def shown(value: object) -> str:
-    """A value for an error message, at most 80 characters of it."""
+    """Describe a value for an error message, in at most 80 characters."""
     described = repr(value)
     return described if len(described) <= _SHOWN else described[: _SHOWN - 1] + "…"
 
 
 def compact(value: object) -> str:
-    """JSON without blanks. Raises ValueError or RecursionError for what JSON can't say."""
+    """Write JSON without blanks. Raises ValueError or RecursionError for a value JSON has not."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def as_text(value: object) -> str | None:
-    """A value as one word of a command line; ``None`` for what has no such form.
+    """Write a value as one word of a command line; ``None`` for a value without such a form.
 
     Numbers are written without an exponent (``0.00001``, ``1000000``), objects and lists as JSON.
     """
@@ -67,7 +67,7 @@ def as_text(value: object) -> str | None:
 
 
 def read_number(word: str) -> object:
-    """The inverse of ``as_text`` for numbers; a word that is no number stays a word."""
+    """Read a number, as ``as_text`` writes it; a word that is no number stays a word."""
     if WHOLE_NUMBER.fullmatch(word) and abs(int(word)) <= LARGEST_EXACT:
         return int(word)
     if _NUMBER.fullmatch(word):
@@ -76,15 +76,15 @@ def read_number(word: str) -> object:
 
 
 def is_flag_like(word: str) -> bool:
-    """Whether argparse takes a word for a flag: it begins with a dash and is no negative number."""
+    """Tell whether argparse takes a word for a flag: a dash first, and no negative number."""
     return word.startswith("-") and word != "-" and not _NUMBER.fullmatch(word)
 
 
 def check_characters(text: str, label: str, *, prose: bool = False, secret: bool = False) -> None:
-    """Refuse what can't be, or shouldn't be, in an argument of a program.
+    """Refuse characters that an argument of a program can't, or should not, hold.
 
-    NUL ends an argument, and control characters in a path or a name are mistakes; line breaks and
-    tabs are fine in ``prose``. Raises InvalidBackendOptions.
+    NUL ends an argument, and control characters in a path or a name are mistakes. Line breaks and
+    tabs are allowed in ``prose``. Raises InvalidBackendOptions.
     """
     got = "(hidden)" if secret else shown(text)
     if (_CONTROL_IN_PROSE if prose else _CONTROL).search(text):

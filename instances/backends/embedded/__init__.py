@@ -1,10 +1,11 @@
-"""Which llama.cpp server runs where no ``llama-server`` is installed? The one inside xllamacpp.
+"""The embedded llama.cpp server, xllamacpp's, for nodes without an installed ``llama-server``.
 
 The directory is a program of its own, which takes the flags of ``llama-server``::
 
     python -I instances/backends/embedded --model model.gguf --host 127.0.0.1 --port 8100
 
-It imports the standard library and xllamacpp, nothing of llamactl.
+The program imports the standard library and xllamacpp, nothing of llamactl. Started by its path,
+its modules are no package, so they import each other in two ways.
 """
 
 from __future__ import annotations
@@ -12,4 +13,4 @@ from __future__ import annotations
 from pathlib import Path
 
 PROGRAM = Path(__file__).parent
-"""What to start: ``[sys.executable, "-I", str(PROGRAM), *arguments]``."""
+"""The program: ``[sys.executable, "-I", str(PROGRAM), *arguments]``."""

@@ -24,7 +24,7 @@ _MODEL_PRESETS = tuple(
 """``gpt_oss_20b_default`` and its like: one flag that names a model and its settings."""
 
 _PATHS = {
-    # With another source, --model is where the download goes.
+    # With another source, --model is the target of the download.
     "model": gguf(unless=(*_MODEL_SOURCES[1:], *_MODEL_PRESETS)),
     "model_draft": gguf(unless=("hf_repo_draft",)),
     "model_vocoder": gguf(unless=("hf_repo_v",)),
@@ -48,7 +48,7 @@ _PATHS = {
 
 
 class LlamaCpp(Backend):
-    """llama-server serves one model, or (router mode) whatever models it is asked for."""
+    """llama-server, which serves one model, or as a router any model that a request names."""
 
     type = "llama_cpp"
     config_name = "llama-cpp"
@@ -81,9 +81,9 @@ class LlamaCpp(Backend):
     def launch_options(
         self, options: Mapping[str, object], *, instance_name: str, host: str, port: int
     ) -> dict[str, object]:
-        """As for all backends, and the instance's name as the model's unless it has one.
+        """Add the instance's name as the model's alias, unless the options set an alias.
 
-        Without it llama-server would answer with the path of the model's file.
+        Without an alias llama-server answers with the path of the model's file.
         """
         launched = super().launch_options(
             options, instance_name=instance_name, host=host, port=port
@@ -96,7 +96,7 @@ class LlamaCpp(Backend):
         return {"LLAMA_API_KEY": key}
 
     def operator_key(self, options: Mapping[str, object]) -> str | None:
-        # llama-server takes several with commas between them; one is enough to be let in.
+        # llama-server takes several keys with commas between them, and accepts any of them.
         return text_option(options, "api_key").partition(",")[0].strip() or None
 
     def served_model(self, options: Mapping[str, object], instance_name: str) -> str | None:
@@ -126,5 +126,5 @@ class LlamaCpp(Backend):
 
 
 def is_router(options: Mapping[str, object]) -> bool:
-    """Whether no model is set: then llama-server starts as a router that loads models by name."""
+    """Tell whether no model is set: llama-server then starts as a router of models by name."""
     return not any(options.get(name) for name in (*_MODEL_SOURCES, *_MODEL_PRESETS))

@@ -1,4 +1,4 @@
-"""mlx-lm's server, for Apple's GPUs."""
+"""mlx_lm.server, for Apple's GPUs."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ MLX_FLAGS = (
 
 
 class Mlx(Backend):
-    """mlx_lm.server. It has no API keys, and does not run in a container."""
+    """mlx_lm.server, which has no API keys and does not run in a container."""
 
     type = "mlx_lm"
     config_name = "mlx"
     config_model = MlxConfig
     title = "MLX"
     install_hint = "install mlx-lm (pip install mlx-lm)"
-    # Its server did everything on one thread for a long time.
+    # For a long time mlx_lm.server did everything on one thread.
     answers_health_while_busy = False
     table = FlagTable(MLX_FLAGS, equals=True)
     path_options = {

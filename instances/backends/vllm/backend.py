@@ -22,7 +22,7 @@ from instances.backends.vllm.option_fields import OPTION_FIELDS
 
 
 class Vllm(Backend):
-    """``vllm serve``; ``serve`` itself is in the config's ``args``."""
+    """``vllm serve``; the word ``serve`` is in the config's ``args``."""
 
     type = "vllm"
     config_name = "vllm"
@@ -49,7 +49,7 @@ class Vllm(Backend):
         "ssl_ca_certs": FILE,
         "allowed_local_media_path": DIRECTORY,
     }
-    help_flags = ("--help=all", "--help")  # alone the second prints the names of groups
+    help_flags = ("--help=all", "--help")  # newer versions print for --help the groups' names only
     failure_signs = VLLM_SIGNS
     process_names = frozenset({"vllm"})
     environment_prefixes = ("VLLM_", "TORCH_", "PYTORCH_", "TRITON_", "RAY_")
@@ -59,10 +59,10 @@ class Vllm(Backend):
     secret_variables = {"hf_token": "HF_TOKEN"}
 
     def _flag_args(self, options: dict[str, Setting], *, docker: bool) -> list[str]:
-        """The model comes first, without its flag: ``vllm serve`` is about to drop ``--model``.
+        """Put the model first, without its flag: ``vllm serve`` is about to drop ``--model``.
 
-        Images differ in what they start (``vllm serve``, or in older ones the server's module,
-        which knows the flag only), so a container gets the flag, which both understand.
+        A container gets the flag, because images differ: newer ones start ``vllm serve``, older
+        ones the server's module, which knows the model by the flag only. Both take the flag.
         """
         model = options.get("model")
         if docker or not isinstance(model, str) or model.startswith("-"):
@@ -75,7 +75,7 @@ class Vllm(Backend):
 
     def operator_key(self, options: Mapping[str, object]) -> str | None:
         keys = options.get("api_key")
-        # The variable holds one key, and one is enough to be let in.
+        # vLLM accepts any of several keys, and VLLM_API_KEY holds one.
         return keys[0] if isinstance(keys, list) and keys else None
 
     def served_model(self, options: Mapping[str, object], instance_name: str) -> str | None:

@@ -22,17 +22,12 @@ import psutil
 import pytest
 import xllamacpp
 
-from instances.backends.embedded import PROGRAM
+from instances.backends.embedded import PROGRAM, explanations, inner
 from instances.backends.embedded import __main__ as program
-from instances.backends.embedded.arguments import (
-    BY_NAME,
-    FLAGS,
-    KINDS,
-    PUTS,
-    SWITCH,
-    StartError,
-    parse,
-)
+from instances.backends.embedded.arguments import BY_NAME, FLAGS, parse
+from instances.backends.embedded.kinds import KINDS, SWITCH
+from instances.backends.embedded.setters import SETTERS
+from instances.backends.embedded.start_error import StartError
 from tests.support.stack import free_port
 
 COMMAND = [sys.executable, "-I", str(PROGRAM)]
@@ -214,7 +209,7 @@ def test_table_is_sound() -> None:
     variables = [flag.variable for flag in FLAGS if flag.variable]
     assert len(variables) == len(set(variables))
     assert {id(flag.kind) for flag in FLAGS} == {id(kind) for kind in KINDS.values()}
-    assert {flag.put for flag in FLAGS} >= set(PUTS.values())
+    assert {flag.setter for flag in FLAGS} >= set(SETTERS.values())
     assert all(any(name.startswith("--") for name in flag.names) for flag in FLAGS)
 
 
@@ -379,7 +374,7 @@ def test_reason_is_last_although_llama_cpp_prints_later(gguf: Path) -> None:
 def test_failure_ends_with_a_reason(
     tail: str, status: int, code: int, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert program.explain(tail, status) == code
+    assert explanations.explain(tail, status) == code
     log = tail + capsys.readouterr().err
     last = log.splitlines()[-1]
     assert last.startswith("error: ")
@@ -387,8 +382,8 @@ def test_failure_ends_with_a_reason(
 
 
 def test_reason_that_stands_there_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
-    assert program.explain("error: bad\n", 1) == 1
-    assert program.explain("I stopped\n", 0) == 0
+    assert explanations.explain("error: bad\n", 1) == 1
+    assert explanations.explain("I stopped\n", 0) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -406,16 +401,16 @@ def test_log_that_can_not_be_written_stops_nothing() -> None:
 def test_inner_process_ends_with_its_standard_input_or_its_http_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(program, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(inner, "PROBE_SECONDS", 0.01)
     reader, writer = os.pipe()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        assert not program.is_refused(address)
-    assert program.is_refused(address)
-    assert program.is_refused("unix:///none.sock")
-    assert program.wait_for_end(reader, address) == 1
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert not inner.is_refused(address)
+    assert inner.is_refused(address)
+    assert inner.is_refused("unix:///none.sock")
+    assert inner.wait_for_end(reader, address) == 1
     os.close(writer)
-    assert program.wait_for_end(reader, address) == 0
+    assert inner.wait_for_end(reader, address) == 0
     os.close(reader)
 
 
