@@ -1,4 +1,4 @@
-"""What do requests and answers of the instances' operations look like, for the OpenAPI document?"""
+"""Examples of requests and responses of the instances, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _STARTED = {
 STOPPED: dict[str, object] = {"stopped": _STOPPED}
 STARTING: dict[str, object] = {
     "starting": {**_STARTED, "status": "starting"},
-    "waiting for room": {
+    "waiting for capacity": {
         **_STARTED,
         "status": "starting",
         "queue": {

@@ -1,4 +1,4 @@
-"""The query parameters of the instances' operations."""
+"""Query parameters of the operations on instances."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from llamactl.core.errors import InvalidParameter
 
 MAX_LINES = 10**18 - 1
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
-# As JSON writes numbers, which is what clients made from the schema send.
+# JSON's form of numbers: generated clients send that form.
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 MAX_WAIT_SECONDS = 10**9
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def lines_of(query: QueryDict) -> int | None:
-    """``lines``: how many of the last lines of a log; None for all (as any number below 1 is).
+    """Return ``lines``, the number of last lines of a log; None for all (any number below 1).
 
     Raises InvalidParameter.
     """
@@ -31,7 +31,7 @@ def lines_of(query: QueryDict) -> int | None:
 
 
 def wait_of(query: QueryDict) -> float | None:
-    """``wait``: how many seconds to wait for a start; None for not at all.
+    """Return ``wait``, the seconds to wait for a start; None for no wait.
 
     Raises InvalidParameter.
     """
@@ -47,10 +47,9 @@ def wait_of(query: QueryDict) -> float | None:
 
 
 def flag_of(query: QueryDict, name: str) -> bool:
-    """A parameter that is ``true`` or ``false`` (or 1 or 0); false unless given.
+    """Return a parameter that is ``true`` or ``false`` (or 1 or 0); false if missing.
 
-    One without a value is refused: whoever writes ``?dry_run`` means true, and whoever sends an
-    empty field of a form does not.
+    An empty value is refused as ambiguous: ``?dry_run`` means true, an empty form field false.
 
     Raises InvalidParameter.
     """

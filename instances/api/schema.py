@@ -1,4 +1,4 @@
-"""What the OpenAPI document says about the instances' operations and the backends' tools."""
+"""OpenAPI descriptions of the operations on instances and of the backends' tools."""
 
 from __future__ import annotations
 
@@ -48,46 +48,45 @@ _NAME = OpenApiParameter(
     "name",
     {"type": "string", "pattern": f"^{NAME_PATTERN}$", "maxLength": MAX_NAME_LENGTH},
     OpenApiParameter.PATH,
-    description="The instance: letters, digits, `_`, `-` and, not first, `.`",
+    description="Name of the instance: letters, digits, `_`, `-` and, not first, `.`",
     examples=[OpenApiExample(examples.NAME, value=examples.NAME)],
 )
 _WAIT = OpenApiParameter(
     "wait",
     {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS},
-    description="Answer only when it is ready to be used, or failed, or after this many seconds"
-    " (at most instances.on_demand_start_timeout). Without it the answer comes at once.",
+    description="Respond when the instance is ready or has failed, or after this many seconds (at"
+    " most instances.on_demand_start_timeout). Default: respond at once.",
 )
 _LINES = OpenApiParameter(
     "lines",
     {"type": "integer", "minimum": -MAX_LINES, "maximum": MAX_LINES},
-    description="Only the last so many lines, over rotated files too; 0 for all of the current"
-    " file. With follow the default is 100.",
+    description="Number of last lines, across rotated files. 0: the whole current file. Default:"
+    " 0, with follow 100.",
 )
 _FOLLOW = OpenApiParameter(
     "follow",
     bool,
-    description="Server-sent events instead: one for each line, the last ones first, then each as"
-    " it is written, until the client goes.",
+    description="Respond with server-sent events: the last lines, then each new line, until the"
+    " client disconnects.",
 )
 _LAST_EVENT_ID = OpenApiParameter(
     "Last-Event-ID",
     str,
     OpenApiParameter.HEADER,
-    description="With follow: the id of the last event that the client has. Browsers send it on"
-    " their own when they come back.",
+    description="With follow: id of the last received event. Browsers send the header by"
+    " themselves when they reconnect.",
 )
 _DRY_RUN = OpenApiParameter(
     "dry_run",
     bool,
-    description="Answer 200 with what would be started and what a check of the options finds, and"
-    " save nothing.",
+    description="Save nothing; respond 200 with the command that would be started and the findings"
+    " of the preflight check.",
 )
 _STRICT = OpenApiParameter(
     "strict",
     bool,
-    description="Refuse (400, nothing is saved) where a check of the options finds an error, such"
-    " as a model file that is missing. Without it they are saved all the same, and what was found"
-    " is in the answer's warnings.",
+    description="Respond 400 and save nothing if the preflight check finds an error, such as a"
+    " missing model file. Default: save the options, and list the findings as warnings.",
 )
 _UNKNOWN = [
     InvalidInstanceName("name too long (max 50 characters)"),
@@ -125,8 +124,8 @@ create_instance = operation(
     _INSTANCES,
     "Create an instance",
     name="create_instance",
-    description="It is stopped at first; start it, or let the first request under `/v1` do that."
-    " Options that are left out get their defaults, and the port is chosen if none is said.",
+    description="A new instance is stopped: start it, or send a request under `/v1`. A missing"
+    " option gets its default, a missing port the lowest free port.",
     parameters=[_NAME, _DRY_RUN, _STRICT],
     request=InstanceOptions,
     requests=examples.NEW_INSTANCES,
@@ -155,8 +154,8 @@ replace_options = operation(
     _INSTANCES,
     "Replace the options of an instance",
     name="replace_instance_options",
-    description="Options that are left out get their defaults again; the node stays, and so does a"
-    " port that is left out. A running instance is restarted.",
+    description="A missing option gets its default. The node stays, and so does a missing port. A"
+    " running instance is restarted.",
     parameters=[_NAME, _DRY_RUN, _STRICT],
     request=ReplacedOptions,
     requests=examples.NEW_INSTANCES,
@@ -172,7 +171,7 @@ delete_instance = operation(
     _INSTANCES,
     "Delete a stopped instance",
     name="delete_instance",
-    description="Its log file stays.",
+    description="The log file stays.",
     parameters=[_NAME],
     status=204,
     errors=[
@@ -186,8 +185,8 @@ start_instance = operation(
     _INSTANCES,
     "Start an instance",
     name="start_instance",
-    description="One that runs is left alone. Where the limits leave no room it waits for some, see"
-    " `queue`; where none can ever be made, the answer is 409.",
+    description="A running instance stays as it is. At the node's limits the start waits for"
+    " capacity, see `queue`; the response is 409 if the limits can never allow the start.",
     parameters=[_NAME, _WAIT],
     answer=InstanceSerializer,
     answers=examples.STARTING,
@@ -197,7 +196,7 @@ stop_instance = operation(
     _INSTANCES,
     "Stop an instance",
     name="stop_instance",
-    description="Ends a start that is under way, too. Requests in flight are waited for.",
+    description="Aborts a start too. The stop waits for requests in flight (bounded).",
     parameters=[_NAME],
     answer=InstanceSerializer,
     answers=examples.STOPPED,
@@ -207,7 +206,8 @@ restart_instance = operation(
     _INSTANCES,
     "Restart an instance",
     name="restart_instance",
-    description="It gets a new process, whether or not one runs now. One that runs keeps its room.",
+    description="Starts a new process, for a running or a stopped instance. A running instance"
+    " keeps its capacity.",
     parameters=[_NAME, _WAIT],
     answer=InstanceSerializer,
     answers=examples.STARTING,
@@ -217,8 +217,8 @@ read_log = operation(
     _INSTANCES,
     "Read the log of an instance",
     name="read_instance_log",
-    description="Empty before the first start. With Last-Event-ID, a log that is followed goes on"
-    " after that event.",
+    description="Empty before the first start. With Last-Event-ID, a followed log continues after"
+    " that event.",
     parameters=[_NAME, _LINES, _FOLLOW, _LAST_EVENT_ID],
     answer=str,
     answers=examples.LOG,
@@ -277,7 +277,7 @@ list_devices = operation(
 
 
 def parse_command(backend: Backend) -> Callable[[_View], _View]:
-    """Turns a command line of this backend's program into options."""
+    """Document the operation that turns a command line of ``backend``'s program into options."""
     command = backend.example_command
     parsed = backend.parse_command(command)
     answer: dict[str, object] = {
@@ -290,7 +290,7 @@ def parse_command(backend: Backend) -> Callable[[_View], _View]:
         _BACKENDS,
         f"Turn a command line of {backend.title} into options",
         name=f"parse_{backend.type}_command",
-        description="Nothing is run. The answer is fit for creating an instance.",
+        description="Nothing is executed. The response is fit for creating an instance.",
         request=CommandSerializer,
         requests={backend.title: {"command": command}},
         answer=ParsedCommandSerializer,

@@ -1,4 +1,4 @@
-"""Instances as JSON: the seed's fields, and ours beside them."""
+"""JSON form of instances: the seed's fields, and llamactl's own beside them."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from llamactl.core.unix_time import UnixSecondsField
 class FailureSerializer(serializers.Serializer[Any]):
     """Why an instance failed."""
 
-    reason = serializers.CharField(help_text="A code for programs, such as out_of_memory.")
+    reason = serializers.CharField(help_text="Machine-readable code, such as out_of_memory.")
     details = serializers.CharField()
     exit_code = serializers.IntegerField(allow_null=True)
     log_tail = serializers.ListField(child=serializers.CharField())
 
 
 class QueueSerializer(serializers.Serializer[Any]):
-    """What an instance waits for that has no room yet."""
+    """Place of an instance in the queue for capacity."""
 
-    place = serializers.IntegerField(help_text="1 is next.")
+    place = serializers.IntegerField(help_text="1 is the next to start.")
     length = serializers.IntegerField()
     reason = serializers.CharField()
 
 
 @extend_schema_serializer(deprecate_fields=["wish_cause"])
 class InstanceSerializer(serializers.ModelSerializer[Instance]):
-    """An instance: what was asked for, and how it is."""
+    """An instance: options, desired state, observed state."""
 
-    # desired_state, pid, restarts and failure are not the seed's.
+    # The seed has neither desired_state, pid, restarts nor failure.
     id = serializers.IntegerField(read_only=True)
     status = serializers.ChoiceField(Status.choices, source="reported_status", read_only=True)
     created = UnixSecondsField(source="created_at")
@@ -51,7 +51,7 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
     wish_cause = serializers.CharField(
         source="requested_by",
         read_only=True,
-        help_text="The former name of `requested_by`; it goes with the next release.",
+        help_text="Former name of `requested_by`; removed in the next release.",
     )
     last_used_at = UnixSecondsField(allow_null=True)
     queue = serializers.SerializerMethodField()
@@ -78,7 +78,7 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
 
     @shows_options
     def get_options(self, instance: Instance) -> dict[str, Any]:
-        """The stored document with the instance's port in it, as the seed shows it."""
+        """Saved options with the instance's port, as the seed shows them."""
         options = instance.options
         return {
             **options,
@@ -87,13 +87,13 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
 
     @extend_schema_field(QueueSerializer(allow_null=True))
     def get_queue(self, instance: Instance) -> dict[str, Any] | None:
-        """Its place and why it waits, while it is wished to run and has no room."""
+        """Place in the queue and reason, while the start waits for capacity; else null."""
         queue: dict[str, Any] | None = instance.queue
         return queue if instance.should_run else None
 
     @extend_schema_field(FailureSerializer(allow_null=True))
     def get_failure(self, instance: Instance) -> dict[str, Any] | None:
-        """None unless the instance is failed now."""
+        """Reason of the failure while the status is `failed`; else null."""
         if instance.reported_status != Status.FAILED:
             return None
         failure: dict[str, Any] | None = instance.failure
@@ -101,22 +101,22 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
 
 
 class FindingSerializer(serializers.Serializer[Any]):
-    """Where the options don't fit what is really there: the program, or a file."""
+    """A mismatch between an option and the installed program or a file."""
 
-    field = serializers.CharField(help_text="Such as backend_options.model.")
+    field = serializers.CharField(help_text="Path of the option, such as backend_options.model.")
     severity = serializers.ChoiceField(
         ["error", "warning"],
-        help_text="With an error it can't start; a warning may be nothing.",
+        help_text="An instance with an error cannot start; a warning may be harmless.",
     )
     message = serializers.CharField()
-    suggestion = serializers.CharField(help_text="What to do instead; may be empty.")
+    suggestion = serializers.CharField(help_text="Proposed change; may be empty.")
 
 
 class SavedInstanceSerializer(InstanceSerializer):
-    """An instance that was just saved, with what a check of its options found."""
+    """A saved instance with the findings of the preflight check."""
 
     warnings = FindingSerializer(
-        many=True, required=False, help_text="Left out where there is nothing to say."
+        many=True, required=False, help_text="Missing if the check finds nothing."
     )
 
     class Meta(InstanceSerializer.Meta):
@@ -125,20 +125,20 @@ class SavedInstanceSerializer(InstanceSerializer):
 
 
 class DryRunSerializer(serializers.Serializer[Any]):
-    """What would be started; nothing was saved."""
+    """Outcome of a dry run: command, options, findings. Nothing is saved."""
 
     command = serializers.ListField(
-        child=serializers.CharField(), help_text="The arguments, secrets masked."
+        child=serializers.CharField(), help_text="Arguments, secrets masked."
     )
     command_line = serializers.CharField(
-        help_text="The same to paste into a shell, with the instance's own variables but for"
+        help_text="The command as text for a shell, with the instance's own variables but for"
         " secret ones."
     )
     environment = EnvironmentField(
-        help_text="What is added to the environment; secret values are masked."
+        help_text="Variables added to the worker's environment; secret values are masked."
     )
     working_directory = serializers.CharField(
-        help_text="Relative paths in the options are relative to it."
+        help_text="Directory that the process starts in; relative paths in options start there."
     )
     options = OptionsField(help_text="The options as they would be saved.")
     errors = FindingSerializer(many=True)  # type: ignore[assignment]  # a field is no attribute
@@ -149,21 +149,29 @@ class CommandSerializer(serializers.Serializer[Any]):
     """A command line."""
 
     # For the schema alone: ``command_of`` reads the document.
-    command = serializers.CharField(help_text="A command line as it would be typed in a shell.")
+    command = serializers.CharField(help_text="Command line as typed in a shell.")
+
+
+class BackendTypeField(serializers.ChoiceField):
+    """Type of a registered backend. DRF makes a new field for each serializer instance, so the
+    choices follow the registry."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(backend_types(), **kwargs)
 
 
 class ParsedCommandSerializer(serializers.Serializer[Any]):
-    """The options that a command line means, fit for creating an instance."""
+    """Options read from a command line, fit for creating an instance."""
 
-    backend_type = serializers.ChoiceField(backend_types())
+    backend_type = BackendTypeField()
     backend_options = serializers.DictField()
     environment = EnvironmentField(
-        required=False, help_text="Variables set before the command, if any."
+        required=False, help_text="Variables assigned before the command, if any."
     )
 
 
 def command_of(document: Mapping[str, object] | None) -> str:
-    """The command in a parse-command body. Raises InvalidRequest where it is no text."""
+    """Return the command in a parse-command body. Raises InvalidRequest if it is no text."""
     command = (document or {}).get("command", "")
     if not isinstance(command, str):
         raise InvalidRequest("Invalid request body: command must be a string")
@@ -171,14 +179,13 @@ def command_of(document: Mapping[str, object] | None) -> str:
 
 
 def whole_options(document: Mapping[str, object] | None) -> Mapping[str, object]:
-    """The options in an update's body.
+    """Return the options in an update's body.
 
-    Raises InvalidRequest for an empty body: an update replaces everything, so it would silently
-    turn every option into its default.
+    Raises InvalidRequest for an empty body: an update replaces all options, so an empty body would
+    silently reset every option to its default.
     """
     if document is None:
         raise InvalidRequest(
-            "Invalid request body: it is empty; send all the options, for those left out get their"
-            " defaults"
+            "Invalid request body: it is empty; send all options: a missing option gets its default"
         )
     return document

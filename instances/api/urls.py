@@ -1,4 +1,4 @@
-"""Where the operations on instances and the backends' tools are."""
+"""Paths of the operations on instances and of the backends' tools."""
 
 from __future__ import annotations
 

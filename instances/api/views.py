@@ -1,4 +1,4 @@
-"""The operations on instances."""
+"""Operations on instances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CAUSE = "api"
 
 
 class InstanceViewSet(ApiViewSet):
-    """Instances are found by name; a name that can't be one is refused before it is looked for."""
+    """Operations on instances, by name; an invalid name is refused before the database is read."""
 
     @schema.list_instances
     def list(self, request: Request) -> Response:
@@ -72,7 +72,7 @@ class InstanceViewSet(ApiViewSet):
 
 
 def _saved(instance: Instance, *, status: int) -> Response:
-    """The instance, and what was found about it if anything: clients of the seed see no change."""
+    """Respond with the instance, and with ``warnings`` only if there are any, as in the seed."""
     document = InstanceSerializer(instance).data
     if findings := dry_run.findings_of(instance):
         document["warnings"] = [finding.to_document() for finding in findings]
@@ -80,7 +80,7 @@ def _saved(instance: Instance, *, status: int) -> Response:
 
 
 def _started(instance: Instance, wait_seconds: float | None) -> Response:
-    """The instance that was asked to start: at once, or when it is ready or has failed."""
+    """Respond with the instance at once, or when it is ready or has failed."""
     if wait_seconds is not None:
         timeout_seconds = min(wait_seconds, current().instances.on_demand_start_timeout)
         instance = wait_until_ready(instance.name, instance.generation, timeout_seconds)
