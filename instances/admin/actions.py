@@ -1,4 +1,4 @@
-"""How are instances started and stopped in the admin, one by a button or many at once?"""
+"""Start, stop and restart in the admin: buttons of one instance, actions on several."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ NAMES_IN_A_MESSAGE = 10
 
 @dataclass(frozen=True)
 class Control:
-    """A button of an instance: which rule it calls, and how the outcome is said."""
+    """A button of an instance: the function it calls and the messages on the outcome."""
 
     name: str
     label: str
     icon: str
     request: Callable[..., Instance]
-    asked: str
-    """What was done to those it changed something for."""
-    idle: str
-    """Why it changed nothing for the others."""
+    changed: str
+    """Message on instances whose desired state changed."""
+    unchanged: str
+    """Message on the other instances: the reason for no change."""
 
 
 CONTROLS = {
@@ -49,16 +49,18 @@ CONTROLS = {
             "Start",
             "play_arrow",
             lifecycle.request_start,
-            "Asked to start",
+            "Start requested for",
             "Running or starting already",
         ),
-        Control("stop", "Stop", "stop", lifecycle.request_stop, "Asked to stop", "Stopped already"),
+        Control(
+            "stop", "Stop", "stop", lifecycle.request_stop, "Stop requested for", "Stopped already"
+        ),
         Control(
             "restart",
             "Restart",
             "restart_alt",
             lifecycle.request_restart,
-            "Asked to restart",
+            "Restart requested for",
             "Nothing to do for",
         ),
     )
@@ -66,7 +68,7 @@ CONTROLS = {
 
 
 class ControlsAdmin(DomainAdmin[Instance]):
-    """The part of the instances' admin that starts and stops."""
+    """The part of the instances' admin that starts and stops instances."""
 
     @admin.action(description="Start the selected instances", permissions=["change"])
     def start_selected(self, request: HttpRequest, queryset: QuerySet[Instance]) -> None:
@@ -81,7 +83,7 @@ class ControlsAdmin(DomainAdmin[Instance]):
         self._apply(request, CONTROLS["restart"], queryset)
 
     def control(self, request: HttpRequest, name: str, object_id: str) -> Instance:
-        """Press one instance's button. Raises Http404 or PermissionDenied."""
+        """Carry out one instance's button. Raises Http404 or PermissionDenied."""
         instance = self.get_object(request, unquote(object_id))
         control = CONTROLS.get(name)
         if instance is None or control is None:
@@ -92,9 +94,9 @@ class ControlsAdmin(DomainAdmin[Instance]):
         return instance
 
     def _apply(self, request: HttpRequest, control: Control, instances: Iterable[Instance]) -> None:
-        """Call the rule for each instance, then say what it changed, what not, and why not."""
-        asked: list[Instance] = []
-        idle: list[Instance] = []
+        """Call the control's function for each instance, then report changes and refusals."""
+        changed: list[Instance] = []
+        unchanged: list[Instance] = []
         refused: list[str] = []
         for instance in instances:
             before = (instance.desired_state, instance.generation)
@@ -104,23 +106,26 @@ class ControlsAdmin(DomainAdmin[Instance]):
                 refused.append(f"{instance.name}: {error.details}")
                 continue
             if (after.desired_state, after.generation) == before:
-                idle.append(instance)
+                unchanged.append(instance)
             else:
-                asked.append(instance)
-                self.log_change(request, instance, f"{control.asked}.")
-        if asked:
-            self.message_user(request, counted(control.asked, asked), messages.SUCCESS)
-        if idle:
-            self.message_user(request, counted(control.idle, idle), messages.INFO)
+                changed.append(instance)
+                self.log_change(request, instance, f"{control.label} requested.")
+        if changed:
+            self.message_user(request, counted(control.changed, changed), messages.SUCCESS)
+        if unchanged:
+            self.message_user(request, counted(control.unchanged, unchanged), messages.INFO)
         for text in refused:
             self.message_user(request, text, messages.ERROR)
+        self._warn_of_late_workers(request, changed)
+
+    def _warn_of_late_workers(self, request: HttpRequest, instances: Iterable[Instance]) -> None:
         now = timezone.now()
-        late = {instance.node.name for instance in asked if not instance.node.is_alive(now)}
+        late = {instance.node.name for instance in instances if not instance.node.is_alive(now)}
         for node in sorted(late):
             self.message_user(
                 request,
-                f"The worker of node {node} has sent no heartbeat lately; it will follow when it"
-                " is back.",
+                f"The worker of node {node} has sent no heartbeat lately; the request takes effect"
+                " when the worker is back.",
                 messages.WARNING,
             )
 
@@ -133,20 +138,20 @@ class ControlsAdmin(DomainAdmin[Instance]):
 
 
 def cause_of(request: HttpRequest) -> str:
-    """Who asks, for the history: ``admin:<user>``."""
+    """Return the origin for the history: ``admin:<user>``."""
     return f"admin:{request.user.get_username()}"
 
 
 def control_buttons(instance: Instance, *, in_row: bool = False) -> str:
-    """Start, stop and restart; the stylesheet shows those that fit the status."""
+    """Return the buttons as HTML; the stylesheet hides buttons that do not fit the status."""
     return render_to_string(
         "instances/controls.html",
         {"instance": instance, "controls": CONTROLS.values(), "in_row": in_row},
     )
 
 
-def counted(what: str, instances: list[Instance]) -> str:
-    """``Asked to start 2: a, b`` with the names of the first ten."""
+def counted(message: str, instances: list[Instance]) -> str:
+    """Return ``Start requested for 2: a, b``, with the names of the first ten."""
     names = ", ".join(instance.name for instance in instances[:NAMES_IN_A_MESSAGE])
     more = len(instances) - NAMES_IN_A_MESSAGE
-    return f"{what} {len(instances)}: {names}{f' and {more} more' if more > 0 else ''}."
+    return f"{message} {len(instances)}: {names}{f' and {more} more' if more > 0 else ''}."

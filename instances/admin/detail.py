@@ -1,4 +1,4 @@
-"""What an operator wants to know of one instance: how it is, why, and what it said last."""
+"""State of one instance for its page: facts, warning, failure, history, log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HISTORY_LENGTH = 20
 
 @dataclass(frozen=True)
 class FailureText:
-    """Why an instance failed, all of it safe to show."""
+    """Failure of an instance, as printable text."""
 
     reason: str
     details: str
@@ -36,7 +36,7 @@ class FailureText:
 
 @dataclass(frozen=True)
 class HistoryLine:
-    """One line of the history, all of it safe to show."""
+    """One transition of the history, as printable text."""
 
     at: datetime
     status: str
@@ -47,7 +47,7 @@ class HistoryLine:
 
 @dataclass(frozen=True)
 class Overview:
-    """The state of one instance at one moment."""
+    """State of one instance at one relative_time."""
 
     instance: Instance
     now: datetime
@@ -76,7 +76,7 @@ def overview(instance: Instance, now: datetime | None = None) -> Overview:
 
 
 def as_change(row: StatusChange) -> HistoryLine:
-    """A row of the history as it is shown."""
+    """Return a row of the history as printable text."""
     return HistoryLine(
         at=row.at,
         status=row.new,
@@ -87,9 +87,9 @@ def as_change(row: StatusChange) -> HistoryLine:
 
 
 def curl_line(name: str, base_url: str, key: str = "$LLAMACTL_KEY") -> str:
-    """A shell command that asks the instance ``name`` something through llamactl.
+    """Return a shell command that sends a chat request to the instance ``name``.
 
-    ``base_url`` without a slash at the end. Unless told otherwise the key is a shell variable.
+    ``base_url`` ends without a slash. The default ``key`` is a shell variable.
     """
     body = {"model": name, "messages": [{"role": "user", "content": "Hello!"}]}
     lines = [f"curl {base_url}/v1/chat/completions"]
@@ -114,7 +114,7 @@ def _facts(instance: Instance, now: datetime) -> list[tuple[str, str]]:
         facts.append(("Starting for", duration(now - instance.started_at)))
     if instance.queue and instance.place_in_queue:
         reason = sanitize_text(str(instance.queue["reason"]))
-        facts.append(("Waits for room", f"{instance.place_in_queue}: {reason}"))
+        facts.append(("Waits for capacity", f"{instance.place_in_queue}: {reason}"))
     if instance.requested_by:
         facts.append(("Requested by", sanitize_text(instance.requested_by)))
     facts.append(("Restarts", str(instance.restarts)))
@@ -124,14 +124,15 @@ def _facts(instance: Instance, now: datetime) -> list[tuple[str, str]]:
 
 
 def _warning(instance: Instance, now: datetime) -> str:
-    """What keeps the operator's wish from coming true, or an empty text."""
-    wanted = instance.desired_state == DesiredState.RUNNING
-    settled = wanted == (instance.status == Status.RUNNING) and not instance.has_pending_generation
-    if settled or instance.node.is_alive(now):
+    """Return a warning if the desired state is not reached and the worker is away, else ""."""
+    should_run = instance.desired_state == DesiredState.RUNNING
+    is_running = instance.status == Status.RUNNING
+    is_reached = should_run == is_running and not instance.has_pending_generation
+    if is_reached or instance.node.is_alive(now):
         return ""
     return (
-        f"The worker of node {instance.node.name} has sent no heartbeat lately; what you ask for"
-        " happens as soon as it is back."
+        f"The worker of node {instance.node.name} has sent no heartbeat lately; requests take"
+        " effect when the worker is back."
     )
 
 

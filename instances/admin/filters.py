@@ -1,4 +1,4 @@
-"""By what can the admin's list of instances be narrowed down?"""
+"""Filters of the admin's list of instances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from instances.states import Status
 
 
 class StatusFilter(admin.SimpleListFilter):
-    """By the status that the list shows, which knows of wishes the node has not seen yet."""
+    """Filter by the reported status, as the list shows it."""
 
     title = "status"
     parameter_name = "status"
@@ -34,6 +34,8 @@ class StatusFilter(admin.SimpleListFilter):
 
 
 class BackendFilter(admin.SimpleListFilter):
+    """Filter by the type of the backend."""
+
     title = "backend"
     parameter_name = "backend"
 

@@ -1,4 +1,4 @@
-"""The admin's form of an instance: the options document as fields, and the fields as a document."""
+"""The admin's form of an instance: options document to fields, fields to options document."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def _short_rows() -> tuple[str | tuple[str, ...], ...]:
 
 
 SHORT_ROWS = _short_rows()
-"""The short options as rows of the form; each backend shows those it has."""
+"""Rows of the backend options with a field of their own; the page hides other backends' fields."""
 
 _LEADING_FIELD = re.compile(r"\W*(?:(?:options|backend_options)\.)?([a-z_]+)")
 
 _OWN_FIELDS = {"backend_type", "backend_options", "nodes"}
-"""Options that the form shows otherwise than by one field of their type."""
+"""Options with fields that the form declares itself."""
 
 STARTING_ROWS: tuple[str | tuple[str, ...], ...] = (
     ("on_demand_start", "idle_timeout"),
@@ -85,10 +85,10 @@ def process_rows(model: type[InstanceOptions]) -> tuple[str, ...]:
 
 
 class InstanceForm(PreflightForm, _ModelForm):
-    """Builds an options document; ``lifecycle`` judges it.
+    """Form that builds an options document; ``lifecycle`` validates the document.
 
-    On editing, the document starts from the stored one and takes over only what was changed in
-    the form, so that a field which can't show a stored value can't lose it either.
+    An edit starts from the stored document and takes over changed fields only. So a field that
+    cannot show a stored value cannot lose the value either.
     """
 
     options_model: ClassVar[type[InstanceOptions]] = InstanceOptions
@@ -96,18 +96,17 @@ class InstanceForm(PreflightForm, _ModelForm):
     name = forms.CharField(
         required=False,
         widget=UnfoldAdminTextInputWidget({"maxlength": MAX_NAME_LENGTH, "autofocus": True}),
-        help_text="What requests call it (their “model”). Letters, digits, hyphens, underscores and"
-        " periods.",
+        help_text="The “model” of requests. Letters, digits, hyphens, underscores and periods.",
     )
     start_now = forms.BooleanField(
-        required=False, initial=True, label="Start it now", widget=UnfoldBooleanSwitchWidget()
+        required=False, initial=True, label="Start now", widget=UnfoldBooleanSwitchWidget()
     )
     backend_type = forms.ChoiceField(label="Backend", widget=UnfoldAdminSelectWidget())
     node = forms.ChoiceField(required=False, widget=UnfoldAdminSelectWidget())
     port = forms.CharField(
         required=False,
         widget=UnfoldAdminTextInputWidget({"inputmode": "numeric"}),
-        help_text="Where the backend listens. Empty: a free one of the configured range.",
+        help_text="Port that the backend listens on. Empty: a free port of the configured range.",
     )
     further_options = JsonObjectField(
         rows=6,
@@ -141,7 +140,7 @@ class InstanceForm(PreflightForm, _ModelForm):
                 widget=UnfoldAdminTextInputWidget(
                     {
                         "spellcheck": "false",
-                        # Read by instance_form.js, which hides what the chosen backend has not.
+                        # instance_form.js hides the fields of other backends by this attribute.
                         "data-backends": " ".join(
                             kind for kind, names in SHORT_OPTIONS.items() if name in names
                         ),
@@ -161,7 +160,7 @@ class InstanceForm(PreflightForm, _ModelForm):
             node.choices = [(name, name) for name in sorted({config.local_node, *config.nodes})]
 
     def _shown(self) -> dict[str, object]:
-        """The initial values: the stored document as fields, or else the config's defaults."""
+        """Return the initial values: the stored document as fields, or the config's defaults."""
         if self.stored is None:
             config = current()
             values: dict[str, Any] = self.options_model.parse({}, config).to_document()
@@ -190,13 +189,13 @@ class InstanceForm(PreflightForm, _ModelForm):
         for name in (*SHORT_OPTIONS.get(cleaned.get("backend_type", ""), ()), "port"):
             if further and name in further and cleaned.get(name):
                 self.add_error(
-                    "further_options", f"{name} is also a field above; say it in one place"
+                    "further_options", f"{name} has a field above; set it in one place only"
                 )
         if self.stored is not None and cleaned.get("seen") != fingerprint(self.stored):
             self.add_error(
                 None,
-                "Somebody changed this instance while you were editing it; open the page again to"
-                " see how it is now",
+                "Another user changed this instance during your edit; reload the page to see the"
+                " current options",
             )
         if self.refusal is not None:
             self.add_refusal(self.refusal)
@@ -204,14 +203,14 @@ class InstanceForm(PreflightForm, _ModelForm):
         return cleaned
 
     def _post_clean(self) -> None:
-        """Not the model's own checks: ``lifecycle`` has the rules and says them better."""
+        """Skip the model's checks: ``lifecycle`` has the rules, with better texts."""
 
     def changes_options(self) -> bool:
-        """Whether an edit changes anything; if not, a running instance needs no restart."""
+        """Return whether an edit changes an option, so that a running instance must restart."""
         return bool(set(self.changed_data) - {"seen", SAVE_ANYWAY})
 
     def to_document(self) -> dict[str, object]:
-        """The options document that was asked for; call it on a valid form."""
+        """Return the options document of a valid form."""
         cleaned = self.cleaned_data
         changed = set(self.changed_data) if self.stored is not None else set(self.fields)
         document: dict[str, object] = dict(self.stored or {})
@@ -242,13 +241,15 @@ class InstanceForm(PreflightForm, _ModelForm):
             return None
         named = super().refused_field(error)
         if named is None:
-            # Only where the message is put depends on its wording, never what is done about it.
+            # Only the place of the message depends on its wording, never the outcome.
             match = _LEADING_FIELD.match(error.details)
             named = match[1] if match else None
-        if named == "backend_options" or (named and named not in self.fields and self._says(named)):
+        if named == "backend_options" or (
+            named and named not in self.fields and self._has_further(named)
+        ):
             return "further_options"
         return named
 
-    def _says(self, option: str) -> bool:
+    def _has_further(self, option: str) -> bool:
         further = self.cleaned_data.get("further_options")
         return isinstance(further, Mapping) and option in further

@@ -1,7 +1,7 @@
-"""How does the admin's form say what a check of the options found?
+"""Findings of the preflight check in the admin's form.
 
-An error stands next to its field and keeps the form from being saved, unless the operator, who may
-know better (a download that is not finished, a disk that is not mounted yet), says so.
+An error stands next to its field and prevents saving. The operator can override errors with "Save
+anyway", for example during a download or before a disk is mounted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SAVE_ANYWAY = "save_anyway"
 
 
 class PreflightForm(RefusableForm):
-    """A form with what a check found about the same submission a moment ago."""
+    """Form with the findings of a check of the same submission."""
 
     findings: ClassVar[Sequence[PreflightFinding]] = ()
 
@@ -31,11 +31,12 @@ class PreflightForm(RefusableForm):
                 required=False,
                 label="Save anyway",
                 widget=UnfoldBooleanSwitchWidget(),
-                help_text="What is marked below does not fit what is installed or on disk now.",
+                help_text="Saves despite the errors below. The instance cannot start until they are"
+                " fixed.",
             )
 
     def add_findings(self) -> None:
-        """Put each error next to its field, unless they are to be lived with."""
+        """Put each error next to its field, unless the operator chose to save anyway."""
         if self.cleaned_data.get(SAVE_ANYWAY):
             return
         for finding in self.findings:
@@ -44,7 +45,7 @@ class PreflightForm(RefusableForm):
                 self.add_error(field, text)
 
     def placed(self, finding: PreflightFinding) -> tuple[str | None, str]:
-        """The form field that a finding is about, and what to say there."""
+        """Return the form field of a finding, and the text to show there."""
         _, _, option = finding.field.rpartition("backend_options.")
         own = option in self.fields
         field = option if own else "further_options" if "." in finding.field else None

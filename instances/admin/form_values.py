@@ -1,4 +1,4 @@
-"""How are an instance's options written into the fields of a form, and read from them again?"""
+"""Conversion of instance options to the texts of form fields, and back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHORT_OPTIONS: dict[str, tuple[str, ...]] = {
     backend.type: tuple(field.option for row in backend.option_fields for field in row)
     for backend in BACKENDS.values()
 }
-"""Backend type → the options that have a field of their own; all others are in the JSON field."""
+"""Backend type → options with a field of their own; other options stand in the JSON field."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,9}\.[0-9]{1,9}", re.ASCII)
@@ -34,10 +34,10 @@ _LINE_BREAK = re.compile(r"\r\n?|\n")
 
 
 def to_fields(backend_type: str, options: Mapping[str, object]) -> dict[str, str]:
-    """Backend options as form texts: short options by name, the rest in ``further_options``.
+    """Return backend options as form texts: short options by name, the rest in ``further_options``.
 
-    ``to_value`` and ``parse_object`` bring exactly the same options back; what a line of text
-    could not carry unchanged is left to the JSON.
+    ``to_value`` and ``parse_object`` restore exactly the same options. A value that a line of text
+    would change goes into the JSON.
     """
     fields: dict[str, str] = {}
     rest: dict[str, object] = {}
@@ -53,7 +53,7 @@ def to_fields(backend_type: str, options: Mapping[str, object]) -> dict[str, str
 
 
 def to_value(name: str, text: str) -> int | float | str:
-    """What a short field's text says: a number where it is one and the option may be one."""
+    """Return the value of a short field's text: a number if the text and the option allow one."""
     field = OPTION_FIELDS.get(name)
     if field is None or not field.is_text:
         if _INTEGER.fullmatch(text):
@@ -64,7 +64,7 @@ def to_value(name: str, text: str) -> int | float | str:
 
 
 def _to_text(name: str, value: object) -> str | None:
-    """The text that ``to_value`` reads as ``value``; None where there is none."""
+    """Return the text that ``to_value`` converts to ``value``; None if there is no such text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     text = str(value)
@@ -75,7 +75,7 @@ def _to_text(name: str, value: object) -> str | None:
 
 
 def to_lines(environment: Mapping[str, str]) -> str:
-    """Variables as ``NAME=value`` lines, quoted as JSON where a plain line would not do."""
+    """Return variables as ``NAME=value`` lines; a value is quoted as JSON where necessary."""
     return "\n".join(f"{name}={_to_line(value)}" for name, value in environment.items())
 
 
@@ -84,7 +84,10 @@ def _to_line(value: str) -> str:
 
 
 def parse_lines(text: str) -> dict[str, str]:
-    """The inverse of ``to_lines``; blank lines are skipped. Raises ValidationError."""
+    """Return variables from lines, as the inverse of ``to_lines``; blank lines are skipped.
+
+    Raises ValidationError.
+    """
     environment: dict[str, str] = {}
     for number, line in enumerate(_LINE_BREAK.split(text), start=1):
         if not line.strip():
@@ -106,7 +109,7 @@ def parse_lines(text: str) -> dict[str, str]:
 
 
 def parse_object(text: str) -> dict[str, object]:
-    """A JSON object; blank text is an empty one. Raises ValidationError that says what is wrong."""
+    """Return the JSON object in ``text``, ``{}`` for a blank text. Raises ValidationError."""
     if not text.strip():
         return {}
     try:
@@ -125,13 +128,13 @@ def parse_object(text: str) -> dict[str, object]:
 
 
 def fingerprint(document: Mapping[str, object]) -> str:
-    """Tells two versions of an options document apart."""
+    """Return a hash that detects a concurrent change of an options document."""
     text = json.dumps(document, sort_keys=True)
     return sha256(text.encode()).hexdigest()[:16]
 
 
 def suggested_name(fields: Mapping[str, str]) -> str:
-    """An instance name made of the model's: the file's stem, or the repository's last part."""
+    """Return an instance name from the model's: the file's stem, or the repository's last part."""
     source = fields.get("model") or fields.get("hf_repo") or ""
     last = re.split(r"[\\/]", source.partition(":")[0].rstrip("/\\"))[-1].removesuffix(".gguf")
     return re.sub(r"[^a-zA-Z0-9._-]+", "-", last).strip("-.")[:MAX_NAME_LENGTH]

@@ -1,8 +1,8 @@
-"""When does the admin check an instance's options, and how are warnings told?
+"""Preflight check of submitted options in the admin, before Django's transaction.
 
-Before Django begins to handle a submission: it does so in a transaction, which on SQLite keeps all
-others from writing, and a check may wait for a slow program. So the submitted form is read once
-beforehand, its options are checked, and what was found goes with the request to the form proper.
+Django handles a submission in a transaction, which on SQLite blocks every other writer, and a check
+may wait for a slow program. So the submitted form is read once before the transaction, and the
+findings travel with the request to the form.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from llamactl.config import current
 from llamactl.core.errors import LlamactlError
 from llamactl.core.sanitize import sanitize_text
 
-MOST_TOLD = 20
+MAX_MESSAGES = 20
 
 
 class _CheckedRequest(HttpRequest):
-    """A submission whose options were checked."""
+    """A submission with the findings of its check."""
 
     findings: Sequence[PreflightFinding]
 
 
 class PreflightAdmin(DomainAdmin[Instance]):
-    """The part of the instances' admin that checks what is submitted."""
+    """The part of the instances' admin that checks submitted options."""
 
     def changeform_view(
         self,
@@ -49,12 +49,14 @@ class PreflightAdmin(DomainAdmin[Instance]):
             findings = self._check(request, object_id)
             cast(_CheckedRequest, request).findings = findings
             if has_errors(findings) and SAVE_ANYWAY not in request.POST:
-                # The errors stand in the form, which is not saved; the rest has no place there.
-                self._tell(request, [finding for finding in findings if not finding.is_error])
+                # The form, which is not saved, shows the errors; warnings become messages.
+                self._show_messages(
+                    request, [finding for finding in findings if not finding.is_error]
+                )
         return super().changeform_view(request, object_id, form_url, extra_context)
 
     def _check(self, request: HttpRequest, object_id: str | None) -> list[PreflightFinding]:
-        """What there is to say about the submitted options, if they are in order and new."""
+        """Return the findings about the submitted options, if the form is valid and changed."""
         instance = None if object_id is None else self.get_object(request, unquote(object_id))
         if object_id is None:
             may_save = self.has_add_permission(request)
@@ -80,24 +82,24 @@ class PreflightAdmin(DomainAdmin[Instance]):
         return type(form.__name__, (form,), {"findings": findings}) if findings else form
 
     def extra_fieldsets(self, request: HttpRequest) -> list[tuple[None, dict[str, Any]]]:
-        """What stands above the form if it has errors to be lived with."""
+        """Return the section "Save anyway" if the check found errors."""
         return [(None, {"fields": [SAVE_ANYWAY]})] if has_errors(findings_of(request)) else []
 
-    def tell_findings(self, request: HttpRequest) -> None:
-        """Say what was found about options that are saved now."""
-        self._tell(request, findings_of(request))
+    def show_findings(self, request: HttpRequest) -> None:
+        """Show the findings about saved options as messages."""
+        self._show_messages(request, findings_of(request))
 
-    def _tell(self, request: HttpRequest, findings: Sequence[PreflightFinding]) -> None:
-        for finding in findings[:MOST_TOLD]:
+    def _show_messages(self, request: HttpRequest, findings: Sequence[PreflightFinding]) -> None:
+        for finding in findings[:MAX_MESSAGES]:
             self.message_user(request, sanitize_text(finding.text), messages.WARNING)
-        if (more := len(findings) - MOST_TOLD) > 0:
+        if (more := len(findings) - MAX_MESSAGES) > 0:
             self.message_user(request, f"… and {more} more such warnings.", messages.WARNING)
 
 
 def check_document(
     document: Mapping[str, object], instance: Instance | None = None
 ) -> list[PreflightFinding]:
-    """What a check of an options document finds; nothing for one that ``lifecycle`` refuses."""
+    """Return the findings about an options document; none if ``lifecycle`` refuses the document."""
     config = current()
     try:
         if instance is None:
@@ -105,7 +107,7 @@ def check_document(
         else:
             options = lifecycle.replaced_options(instance, document, config)
     except LlamactlError:
-        # It is told next to its field by whoever saves the document, or tries to.
+        # Saving the document raises the same error, and shows it next to its field.
         return []
     return check_on_node(options, config)
 

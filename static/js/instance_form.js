@@ -1,4 +1,4 @@
-// The form of an instance: shows the fields the backend has, and fills itself from a command line.
+// Form of an instance: shows the chosen backend's fields, and fills them from a command line.
 
 const backend = document.getElementById("id_backend_type");
 
@@ -23,7 +23,7 @@ const paste = document.querySelector("[data-parse-url]");
 function fill(fields) {
     let filled = 0;
     for (const input of document.querySelectorAll("[data-backends], #id_port, #id_further_options")) {
-        // What the command doesn't say is the program's default, so the field is emptied.
+        // An option missing in the command has the program's default, so its field becomes empty.
         input.value = fields[input.name] ?? "";
         if (input.value) filled += 1;
     }
@@ -61,12 +61,12 @@ async function parse() {
         const response = await fetch(paste.dataset.parseUrl, {method: "POST", body, redirect: "error"});
         const answer = await response.json();
         if (!response.ok) throw new Error(answer.details);
-        outcome.textContent = `Filled in ${fill(answer.fields)} fields; look them over, then save.`;
+        outcome.textContent = `Filled in ${fill(answer.fields)} fields; check them, then save.`;
         showFindings(answer.findings);
     } catch (error) {
         outcome.dataset.wrong = "";
         outcome.textContent = error instanceof TypeError || error instanceof SyntaxError
-            ? "The server did not answer; are you still logged in?"
+            ? "The server did not respond. Check that you are still logged in."
             : error.message;
     }
 }

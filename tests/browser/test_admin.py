@@ -70,7 +70,7 @@ def test_badge_and_buttons_follow_the_status_without_a_reload(open_page: Any) ->
     expect(badge(page, instance)).to_have_text("stopped")
     page.get_by_title("Start gemma", exact=True).click()
     expect(badge(page, instance)).to_have_text("starting")
-    expect(page.get_by_text("Asked to start 1: gemma.")).to_be_visible()
+    expect(page.get_by_text("Start requested for 1: gemma.")).to_be_visible()
     page.evaluate("window.stillTheSamePage = true")
     observe(instance, status=Status.RUNNING, observed_generation=1)
     expect(badge(page, instance)).to_have_text("running")
@@ -124,7 +124,7 @@ def test_detail_page_shows_a_failure_as_it_happens_and_hostile_text_as_text(
     page.get_by_role("button", name="Start").click()
     expect(badge(page, instance)).to_have_text("starting")
     fail(instance)
-    expect(page.get_by_text("Why it failed: crashed")).to_be_visible()
+    expect(page.get_by_text("Failure: crashed")).to_be_visible()
     expect(page.locator(".note-failure .log")).to_contain_text("\\u202e")
     page.get_by_role("button", name="Start").click()
     expect(badge(page, instance)).to_have_text("starting")
@@ -145,7 +145,7 @@ def test_pasted_command_becomes_an_instance(open_page: Any) -> None:
     page.click("button[name=_save]")
     page.get_by_text("Save anyway").click()  # there is no such model here
     page.click("button[name=_save]")
-    expect(page.get_by_text("Made tiny.")).to_be_visible()
+    expect(page.get_by_text("Created tiny.")).to_be_visible()
     instance = Instance.objects.get()
     assert instance.desired_state == DesiredState.RUNNING
     assert instance.options["backend_options"] == {

@@ -35,6 +35,6 @@ def test_paste_check_and_save_anyway(open_page: Any, width: int) -> None:
     assert not page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
     page.get_by_text("Save anyway").click()
     page.locator("[name=_save]").first.click()
-    expect(page.get_by_role("heading", name="What it runs")).to_be_visible()
+    expect(page.get_by_role("heading", name="Command")).to_be_visible()
     expect(page.locator("#command-line")).to_contain_text("--ctx-sise 4096")
     assert Instance.objects.get().name == "gemma"

@@ -147,7 +147,7 @@ def test_row_button_starts_the_instance_and_keeps_the_filter(operator: Client) -
     assert (response.status_code, response["Location"]) == (302, url)
     instance.refresh_from_db()
     assert instance.desired_state == DesiredState.RUNNING
-    assert "Asked to start 1: gemma." in texts(operator.get(url))
+    assert "Start requested for 1: gemma." in texts(operator.get(url))
     assert LogEntry.objects.get().user.username == "olga"
 
 
@@ -170,7 +170,7 @@ def test_action_says_how_many_and_why_not_the_others(
         follow=True,
     )
     said = "\n".join(texts(response))
-    assert "Asked to start 1: rests." in said
+    assert "Start requested for 1: rests." in said
     assert "Running or starting already 1: runs." in said
     assert "gone: instance with name gone not found" in said
 
@@ -192,7 +192,7 @@ def test_start_on_a_node_without_a_worker_says_that_it_will_take_a_while(
     assert any("no heartbeat lately" in text for text in texts(response))
     Node.objects.update(heartbeat_at=timezone.now())
     response = operator.post(page(instance, "control"), {"control": "restart"}, follow=True)
-    assert texts(response) == ["Asked to restart 1: gemma."]
+    assert texts(response) == ["Restart requested for 1: gemma."]
 
 
 # -- who may --------------------------------------------------------------------------------------
@@ -384,7 +384,7 @@ def test_edit_of_what_somebody_else_changed_meanwhile_is_refused(operator: Clien
     data = form_data(operator, page(instance), ctx_size="2048")
     lifecycle.update("gemma", {**instance.options, "group": "theirs"}, cause="api")
     response = operator.post(page(instance), data)
-    assert "Somebody changed this instance" in response.content.decode()
+    assert "Another user changed this instance" in response.content.decode()
     instance.refresh_from_db()
     assert instance.options["group"] == "theirs"
     assert "ctx_size" not in instance.options["backend_options"]

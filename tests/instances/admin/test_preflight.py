@@ -85,7 +85,7 @@ def test_warning_is_told_after_saving(operator: Client, gemma_model: Path) -> No
 def test_good_options_are_saved_without_a_word(operator: Client, gemma_model: Path) -> None:
     assert b"Save anyway" not in operator.get(ADD).content
     response = submit(operator, name="x", model=str(gemma_model))
-    assert texts(operator.get(response.url)) == ["Made x."]
+    assert texts(operator.get(response.url)) == ["Created x."]
 
 
 def test_change_is_checked_and_saving_without_one_is_not(operator: Client) -> None:
