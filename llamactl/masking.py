@@ -1,7 +1,7 @@
-"""Masking of secrets in whatever is shown: documents, environments, command lines and URLs.
+"""Masking of secrets in documents, environments, command lines and URLs.
 
 The dry run, the admin, ``/api/v1/config``, ``check_config``, the doctor and the log all mask with
-this module, so that a name is secret in each of them or in none.
+this module, so that a name is secret in all of them or in none.
 
 llamactl passes its own secrets by environment. The operator's arguments and variables may hold
 secrets under any name, hence the guess by the words of a name.
@@ -82,7 +82,7 @@ def mask_document(value: Any, name: str = "") -> Any:
 
 
 def mask_values(pairs: Mapping[str, str]) -> dict[str, str]:
-    """Mask every value, whatever its name. Empty values stay: they hold no secret."""
+    """Mask every value that is not empty."""
     return {name: MASK if value else "" for name, value in pairs.items()}
 
 
@@ -127,7 +127,7 @@ _FLAG_WITH_VARIABLE = re.compile(r"((?:-e=?|--env=)[A-Za-z_]\w*=).*", re.ASCII |
 
 
 def mask_arguments(words: Sequence[str]) -> list[str]:
-    """Mask the words of a command: the values of ``--api-key``, of ``-e NAME=…`` and the like."""
+    """Mask the words of a command: values of secret flags, variables, headers and URLs."""
     return [f"{start}{MASK if is_masked else ''}" for start, is_masked in _split_words(words)]
 
 
@@ -154,7 +154,7 @@ def _split_words(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _start_before_secret(word: str, previous: str) -> str | None:
-    """Return what precedes the secret in ``word``, or None for a word without a secret."""
+    """Return the part of ``word`` before the secret, or None without a secret."""
     if found := _FLAG_WITH_VARIABLE.fullmatch(word):
         return found[1]
     if previous in _ENVIRONMENT_FLAGS and (found := _VARIABLE.fullmatch(word)):
@@ -167,7 +167,7 @@ def _start_before_secret(word: str, previous: str) -> str | None:
 
 
 def _mask_text(word: str) -> str:
-    """Mask a word that may be, or assign, a JSON object; any other word is masked as a URL."""
+    """Mask the secrets in a JSON object, or in the URL that any other word may be."""
     assignment = _ASSIGNMENT.fullmatch(word)
     start, text = (f"{assignment[1]}=", assignment[2]) if assignment else ("", word)
     if text.startswith("{"):

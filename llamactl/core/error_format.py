@@ -19,7 +19,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class PathFamily(Enum):
-    """Paths whose clients expect errors of one shape."""
+    """Families of paths, each with one shape of errors."""
 
     MANAGEMENT = auto()
     """The management API, and every path of no other family: the seed's document."""
@@ -95,7 +95,7 @@ def document_for(family: PathFamily, error: LlamactlError) -> Document:
 
 
 def headers_for(family: PathFamily, error: LlamactlError) -> Headers:
-    """The headers that belong to the error, without those that describe the body."""
+    """The headers of the error, without the content headers."""
     headers: Headers = []
     if isinstance(error, MethodNotAllowed) and error.allowed:
         headers.append((b"allow", ", ".join(error.allowed).encode()))

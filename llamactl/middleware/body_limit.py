@@ -15,7 +15,7 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024
 
 
 class BodyLimit:
-    """Refuses a request with 413 whose body is larger than ``max_bytes``."""
+    """Refuses bodies of more than ``max_bytes`` with 413."""
 
     def __init__(self, application: Application, max_bytes: int = MAX_REQUEST_BYTES) -> None:
         self._application = application

@@ -73,10 +73,8 @@ def operation(
     or media type. An error in ``errors`` is its own example; a number is a status without example.
     """
     known = [error for error in errors if isinstance(error, LlamactlError)]
-    if request is not None:
-        known.append(documented.TOO_LARGE)
-    if uses_database:
-        known.append(documented.NO_DATABASE)
+    known += [documented.TOO_LARGE] if request is not None else []
+    known += [documented.NO_DATABASE] if uses_database else []
     refusals = _refusals(known, {error for error in errors if isinstance(error, int)})
     usual = DocumentedResponse(answer, answers or {}, status, media_type)
     decorate: Callable[[_View], _View] = extend_schema(

@@ -18,7 +18,7 @@ def nested(depth: int) -> bytes:
     return b'{"a":' * (depth - 1) + b"{}" + b"}" * (depth - 1)
 
 
-def test_an_object_is_read_as_it_is() -> None:
+def test_an_object_is_parsed_unchanged() -> None:
     raw = json.dumps({"a": [1, 2.5, None, True, "ü😀"], "b": {"c": 2**70}}).encode()
     # It should keep integers of any size exact; floats would round them.
     assert parse_object(raw) == {"a": [1, 2.5, None, True, "ü😀"], "b": {"c": 2**70}}
@@ -29,7 +29,7 @@ def test_the_last_of_equal_names_counts() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b" \r\n", b"null"])
-def test_nothing_is_told_from_an_empty_object(raw: bytes) -> None:
+def test_no_body_differs_from_an_empty_object(raw: bytes) -> None:
     assert parse_object(raw) is None
     assert parse_object(b"{}") == {}
 
@@ -76,7 +76,7 @@ def test_a_pair_of_surrogates_is_one_character() -> None:
     assert parse_object(b'{"a":"\\ud83d\\ude00"}') == {"a": "😀"}
 
 
-def test_the_parser_bounds_what_it_reads() -> None:
+def test_the_parser_limits_the_size_of_a_body() -> None:
     stream = io.BytesIO(b" " * (MAX_BODY_BYTES * 3))
     with pytest.raises(BodyTooLarge):
         StrictJSONParser().parse(stream)

@@ -1,4 +1,4 @@
-"""A configuration from nothing but what a test says: its own home, working directory and names."""
+"""Configurations from a test's own home, working directory and variables alone."""
 
 from __future__ import annotations
 

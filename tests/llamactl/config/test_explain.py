@@ -1,4 +1,4 @@
-"""What operators and the API are told: everything that is in force, and no secret."""
+"""check_config and GET /api/v1/config show every effective value, and no secret."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_no_secret_in_any_view(load_config: Load) -> None:
     assert "hunter2" not in str(list(explain.values(config)))
 
 
-def test_values_say_who_set_them(load_config: Load, tmp_path: Path) -> None:
+def test_values_come_with_their_origins(load_config: Load, tmp_path: Path) -> None:
     config = load_config(
         "server: {host: h}\nbackends: {vllm: {environment: {A: b}}}",
         dotenv="LLAMACTL_MAX_BODY_MIB=7",
@@ -118,7 +118,7 @@ def test_values_say_who_set_them(load_config: Load, tmp_path: Path) -> None:
     assert rows["backends.vllm.environment.A"] == ("***", f"{tmp_path}/llamactl.yaml")
 
 
-def test_main_explains_the_file_it_is_given(
+def test_main_explains_the_given_file(
     working_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (working_directory / "llamactl.yaml").write_text("server: {port: broken}")
@@ -179,7 +179,7 @@ def test_main_needs_no_settings(working_directory: Path) -> None:
     assert done.stderr.startswith("error: LLAMACTL_PORT: server.port is 'x', but must be")
 
 
-def test_current_is_what_the_settings_hold(
+def test_current_returns_the_configuration_of_the_settings(
     load_config: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_config()

@@ -41,7 +41,9 @@ def test_explicit_path_with_a_nul_is_an_error(refuse: Refuse) -> None:
 
 
 @pytest.mark.parametrize("path", ["{tmp}/my.yaml", "my.yaml", "~/my.yaml"])
-def test_explicit_path_is_the_only_one(load_config: Load, tmp_path: Path, path: str) -> None:
+def test_an_explicit_path_excludes_the_usual_places(
+    load_config: Load, tmp_path: Path, path: str
+) -> None:
     for directory in (tmp_path, tmp_path / "home"):
         directory.mkdir(exist_ok=True)
         (directory / "my.yaml").write_text("server: {host: mine}")
@@ -187,7 +189,7 @@ def test_file_of_the_go_program_loads_unchanged(load_config: Load) -> None:
 @pytest.mark.parametrize(
     "yaml", ["", "\n", "# nothing\n", "---\n", "null", "{}", "\ufeffserver: {}"]
 )
-def test_file_may_say_nothing(load_config: Load, yaml: str) -> None:
+def test_an_empty_file_gives_the_defaults(load_config: Load, yaml: str) -> None:
     assert load_config(yaml).server.port == 8080
 
 
@@ -217,7 +219,7 @@ def test_later_name_of_the_instances_directory(load_config: Load) -> None:
     assert config.config_warnings == ()
 
 
-def test_underscore_does_for_the_hyphen(load_config: Load) -> None:
+def test_an_underscore_may_replace_the_hyphen(load_config: Load) -> None:
     assert load_config("backends: {llama_cpp: {command: x}}").backends.llama_cpp.command == "x"
 
 
@@ -258,7 +260,7 @@ def test_warnings_come_with_errors_too(refuse: Refuse) -> None:
     assert "did you mean server?" in error.warnings[0]
 
 
-def test_inference_keys_are_said_to_do_nothing(load_config: Load) -> None:
+def test_configured_inference_keys_are_a_warning(load_config: Load) -> None:
     (warning,) = load_config("auth: {inference_keys: [hunter2]}").config_warnings
     assert "auth.inference_keys is ignored" in warning
     assert "hunter2" not in warning

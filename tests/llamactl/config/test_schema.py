@@ -1,4 +1,4 @@
-"""What each type takes, and the defaults."""
+"""Defaults, and the values that each type accepts."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_cache_directory_does_not_override_the_environment(load_config: Load) ->
     assert load_config(yaml).backends.llama_cpp.environment == {"LLAMA_CACHE": "/b"}
 
 
-def test_local_node_is_listed_once_with_what_the_file_says(load_config: Load) -> None:
+def test_the_local_node_is_listed_once_with_its_settings_in_the_file(load_config: Load) -> None:
     config = load_config("local_node: w1\nnodes: {w1: {address: 'http://w1:8080/'}, w2: }")
     assert {name: node.address for name, node in config.nodes.items()} == {
         "w1": "http://w1:8080",
@@ -261,7 +261,7 @@ def test_header_values_may_have_no_line_breaks(refuse: Refuse, load_config: Load
     assert config.server.response_headers == {"X-A": "Zoë, 1"}
 
 
-def test_empty_keys_open_nothing(load_config: Load) -> None:
+def test_empty_keys_are_dropped(load_config: Load) -> None:
     config = load_config(
         "auth: {management_keys: ['', ' ', ' k1 ']}\nnodes: {w: {api_key: ''}}", X=""
     )

@@ -58,11 +58,11 @@ def test_sections_merge_key_by_key_and_lists_are_replaced(load_config: Load) -> 
     assert config.origin((*path, "C")).endswith(".env: LLAMACTL_LLAMACPP_ENV")
 
 
-def test_overridden_bad_value_of_the_same_key_does_no_harm(load_config: Load) -> None:
+def test_an_overridden_bad_value_is_ignored(load_config: Load) -> None:
     assert load_config("server: {port: x}", LLAMACTL_PORT="3").server.port == 3
 
 
-def test_plain_construction_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_construction_reads_no_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVER", '{"port": 1}')
     monkeypatch.setenv("LLAMACTL_PORT", "1")
     assert AppConfig().server.port == 8080

@@ -173,7 +173,7 @@ def test_unknown_variable_is_a_warning_with_a_guess(load_config: Load) -> None:
     )
 
 
-def test_variables_of_a_kubernetes_service_are_not_ours(load_config: Load) -> None:
+def test_variables_of_a_kubernetes_service_are_ignored(load_config: Load) -> None:
     # It should start although Kubernetes sets LLAMACTL_PORT for a Service called llamactl.
     config = load_config(
         LLAMACTL_PORT="tcp://10.0.0.1:8080",
@@ -186,7 +186,7 @@ def test_variables_of_a_kubernetes_service_are_not_ours(load_config: Load) -> No
     assert config.config_warnings == ()
 
 
-def test_names_that_set_nothing_are_known(load_config: Load) -> None:
+def test_variables_without_a_field_are_known(load_config: Load) -> None:
     config = load_config(LLAMACTL_LLAMACPP_DOWNLOAD_TIMEOUT="1h", LLAMACTL_CONFIG_PATH="")
     (warning,) = config.config_warnings
     assert "LLAMACTL_LLAMACPP_DOWNLOAD_TIMEOUT is ignored" in warning

@@ -65,7 +65,7 @@ def test_aliases_of_gigabytes_are_neither_built_nor_printed(
     assert sum(map(len, told)) < 10_000
 
 
-def test_list_that_holds_itself_does_no_harm(refuse: Refuse, load_config: Load) -> None:
+def test_a_recursive_list_is_refused_or_ignored(refuse: Refuse, load_config: Load) -> None:
     assert len(str(refuse("server: {port: &a [*a]}"))) < 1000
     assert len(refuse("backends: {vllm: {args: &a [*a]}}").lines) == 1
     assert load_config("x: &a {b: *a}").server.port == 8080
@@ -76,6 +76,6 @@ def test_tags_that_are_written_out_are_texts_too(load_config: Load, refuse: Refu
     assert "server.port is 'x'" in str(refuse("server: {port: !!int x}"))
 
 
-def test_section_that_holds_itself_does_no_harm(load_config: Load) -> None:
+def test_a_recursive_section_is_read_once(load_config: Load) -> None:
     config = load_config("server: &a {port: 1, server: *a}")
     assert config.server.port == 1

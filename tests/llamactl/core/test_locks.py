@@ -21,7 +21,7 @@ def test_a_held_lock_is_refused_and_names_its_holder(tmp_path: Path) -> None:
     assert refusal.value.pid == os.getpid()
 
 
-def test_a_lock_can_be_taken_once_it_is_given_back(tmp_path: Path) -> None:
+def test_a_released_lock_can_be_acquired(tmp_path: Path) -> None:
     os.close(acquire(tmp_path / "lock"))
     os.close(acquire(tmp_path / "lock"))
 
@@ -41,7 +41,7 @@ def test_waiting_is_announced_once_and_ends_with_the_lock(tmp_path: Path) -> Non
     assert announced == ["waiting"]
 
 
-def test_a_child_that_inherits_the_lock_holds_it_for_as_long_as_it_lives(tmp_path: Path) -> None:
+def test_a_child_holds_an_inherited_lock_until_it_ends(tmp_path: Path) -> None:
     held = acquire(tmp_path / "lock")
     argv = [sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.read()"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=[held]) as child:

@@ -37,7 +37,7 @@ def test_unterminated_terminal_code_swallows_nothing() -> None:
 
 
 @given(any_text)
-def test_whatever_the_text_it_can_be_sent_and_shows_no_control_character(text: str) -> None:
+def test_any_text_becomes_valid_utf8_without_control_characters(text: str) -> None:
     shown = sanitize_text(text)
     shown.encode()
     assert all(character in "\n\t" or ord(character) >= 32 for character in shown)

@@ -1,4 +1,4 @@
-"""A secret is made once, whoever asks at the same time, and nobody else can read it."""
+"""Concurrent processes create one secret, which other users can't read."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_broken_link_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("made", ["", " \n", "a\nb"])
-def test_useless_new_secret_is_refused(tmp_path: Path, made: str) -> None:
+def test_a_new_secret_that_is_not_one_line_is_refused(tmp_path: Path, made: str) -> None:
     with pytest.raises(ValueError, match="the new secret"):
         read_or_create_secret(tmp_path / "secret", lambda: made)
     assert os.listdir(tmp_path) == []

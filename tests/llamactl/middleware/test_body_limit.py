@@ -24,21 +24,21 @@ async def reader(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.mark.parametrize(("size", "status"), [(0, 200), (100, 200), (101, 413)])
-async def test_a_body_has_a_bound(size: int, status: int) -> None:
+async def test_a_body_over_the_limit_is_refused(size: int, status: int) -> None:
     answer = await AsgiRequest(BodyLimit(reader, 100), "/x", body=b"x" * size).finish()
     assert answer.status == status
     if status == 413:
         assert answer.json()["error"] == "invalid_request"
 
 
-async def test_an_announced_size_is_refused_before_it_is_sent() -> None:
+async def test_a_large_content_length_is_refused_before_the_body() -> None:
     exchange = AsgiRequest(
         BodyLimit(reader, 100), "/x", headers=[(b"content-length", b"9" * 30)], body=b""
     )
     assert (await exchange.finish()).status == 413
 
 
-async def test_a_body_without_an_end_is_refused_when_it_passes_the_bound() -> None:
+async def test_an_endless_body_is_refused_at_the_limit() -> None:
     asked = 0
 
     async def receive() -> dict[str, Any]:
@@ -58,14 +58,14 @@ async def test_a_body_without_an_end_is_refused_when_it_passes_the_bound() -> No
     assert asked == 4
 
 
-async def test_django_gives_up_what_it_has_read() -> None:
+async def test_django_drops_the_body_of_a_refused_request() -> None:
     # It should leave no temporary file open: warnings are errors here.
     application = BodyLimit(get_asgi_application(), 100)
     answer = await AsgiRequest(application, "/api/v1/instances/x", body=b"x" * 200).finish()
     assert answer.status == 413
 
 
-async def test_what_is_no_request_passes() -> None:
+async def test_the_lifespan_passes() -> None:
     seen = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -24,7 +24,7 @@ def layer(*origins: str, headers: tuple[str, ...] = ("*",)) -> CrossOrigin:
     return CrossOrigin(inner, allowed_origins=list(origins), allowed_headers=list(headers))
 
 
-async def test_request_without_an_origin_is_passed_on_as_it_is() -> None:
+async def test_a_request_without_an_origin_passes_unchanged() -> None:
     answer = await AsgiRequest(layer("*"), "/v1/models").finish()
     assert answer.headers == [(b"x-own", b"1")]
 

@@ -50,7 +50,7 @@ def test_origin_that_the_operator_named_gets_in() -> None:
     guard("127.0.0.1", page.decode()).check({b"host": b"127.0.0.1:8080", b"origin": page})
 
 
-def test_bound_to_everywhere_any_name_of_ours_will_do() -> None:
+def test_a_public_address_allows_any_host_name() -> None:
     guard("0.0.0.0").check({b"host": b"gpu-box.lan:8080"})
     with pytest.raises(ForeignPage):
         guard("0.0.0.0").check({b"host": b"gpu-box.lan", b"origin": b"http://evil.example"})

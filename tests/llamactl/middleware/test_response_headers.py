@@ -26,7 +26,7 @@ async def ask(application: Application, path: str = "/", **more: Any) -> AsgiRes
     return await AsgiRequest(application, path, method="GET", **more).finish()
 
 
-async def test_configured_headers_are_added_and_replace_those_of_their_name() -> None:
+async def test_configured_headers_are_added_and_replace_headers_of_the_same_name() -> None:
     application = answering((b"Cache-Control", b"max-age=1"), (b"x-a", b"1"))
     answer = await ask(ResponseHeaders(application, WANTED))
     assert answer.headers == [
@@ -37,7 +37,7 @@ async def test_configured_headers_are_added_and_replace_those_of_their_name() ->
     assert answer.body == b"ok"
 
 
-async def test_what_is_configured_for_the_backend_wins() -> None:
+async def test_headers_configured_for_the_backend_win() -> None:
     application = answering((b"cache-control", b"max-age=1"), kept=(b"cache-control",))
     answer = await ask(ResponseHeaders(application, WANTED))
     assert answer.headers == [(b"cache-control", b"max-age=1"), (b"x-robots-tag", b"noindex")]
