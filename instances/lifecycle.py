@@ -31,7 +31,7 @@ from instances.options import InstanceOptions
 from instances.ports import choose_port
 from instances.scheduling.policy import CapacityLimits, Claim, limits_of, obstacle
 from instances.states import HAS_PROCESS, ON_DEMAND, DesiredState
-from instances.tasks import wake_node
+from instances.wake import wake_node
 from llamactl.config import AppConfig, current
 from llamactl.core.events import announce
 from llamactl.models import Topic
@@ -239,7 +239,7 @@ def _refuse_without_capacity(instance: Instance, limits: CapacityLimits, cause: 
     if found is None:
         return
     if cause == ON_DEMAND:
-        retry_after = IDLE_RETRY_SECONDS if found.may_pass else None
+        retry_after = IDLE_RETRY_SECONDS if found.is_temporary else None
         raise NoCapacityForActivation(instance.name, found.reason, retry_after=retry_after)
     raise NoCapacity(instance.name, found.reason)
 

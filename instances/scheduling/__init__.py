@@ -1,0 +1,1 @@
+"""The policy of capacity, and the traffic reports that it decides by."""

@@ -1,8 +1,8 @@
-"""Which of those that want to run may start now, and who has to make room for them?
+"""Scheduling policy: the starts that are granted, and the instances preempted for them.
 
-Pure functions over small values: no clock, no process, no database. The node's supervisor asks
-``decide`` for the next moves, whoever writes a wish asks ``obstacle`` whether it can ever come
-true. ``docs/adr/0007-capacity.md`` has the reasons.
+Pure functions over small values: no clock, no process, no database. The node's scheduler calls
+``decide`` for the next moves. A request for a start calls ``obstacle`` first, which finds a start
+that can never be granted. ``docs/adr/0007-capacity.md`` has the reasons.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from llamactl.config.schema import InstancesConfig
 
 OPERATOR = "operator"
-"""Whose turn it is where no request waits: a start by hand."""
+"""Key of a start by hand, for which no request waits."""
 LINGER_SECONDS = 0.5
-"""A pause between two requests of one client is not yet idleness, as long as others can wait."""
+"""A pause between two requests of one client is no idleness, as long as others can wait."""
 NAMES_IN_A_REASON = 5
 
 
 @dataclass(frozen=True)
 class CapacityLimits:
-    """What the configuration says about a node."""
+    """The configured capacity of a node."""
 
     max_running: int = -1
     groups: Mapping[str, int] = field(default_factory=dict)
-    """Group → how many of it may run; -1 and a group that isn't named: any number."""
-    may_evict: bool = True
+    """Group → most running instances; -1, or no entry, for any number."""
+    may_preempt: bool = True
     swap_after_seconds: float = 10.0
-    """How long requests wait for a busy instance to have a pause before it must make room."""
+    """Longest wait for a pause of a busy instance, before it is preempted."""
     loads_at_boot: int = 1
 
     @property
@@ -42,7 +42,7 @@ def limits_of(config: InstancesConfig) -> CapacityLimits:
     return CapacityLimits(
         max_running=config.max_running_instances,
         groups=config.group_limits,
-        may_evict=config.enable_lru_eviction,
+        may_preempt=config.enable_lru_eviction,
         swap_after_seconds=config.swap_after,
         loads_at_boot=config.loads_at_boot,
     )
@@ -50,25 +50,25 @@ def limits_of(config: InstancesConfig) -> CapacityLimits:
 
 @dataclass(frozen=True)
 class Claim:
-    """An instance that runs, or is wished to."""
+    """An instance that runs, or is to run."""
 
     name: str
     group: str = ""
     is_pinned: bool = False
-    """It never makes room: its ``idle_timeout`` is 0."""
+    """Never preempted: its ``idle_timeout`` is 0."""
 
 
 @dataclass(frozen=True)
 class Resident(Claim):
-    """An instance that takes up room."""
+    """An instance that takes up capacity."""
 
     is_loading: bool = False
-    """It is not ready, or not every web process has seen that it is."""
+    """Not ready, or not all web processes know of its readiness."""
     is_ending: bool = False
     requests: int | None = 0
-    """In flight and waiting for it; ``None``: nobody can say."""
-    comes_back: bool = True
-    """A request brings it back, so the requests to come may be made to wait."""
+    """In flight and waiting; ``None`` for an unknown number."""
+    starts_on_demand: bool = True
+    """A request starts the instance again, so it may be preempted while it is busy."""
     last_used: float = 0.0
     ready_since: float = 0.0
 
@@ -78,19 +78,19 @@ class Resident(Claim):
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """An instance that is wished to run and has no room yet."""
+class PendingStart:
+    """A requested start that is not granted yet."""
 
     name: str
     group: str = ""
     since: float = 0.0
-    """When it was wished."""
+    """Time of the request."""
     demand: Mapping[str, float] = field(default_factory=dict)
-    """Key → since when its oldest request waits for the instance."""
-    is_boot: bool = False
-    """It ran before the host or the worker was restarted, and nobody has asked for it since."""
-    is_certain: bool = True
-    """Somebody waits for it; else it may be that all have given up, and nobody makes room."""
+    """Key → time since which its oldest request waits for the instance."""
+    is_boot_start: bool = False
+    """The instance ran before the host was restarted, and no start was requested since."""
+    may_preempt: bool = True
+    """A waiting request or an operator is known; otherwise all waiting clients may be gone."""
     last_used: float = 0.0
 
     @property
@@ -104,65 +104,65 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Decision:
-    """The next moves; each instance of ``wanted`` is in ``start`` or in ``hold``."""
+    """The next moves; each pending start is in ``start`` or in ``hold``."""
 
     start: tuple[str, ...] = ()
-    evict: Mapping[str, str] = field(default_factory=dict)
-    """Who is to make room → for whom."""
+    preempt: Mapping[str, str] = field(default_factory=dict)
+    """Preempted instance → the instance that gets its capacity."""
     hold: Mapping[str, str] = field(default_factory=dict)
-    """Who has to wait → why, in words."""
+    """Waiting instance → reason, in words."""
     places: Mapping[str, int] = field(default_factory=dict)
-    """The queue: name → place, from 1."""
+    """Waiting instance → place in the queue, from 1."""
 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why there can be no room."""
+    """The reason why a start can never be granted."""
 
     reason: str
-    may_pass: bool
-    """Whether an instance that stops for idleness would change that."""
+    is_temporary: bool
+    """Whether an idle stop of another instance would remove the obstacle."""
 
 
 def decide(
     limits: CapacityLimits,
     residents: Sequence[Resident],
-    wanted: Sequence[Wanted],
+    pending: Sequence[PendingStart],
     *,
     turns: Mapping[str, float],
     now: float,
 ) -> Decision:
-    """The next moves. ``turns``: key → when it last was given room.
+    """Return the next moves. ``turns``: key → time of its last granted start.
 
-    One after the other, in the order of ``in_order``:
+    For each pending start, in the order of ``in_order``:
 
-    1. If the limits allow it once those that are ending have ended, it gets that room.
-    2. Else, enough others have to make room for it; where there are not enough that can, it waits
-       and takes nothing from those behind it.
-    3. It starts if the room is there already, and waits for it otherwise.
+    1. Reserve capacity, if the limits allow the start after all ending instances have ended.
+    2. Otherwise preempt enough others. If too few can be preempted, the start waits and reserves
+       nothing.
+    3. Grant the start if the capacity is free already; otherwise it waits.
 
-    Those that ran before a restart (``is_boot``) come last, start a few at a time, and neither make
-    others go nor keep room from others.
+    Boot starts (``is_boot_start``) come last and are granted a few at a time. They preempt no
+    instance and reserve no capacity.
     """
     present: list[Claim] = list(residents)
     future: list[Claim] = [each for each in residents if not each.is_ending]
     loading = sum(each.is_loading and not each.is_ending for each in residents)
     here = {each.name for each in residents}
     start: list[str] = []
-    evict: dict[str, str] = {}
+    preempted: dict[str, str] = {}
     hold: dict[str, str] = {}
-    queue = in_order(wanted, turns)
+    queue = in_order(pending, turns)
     for each in queue:
         claim = Claim(each.name, each.group)
         if not _fits(limits, claim, future):
-            may_ask = each.is_certain and not each.is_boot
-            victims = _victims(limits, each, future, now) if may_ask else None
+            may_preempt = each.may_preempt and not each.is_boot_start
+            victims = _victims(limits, each, future, now) if may_preempt else None
             if victims is None:
                 hold[each.name] = _why_full(limits, claim, future)
                 continue
             future = [other for other in future if other not in victims]
-            evict |= {victim.name: each.name for victim in victims}
-        if each.is_boot and loading >= limits.loads_at_boot:
+            preempted |= {victim.name: each.name for victim in victims}
+        if each.is_boot_start and loading >= limits.loads_at_boot:
             hold[each.name] = f"{loading} loading (instances.loads_at_boot)"
             continue
         if each.name in here or not _fits(limits, claim, present):
@@ -171,46 +171,46 @@ def decide(
             start.append(each.name)
             present.append(claim)
             loading += 1
-        if not each.is_boot:
+        if not each.is_boot_start:
             future.append(claim)
     places = {
         name: place for place, name in enumerate((e.name for e in queue if e.name in hold), 1)
     }
-    return Decision(tuple(start), evict, hold, places)
+    return Decision(tuple(start), preempted, hold, places)
 
 
-def in_order(wanted: Iterable[Wanted], turns: Mapping[str, float]) -> list[Wanted]:
-    """Who is next: by fair turns between keys, then by age; those of a boot by their last use.
+def in_order(pending: Iterable[PendingStart], turns: Mapping[str, float]) -> list[PendingStart]:
+    """Order the queue: by fair turns between keys, then by age; boot starts by their last use.
 
-    A key that was given room goes to the end of the line: its other waiters count as if they had
-    come in that moment. So one that wants many instances gets one of them in a turn, and since
-    whoever comes later stands behind, every waiter comes to the front.
+    After a grant a key moves to the end of the queue: its other requests count as if they had come
+    in that moment. So a key that asks for many instances gets one in a turn. No later request goes
+    before an earlier one of another key, so each request reaches the front.
     """
 
-    def rank(each: Wanted) -> tuple[bool, float, float, str]:
-        if each.is_boot:
+    def rank(each: PendingStart) -> tuple[bool, float, float, str]:
+        if each.is_boot_start:
             return True, -each.last_used, 0.0, each.name
         turn = min(max(since, turns.get(key, since)) for key, since in each.waiters.items())
         return False, turn, each.oldest, each.name
 
-    return sorted(wanted, key=rank)
+    return sorted(pending, key=rank)
 
 
 def obstacle(limits: CapacityLimits, claims: Sequence[Claim], wanted: Claim) -> Obstacle | None:
-    """What keeps ``wanted`` from ever getting room; ``None`` if nothing does.
+    """Return the obstacle that keeps ``wanted`` from ever being granted; ``None`` without one.
 
-    ``claims``: the others that run or are wished to. Those that never make room have theirs for
-    good, and without eviction all do.
+    ``claims``: the other instances that run or are to run. Pinned instances keep their capacity for
+    good; without preemption all do.
     """
     pinned = [each for each in claims if each.is_pinned]
-    lasting = pinned if limits.may_evict else list(claims)
+    lasting = pinned if limits.may_preempt else list(claims)
     if _fits(limits, wanted, lasting):
         return None
     reason = _why_full(limits, wanted, lasting)
-    if limits.may_evict:
-        return Obstacle(reason, may_pass=False)
+    if limits.may_preempt:
+        return Obstacle(reason, is_temporary=False)
     reason += "; instances.enable_lru_eviction is off"
-    return Obstacle(reason, may_pass=_fits(limits, wanted, pinned))
+    return Obstacle(reason, is_temporary=_fits(limits, wanted, pinned))
 
 
 def _fits(limits: CapacityLimits, wanted: Claim, others: Sequence[Claim]) -> bool:
@@ -220,7 +220,7 @@ def _fits(limits: CapacityLimits, wanted: Claim, others: Sequence[Claim]) -> boo
 
 
 def _missing(limit: int, others: Sequence[Claim]) -> int:
-    """How many of the others have to go so that one more is within the limit."""
+    """Count the others that must end so that one more is within the limit."""
     return len(others) + 1 - limit if limit >= 0 else 0
 
 
@@ -233,23 +233,23 @@ def _members(wanted: Claim, others: Sequence[Claim]) -> list[Claim]:
 
 
 def _victims(
-    limits: CapacityLimits, wanted: Wanted, future: Sequence[Claim], now: float
+    limits: CapacityLimits, pending: PendingStart, future: Sequence[Claim], now: float
 ) -> list[Resident] | None:
-    """Who makes room for ``wanted``: the idle before the busy, the least recently used first.
+    """Choose the instances to preempt: idle before busy ones, the least recently used first.
 
-    ``None`` if too few can. Members of its own group that have to go count for both limits.
+    ``None`` if too few can be preempted. Preempted members of the same group count for both limits.
     """
-    claim = Claim(wanted.name, wanted.group)
+    claim = Claim(pending.name, pending.group)
     able = sorted(
         (
             each
             for each in future
-            if isinstance(each, Resident) and _can_go(limits, each, wanted, now)
+            if isinstance(each, Resident) and _can_be_preempted(limits, each, pending, now)
         ),
         key=lambda each: (each.is_busy, each.last_used, each.name),
     )
     of_group = _missing(_group_limit(limits, claim), _members(claim, future))
-    members = [each for each in able if each.group == wanted.group]
+    members = [each for each in able if each.group == pending.group]
     victims = members[: max(0, of_group)]
     in_all = max(0, _missing(limits.max_running, future) - len(victims))
     victims += [each for each in able if each not in victims][:in_all]
@@ -257,20 +257,22 @@ def _victims(
     return victims if _fits(limits, claim, rest) else None
 
 
-def _can_go(limits: CapacityLimits, resident: Resident, wanted: Wanted, now: float) -> bool:
-    """Whether the resident may be made to go for ``wanted`` at this moment.
+def _can_be_preempted(
+    limits: CapacityLimits, resident: Resident, pending: PendingStart, now: float
+) -> bool:
+    """Whether the resident may be preempted for ``pending`` at this moment.
 
-    What has just been loaded serves those it was loaded for first. A busy one may be interrupted
-    (it takes no new requests, and answers those it has) once ``wanted`` has waited long enough, and
-    once it has itself had so long: else, where loading takes longer than that, nothing but loading
-    would be done.
+    A resident that was just loaded serves its waiting requests first. A busy resident is preempted
+    (it takes no new requests, and answers those in flight) once ``pending`` has waited for
+    ``swap_after`` and the resident has been ready for as long. Without the second condition, models
+    that load for longer than ``swap_after`` would be loaded all the time and answer nothing.
     """
-    if not limits.may_evict or resident.is_pinned or resident.is_loading or resident.is_ending:
+    if not limits.may_preempt or resident.is_pinned or resident.is_loading or resident.is_ending:
         return False
-    has_patience = now - max(wanted.oldest, resident.ready_since) < limits.swap_after_seconds
+    is_early = now - max(pending.oldest, resident.ready_since) < limits.swap_after_seconds
     if resident.is_busy:
-        return resident.comes_back and resident.requests is not None and not has_patience
-    return not has_patience or now - resident.last_used >= LINGER_SECONDS
+        return resident.starts_on_demand and resident.requests is not None and not is_early
+    return not is_early or now - resident.last_used >= LINGER_SECONDS
 
 
 def _why_full(limits: CapacityLimits, wanted: Claim, others: Sequence[Claim]) -> str:
@@ -280,11 +282,11 @@ def _why_full(limits: CapacityLimits, wanted: Claim, others: Sequence[Claim]) ->
         return f"group_limits {wanted.group} ({limit}) is reached{_waiting_for(members)}"
     if _missing(limits.max_running, others) > 0:
         return f"max_running_instances ({limits.max_running}) is reached{_waiting_for(others)}"
-    return "it is about to end first"
+    return "its last process has not ended yet"
 
 
 def _waiting_for(others: Sequence[Claim]) -> str:
-    """``; waiting for demo (2 requests), other (never makes room) and 3 more``."""
+    """``; waiting for demo (2 requests in flight), other (loading) and 3 more``."""
     if not others:
         return ""
     names = [f"{each.name}{_state_of(each)}" for each in others[:NAMES_IN_A_REASON]]
@@ -294,11 +296,11 @@ def _waiting_for(others: Sequence[Claim]) -> str:
 
 def _state_of(claim: Claim) -> str:
     if not isinstance(claim, Resident):
-        return " (idle_timeout 0: never makes room)" if claim.is_pinned else ""
+        return " (idle_timeout 0: never preempted)" if claim.is_pinned else ""
     if claim.is_ending and not claim.requests:
         return " (ending)"
     if claim.is_pinned:
-        return " (idle_timeout 0: never makes room)"
+        return " (idle_timeout 0: never preempted)"
     if claim.is_loading:
         return " (loading)"
     if claim.requests:

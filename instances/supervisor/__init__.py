@@ -1,4 +1,4 @@
-"""The supervisor of a node's backends: one thread that starts, watches, stops and adopts them."""
+"""The supervisor of a node's backends: one thread that starts, probes, stops and adopts them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How does the supervisor live and die with the Celery worker?
+"""Celery bootstep that starts and stops the supervisor with the worker.
 
-As a step of the worker itself, not of its connection to the broker: it starts before there is a
-connection and goes on while there is none.
+A step of the worker and not of its connection to the broker: the supervisor starts before there is
+a connection, and runs on while the broker is away.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from celery import bootsteps
 from django.conf import settings
 
-from instances.supervisor.process.pidfd import heed_ignored_signals
+from instances.supervisor.process.pidfd import reset_ignored_signals
 from instances.supervisor.supervisor import Supervisor
 from llamactl.config import current
 
@@ -19,7 +19,7 @@ POOL = "celery.concurrency.thread:TaskPool"
 
 
 class SupervisorStep(bootsteps.StartStopStep):
-    """Registered on ``app.steps["worker"]``. Celery calls all of this in the main thread."""
+    """Registered on ``app.steps["worker"]``. Celery calls its methods in the main thread."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -27,25 +27,25 @@ class SupervisorStep(bootsteps.StartStopStep):
         super().__init__(worker, **options)
         pool = f"{worker.pool_cls.__module__}:{worker.pool_cls.__name__}"
         if pool != POOL:
-            # A mistake on the command line: a sentence, and no traceback.
+            # A wrong command line gets a sentence and no traceback.
             raise SystemExit(
-                f"a worker of llamactl needs --pool threads, not {pool}: one process has to own"
-                " the backends, and its tasks have to reach their supervisor"
+                f"a worker of llamactl needs --pool threads, not {pool}: one process must own the"
+                " backends, and its tasks must reach their supervisor"
             )
         self._supervisor: Supervisor | None = None
 
     def start(self, worker: Any) -> None:
-        heed_ignored_signals()
+        reset_ignored_signals()
         config = current()
         self._supervisor = Supervisor(config.local_node, config, key_for=_key_for)
         self._supervisor.start()
 
     def stop(self, worker: Any) -> None:
-        """A warm shutdown: SIGTERM, SIGINT."""
+        """Stop on a warm shutdown: SIGTERM, SIGINT."""
         self._end(quickly=False)
 
     def terminate(self, worker: Any) -> None:
-        """A cold one: SIGQUIT, or a second SIGTERM."""
+        """Stop on a cold shutdown: SIGQUIT, or a second SIGTERM."""
         self._end(quickly=True)
 
     def _end(self, *, quickly: bool) -> None:
@@ -55,7 +55,7 @@ class SupervisorStep(bootsteps.StartStopStep):
 
 
 def _key_for(instance_id: int) -> str:
-    # Imported here alone: keys know of instances, and not the other way round.
+    # Imported here: keys import instances, and this wiring is the only arrow back.
     from keys.secrets import backend_key
 
     return backend_key(instance_id, settings.SECRET_KEY)

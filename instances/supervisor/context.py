@@ -1,4 +1,4 @@
-"""What does the supervision of an instance use of the world around it?"""
+"""What the controllers use of the supervisor."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from instances.supervisor.process.pidfd import Process
 from instances.supervisor.state.store import StateStore
 from llamactl.config import AppConfig
 
-NEVER = float("inf")
+NO_DEADLINE = float("inf")
+LONG_AGO = float("-inf")
 
 T = TypeVar("T")
 
 
 class OffThread(Protocol):
-    """Runs ``work`` on another thread, and ``then`` with its result on the supervisor's.
+    """Runs ``work`` on another thread, and ``then`` with its result on the supervisor's thread.
 
     ``on_error`` is the result of work that raises.
     """
@@ -29,19 +30,19 @@ class OffThread(Protocol):
 
 @dataclass(frozen=True)
 class SupervisorContext:
-    """Handed to each supervised instance by the loop."""
+    """The supervisor's services for each controller."""
 
     config: AppConfig
     node_marker: str
-    ledger: StateStore
+    store: StateStore
     off_thread: OffThread
     watch: Callable[[Process, Callable[[], None]], None]
-    """Calls back, once, when the process has exited."""
+    """Calls back once, when the process has exited."""
     key_for: Callable[[int], str]
-    """Instance id → the key that llamactl shares with its backend."""
+    """Instance id → API key that llamactl shares with the backend."""
     clock: Callable[[], float]
-    """Seconds that only grow."""
+    """Monotonic seconds."""
     is_ready: Callable[[str, tuple[str, ...], str], bool]
-    """``health.is_ready``."""
+    """``health_check.is_ready``."""
     traffic: Callable[[], Traffic | None]
-    """What the web processes carry; ``None``: nobody can say."""
+    """The traffic of all web processes; ``None`` without fresh reports."""

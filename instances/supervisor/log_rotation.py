@@ -18,7 +18,7 @@ from pathlib import Path
 from instances.logs.files import log_path
 from instances.logs.segments import Segment, lock, segments_of
 from instances.logs.truncate import MIB, recover, rotate
-from instances.supervisor.context import NEVER, OffThread
+from instances.supervisor.context import NO_DEADLINE, OffThread
 from llamactl.config import AppConfig
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class LogRotation:
     def __init__(
         self, config: AppConfig, off_thread: OffThread, clock: Callable[[], float]
     ) -> None:
-        self.due = clock() if config.instances.log_rotation_enabled else NEVER
+        self.due = clock() if config.instances.log_rotation_enabled else NO_DEADLINE
         """Time of the next check."""
         self._config = config
         self._off_thread = off_thread
@@ -49,7 +49,7 @@ class LogRotation:
         """Check the logs of the ``running`` instances, if a check is due."""
         if now < self.due:
             return
-        self.due = NEVER
+        self.due = NO_DEADLINE
         self._off_thread(partial(self._check, list(running)), self._has_checked, on_error=None)
 
     def close(self) -> None:

@@ -1,10 +1,9 @@
-"""What runs on this node, and what should?
+"""The supervisor of a node: the control loop over its instances.
 
-One thread owns every backend process of the node. It sleeps until something happens (a process
-exits, somebody wakes it, an answer arrives) or is due, takes in what that was, and lets each
-instance take its next step. Whatever could block (health checks, the broker, docker, the database)
-happens on other threads, whose answers come back as calls on this one; so there is one writer and
-no lock.
+One thread owns every backend process of the node. The thread sleeps until an event comes (an exit,
+a wake-up, an answer) or something is due; then it runs the callbacks of the events and steps each
+controller. All that could block (health checks, the broker, docker, the database) runs on other
+threads, and their results come back as calls on this one: one writer, and no lock.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from typing import TypeVar
 
 from django.utils import timezone
 
-from instances.supervisor.context import NEVER, SupervisorContext
+from instances.supervisor.context import NO_DEADLINE, SupervisorContext
 from instances.supervisor.controller import health_check
 from instances.supervisor.controller.controller import InstanceController
-from instances.supervisor.controller.start import instance_marker
+from instances.supervisor.controller.spawn import instance_marker
 from instances.supervisor.log_rotation import LogRotation
 from instances.supervisor.orphans.guard import OrphanGuard
 from instances.supervisor.process import adoption
-from instances.supervisor.process.adoption import Sighting
+from instances.supervisor.process.adoption import MarkedProcess
 from instances.supervisor.process.pidfd import Marker, Process
 from instances.supervisor.scheduling.scheduler import Scheduler
 from instances.supervisor.scheduling.traffic_monitor import TrafficMonitor
@@ -44,16 +43,16 @@ from nodes.models import HEARTBEAT_SECONDS
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
-"""How often is looked unasked whether rows have changed: what a lost wake-up costs at most."""
-READ_SECONDS = 15.0
-"""How often they are read in any case, should a change not have been counted as one."""
+POLL_SECONDS = 1.0
+"""Interval between checks whether rows have changed: the longest delay by a lost wake-up."""
+RESYNC_SECONDS = 15.0
+"""Interval between reads of all rows, in case a change was not counted in the revision."""
 LOCK_POLL_SECONDS = 0.2
-LEDGER_PATIENCE_SECONDS = 5.0
-"""How long the end of the worker waits for a database that does not answer."""
+STORE_CLOSE_SECONDS = 5.0
+"""Longest wait of an ending worker for a database that does not answer."""
 PAUSE_AFTER_ERROR_SECONDS = 1.0
-MOST_FAULTS = 5
-"""Mistakes in a row in one instance's supervision, after which it fails."""
+MAX_FAULTS = 5
+"""Consecutive errors in the supervision of one instance, after which the instance fails."""
 OFF_THREADS = 8
 
 T = TypeVar("T")
@@ -71,110 +70,112 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
         is_ready: Callable[[str, tuple[str, ...], str], bool] = health_check.is_ready,
     ) -> None:
-        """``key_for``: instance id → the key that llamactl shares with its backend."""
+        """``key_for``: instance id → API key that llamactl shares with the backend."""
         self._node = node
         self._config = config
         self._clock = clock
         self._lock_path = config.data_dir.resolve() / f"node-{node}.lock"
-        self._bell = Wakeup()
+        self._wakeup = Wakeup()
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._off_threads = ThreadPoolExecutor(OFF_THREADS, thread_name_prefix="supervisor")
-        self._ledger = StateStore(node, config, self._post, self._take_rows)
+        self._store = StateStore(node, config, self._post, self._take_rows)
         self._traffic = TrafficMonitor(self._off_thread, clock)
-        self._arbiter = Scheduler(config, self._ledger, self._traffic, clock)
-        self._rule_held_until = 0.0
+        self._scheduler = Scheduler(config, self._store, self._traffic, clock)
+        self._scheduler_held_until = 0.0
         self._poll = select.poll()
-        self._poll.register(self._bell, select.POLLIN)
+        self._poll.register(self._wakeup, select.POLLIN)
         self._exits: dict[int, Callable[[], None]] = {}
-        self._instances: dict[int, InstanceController] = {}
+        self._controllers: dict[int, InstanceController] = {}
         self._orphans: list[InstanceController] = []
         self._orphan_guard = OrphanGuard(config, self._lock_path, watch=self._watch, clock=clock)
         self._started_at: datetime | None = None
         self._has_adopted = False
-        self._is_leaving = False
+        self._is_ending = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
-        self._surroundings = SupervisorContext(
+        self._context = SupervisorContext(
             config=config,
             node_marker=str(self._lock_path),
-            ledger=self._ledger,
+            store=self._store,
             off_thread=self._off_thread,
             watch=self._watch,
             key_for=key_for,
             clock=clock,
             is_ready=is_ready,
-            traffic=self._traffic.now,
+            traffic=self._traffic.fresh,
         )
         self._rotation = LogRotation(config, self._off_thread, clock)
 
     # -- from other threads -----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to supervise, once no other worker of the node does. Returns at once."""
+        """Start the thread, which waits for the node's lock first. Returns at once."""
         global _running
         _running = self
         self._started_at = timezone.now()
         self._thread.start()
 
     def wake(self) -> None:
-        """Somebody has written a wish: look at the rows now."""
-        self._post(self._ledger.look)
+        """Refresh the rows now: a desired state has changed."""
+        self._post(self._store.refresh)
 
     def stop(self, *, quickly: bool = False) -> None:
         """End the supervision; blocks until it has ended.
 
-        Backends run on for the next worker, or are stopped too (``instances.keep_backends``); a
-        stop that is under way is finished in any case. ``quickly`` waits for no request and only
-        seconds for anything else.
+        Backends run on for the next worker, or are stopped too (``instances.keep_backends``). A
+        stop that is under way is finished in any case. ``quickly`` skips drains and shortens grace
+        periods to a second.
         """
         global _running
-        self._post(partial(self._leave, quickly=quickly))
+        self._post(partial(self._end_supervision, quickly=quickly))
         limits = self._config.instances
-        patience = 10.0 if quickly else limits.drain_timeout + 2 * limits.stop_timeout + 10.0
-        self._thread.join(patience)
+        timeout = 10.0 if quickly else limits.drain_timeout + 2 * limits.stop_timeout + 10.0
+        self._thread.join(timeout)
         if self._thread.is_alive():
-            logger.error("not everything ended within %g s", patience, extra={"node": self._node})
+            logger.error(
+                "the supervisor did not end within %g s", timeout, extra={"node": self._node}
+            )
         if _running is self:
             _running = None
 
     def _post(self, call: Callable[[], None]) -> None:
         """Run ``call`` on the supervisor's thread, soon."""
         self._calls.put(call)
-        self._bell.ring()
+        self._wakeup.wake()
 
     # -- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        """1. Own the node. 2. Supervise. 3. Write down what is left to write, and let go."""
+        """1. Lock the node. 2. Supervise. 3. Finish the pending writes, and unlock."""
         lock = self._wait_for_lock()
         try:
             if lock is not None:
-                self._ledger.start()
+                self._store.start()
                 self._supervise()
         except Exception:
-            logger.exception("the supervisor ended", extra={"node": self._node})
+            logger.exception("the supervisor ended by an error", extra={"node": self._node})
         finally:
             self._close(lock)
 
     def _supervise(self) -> None:
-        next_look = next_beat = next_read = self._clock()
+        next_poll = next_beat = next_resync = self._clock()
         while not self._is_done():
             now = self._clock()
             if now >= next_beat:
-                self._ledger.beat()
+                self._store.heartbeat()
                 next_beat = now + HEARTBEAT_SECONDS
-            if now >= next_look:
-                self._ledger.look(even_if_unchanged=now >= next_read)
-                next_look = now + LOOK_SECONDS
-                next_read = next_read if now < next_read else now + READ_SECONDS
+            if now >= next_poll:
+                self._store.refresh(even_if_unchanged=now >= next_resync)
+                next_poll = now + POLL_SECONDS
+                next_resync = next_resync if now < next_resync else now + RESYNC_SECONDS
             self._step_all(now)
-            self._rule(now)
+            self._schedule(now)
             self._rotation.step(now, self._running_names())
-            if self._has_adopted:  # until then the guard of the worker before knows more
-                self._orphan_guard.step(now, (each.identity for each in self._everybody()))
+            if self._has_adopted:  # before, the guard of the previous worker knows more
+                self._orphan_guard.step(now, (each.identity for each in self._all_controllers()))
             if not self._is_done():
                 self._sleep(
                     min(
-                        next_look,
+                        next_poll,
                         next_beat,
                         self._rotation.due,
                         self._orphan_guard.due,
@@ -183,46 +184,46 @@ class Supervisor:
                 )
 
     def _step_all(self, now: float) -> None:
-        for instance in self._everybody():
-            if now >= instance.held_until:
-                self._guard(instance, instance.step)
+        for controller in self._all_controllers():
+            if now >= controller.held_until:
+                self._contain(controller, controller.step)
         self._orphans = [each for each in self._orphans if each.has_process]
-        self._instances = {
-            pk: each for pk, each in self._instances.items() if not each.is_forgotten
+        self._controllers = {
+            pk: each for pk, each in self._controllers.items() if not each.is_removed
         }
 
-    def _rule(self, now: float) -> None:
-        if self._is_leaving or now < self._rule_held_until:
+    def _schedule(self, now: float) -> None:
+        if self._is_ending or now < self._scheduler_held_until:
             return
         try:
-            self._arbiter.rule(now, tuple(self._instances.values()))
+            self._scheduler.schedule(now, tuple(self._controllers.values()))
         except Exception:
-            logger.exception("no room can be given", extra={"node": self._node})
-            self._rule_held_until = self._arbiter.due = now + PAUSE_AFTER_ERROR_SECONDS
+            logger.exception("scheduling failed", extra={"node": self._node})
+            self._scheduler_held_until = self._scheduler.due = now + PAUSE_AFTER_ERROR_SECONDS
 
-    def _guard(self, instance: InstanceController, call: Callable[[], None]) -> None:
-        """A mistake in one instance's supervision must not end everybody else's."""
+    def _contain(self, controller: InstanceController, call: Callable[[], None]) -> None:
+        """Contain an error in one instance's supervision."""
         try:
             call()
         except Exception as error:
-            logger.exception("its supervision failed", extra={"instance": instance.name})
-            instance.held_until = self._clock() + PAUSE_AFTER_ERROR_SECONDS
-            instance.faults += 1
-            if instance.faults >= MOST_FAULTS:
-                self._call(partial(instance.give_up, error))
+            logger.exception("supervision failed", extra={"instance": controller.name})
+            controller.held_until = self._clock() + PAUSE_AFTER_ERROR_SECONDS
+            controller.faults += 1
+            if controller.faults >= MAX_FAULTS:
+                self._call(partial(controller.abandon, error))
         else:
-            instance.faults = 0
+            controller.faults = 0
 
     def _next_due(self) -> float:
-        dues = [max(each.due, each.held_until) for each in self._everybody()]
-        return min([*dues, NEVER if self._is_leaving else self._arbiter.due])
+        dues = [max(each.due, each.held_until) for each in self._all_controllers()]
+        return min([*dues, NO_DEADLINE if self._is_ending else self._scheduler.due])
 
     def _sleep(self, until: float) -> None:
-        """Until something is due or happens; then take in what happened."""
+        """Sleep until an event or ``until``; then run the callbacks of the events."""
         seconds = max(0.0, until - self._clock())
         for descriptor, _ in self._poll.poll(math.ceil(seconds * 1000)):
-            if descriptor == self._bell.fileno():
-                self._bell.quiet()
+            if descriptor == self._wakeup.fileno():
+                self._wakeup.clear()
             else:
                 self._poll.unregister(descriptor)
                 self._call(self._exits.pop(descriptor))
@@ -235,13 +236,13 @@ class Supervisor:
         except Exception:
             logger.exception("a call failed", extra={"node": self._node})
 
-    def _everybody(self) -> Iterable[InstanceController]:
-        return (*self._instances.values(), *self._orphans)
+    def _all_controllers(self) -> Iterable[InstanceController]:
+        return (*self._controllers.values(), *self._orphans)
 
     def _running_names(self) -> Iterator[str]:
-        return (each.name for each in self._instances.values() if each.is_running)
+        return (each.name for each in self._controllers.values() if each.is_running)
 
-    # -- the surroundings of an instance ----------------------------------------------------------
+    # -- services for the controllers --------------------------------------------------------------
 
     def _watch(self, process: Process, on_exit: Callable[[], None]) -> None:
         self._exits[process.fileno()] = on_exit
@@ -261,94 +262,95 @@ class Supervisor:
     # -- the rows ---------------------------------------------------------------------------------
 
     def _take_rows(self, rows: list[Row]) -> None:
-        """The rows of the node, as the ledger just read them; the first ones end in adoption."""
-        if self._is_leaving:
+        """Update the controllers; the first rows of a worker lead to adoption."""
+        if self._is_ending:
             return
         known = {row.id: row for row in rows}
-        for pk, instance in self._instances.items():
-            instance.see(known.get(pk))
-        sightings = [] if self._has_adopted else self._unowned_backends()
+        for pk, controller in self._controllers.items():
+            controller.update(known.get(pk))
+        unowned = [] if self._has_adopted else self._unowned_backends()
         for row in rows:
-            if row.id not in self._instances:
-                instance = InstanceController(row.name, row, self._surroundings)
-                self._instances[row.id] = instance
-                self._guard(instance, partial(self._adopt, instance, row, sightings))
-        for sighting in sightings:
-            logger.warning(
-                "process %d (%s) belongs to nobody", sighting.pid, sighting.marker.instance
-            )
-            self._end(sighting)
+            if row.id not in self._controllers:
+                controller = InstanceController(row.name, row, self._context)
+                self._controllers[row.id] = controller
+                self._contain(controller, partial(self._adopt, controller, row, unowned))
+        for orphan in unowned:
+            self._end_orphan(orphan)
         self._has_adopted = True
 
-    def _unowned_backends(self) -> list[Sighting]:
-        owned = {instance.pid for instance in self._everybody()}
-        sightings = adoption.backends_of(str(self._lock_path))
-        return [each for each in sightings if each.pid not in owned]
+    def _unowned_backends(self) -> list[MarkedProcess]:
+        owned = {controller.pid for controller in self._all_controllers()}
+        backends = adoption.backends_of(str(self._lock_path))
+        return [each for each in backends if each.pid not in owned]
 
-    def _adopt(self, instance: InstanceController, row: Row, sightings: list[Sighting]) -> None:
-        """Find the process of an instance seen for the first time; takes it out of ``sightings``.
+    def _adopt(
+        self, controller: InstanceController, row: Row, unowned: list[MarkedProcess]
+    ) -> None:
+        """Adopt the process of an instance, and take it out of ``unowned``.
 
-        Of several, one that the database knows is kept, or else the oldest.
+        Of several processes the one in the database is kept, or else the oldest.
         """
         marker = Marker(str(self._lock_path), instance_marker(row.id, row.name), launch="")
-        own = [each for each in sightings if each.marker.instance == marker.instance]
-        process = adoption.find(row.pid, row.pid_started_ticks, own, marker)
+        own = [each for each in unowned if each.marker.instance == marker.instance]
+        process = adoption.find_process(row.pid, row.pid_started_ticks, own, marker)
         if process is not None:
-            sightings[:] = [each for each in sightings if each.pid != process.pid]
-            instance.adopt(process)
+            unowned[:] = [each for each in unowned if each.pid != process.pid]
+            controller.adopt(process)
         else:
-            # What was wished before is what had been running, and comes back by and by.
+            # It ran before the host was restarted, and starts again when it is its turn.
             is_old = self._started_at is not None and row.updated_at < self._started_at
-            instance.room.is_boot = is_old and not self._has_adopted
+            controller.allocation.is_boot_start = is_old and not self._has_adopted
 
-    def _end(self, sighting: Sighting) -> None:
-        process = adoption.take(sighting.pid, sighting.started_ticks, sighting.marker)
+    def _end_orphan(self, orphan: MarkedProcess) -> None:
+        """Adopt and stop the process of an instance that is gone."""
+        instance = orphan.marker.instance
+        logger.warning("process %d (%s) belongs to no instance: ending it", orphan.pid, instance)
+        process = adoption.open_process(orphan.pid, orphan.started_ticks, orphan.marker)
         if process is not None:
-            name = sighting.marker.instance.partition(":")[2]
-            orphan = InstanceController(name, None, self._surroundings)
-            self._orphans.append(orphan)
-            orphan.adopt(process)
+            controller = InstanceController(instance.partition(":")[2], None, self._context)
+            self._orphans.append(controller)
+            controller.adopt(process)
 
     # -- the lock, and the end --------------------------------------------------------------------
 
     def _wait_for_lock(self) -> int | None:
-        """The node's lock; ``None`` if this worker is told to end before it gets it."""
-        has_said_so = False
-        while not self._is_leaving:
+        """Acquire the node's lock; ``None`` if this worker ends before."""
+        is_logged = False
+        while not self._is_ending:
             try:
                 return acquire(self._lock_path)
             except Locked as held:
-                if not has_said_so:
+                if not is_logged:
                     logger.warning("%s; waiting for it", held, extra={"node": self._node})
-                has_said_so = True
+                is_logged = True
             self._sleep(self._clock() + LOCK_POLL_SECONDS)
         return None
 
-    def _leave(self, *, quickly: bool) -> None:
-        self._is_leaving = True
-        for instance in self._everybody():
+    def _end_supervision(self, *, quickly: bool) -> None:
+        self._is_ending = True
+        for controller in self._all_controllers():
             if quickly:
-                instance.hurry()
+                controller.end_quickly()
             if not self._config.instances.keep_backends:
-                instance.leave()
-                self._guard(instance, instance.step)
+                controller.shut_down()
+                self._contain(controller, controller.step)
 
     def _is_done(self) -> bool:
-        if not self._is_leaving:
+        if not self._is_ending:
             return False
         if self._config.instances.keep_backends:
-            return not any(instance.is_busy for instance in self._everybody())
-        return not any(instance.has_process for instance in self._everybody())
+            return not any(controller.is_busy for controller in self._all_controllers())
+        return not any(controller.has_process for controller in self._all_controllers())
 
     def _close(self, lock: int | None) -> None:
         self._rotation.close()
         self._off_threads.shutdown()
-        self._arbiter.write_used(tuple(self._instances.values()))
-        self._ledger.close(LEDGER_PATIENCE_SECONDS)
-        self._orphan_guard.close(each.identity for each in self._everybody())
-        for instance in self._everybody():
-            instance.let_go()
-        self._bell.close()
+        self._scheduler.write_used(tuple(self._controllers.values()))
+        self._store.close(STORE_CLOSE_SECONDS)
+        self._orphan_guard.close(each.identity for each in self._all_controllers())
+        for controller in self._all_controllers():
+            controller.close()
+        self._wakeup.close()
         if lock is not None:
             os.close(lock)
 
@@ -357,5 +359,5 @@ _running: Supervisor | None = None
 
 
 def running_supervisor() -> Supervisor | None:
-    """The supervisor of this process; ``None`` in a process that is no node's worker."""
+    """Return the supervisor of this process; ``None`` outside a node's worker."""
     return _running

@@ -1,4 +1,4 @@
-"""How is a thread woken that sleeps in poll()?"""
+"""Wake-up of a thread that sleeps in poll()."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 class Wakeup:
-    """A pipe to oneself: ``ring`` from any thread makes ``fileno`` readable."""
+    """A pipe whose read end becomes readable when any thread calls ``wake``."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -17,15 +17,15 @@ class Wakeup:
     def fileno(self) -> int:
         return self._reader
 
-    def ring(self) -> None:
-        """Wake the sleeper, once or more; a bell that is closed rings nobody."""
-        # Under the lock, because the number of a closed descriptor may be another file's by now.
+    def wake(self) -> None:
+        """Wake the sleeping thread; does nothing once closed."""
+        # Locked, because another file may have the number of a closed descriptor by now.
         with self._lock, suppress(BlockingIOError):
             if self._writer >= 0:
                 os.write(self._writer, b"\0")
 
-    def quiet(self) -> None:
-        """Take back all rings up to now."""
+    def clear(self) -> None:
+        """Discard the wake-ups until now."""
         with suppress(BlockingIOError):
             while os.read(self._reader, 4096):
                 pass

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from instances.backends import BACKENDS
-from instances.supervisor.process.adoption import Sighting, marked_processes
+from instances.supervisor.process.adoption import MarkedProcess, marked_processes
 from llamactl.doctor.diagnosis import Diagnosis, note, ok, problem, warning
 
 SUBJECT = "processes"
@@ -141,8 +141,8 @@ def _orphans(facts: ProcessFacts) -> dict[int, str]:
     return {pid: name for pid, name in facts.ours.items() if pid not in known}
 
 
-def _elsewhere(sighting: Sighting) -> str:
-    return f"{sighting.marker.instance.partition(':')[2] or 'a backend'} of another llamactl"
+def _elsewhere(process: MarkedProcess) -> str:
+    return f"{process.marker.instance.partition(':')[2] or 'a backend'} of another llamactl"
 
 
 def _process_names() -> frozenset[str]:

@@ -357,7 +357,7 @@ def test_two_starts_at_once_do_not_both_get_the_last_room(override: Any) -> None
     create("a")
     create("b")
     lifecycle.request_start("a", cause="api")
-    # It is not running yet, and never makes room: its idle_timeout is 0.
+    # It is not running yet, and never preempted: its idle_timeout is 0.
     with pytest.raises(NoCapacity) as refused:
         lifecycle.request_start("b", cause="api")
     assert "max_running_instances (1) is reached; waiting for a" in refused.value.details

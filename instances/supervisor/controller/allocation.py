@@ -1,4 +1,4 @@
-"""Does an instance have room on its node, and if it waits for some, since when and how?"""
+"""The capacity that one instance takes up on its node, or waits for."""
 
 from __future__ import annotations
 
@@ -8,46 +8,50 @@ from instances.supervisor.state.rows import Row
 
 
 class Allocation:
-    """One instance's standing with the arbiter; the supervised instance and the arbiter share it.
+    """The claim of one instance to run, shared by its controller and the scheduler.
 
-    Whoever has a process, or a grant to start one, takes up room.
+    An instance takes up capacity from the grant of a start until its process is gone.
     """
 
     def __init__(self, row: Row | None, now: float) -> None:
         self.is_granted = False
-        self.is_wanted = False
-        """A start is due, and waits for nothing but the grant."""
-        self.is_boot = False
-        """When the worker started it should have had a process and had none, and nothing has been
-        wished since then."""
-        self.is_asked_to_leave = False
-        """A wish to stop it is on its way to the database."""
-        self.since = now
-        """When its last wish was seen."""
-        self.revision = row.revision if row else 0
-        """Whoever knows this revision of the instances knows of that wish."""
+        self.is_requested = False
+        """A start is due and waits for nothing but the grant."""
+        self.is_boot_start = False
+        """The instance ran before the worker started, has no process, and no start has been
+        requested since."""
+        self.is_being_preempted = False
+        """The desired state ``stopped`` is on its way to the database."""
+        self.requested_since = now
+        """Time at which the last requested start was seen."""
+        self.requested_revision = row.revision if row else 0
+        """A process that has seen this revision of the instances knows of the requested start."""
         self.ready_since = now
         self.known_ready_from: int | None = None
-        """The revision from which on the web processes know that it is ready; ``None``: it is not,
-        or that is not written yet."""
+        """Revision from which on the web processes know that the instance is ready; ``None`` for an
+        instance that is not ready, or whose readiness is not written yet."""
         self.queue: Mapping[str, object] | None = row.queue if row else None
-        """What the database has of its place in the queue."""
+        """Place in the queue as the database has it."""
         self._generation = row.generation if row else 0
 
-    def see(self, row: Row, now: float) -> None:
+    def update(self, row: Row, now: float) -> None:
+        """Take over a start or restart that was requested since the last row."""
         if row.generation != self._generation:
             self._generation = row.generation
-            self.since = now
-            self.revision = row.revision
-            self.is_boot = False
+            self.requested_since = now
+            self.requested_revision = row.revision
+            self.is_boot_start = False
 
     def grant(self) -> None:
         self.is_granted = True
-        self.is_wanted = self.is_boot = False
-        self.queue = None  # the record of the start says so
+        self.is_requested = self.is_boot_start = False
+        self.queue = None  # the observation of the start clears the column
 
-    def forget_ready(self) -> None:
-        self.known_ready_from = None
+    def release(self) -> None:
+        self.is_granted = self.is_requested = False
 
-    def take_ready(self, revision: int) -> None:
+    def set_ready(self, revision: int) -> None:
         self.known_ready_from = revision
+
+    def unset_ready(self) -> None:
+        self.known_ready_from = None

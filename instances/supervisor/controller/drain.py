@@ -1,4 +1,4 @@
-"""May an instance that shuts down be signalled, or does somebody still wait for its answer?"""
+"""Requests in flight to an instance that shuts down."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from llamactl.core.events import client
 
 logger = logging.getLogger(__name__)
 
-BROKER_PATIENCE_SECONDS = 2.0
-"""Web processes look into the database once a second, so by then none sends new requests."""
+BROKER_TIMEOUT_SECONDS = 2.0
+"""Time after which open connections count without a broker. Web processes poll the database once a
+second, so by then none of them sends new requests."""
 
 
-class Left(IntEnum):
-    """What is still carried to an instance, or may be."""
+class InFlight(IntEnum):
+    """The traffic to an instance that is known, or possible."""
 
     NOTHING = 0
-    LOOKS = 1
-    """Nothing that uses it, as far as is known: health checks, a web process that lags behind."""
-    USES = 2
+    STATUS_REQUESTS = 1
+    """No use of the model is known: health checks, or a web process that lags behind."""
+    REQUESTS = 2
 
 
 class RemainingTraffic:
-    """Asks again and again whether one instance is drained, until it is.
+    """The traffic to one instance until it is drained.
 
-    The web processes' reports say so. Where there are none (the broker is away, or has just come
-    back, or no web process runs) nobody can say what is being carried; then the kernel is asked:
-    an instance without an open connection to its port has nobody to answer to. So it is where a web
-    process that carried something reports no more: it was killed, or only stands still.
+    The web processes' reports say what is in flight. Without reports (the broker is away or has
+    just come back, or no web process runs) the kernel decides: an instance without an open
+    connection to its port answers no request. The kernel decides, too, when a web process that had
+    requests in flight reports no more: it was killed, or it is frozen.
     """
 
     def __init__(
@@ -51,41 +52,42 @@ class RemainingTraffic:
         self._clock = clock
         self._unreachable_since: float | None = None
         self._carriers: set[str] = set()
-        """The web processes that carried something, or might, when they were last heard of."""
+        """Web processes that were not drained in their last report."""
 
-    def left(self) -> Left:
-        """What is left now. May block for some seconds."""
+    def read(self) -> InFlight:
+        """Return the present traffic. May block for some seconds."""
         try:
             reports = read_reports(client())
         except redis.RedisError as error:
-            return self._left_without_broker(error)
+            return self._without_broker(error)
         self._unreachable_since = None
         if not reports:
-            return self._left_by_connections()
+            return self._by_connections()
         is_any_silent = self._is_any_silent(reports)
         if is_drained(reports, self._name, self._revision):
-            return self._left_by_connections() if is_any_silent else Left.NOTHING
-        return Left.USES if Traffic(reports).in_use(self._name) else Left.LOOKS
+            return self._by_connections() if is_any_silent else InFlight.NOTHING
+        is_used = Traffic(reports).in_use(self._name)
+        return InFlight.REQUESTS if is_used else InFlight.STATUS_REQUESTS
 
     def _is_any_silent(self, reports: list[WebReport]) -> bool:
-        """Whether a web process that was not done with the instance reports no more."""
+        """Whether a web process that was not drained has stopped reporting."""
         silent = self._carriers - {report.web_id for report in reports}
         busy = (each for each in reports if not is_drained([each], self._name, self._revision))
         self._carriers = silent | {report.web_id for report in busy}
         return bool(silent)
 
-    def _left_by_connections(self) -> Left:
-        return Left.USES if has_connections(self._port) else Left.NOTHING
+    def _by_connections(self) -> InFlight:
+        return InFlight.REQUESTS if has_connections(self._port) else InFlight.NOTHING
 
-    def _left_without_broker(self, error: redis.RedisError) -> Left:
+    def _without_broker(self, error: redis.RedisError) -> InFlight:
         now = self._clock()
         if self._unreachable_since is None:
             self._unreachable_since = now
             logger.warning(
-                "no traffic reports, looking at open connections instead: %s",
+                "no traffic reports, so open connections are counted instead: %s",
                 error,
                 extra={"instance": self._name},
             )
-        if now - self._unreachable_since < BROKER_PATIENCE_SECONDS:
-            return Left.USES
-        return self._left_by_connections()
+        if now - self._unreachable_since < BROKER_TIMEOUT_SECONDS:
+            return InFlight.REQUESTS
+        return self._by_connections()

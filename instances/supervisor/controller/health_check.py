@@ -1,6 +1,6 @@
-"""Is a backend ready to answer?
+"""Health check of a backend over HTTP.
 
-``is_ready`` blocks for as long as its timeouts allow, so it is called off the supervisor's thread.
+``is_ready`` blocks until its timeouts, so it is called off the supervisor's thread.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ LONGEST_PAUSE_SECONDS = 1.0
 
 
 def is_ready(origin: str, paths: Sequence[str], key: str) -> bool:
-    """Whether the backend at ``origin`` (``http://host:port``) says that it can answer requests.
+    """Whether the backend at ``origin`` (``http://host:port``) is ready to answer requests.
 
-    The first of ``paths`` that is not 404 decides: 200 is ready, and so are 401 and 403 (whoever
-    asks for another key is up); 503 is loading. Anything else, and no answer at all, is not ready.
+    The first of ``paths`` that is not 404 decides: 200 is ready, and so are 401 and 403 (a backend
+    that asks for another key is up); 503 is loading. Any other status is not ready, nor is a
+    failed connection.
     """
     with requests.Session() as session:
-        # Neither proxies nor .netrc of the worker's user: this is a call within the node.
+        # A call within the node: neither the proxies nor the .netrc of the worker's user apply.
         session.trust_env = False
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         for path in paths:
@@ -46,9 +47,9 @@ def is_ready(origin: str, paths: Sequence[str], key: str) -> bool:
 
 
 def pause_before_next(elapsed_seconds: float) -> float:
-    """Seconds until the next probe of a backend that has been starting for ``elapsed_seconds``.
+    """Return the seconds until the next startup probe, after ``elapsed_seconds`` of starting.
 
-    A tenth of the time it has taken so far, within limits: a quick start is seen at once, and one
-    that loads for minutes is not bothered ten times a second.
+    A tenth of the elapsed time, within limits: a quick start is noticed at once, and a backend that
+    loads for minutes is not probed ten times a second.
     """
     return min(max(elapsed_seconds / 10, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)

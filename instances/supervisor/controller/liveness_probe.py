@@ -1,7 +1,7 @@
-"""Does a backend that was ready still answer, or does it hang?
+"""Liveness probe of a ready backend.
 
-A process that is alive and answers nothing, neither health checks nor requests, for
-``instances.unhealthy_timeout`` is as good as crashed.
+A process that answers neither health checks nor requests for ``instances.unhealthy_timeout`` hangs,
+and is treated like a crashed one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 
 from instances.backends import backend_for
 from instances.scheduling.traffic_report import Traffic
-from instances.supervisor.context import NEVER, SupervisorContext
+from instances.supervisor.context import NO_DEADLINE, SupervisorContext
 from instances.supervisor.controller import spawn
 from instances.supervisor.controller.spawn import Endpoint
 from instances.supervisor.state.rows import Row
@@ -18,28 +18,30 @@ from instances.supervisor.state.rows import Row
 logger = logging.getLogger(__name__)
 
 PAUSE_SHARE = 0.75
-"""Of the timeout, between two probes that are answered; what is left of it is for a few more."""
-LEAST_PROBES = 2
-"""In a row that no answer came to: one may itself take longer than a short timeout leaves."""
+"""Share of the timeout between two answered probes; the rest is for a few more probes."""
+MIN_UNANSWERED = 2
+"""Consecutive unanswered probes before a hang: one alone may take longer than a short timeout."""
 LONGEST_PAUSE_SECONDS = 5.0
-"""Between two probes of a backend that did not answer the last one."""
+"""Between two probes of an unresponsive backend."""
 
 
 class LivenessProbe:
-    """Probes one ready process: now and then while it answers, often once it doesn't."""
+    """Probes one ready process: seldom while it answers, often once it is unresponsive."""
 
-    def __init__(self, row: Row, endpoint: Endpoint, world: SupervisorContext, now: float) -> None:
+    def __init__(
+        self, row: Row, endpoint: Endpoint, context: SupervisorContext, now: float
+    ) -> None:
         backend = backend_for(str(row.options["backend_type"]))
-        self._needs_quiet = not backend.answers_health_while_busy
+        self._must_be_unused = not backend.answers_health_while_busy
         self._name = row.name
         self._endpoint = endpoint
-        self._world = world
-        self._timeout = world.config.instances.unhealthy_timeout
+        self._context = context
+        self._timeout = context.config.instances.unhealthy_timeout
         self._answered_at = now
         self._unanswered = 0
-        """Probes in a row."""
-        self._doubtful_since = now
-        """When the first of them was given up."""
+        """Consecutive probes."""
+        self._unresponsive_since = now
+        """Time at which the first of the unanswered probes timed out."""
         self._probe_at = now + PAUSE_SHARE * self._timeout
 
     @property
@@ -47,64 +49,64 @@ class LivenessProbe:
         return self._probe_at
 
     @property
-    def is_doubtful(self) -> bool:
-        """Whether it did not answer the last probe."""
+    def is_unresponsive(self) -> bool:
+        """Whether the backend did not answer the last probe."""
         return self._unanswered > 0
 
     def step(self, now: float) -> None:
         if now < self._probe_at:
             return
-        self._probe_at = NEVER
+        self._probe_at = NO_DEADLINE
         target = self._endpoint
-        self._world.off_thread(
-            lambda: self._world.is_ready(target.origin, target.health_paths, target.key),
+        self._context.off_thread(
+            lambda: self._context.is_ready(target.origin, target.health_paths, target.key),
             self._take_answer,
-            on_error=True,  # a mistake of ours, which says nothing of the backend
+            on_error=True,  # an error of llamactl says nothing about the backend
         )
 
     def is_hung(self, now: float) -> bool:
-        """Whether it has been silent for too long.
+        """Whether the backend has been silent for the timeout.
 
-        Where nobody can say what it carries, it is not: it may be in the middle of an answer.
+        Without fresh traffic reports it is not: it may be in the middle of a response.
         """
         since = now - self._timeout
-        if self._unanswered < LEAST_PROBES or self._answered_at > since:
+        if self._unanswered < MIN_UNANSWERED or self._answered_at > since:
             return False
-        traffic = self._world.traffic()
-        if traffic is None or traffic.read_at < self._doubtful_since:
+        traffic = self._context.traffic()
+        if traffic is None or traffic.read_at < self._unresponsive_since:
             return False
         return self._is_silent(traffic, since)
 
     def _is_silent(self, traffic: Traffic, since: float) -> bool:
-        if self._needs_quiet and traffic.in_use(self._name):
+        if self._must_be_unused and traffic.in_use(self._name):
             return False
         return traffic.last_byte(self._name) <= since
 
     def _take_answer(self, is_well: bool) -> None:
-        now = self._world.clock()
-        was_doubtful = self.is_doubtful
+        now = self._context.clock()
+        was_unresponsive = self.is_unresponsive
         if is_well:
             self._answered_at = now
             self._unanswered = 0
             self._probe_at = now + PAUSE_SHARE * self._timeout
         else:
-            if not was_doubtful:
-                self._doubtful_since = now
+            if not was_unresponsive:
+                self._unresponsive_since = now
             self._unanswered += 1
             self._probe_at = now + min(self._timeout / 10, LONGEST_PAUSE_SECONDS)
-        if self.is_doubtful is not was_doubtful:
-            text = "it answers again" if is_well else "it does not answer its health check"
+        if self.is_unresponsive is not was_unresponsive:
+            text = "liveness probe answered again" if is_well else "liveness probe not answered"
             logger.log(
                 logging.INFO if is_well else logging.WARNING, text, extra={"instance": self._name}
             )
 
 
-def liveness_probe_for(row: Row, world: SupervisorContext, now: float) -> LivenessProbe | None:
-    """A vigil over the row's process, which just got ready; ``None`` if none is wished."""
-    if world.config.instances.unhealthy_timeout <= 0:
+def liveness_probe_for(row: Row, context: SupervisorContext, now: float) -> LivenessProbe | None:
+    """Create the probe of a process that just became ready; ``None`` if probing is off."""
+    if context.config.instances.unhealthy_timeout <= 0:
         return None
     try:
-        endpoint = spawn.endpoint(row, world.key_for(row.id))
-    except spawn.LaunchFailed:  # an adopted one, whose options have become unreadable
+        endpoint = spawn.endpoint(row, context.key_for(row.id))
+    except spawn.LaunchFailed:  # an adopted process, with options that can't be read any more
         return None
-    return LivenessProbe(row, endpoint, world, now)
+    return LivenessProbe(row, endpoint, context, now)

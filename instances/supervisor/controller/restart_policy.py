@@ -1,4 +1,4 @@
-"""Is a process that ended by itself started again, and when?
+"""Restart policy: whether and when a crashed process is started again.
 
 Pure functions over small values: no clock, no process, no database.
 """
@@ -13,7 +13,7 @@ SHORTEST_STABLE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """What the operator said about restarts."""
+    """The restart options of an instance."""
 
     auto_restart: bool
     max_restarts: int
@@ -22,23 +22,23 @@ class RestartPolicy:
 
 @dataclass(frozen=True)
 class Crash:
-    """A process that ended by itself, and not well."""
+    """A process that ended by itself, by a signal or with an exit code other than 0."""
 
     restarts: int
-    """How many restarts it has had since it last was stable, or was asked for."""
+    """Restarts since the process was last stable, or was requested."""
     has_been_ready: bool
-    """Whether this start, or an earlier process of the same wish, ever got ready to answer."""
-    is_curable: bool
-    """Whether the same command may fare better next time; a wrong flag never will."""
+    """Whether this process, or an earlier one of the same requested start, was ever ready."""
+    is_retryable: bool
+    """Whether the same command may succeed next time; a wrong flag never does."""
 
 
 def restart_delay(policy: RestartPolicy, crash: Crash) -> float | None:
-    """Seconds until it is started again; ``None`` if that is the end of it.
+    """Return the seconds until the next attempt; ``None`` if the crash is final.
 
-    A first start that fails is the end: requests wait for its outcome, and what is wrong with a
-    start is nearly always wrong with the next one too.
+    A first start that fails is final: requests wait for its outcome, and the next attempt nearly
+    always fails for the same reason.
     """
-    may_restart = policy.auto_restart and crash.has_been_ready and crash.is_curable
+    may_restart = policy.auto_restart and crash.has_been_ready and crash.is_retryable
     if not may_restart or crash.restarts >= policy.max_restarts:
         return None
     # An operator's delay above the usual limit is kept, only not doubled. The exponent is bounded
@@ -48,5 +48,5 @@ def restart_delay(policy: RestartPolicy, crash: Crash) -> float | None:
 
 
 def stable_seconds(policy: RestartPolicy) -> float:
-    """How long it has to stay up to get its restarts back."""
+    """Return the time that a process must stay up before its count of restarts is reset."""
     return max(SHORTEST_STABLE_SECONDS, 10 * policy.delay_seconds)

@@ -1,4 +1,4 @@
-"""What does it take to start an instance's process, and what can go wrong with it?"""
+"""Spawn of an instance's process: its command, environment, log and limits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from instances.limits import ResourceLimits
 from instances.logs import files
 from instances.options import InstanceOptions
 from instances.supervisor.controller.restart_policy import RestartPolicy
-from instances.supervisor.failure import TAIL_BYTES, TAIL_LINES, Failure, refusal, spawn_failure
+from instances.supervisor.failure import (
+    TAIL_BYTES,
+    TAIL_LINES,
+    Failure,
+    refusal_failure,
+    spawn_failure,
+)
 from instances.supervisor.process.pidfd import Marker, Process, spawn
 from instances.supervisor.process.resource_limits import CannotApplyLimits, spawn_limited
 from instances.supervisor.state.rows import Row
@@ -31,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class LaunchFailed(Exception):
-    """There is no process, and nothing is left of the try."""
+    """The process could not be started, and nothing is left of the attempt."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.details)
@@ -40,21 +46,21 @@ class LaunchFailed(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """How an instance is started and where it will answer; nothing has happened yet."""
+    """The command, log, address and limits of a start that has not happened yet."""
 
     instance: str
     launch: Launch
     log: Path
     bind_host: str
-    """The address its port must be free at."""
+    """Address at which the port must be free."""
     directory: str = ""
-    """Where it runs; empty is the data directory."""
+    """Working directory; empty for the data directory."""
     limits: ResourceLimits = field(default_factory=ResourceLimits)
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where and how a backend is asked whether it is ready."""
+    """Address and key for the health check of a backend."""
 
     origin: str
     health_paths: tuple[str, ...]
@@ -62,7 +68,7 @@ class Endpoint:
 
 
 def parse(row: Row) -> InstanceOptions:
-    """The row's options. Raises LaunchFailed for a document that can't be read."""
+    """Parse the row's options. Raises LaunchFailed for an unreadable document."""
     try:
         return InstanceOptions.from_document(row.options)
     except (KeyError, TypeError, ValueError, LlamactlError) as error:
@@ -72,7 +78,7 @@ def parse(row: Row) -> InstanceOptions:
 
 
 def endpoint(row: Row, derived_key: str) -> Endpoint:
-    """Where this node reaches the backend of ``row``. Raises LaunchFailed."""
+    """Return the endpoint of the backend of ``row`` on this node. Raises LaunchFailed."""
     options = parse(row)
     backend = backend_for(options.backend_type)
     host = backend.connect_host(options.backend_options)
@@ -81,16 +87,16 @@ def endpoint(row: Row, derived_key: str) -> Endpoint:
 
 
 def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:
-    """What to start for ``row``. Raises LaunchFailed."""
+    """Plan the start of ``row``. Raises LaunchFailed."""
     options = parse(row)
     try:
         launch = launch_for(row.name, options, row.port, config, derived_key)
     except LlamactlError as error:
-        raise LaunchFailed(refusal(error)) from error
+        raise LaunchFailed(refusal_failure(error)) from error
     bind_host = str(options.backend_options.get("host") or LOOPBACK)
     directory, limits = options.working_directory, options.limits
     if launch.container_name and (directory or limits.to_document()):
-        # They would be docker's client's, and not those of what runs in the container.
+        # Limits and directory would apply to the docker client, not to the container.
         logger.warning(
             "limits and working_directory do nothing for a container; see docker's arguments",
             extra={"instance": row.name},
@@ -101,7 +107,7 @@ def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:
 
 
 def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Process:
-    """Start the process, marked as ``instance`` of ``node``. Raises LaunchFailed."""
+    """Start the process, with the markers ``node`` and ``instance``. Raises LaunchFailed."""
     launch = plan.launch
     if plan.directory and not os.path.isdir(plan.directory):
         details = f"working_directory {plan.directory} is no directory on this node"
@@ -111,7 +117,7 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
     try:
         log = files.open_log(plan.log, create_directory=config.instances.auto_create_dirs)
     except OSError as error:
-        raise LaunchFailed(spawn_failure("its log can't be opened", error)) from error
+        raise LaunchFailed(spawn_failure("the log can't be opened", error)) from error
     try:
         _write_started(log, plan.instance)
         process = spawn_limited(
@@ -137,29 +143,34 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
 
 
 def _write_started(log: int, name: str) -> None:
-    """Mark where the launch begins; a disk that is full of logs must not keep it from running."""
+    """Mark the start of the launch in the log; a full disk must not prevent the launch."""
     try:
         files.write_started(log, name, timezone.localtime())
     except OSError as error:
-        logger.warning("its log can't be written to: %s", error, extra={"instance": name})
+        logger.warning("the log can't be written to: %s", error, extra={"instance": name})
 
 
 def close_log(name: str, config: AppConfig) -> list[str]:
-    """Mark the end of a launch in the instance's log; returns its last lines."""
+    """Mark the end of a launch in the log; returns the launch's last lines."""
     path = files.log_path(config, name)
     found: list[str] = []
     try:
         found = files.tail_of_launch(path, name, TAIL_LINES, max_bytes=TAIL_BYTES)
         files.write_stopped(path, name, timezone.localtime())
     except OSError as error:
-        logger.warning("its log can't be used: %s", error, extra={"instance": name})
+        logger.warning("the log can't be used: %s", error, extra={"instance": name})
     return found
 
 
 def restart_policy(row: Row) -> RestartPolicy:
-    """What the operator said about restarts; none, where that can't be read."""
+    """Return the restart options; no restarts, if the options can't be read."""
     try:
         options = parse(row)
     except LaunchFailed:
         return RestartPolicy(auto_restart=False, max_restarts=0, delay_seconds=0.0)
     return RestartPolicy(options.auto_restart, options.max_restarts, options.restart_delay)
+
+
+def instance_marker(instance_id: int, name: str) -> str:
+    """Return the marker of an instance's processes: a name alone may be given again."""
+    return f"{instance_id}:{name}"

@@ -1,8 +1,8 @@
-"""Who ends the node's backends if this worker ends and none comes back?
+"""The supervisor's side of the orphan guard.
 
-The orphan guard, a process of its own. Here is the supervisor's side of it: one is started as soon
-as there are backends, another in its place if it dies, and none is kept where there is nothing to
-guard.
+The orphan guard is a separate process that ends the node's backends if this worker ends and no
+other worker comes back. It is started as soon as there are backends, replaced if it dies, and ended
+if there are no backends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from instances.backends.environment import clean_environment
-from instances.supervisor.context import NEVER
+from instances.supervisor.context import NO_DEADLINE
 from instances.supervisor.orphans import program
 from instances.supervisor.process.pidfd import Marker, Process, read_stat
 from llamactl.config import AppConfig
@@ -28,16 +28,16 @@ logger = logging.getLogger(__name__)
 
 PROGRAM = Path(program.__file__)
 RESTART_SECONDS = 5.0
-QUIET_SECONDS = 10.0
-"""How long a guard is kept that has nothing to guard: a restart is no reason to change it."""
-MOST_LOG_BYTES = 1024 * 1024
+IDLE_SECONDS = 10.0
+"""Time for which a guard without backends is kept: a restart of a backend needs no new guard."""
+MAX_LOG_BYTES = 1024 * 1024
 
 Backends = frozenset[tuple[int, int]]
 """Pid and start time of each."""
 
 
 class OrphanGuard:
-    """The guard of one node. Used on the supervisor's thread, while that holds the node's lock."""
+    """The guard of one node. Used on the supervisor's thread, under the node's lock."""
 
     def __init__(
         self,
@@ -58,58 +58,58 @@ class OrphanGuard:
         self._token = ""
         self._written: tuple[str, Backends] | None = None
         self._retry_at = 0.0
-        self._quiet_since: float | None = None
+        self._idle_since: float | None = None
 
     def step(self, now: float, backends: Iterable[tuple[int, int] | None]) -> None:
-        """Have a guard as long as there are backends, and tell it which they are.
+        """Run a guard as long as there are backends, and write their list to its orders.
 
-        The first orders dismiss the guard of the worker before.
+        The first orders dismiss the guard of the previous worker.
         """
-        self.due = NEVER
+        self.due = NO_DEADLINE
         if self._config.instances.orphan_grace == 0 or now < self._retry_at:
-            self.due = self._retry_at or NEVER
+            self.due = self._retry_at or NO_DEADLINE
             return
         self._retry_at = 0.0
         guarded = frozenset(each for each in backends if each is not None)
         try:
             if guarded:
-                self._quiet_since = None
+                self._idle_since = None
                 if self._process is None:
                     self._start(guarded)
             elif self._process is not None:
-                self._step_quiet(now)
-            self._order(guarded)
+                self._step_idle(now)
+            self._write_orders(guarded)
         except OSError as error:
             logger.warning("the backends have no orphan guard: %s", error)
             self._retry_at = self.due = now + RESTART_SECONDS
 
     def close(self, backends: Iterable[tuple[int, int] | None]) -> None:
-        """The supervision ends; a guard stays if backends do."""
+        """End the supervision; the guard stays if there are backends."""
         process, self._process = self._process, None
         if process is None:
             return
         guarded = frozenset(each for each in backends if each is not None)
         if guarded:
             with suppress(OSError):
-                self._order(guarded)
+                self._write_orders(guarded)
             process.close()
         else:
-            # We have the node's lock, so it does nothing but wait.
+            # This worker has the node's lock, so the guard only waits and can be killed.
             process.signal_group(signal.SIGKILL)
-            process.bury()
+            process.reap()
 
-    def _step_quiet(self, now: float) -> None:
-        if self._quiet_since is None:
-            self._quiet_since = now
-        self.due = self._quiet_since + QUIET_SECONDS
+    def _step_idle(self, now: float) -> None:
+        if self._idle_since is None:
+            self._idle_since = now
+        self.due = self._idle_since + IDLE_SECONDS
         if now >= self.due:
             self._token = ""
-            self.due = NEVER
+            self.due = NO_DEADLINE
 
     def _start(self, guarded: Backends) -> None:
         token = uuid.uuid4().hex
         self._token = token
-        self._order(guarded)
+        self._write_orders(guarded)
         limits = self._config.instances
         log = self._open_log()
         try:
@@ -131,10 +131,10 @@ class OrphanGuard:
         finally:
             os.close(log)
         pidfd = os.pidfd_open(child.pid)
-        child.returncode = 0  # the pidfd is the handle, as of a backend (``process.spawn``)
+        child.returncode = 0  # the pidfd is the handle, as in ``pidfd.spawn``
         stat = read_stat(child.pid)
-        nobody = Marker(node="", instance="", launch="")
-        self._process = Process(child.pid, stat.started_ticks if stat else 0, pidfd, nobody)
+        no_marker = Marker(node="", instance="", launch="")
+        self._process = Process(child.pid, stat.started_ticks if stat else 0, pidfd, no_marker)
         self._watch(self._process, self._on_exit)
         logger.info("orphan guard: process %d", child.pid)
 
@@ -142,16 +142,16 @@ class OrphanGuard:
         process, self._process = self._process, None
         if process is None:
             return
-        exit_code = process.bury()
-        self._quiet_since = None
+        exit_code = process.reap()
+        self._idle_since = None
         self.due = 0.0
         if self._token:
             logger.warning("the orphan guard ended (%s); starting another", exit_code)
-            # Not at once: one that can't start at all would be started all the time.
+            # After a pause: a guard that can't start at all must not be started in a loop.
             self._retry_at = self.due = self._clock() + RESTART_SECONDS
 
-    def _order(self, guarded: Backends) -> None:
-        """Write the orders, if they are new. Complete or not at all. Raises OSError."""
+    def _write_orders(self, guarded: Backends) -> None:
+        """Write changed orders, atomically. Raises OSError."""
         orders = (self._token, guarded)
         if orders == self._written:
             return
@@ -165,7 +165,7 @@ class OrphanGuard:
 
     def _open_log(self) -> int:
         with suppress(FileNotFoundError):
-            if self._log_path.stat().st_size > MOST_LOG_BYTES:
+            if self._log_path.stat().st_size > MAX_LOG_BYTES:
                 self._log_path.replace(self._log_path.with_suffix(".log.1"))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         return os.open(self._log_path, flags, 0o600)

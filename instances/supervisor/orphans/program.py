@@ -1,19 +1,19 @@
-"""What becomes of a node's backends if no worker comes back for them?
+"""The orphan guard: ends a node's backends if no worker comes back for them.
 
-A program of its own, one a node, started by the supervisor and outliving it::
+A separate program, one a node, started by the supervisor and outliving the worker::
 
-    python -I -S orphan_guard.py LOCK ORDERS TOKEN GRACE PATIENCE DOCKER
+    python -I -S program.py LOCK ORDERS TOKEN GRACE PATIENCE DOCKER
 
-It waits until nobody holds the node's lock (``LOCK``), and then for a worker, for ``GRACE``
-seconds. If none comes it takes the lock, so that a worker which comes back just then waits instead
-of adopting what is being ended, and ends the backends: SIGINT, SIGTERM and SIGKILL, ``PATIENCE``
-seconds apart. What is wished of them stays as it is, and the next worker starts them again.
+The guard waits until the node's lock (``LOCK``) is free, and then ``GRACE`` seconds for a worker.
+Without a worker the guard takes the lock, so that a worker that comes back in this moment waits
+instead of adopting ending backends. Then it ends the backends: SIGINT, SIGTERM and SIGKILL,
+``PATIENCE`` seconds apart. The desired state stays, so the next worker starts them again.
 
-``ORDERS`` is the supervisor's to write: ``TOKEN``, as long as this guard is wanted, and the pid and
-start time of each backend. ``DOCKER`` is docker's path, or empty.
+The supervisor writes ``ORDERS``: ``TOKEN``, as long as this guard is needed, and the pid and start
+time of each backend. ``DOCKER`` is the path of docker, or empty.
 
-It imports the standard library alone, and little of it, all at the start: it has to be small, and
-to work on when the installation is being replaced under it.
+The guard imports a few modules of the standard library alone, all at the start: it must be small,
+and must run on while an upgrade replaces the installation.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import sys
 import time
 
 POLL_SECONDS = 1.0
-LOOK_SECONDS = 10.0
-"""How often it looks, during the grace, whether there is still anything to guard."""
+SCAN_SECONDS = 10.0
+"""Interval of scans for remaining backends, during the grace period."""
 KILL_ROUNDS = 3
 DOCKER_SECONDS = 30.0
 SIGNAL_GROUP = 1 << 2
@@ -39,17 +39,17 @@ CONTAINER_MARKER = b"LLAMACTL_CONTAINER="
 
 
 class GuardedProcess:
-    """A process of the node, held by its pidfd: that is this process and no later one."""
+    """A process of the node, held by its pidfd, which never names a later process."""
 
     def __init__(
-        self, pid: int, ticks: int, pidfd: int, container: str, *, leads: bool, is_led: bool
+        self, pid: int, ticks: int, pidfd: int, container: str, *, is_leader: bool, is_led: bool
     ) -> None:
         self.pid = pid
         self.ticks = ticks
         self.container = container
         self.is_led = is_led
-        """Whether a signal reaches it by the leader of its group, and it is only waited for."""
-        self._leads = leads
+        """Whether a signal to the leader of its group reaches the process, too."""
+        self._is_leader = is_leader
         self._pidfd = pidfd
 
     def fileno(self) -> int:
@@ -61,37 +61,37 @@ class GuardedProcess:
         return bool(poll.poll(0))
 
     def signal(self, number: int) -> None:
-        """Signal it, with all its group if it leads one; fine if it is gone."""
+        """Signal the process, and the group that it leads; does nothing if it is gone."""
         try:
-            signal.pidfd_send_signal(self._pidfd, number, None, SIGNAL_GROUP if self._leads else 0)
+            signal.pidfd_send_signal(
+                self._pidfd, number, None, SIGNAL_GROUP if self._is_leader else 0
+            )
         except ProcessLookupError:
             pass
         except OSError as error:
             if error.errno != errno.EINVAL:
-                say(f"process {self.pid} can't be signalled: {error.strerror}")
-            elif (
-                not self.has_exited()
-            ):  # an older kernel, and the number is certainly still its own
+                log(f"process {self.pid} can't be signalled: {error.strerror}")
+            elif not self.has_exited():  # a kernel before 6.9, and the pid can't be another's
                 os.killpg(self.pid, number)
 
     def close(self) -> None:
         os.close(self._pidfd)
 
 
-def say(text: str) -> None:
-    """A line of the guard's log, which standard output is."""
+def log(text: str) -> None:
+    """Write a line to the guard's log, which is standard output."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-    try:  # noqa: SIM105 - contextlib is left out, as all that can be
+    try:  # noqa: SIM105 - without contextlib: the guard imports as little as possible
         os.write(1, f"{stamp} guard {os.getpid()}: {text}\n".encode("utf-8", "replace"))
-    except OSError:  # a full disk must not keep it from doing what it is there for
+    except OSError:  # a full disk must not stop the guard
         pass
 
 
-# -- whose turn is it -----------------------------------------------------------------------------
+# -- the node -------------------------------------------------------------------------------------
 
 
-class Watch:
-    """The node's lock, and the orders."""
+class NodeFiles:
+    """The lock of the node, and the orders of its supervisor."""
 
     def __init__(self, lock_path: str, orders_path: str, token: str) -> None:
         self._lock_path = lock_path
@@ -100,19 +100,19 @@ class Watch:
         self._lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
 
     def is_dismissed(self) -> bool:
-        """Whether a supervisor has another guard by now, or needs none."""
+        """Whether the supervisor has another guard, or needs none."""
         lines = self._orders()
         return bool(lines) and lines[0] != self._token
 
     def backends(self) -> set[tuple[int, int]]:
-        """Pid and start time of those that the supervisor had last."""
+        """Return pid and start time of the supervisor's last backends."""
         pairs = (line.split() for line in self._orders()[1:])
         return {(int(pair[0]), int(pair[1])) for pair in pairs if len(pair) == 2}
 
     def is_held(self) -> bool:
-        """Whether a worker has the node.
+        """Whether a worker has the lock.
 
-        A shared lock for an instant: a worker that asks in that very instant asks again.
+        This takes a shared lock for an instant; a worker that tries in that instant tries again.
         """
         if not self._try(fcntl.LOCK_SH):
             return True
@@ -120,12 +120,12 @@ class Watch:
         return False
 
     def take(self) -> bool:
-        """Have the node ourselves from now on; not if a worker has it, or another file is it."""
+        """Take the lock; returns ``False`` if a worker has it, or the file was replaced."""
         if not self._try(fcntl.LOCK_EX):
             return False
         try:
             same = os.path.samestat(os.stat(self._lock_path), os.fstat(self._lock))
-        except FileNotFoundError:  # nobody can have a lock that isn't there
+        except FileNotFoundError:  # no worker can lock a deleted file
             same = True
         if same:
             os.ftruncate(self._lock, 0)
@@ -147,14 +147,14 @@ class Watch:
             return []
 
 
-# -- which processes are ours ---------------------------------------------------------------------
+# -- the processes of the node --------------------------------------------------------------------
 
 
-def find(node: str, recorded: set[tuple[int, int]]) -> list[GuardedProcess]:
-    """The living processes of the node: by marker, or by pid and start time (adoption's proofs).
+def find_processes(node: str, recorded: set[tuple[int, int]]) -> list[GuardedProcess]:
+    """Find the living processes of the node by marker, or by pid and start time, as adoption does.
 
-    Also those whom a signal to their leader reaches: they are to be waited for, and one that is
-    exiting could not be found again, for it has no environment any more.
+    Members of a led group are included: the guard waits for them, and could not find an exiting
+    process again, because its environment is gone.
     """
     wanted = NODE_MARKER + os.fsencode(node)
     seen = {}
@@ -162,22 +162,22 @@ def find(node: str, recorded: set[tuple[int, int]]) -> list[GuardedProcess]:
         if name.isdecimal() and int(name) != os.getpid():
             stat = read_stat(int(name))
             if stat is not None:
-                container = whose(int(name), stat, wanted, recorded)
+                container = container_of(int(name), stat, wanted, recorded)
                 if container is not None:
                     seen[int(name)] = (stat, container)
     found = []
     for pid, ((group, _, ticks), container) in seen.items():
         is_led = group != pid and group in seen
-        backend = take(pid, ticks, container, leads=group == pid, is_led=is_led)
+        backend = open_process(pid, ticks, container, is_leader=group == pid, is_led=is_led)
         if backend is not None:
             found.append(backend)
     return found
 
 
-def whose(
+def container_of(
     pid: int, stat: tuple[int, int, int], wanted: bytes, recorded: set[tuple[int, int]]
 ) -> str | None:
-    """The name of its container, or an empty one; ``None`` for a process that isn't the node's."""
+    """Return the process's container, or an empty name; ``None`` for a process of another node."""
     _, session, ticks = stat
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
@@ -193,7 +193,7 @@ def whose(
 
 
 def read_stat(pid: int) -> tuple[int, int, int] | None:
-    """Process group, session and start time; ``None`` if it is dead (a zombie is)."""
+    """Read process group, session and start time; ``None`` for a dead process or a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -204,10 +204,10 @@ def read_stat(pid: int) -> tuple[int, int, int] | None:
     return int(fields[2]), int(fields[3]), int(fields[19])
 
 
-def take(
-    pid: int, ticks: int, container: str, *, leads: bool, is_led: bool
+def open_process(
+    pid: int, ticks: int, container: str, *, is_leader: bool, is_led: bool
 ) -> GuardedProcess | None:
-    """Hold it by a pidfd, if it is still the one that was looked at."""
+    """Open the process, if it still has this start time."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
@@ -216,51 +216,51 @@ def take(
     if stat is None or stat[2] != ticks:
         os.close(pidfd)
         return None
-    return GuardedProcess(pid, ticks, pidfd, container, leads=leads, is_led=is_led)
+    return GuardedProcess(pid, ticks, pidfd, container, is_leader=is_leader, is_led=is_led)
 
 
 # -- the end --------------------------------------------------------------------------------------
 
 
 def end_all(node: str, recorded: set[tuple[int, int]], patience: float, docker: str) -> bool:
-    """End every process of the node; returns whether none is left."""
+    """End all processes of the node; returns whether none is left."""
     containers: set[str] = set()
     stops: list[int] = []
     signals = [signal.SIGINT, signal.SIGTERM, *[signal.SIGKILL] * KILL_ROUNDS]
     for number in signals:
-        found = find(node, recorded)
+        found = find_processes(node, recorded)
         for backend in found:
             if backend.is_led:
                 continue
-            say(f"{number.name} to process {backend.pid}")
+            log(f"{number.name} to process {backend.pid}")
             backend.signal(number)
             if docker and backend.container and backend.container not in containers:
                 containers.add(backend.container)
-                say(f"docker stop {backend.container}")
+                log(f"docker stop {backend.container}")
                 seconds = str(max(1, round(2 * patience)))
                 stops += run([docker, "stop", "-t", seconds, backend.container])
         wait_for(found, patience)
         for backend in found:
             if backend.has_exited() and not backend.is_led:
-                backend.signal(signal.SIGKILL)  # what is left of its group
+                backend.signal(signal.SIGKILL)  # the rest of its group
             backend.close()
         if not found:
             break
     await_commands(stops, 2 * patience + DOCKER_SECONDS)
     removals = []
     for name in containers:
-        say(f"docker rm {name}")
+        log(f"docker rm {name}")
         removals += run([docker, "rm", "-f", name])
     await_commands(removals, DOCKER_SECONDS)
-    left = find(node, recorded)
+    left = find_processes(node, recorded)
     for backend in left:
-        say(f"process {backend.pid} did not end")
+        log(f"process {backend.pid} did not end")
         backend.close()
     return not left
 
 
 def wait_for(found: list[GuardedProcess], seconds: float) -> None:
-    """Until all have exited, or that long."""
+    """Wait until all have exited, for at most ``seconds``."""
     deadline = time.monotonic() + seconds
     for backend in found:
         poll = select.poll()
@@ -269,24 +269,24 @@ def wait_for(found: list[GuardedProcess], seconds: float) -> None:
 
 
 def run(command: list[str]) -> list[int]:
-    """Start a command; its pid, or nothing if it can't be started."""
+    """Start a command; returns its pid, or nothing if it can't be started."""
     null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
     try:
         return [os.posix_spawn(command[0], command, os.environ, file_actions=null)]
     except OSError as error:
-        say(f"{command[0]}: {error.strerror}")
+        log(f"{command[0]}: {error.strerror}")
         return []
 
 
 def await_commands(pids: list[int], seconds: float) -> None:
-    """Until they have ended; one that takes longer is killed, for the node is locked meanwhile."""
+    """Wait for the commands, and kill a slow one: the node is locked meanwhile."""
     deadline = time.monotonic() + seconds
     for pid in pids:
-        pidfd = os.pidfd_open(pid)  # a child that nobody has waited for: the number is its own
+        pidfd = os.pidfd_open(pid)  # an unreaped child: the pid is its own
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            say(f"docker (process {pid}) did not end")
+            log(f"docker (process {pid}) did not end")
             os.kill(pid, signal.SIGKILL)
         os.close(pidfd)
         os.waitpid(pid, 0)
@@ -295,47 +295,54 @@ def await_commands(pids: list[int], seconds: float) -> None:
 # -- the guard ------------------------------------------------------------------------------------
 
 
-def guard(watch: Watch, node: str, grace: float, patience: float, docker: str) -> int:
-    """1. Wait for the worker's end. 2. Wait for its return. 3. If there is none, end everything."""
+def guard(files: NodeFiles, node: str, grace: float, patience: float, docker: str) -> int:
+    """1. Wait for the worker's end. 2. Wait for the next worker. 3. Without one, end all."""
     while True:
-        while watch.is_held():
-            if watch.is_dismissed():
+        while files.is_held():
+            if files.is_dismissed():
                 return 0
             time.sleep(POLL_SECONDS)
-        began = time.monotonic()
-        said = False
-        look_at = began
-        while (now := time.monotonic()) < began + grace:
-            if watch.is_dismissed():
-                return 0
-            if now >= look_at:
-                look_at = now + LOOK_SECONDS
-                found = find(node, watch.backends())
-                for backend in found:
-                    backend.close()
-                if not found:
-                    return 0
-                if not said:
-                    count = sum(not backend.is_led for backend in found)
-                    say(f"no worker; {count} backends will be ended in {grace:g} s")
-                    said = True
-            time.sleep(min(POLL_SECONDS, began + grace - now))
-        if not watch.take():
-            continue  # a worker is back, and has not written new orders yet
-        if watch.is_dismissed():
+        if not wait_for_worker(files, node, grace):
             return 0
-        say(f"no worker for {grace:g} s: ending the backends")
-        is_done = end_all(node, watch.backends(), patience, docker)
-        say("done; the next worker starts them again" if is_done else "gave up")
+        if not files.take():
+            continue  # a worker is back, and has not written its orders yet
+        if files.is_dismissed():
+            return 0
+        log(f"no worker for {grace:g} s: ending the backends")
+        is_done = end_all(node, files.backends(), patience, docker)
+        log("done; the next worker starts them again" if is_done else "some processes did not end")
         return 0 if is_done else 1
+
+
+def wait_for_worker(files: NodeFiles, node: str, grace: float) -> bool:
+    """Wait for the grace period; returns ``False`` if the guard is not needed any more."""
+    began = time.monotonic()
+    is_logged = False
+    scan_at = began
+    while (now := time.monotonic()) < began + grace:
+        if files.is_dismissed():
+            return False
+        if now >= scan_at:
+            scan_at = now + SCAN_SECONDS
+            found = find_processes(node, files.backends())
+            for backend in found:
+                backend.close()
+            if not found:
+                return False
+            if not is_logged:
+                count = sum(not backend.is_led for backend in found)
+                log(f"no worker; {count} backends will be ended in {grace:g} s")
+                is_logged = True
+        time.sleep(min(POLL_SECONDS, began + grace - now))
+    return True
 
 
 def main(arguments: list[str]) -> int:
     lock_path, orders_path, token, grace, patience, docker = arguments
-    for number in (signal.SIGINT, signal.SIGHUP):  # meant for whoever sits at the terminal
+    for number in (signal.SIGINT, signal.SIGHUP):  # from a terminal, and meant for the worker
         signal.signal(number, signal.SIG_IGN)
-    watch = Watch(lock_path, orders_path, token)
-    return guard(watch, lock_path, float(grace), float(patience), docker)
+    files = NodeFiles(lock_path, orders_path, token)
+    return guard(files, lock_path, float(grace), float(patience), docker)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Processes of backends: start, identification, limits and containers."""

@@ -1,7 +1,8 @@
-"""How is a container ended, when its client's process alone can't be relied on to end it?
+"""Stop and removal of a backend's container.
 
-A signal to ``docker run`` is passed on as long as the client lives; a client that is killed leaves
-its container behind. These calls block for seconds and go off the supervisor's thread.
+``docker run`` passes a signal on as long as the client lives; a killed client leaves its container
+behind. ``stop_container`` and ``remove_container`` block for seconds, so they are called off the
+supervisor's thread.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from instances.backends.environment import clean_environment
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 30.0
+DOCKER_TIMEOUT_SECONDS = 30.0
 
 
 def stop_container(name: str, seconds: float) -> None:
-    """Ask docker to stop it: SIGTERM, and SIGKILL after ``seconds``."""
-    _run(stop_command(name, max(1, round(seconds))), seconds + PATIENCE_SECONDS)
+    """Run ``docker stop``: SIGTERM, and SIGKILL after ``seconds``."""
+    _run(stop_command(name, max(1, round(seconds))), seconds + DOCKER_TIMEOUT_SECONDS)
 
 
 def remove_container(name: str) -> None:
-    """Kill and remove what may be left of it, so that nothing runs on and its name is free."""
-    _run(remove_command(name), PATIENCE_SECONDS)
+    """Kill and remove the container, if there is one, so that its name is free."""
+    _run(remove_command(name), DOCKER_TIMEOUT_SECONDS)
 
 
 def _run(command: list[str], timeout_seconds: float) -> None:

@@ -1,8 +1,7 @@
-"""How is a backend's process started, signalled and buried?
+"""A backend's process, held by its pidfd: start, signal, reap.
 
-A process is held by its pidfd: that names this very process and no later one that happens to get
-its number, it becomes readable at the moment of the exit, and it works alike for a child of ours
-and for a process that an earlier worker left behind.
+A pidfd names one process, and never a later one with the same pid. It becomes readable when the
+process exits, and works alike for a child and for an adopted process of an earlier worker.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 SIGNAL_GROUP = 1 << 2
-"""PIDFD_SIGNAL_PROCESS_GROUP (Linux 6.9): the group that the process leads, dead or alive."""
+"""PIDFD_SIGNAL_PROCESS_GROUP (Linux 6.9): signals the group, even if its leader has exited."""
 
 NODE_MARKER = "LLAMACTL_NODE"
 INSTANCE_MARKER = "LLAMACTL_INSTANCE"
@@ -31,12 +30,12 @@ CONTAINER_MARKER = "LLAMACTL_CONTAINER"
 
 @dataclass(frozen=True)
 class Marker:
-    """What a backend carries in its environment, so that it is known again without a record."""
+    """Variables in a backend's environment, by which a later worker identifies it."""
 
     node: str
-    """The path of the node's lock file: whoever holds that lock owns the process."""
+    """Path of the node's lock file; the worker that holds the lock owns the process."""
     instance: str
-    """``<id>:<name>``: a name alone may have been given to another instance meanwhile."""
+    """``<id>:<name>``: a name alone may belong to another instance by now."""
     launch: str
     container: str = ""
 
@@ -51,32 +50,32 @@ class Marker:
 
 @dataclass(frozen=True)
 class ProcessStat:
-    """The fields of ``/proc/<pid>/stat`` that say who a process is."""
+    """The fields of ``/proc/<pid>/stat`` that identify a process."""
 
     state: str
     session: int
     started_ticks: int
-    """Clock ticks from boot to its start: with the pid, its identity until the next boot."""
+    """Clock ticks from boot to the start. Pid and start time are unique until the next boot."""
 
     @property
     def is_alive(self) -> bool:
-        """A zombie is dead; where PID 1 reaps lazily it may stay one for long."""
+        """Whether the process runs. A zombie does not; PID 1 may leave one for a long time."""
         return self.state not in "ZXx"
 
 
 def read_stat(pid: int) -> ProcessStat | None:
-    """What the kernel says of ``pid``; ``None`` if there is no such process."""
+    """Read the stat of ``pid``; ``None`` if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The second field is the program's name in brackets, and may itself hold blanks and brackets.
+    # The second field is the program's name in brackets, and may hold blanks and brackets itself.
     fields = text.rpartition(b")")[2].split()
     return ProcessStat(fields[0].decode(), int(fields[3]), int(fields[19]))
 
 
 class Process:
-    """The leader of a backend's session and process group."""
+    """A backend's process: the leader of its own session and process group."""
 
     def __init__(self, pid: int, started_ticks: int, pidfd: int, marker: Marker) -> None:
         self.pid = pid
@@ -94,22 +93,22 @@ class Process:
         return bool(poll.poll(0))
 
     def signal_group(self, number: signal.Signals) -> None:
-        """Signal the process and all that it started in its group; fine if none is left."""
+        """Signal the process and its whole group; does nothing if none is left."""
         try:
             signal.pidfd_send_signal(self._pidfd, number, None, SIGNAL_GROUP)
         except ProcessLookupError:
             pass
         except PermissionError:
-            logger.warning("process %d may not be signalled: it runs as another user", self.pid)
+            logger.warning("process %d can't be signalled: it runs as another user", self.pid)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
             self._signal_group_by_number(number)
 
     def _signal_group_by_number(self, number: signal.Signals) -> None:
-        """For kernels that can't by pidfd: only while the number is certainly still its own.
+        """Signal by pid, on a kernel before 6.9, while the pid can't belong to another process.
 
-        That is as long as it lives, or, a child of ours, has not been waited for.
+        The pid is safe as long as the process lives, or is a child that was not reaped.
         """
         if self._is_unreaped_child() or not self.has_exited():
             with suppress(ProcessLookupError, PermissionError):
@@ -122,11 +121,11 @@ class Process:
             return False
         return True
 
-    def bury(self) -> int | None:
-        """Clean up after the exit; returns the exit code, or minus the signal that ended it.
+    def reap(self) -> int | None:
+        """Reap an exited process; returns its exit code, or minus the signal that ended it.
 
-        What is left of its group is killed before it is waited for. ``None`` for a process that
-        is no child of ours: only its parent gets to know.
+        The rest of its group is killed first. ``None`` for a process that is no child: only the
+        parent gets the code.
         """
         try:
             self.signal_group(signal.SIGKILL)
@@ -140,7 +139,7 @@ class Process:
         return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
 
     def close(self) -> None:
-        """Let go of it, whether it lives or not."""
+        """Close the pidfd; a living process runs on."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -154,7 +153,7 @@ def spawn(
     directory: Path,
     log: int,
 ) -> Process:
-    """Start a program in a session of its own, with ``log`` as standard output and error.
+    """Start a program in its own session, with ``log`` as standard output and error.
 
     ``environment`` is complete but for the markers. Raises OSError (no such program, no
     permission, arguments too long, no descriptor left …), and then nothing runs.
@@ -179,19 +178,19 @@ def spawn(
         child.kill()
         child.wait()
         raise
-    # From here on the pidfd is the handle: Popen shall neither wait for the child nor complain,
-    # when it is collected, that nobody has.
+    # From here on the pidfd is the handle: Popen must neither reap the child nor warn, when it is
+    # collected, that the child was not reaped.
     child.returncode = 0
-    stat = read_stat(child.pid)  # there even if it has exited already: nobody has waited for it
+    stat = read_stat(child.pid)  # there even after an exit, before the child is reaped
     return Process(child.pid, stat.started_ticks if stat else 0, pidfd, marker)
 
 
-def heed_ignored_signals() -> None:
-    """Replace each ignored signal by a handler that does nothing. Main thread only.
+def reset_ignored_signals() -> None:
+    """Give each ignored signal an empty handler, so that backends do not ignore it.
 
-    An exec resets handlers, but a signal that is ignored stays ignored: a backend of a worker
-    that was started by ``nohup`` or ``&`` in a script could not be stopped by it. SIGPIPE and the
-    like, which Python itself ignores, Popen resets.
+    Main thread only. exec resets handlers, but an ignored signal stays ignored: a backend of a
+    worker that was started with ``nohup``, or with ``&`` in a script, could not be stopped. Popen
+    resets SIGPIPE and SIGXFSZ, which Python itself ignores.
     """
     by_python = {signal.SIGPIPE, signal.SIGXFSZ}
     for number in signal.valid_signals() - by_python:
@@ -200,4 +199,4 @@ def heed_ignored_signals() -> None:
 
 
 def _do_nothing(number: int, frame: object) -> None:
-    """A signal handler."""
+    """Handle a signal by ignoring it."""

@@ -1,9 +1,9 @@
-"""How does a process come to have the limits of its instance, and no more than its host offers?
+"""Resource limits of a backend's process.
 
-Without a ``preexec_fn``, which may deadlock a process with threads, and without a wrapper, which
-would hide why a program can't be started. Niceness and CPUs belong to a thread on Linux and are
-inherited by what it starts: so it is started by a thread that has them and then ends. The rest is
-set on the process itself, in the moment after; the kernel asks for it when it is used.
+There is no ``preexec_fn``, which may deadlock a process with threads, and no wrapper program, which
+would hide why a program can't be started. On Linux niceness and CPUs belong to a thread, and a
+child inherits them: a short-lived thread with both starts the process. The other limits are set
+on the process right after its start; the kernel reads them when they are needed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from instances.supervisor.process.pidfd import Process
 
 
 class CannotApplyLimits(Exception):
-    """A limit can't be had on this host; the text says which and why. Nothing runs."""
+    """A limit that this host can't apply; the text names the limit and the reason. Nothing runs."""
 
 
 def spawn_limited(limits: ResourceLimits, start: Callable[[], Process]) -> Process:
     """Run ``start`` under the limits.
 
-    Raises CannotApplyLimits, and what ``start`` raises.
+    Raises CannotApplyLimits, and the errors of ``start``.
     """
     if not limits.to_document():
         return start()
@@ -43,13 +43,13 @@ def spawn_limited(limits: ResourceLimits, start: Callable[[], Process]) -> Proce
         _set_limits(process.pid, limits)
     except BaseException:
         process.signal_group(signal.SIGKILL)
-        process.bury()
+        process.reap()
         raise
     return process
 
 
 class _Starter(threading.Thread):
-    """Takes on what is inherited, starts the process, and ends."""
+    """Sets the inherited limits on itself, starts the process, and ends."""
 
     def __init__(self, limits: ResourceLimits, start: Callable[[], Process]) -> None:
         super().__init__(name="starter")
@@ -60,12 +60,12 @@ class _Starter(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._take_on()
+            self._set_inherited_limits()
             self.process = self._start()
         except BaseException as error:
             self.error = error
 
-    def _take_on(self) -> None:
+    def _set_inherited_limits(self) -> None:
         if cpus := self._limits.cpu_set:
             try:
                 os.sched_setaffinity(0, cpus)
@@ -76,13 +76,13 @@ class _Starter(threading.Thread):
                     f" that the worker may use ({there[0]}-{there[-1]})"
                 ) from None
         if self._limits.nice is not None:
-            # Never less than the worker's own: that would take privileges.
+            # Never below the worker's own niceness, which takes privileges.
             mine = os.getpriority(os.PRIO_PROCESS, 0)
             os.setpriority(os.PRIO_PROCESS, 0, max(mine, self._limits.nice))
 
 
 def _set_limits(pid: int, limits: ResourceLimits) -> None:
-    """On the process; one that has ended already needs none. Raises CannotApplyLimits."""
+    """Set the limits of a process, if it still runs. Raises CannotApplyLimits."""
     with suppress(ProcessLookupError, FileNotFoundError):
         if limits.core_dumps is not None:
             hard = resource.prlimit(pid, resource.RLIMIT_CORE)[1]
@@ -95,7 +95,7 @@ def _set_limits(pid: int, limits: ResourceLimits) -> None:
         if limits.oom_score_adj is not None:
             _write(pid, "oom_score_adj", limits.oom_score_adj)
         if limits.nice is not None:
-            # Where each session is a group of its own, niceness counts within it alone.
+            # With autogroup each session is a group of its own, and niceness counts within it only.
             with suppress(OSError):
                 _write(pid, "autogroup", limits.nice)
 

@@ -1,0 +1,1 @@
+"""The scheduler of a node and the traffic that it decides by."""

@@ -1,4 +1,4 @@
-"""What do the web processes carry now, as far as this node's supervisor has read it?"""
+"""Traffic of the web processes, as this node's supervisor has read it."""
 
 from __future__ import annotations
 
@@ -9,79 +9,79 @@ from collections.abc import Callable
 import redis
 
 from instances.scheduling.traffic_report import Traffic, WebReport, read_reports
-from instances.supervisor.context import NEVER, OffThread
+from instances.supervisor.context import LONG_AGO, NO_DEADLINE, OffThread
 from llamactl.core.events import client
 
 logger = logging.getLogger(__name__)
 
 FRESH_SECONDS = 3.0
-"""A web process reports four times a second; what was asked for longer ago says nothing of now."""
+"""Age up to which reports count as fresh. A web process reports four times a second."""
 
 
 class TrafficMonitor:
-    """Reads the reports off the supervisor's thread, as often as it is told to.
+    """Reads the traffic reports off the supervisor's thread.
 
-    Two questions may be asked of it. ``now`` is for what can't be undone. ``news`` is for what has
-    to go on: where an answer takes longer than it is fresh (on a starved machine; behind docker or
-    health checks that occupy all threads) the next one will too, so each counts once, as it comes.
+    ``fresh`` is for decisions that can't be undone. ``latest`` is for decisions that must go on:
+    where each read takes longer than FRESH_SECONDS (a starved machine, or docker and health checks
+    that occupy all threads), each result counts once, in the turn of the loop in which it comes.
     """
 
     def __init__(self, off_thread: OffThread, clock: Callable[[], float]) -> None:
-        self.asked_at = -NEVER
-        """When the latest reports were asked for: they are no older."""
+        self.read_began_at = LONG_AGO
+        """Time at which the latest read began; the reports are no older."""
         self.used: dict[str, float] = {}
-        """Instance → when (on ``clock``) it was last seen in use."""
+        """Instance → time of the last use, on ``clock``."""
         self.last_used: dict[str, float] = {}
-        """The same as unix time, as the web processes say it."""
+        """Instance → unix time of the last use."""
         self._off_thread = off_thread
         self._clock = clock
         self._latest: Traffic | None = None
-        self._is_news = False
-        """Whether it came in this turn of the supervisor's loop."""
-        self._is_asking = False
-        self._began_at = -NEVER
+        self._is_new = False
+        """Whether the result came in this turn of the supervisor's loop."""
+        self._is_reading = False
+        self._began_at = LONG_AGO
 
     def due(self, interval: float) -> float:
-        return NEVER if self._is_asking else self._began_at + interval
+        return NO_DEADLINE if self._is_reading else self._began_at + interval
 
     def step(self, now: float, interval: float) -> None:
-        """Ask, if it is time. Once in each turn of the loop, after all that wants to know."""
-        self._is_news = False
+        """Start a read if one is due. Called in each turn of the loop, after all decisions."""
+        self._is_new = False
         if now < self.due(interval):
             return
-        self._is_asking = True
+        self._is_reading = True
         self._began_at = now
-        self._off_thread(_read, self._take, on_error=None)
+        self._off_thread(_read, self._take_answer, on_error=None)
 
-    def now(self) -> Traffic | None:
-        """What was read a moment ago; ``None``: nothing was, so nobody can say what is carried."""
-        return self._latest if self._clock() - self.asked_at <= FRESH_SECONDS else None
+    def fresh(self) -> Traffic | None:
+        """Return the traffic of a moment ago; ``None`` without fresh reports."""
+        return self._latest if self._clock() - self.read_began_at <= FRESH_SECONDS else None
 
-    def news(self) -> Traffic | None:
-        """The same, or what has only just come, however long it was on its way."""
-        return self._latest if self._is_news else self.now()
+    def latest(self) -> Traffic | None:
+        """Return the fresh traffic, or a result of this turn, however long its read took."""
+        return self._latest if self._is_new else self.fresh()
 
-    def _take(self, answer: tuple[list[WebReport], float] | None) -> None:
-        self._is_asking = False
-        self._is_news = True
+    def _take_answer(self, answer: tuple[list[WebReport], float] | None) -> None:
+        self._is_reading = False
+        self._is_new = True
         if answer is None:
             self._latest = None
             return
         reports, unix_now = answer
-        self.asked_at = self._began_at
+        self.read_began_at = self._began_at
         clock_now = self._clock()
         self._latest = traffic = Traffic(reports, unix_now=unix_now, clock_now=clock_now)
         for name, at in traffic.last_used().items():
             self.last_used[name] = max(at, self.last_used.get(name, 0.0))
-            self.used[name] = max(traffic.last_byte(name), self.used.get(name, -NEVER))
+            self.used[name] = max(traffic.last_byte(name), self.used.get(name, LONG_AGO))
         for name in traffic.names_in_use():
-            # Should its web process die, its last report will be gone.
+            # If its web process dies, the last report expires with it.
             self.last_used[name] = max(unix_now, self.last_used.get(name, 0.0))
             self.used[name] = clock_now
 
 
 def _read() -> tuple[list[WebReport], float] | None:
-    """The reports and when they were read; ``None`` while the broker is away."""
+    """Read the reports, with the unix time of the read; ``None`` while the broker is away."""
     try:
         return read_reports(client()), time.time()
     except redis.RedisError as error:

@@ -1,0 +1,1 @@
+"""Desired and observed state of the instances, in memory and in the database."""

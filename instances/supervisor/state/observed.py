@@ -1,7 +1,7 @@
-"""What has been seen of an instance, and how is it told to the database?
+"""Observed state of one instance.
 
-Each method is one thing that can be observed; it changes what is known here at once and puts the
-same into the ledger's queue.
+Each method is one observation: it changes the state in memory at once, and queues the same change
+for the database.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ _NO_PROCESS: dict[str, None] = {"pid": None, "pid_started_ticks": None}
 
 
 class ObservedState:
-    """The observed columns of one instance, as its supervisor knows them.
+    """The observed columns of one instance.
 
-    They are read from the row at first sight and never again: from then on this is the truth, and
-    the row is the copy.
+    The columns are read from the row when the worker first sees the instance, and never again: from
+    then on the state in memory is the truth, and the row is its copy.
     """
 
-    def __init__(self, name: str, row: Row | None, ledger: StateStore) -> None:
+    def __init__(self, name: str, row: Row | None, store: StateStore) -> None:
         self.status = row.status if row else Status.RUNNING
         self.observed_generation = row.observed_generation if row else 0
         self.restarts = row.restarts if row else 0
-        # Only what had been ready once is ever restarted.
+        # Only an instance that was ready once is ever restarted.
         self.has_been_ready = self.restarts > 0 or self.status in (
             Status.RUNNING,
             Status.RESTARTING,
         )
         self._name = name
-        self._ledger = ledger
+        self._store = store
 
     def starting(self, row: Row, *, then: Callable[[], None]) -> None:
-        """A process is about to be started; ``then`` is called once that is written."""
-        is_new_wish = row.generation > self.observed_generation
-        if is_new_wish:
+        """A process is about to be started; ``then`` is called once the row is written."""
+        is_requested = row.generation > self.observed_generation
+        if is_requested:
             self.restarts = 0
             self.has_been_ready = False
         self.observed_generation = row.generation
         self._write(
             row,
             Status.STARTING,
-            cause="supervisor:start" if is_new_wish else "supervisor:restart",
-            reason=f"asked by {row.requested_by}" if is_new_wish and row.requested_by else "",
+            cause="supervisor:start" if is_requested else "supervisor:restart",
+            reason=f"requested by {row.requested_by}" if is_requested and row.requested_by else "",
             then=lambda _: then(),
             observed_generation=self.observed_generation,
             restarts=self.restarts,
@@ -73,7 +73,7 @@ class ObservedState:
         )
 
     def adopted(self, row: Row, process: Process, *, then: Callable[[int], None]) -> None:
-        """A process is there that an earlier worker had started; ``then`` gets the revision."""
+        """A process of an earlier worker was found; ``then`` gets the revision of the write."""
         self._write(
             row,
             Status.RUNNING if self.status is Status.RUNNING else Status.STARTING,
@@ -84,7 +84,7 @@ class ObservedState:
         )
 
     def ready(self, row: Row, *, then: Callable[[int], None]) -> None:
-        """``then`` gets the revision from which on the web processes know."""
+        """The process is ready; ``then`` gets the revision from which the web processes know."""
         self.has_been_ready = True
         if self.status is Status.STARTING:
             self._write(
@@ -96,21 +96,21 @@ class ObservedState:
             )
 
     def stable(self, row: Row) -> None:
-        """It has been up for so long that its restarts are forgotten."""
+        """The process has been up for long enough that its count of restarts is reset."""
         self.restarts = 0
         self._write(row, self.status, cause="supervisor:stable", restarts=0)
 
     def shutting_down(
         self, row: Row, cause: str, reason: str, *, then: Callable[[int], None]
     ) -> None:
-        """``then`` gets the revision from which on the web processes know."""
+        """A stop begins; ``then`` gets the revision from which the web processes know."""
         self._write(row, Status.SHUTTING_DOWN, cause=cause, reason=reason, then=then)
 
     def stopped(self, row: Row, cause: str, reason: str, *, is_outcome: bool) -> None:
-        """No process is left. ``is_outcome``: so it has done what was wished of it.
+        """No process is left. ``is_outcome``: this is the outcome of the last requested start.
 
-        If not, and a process is wished, the wish counts as not seen yet, and whoever supervises
-        next (after a shutdown: the next worker) starts one.
+        Otherwise the last request counts as not acted on: if the desired state is ``running``, a
+        process is started again (after a shutdown by the next worker).
         """
         if row.desired_state is DesiredState.RUNNING and not is_outcome:
             self.observed_generation = min(self.observed_generation, max(0, row.generation - 1))
@@ -124,21 +124,21 @@ class ObservedState:
         )
 
     def restarting(self, row: Row, failure: Failure, delay_seconds: float) -> None:
-        """It crashed, and is started again after the delay."""
+        """The process crashed, and is started again after the delay."""
         self.restarts += 1
         self._write(
             row,
             Status.RESTARTING,
             cause="supervisor:crash",
-            reason=f"{failure.details}; again in {delay_seconds:g} s",
+            reason=f"{failure.details}; restart in {delay_seconds:g} s",
             restarts=self.restarts,
             failure=failure.to_document(),
             **_NO_PROCESS,
         )
 
-    def gone(self, row: Row) -> None:
-        """It ended while nobody was there to see it, and is started again."""
-        cause, reason = "supervisor:adoption", "its process is gone"
+    def lost(self, row: Row) -> None:
+        """The process ended while no worker was there, and is started again."""
+        cause, reason = "supervisor:adoption", "the process has ended without a worker"
         if self.status is Status.SHUTTING_DOWN:
             self.stopped(row, cause, reason, is_outcome=False)
         else:
@@ -154,13 +154,13 @@ class ObservedState:
             **_NO_PROCESS,
         )
 
-    def given_up(self, row: Row, failure: Failure) -> None:
-        """There is no process, and the wish for one is settled by this failure."""
+    def abandoned(self, row: Row, failure: Failure) -> None:
+        """The supervision failed and no process is left; the failure is the request's outcome."""
         cause = "supervisor:fault"
         if self.status is Status.SHUTTING_DOWN:
             self.stopped(row, cause, failure.details, is_outcome=True)
         if self.status in (Status.STOPPED, Status.FAILED):
-            self.starting(row, then=lambda: None)  # so that the failure is this wish's
+            self.starting(row, then=lambda: None)  # so that the failure belongs to the last request
         self.failed(row, failure, cause=cause)
 
     def _write(
@@ -182,4 +182,4 @@ class ObservedState:
                 f" ({reason})" if reason else "",
                 extra={"instance": self._name},
             )
-        self._ledger.record(Observation(row.id, self._name, old, new, cause, reason, columns), then)
+        self._store.write(Observation(row.id, self._name, old, new, cause, reason, columns), then)

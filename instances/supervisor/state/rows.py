@@ -1,6 +1,6 @@
-"""What do the instances' rows say, and how does what was seen get into them?
+"""Reads and writes of the instances' rows.
 
-Each function is one look or one transaction, and raises django.db.Error.
+Each function is one query or one transaction, and raises django.db.Error.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class Row:
 
     id: int
     name: str
-    # wishes
+    # desired state
     desired_state: DesiredState
     generation: int
     requested_by: str
     updated_at: datetime
-    """When something was wished last."""
+    """Time of the last change of the desired state or the options."""
     options: Mapping[str, Any]
     port: int
     revision: int
-    """The instances' number when it was read, or a later one: the wish is no younger."""
-    # what was recorded last; only looked at when the supervisor sees the row for the first time
+    """Revision of the instances that includes the desired state of this row."""
+    # observed state; used only when the worker sees the instance for the first time
     status: Status
     observed_generation: int
     pid: int | None
@@ -61,7 +61,7 @@ class Row:
 
     @property
     def idle_timeout_seconds(self) -> float:
-        """0: it is never stopped for idleness."""
+        """Idle timeout; 0 for an instance that is never stopped for idleness."""
         minutes = self.options.get("idle_timeout", 0)
         return minutes * MINUTE_SECONDS if isinstance(minutes, int) else 0.0
 
@@ -71,7 +71,7 @@ class Row:
 
     @property
     def fixed_port(self) -> int | None:
-        """The port that the operator chose; ``None`` if any will do."""
+        """The port that the operator chose; ``None`` for an instance with any free port."""
         options = self.options.get("backend_options")
         port = options.get("port") if isinstance(options, Mapping) else None
         return port if isinstance(port, int) else None
@@ -79,7 +79,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Observation:
-    """A status that an instance of this node now has, and the columns that go with it."""
+    """A new status of an instance, with the columns that change with it."""
 
     instance_id: int
     name: str
@@ -91,14 +91,14 @@ class Observation:
 
 
 def revision() -> int:
-    """How often the instances have changed."""
+    """Read the revision of the instances, which counts their changes."""
     return Revision.numbers().get(Topic.INSTANCES, 0)
 
 
 def read_rows(node: str) -> list[Row]:
-    """All of the node."""
+    """Read the instances of the node."""
     instances = list(Instance.objects.filter(node__name=node))
-    # Read after them: each change that they show is counted in it.
+    # Read after the rows, so that the revision includes each change that they show.
     number = revision()
     return [
         Row(
@@ -124,8 +124,11 @@ def read_rows(node: str) -> list[Row]:
     ]
 
 
-def wish_stop(row: Row, cause: str) -> bool:
-    """Wish a stop; returns whether nothing else has been wished since ``row`` was read."""
+def request_stop(row: Row, cause: str) -> bool:
+    """Request a stop, unless the desired state has changed since ``row`` was read.
+
+    Returns whether the stop is requested.
+    """
     with transaction.atomic():
         rows = Instance.objects.filter(
             pk=row.id,
@@ -133,14 +136,14 @@ def wish_stop(row: Row, cause: str) -> bool:
             desired_state=DesiredState.RUNNING,
             requested_by=row.requested_by,
         )
-        is_wished = rows.update(desired_state=DesiredState.STOPPED, requested_by=cause) == 1
-        if is_wished:
+        is_requested = rows.update(desired_state=DesiredState.STOPPED, requested_by=cause) == 1
+        if is_requested:
             announce(Topic.INSTANCES, row.name)
-    return is_wished
+    return is_requested
 
 
 def write_queue(queue: Mapping[int, Mapping[str, object] | None]) -> None:
-    """Instance id → what it waits for; ``None``: for nothing any more."""
+    """Write instance id → place in the queue; ``None`` for an instance that waits no more."""
     with transaction.atomic():
         for pk, document in queue.items():
             Instance.objects.filter(pk=pk).update(queue=document)
@@ -148,22 +151,22 @@ def write_queue(queue: Mapping[int, Mapping[str, object] | None]) -> None:
 
 
 def write_last_used(used: Mapping[int, datetime]) -> None:
-    """Instance id → when it last was."""
+    """Write instance id → time of the last use."""
     with transaction.atomic():
         for pk, at in used.items():
             Instance.objects.filter(pk=pk).update(last_used_at=at)
 
 
 def write(observation: Observation) -> None:
-    """Bring the row to what was observed; a row that is gone has nothing to be told."""
+    """Write an observation; nothing is written to a deleted row."""
     if _transition(observation, observation.old, observation.new, observation.columns):
         return
-    # Somebody else has written the status: a commit whose answer was lost, a restored backup.
-    # This supervisor knows better, and gets there by legal steps.
+    # Another program has written the status (a restored backup), or the answer to an earlier commit
+    # was lost. The observation is newer, and the row gets there by allowed transitions.
     found = Instance.objects.filter(pk=observation.instance_id).values_list("status", flat=True)
     for status in found:
         logger.warning(
-            "the database has it %s, not %s as was recorded last",
+            "the status in the database is %s, not %s as last written",
             status,
             observation.old.value,
             extra={"instance": observation.name},
@@ -183,7 +186,7 @@ def _transition(
 
 
 def steps_between(old: Status, new: Status) -> list[Status]:
-    """The shortest legal way from one status to the other, without the first."""
+    """Return the shortest allowed way between two statuses, without the first."""
     ways = deque([[old]])
     seen = {old}
     while ways:
@@ -193,15 +196,15 @@ def steps_between(old: Status, new: Status) -> list[Status]:
         for step in sorted(TRANSITIONS[way[-1]] - seen):
             seen.add(step)
             ways.append([*way, step])
-    raise ValueError(f"no legal way from {old} to {new}")
+    raise ValueError(f"no allowed way from {old} to {new}")
 
 
 def move_port(row: Row, host: str, config: AppConfig) -> int | PortUnavailable:
-    """Choose a port that is neither another instance's nor a stranger's, and save it."""
+    """Save a port that no other instance has and no other program listens on."""
     for attempt in range(PORT_RACES):
         try:
             with transaction.atomic():
-                # The lock under which ports are given out elsewhere too.
+                # The lock that every choice of a port takes.
                 node = Node.objects.select_for_update(of=("self",)).get(instances=row.id)
                 others = Instance.objects.filter(node=node).exclude(pk=row.id)
                 taken = set(others.values_list("port", flat=True)) | {row.port}
@@ -217,7 +220,7 @@ def move_port(row: Row, host: str, config: AppConfig) -> int | PortUnavailable:
         except Node.DoesNotExist:
             return PortUnavailable("the instance was deleted")
         except IntegrityError:
-            # A port that an update asked for in the same moment.
+            # An update has taken the port in the same moment.
             if attempt == PORT_RACES - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")

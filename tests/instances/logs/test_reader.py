@@ -61,7 +61,7 @@ def test_a_reader_keeps_up_with_a_writer_and_rotations(path: Path) -> None:
         return is_large
 
     rotate_while_it_writes(process, read_and_rotate, seconds=2)
-    process.bury()
+    process.reap()
     found.append(rest(reader))
     read = numbers(b"".join(found).splitlines())
     assert len(read) > 1000

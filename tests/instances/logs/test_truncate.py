@@ -48,7 +48,7 @@ def rotate_at_full_speed(path: Path) -> None:
         return is_large
 
     rotate_while_it_writes(process, rotate_large, seconds=2)
-    assert process.bury() == 0
+    assert process.reap() == 0
 
 
 def test_a_log_that_is_written_at_full_speed_loses_no_line(path: Path) -> None:

@@ -10,8 +10,8 @@ from instances.scheduling.policy import (
     Claim,
     Decision,
     Obstacle,
+    PendingStart,
     Resident,
-    Wanted,
     decide,
     in_order,
     obstacle,
@@ -29,22 +29,22 @@ def busy(name: str, requests: int = 1, *, ready_since: float = 0.0, group: str =
     return Resident(name, group, requests=requests, last_used=NOW, ready_since=ready_since)
 
 
-def waits(name: str, since: float = 99.0, key: str = "k", *, group: str = "") -> Wanted:
-    return Wanted(name, group, since=since, demand={key: since})
+def waits(name: str, since: float = 99.0, key: str = "k", *, group: str = "") -> PendingStart:
+    return PendingStart(name, group, since=since, demand={key: since})
 
 
-def boot(name: str, last_used: float) -> Wanted:
-    return Wanted(name, is_boot=True, last_used=last_used)
+def boot(name: str, last_used: float) -> PendingStart:
+    return PendingStart(name, is_boot_start=True, last_used=last_used)
 
 
 def decision(
-    limits: CapacityLimits, residents: list[Resident], wanted: list[Wanted], **turns: float
+    limits: CapacityLimits, residents: list[Resident], wanted: list[PendingStart], **turns: float
 ) -> Decision:
     return decide(limits, residents, wanted, turns=turns, now=NOW)
 
 
 def test_without_limits_everybody_starts_at_once() -> None:
-    found = decision(CapacityLimits(), [busy("a")], [waits("b"), Wanted("c")])
+    found = decision(CapacityLimits(), [busy("a")], [waits("b"), PendingStart("c")])
     assert set(found.start) == {"b", "c"}
     assert not found.hold
 
@@ -59,7 +59,7 @@ def test_free_room_is_given_at_once_and_no_more_than_there_is() -> None:
 def test_the_least_recently_used_idle_one_makes_room_and_is_waited_for() -> None:
     residents = [idle("a", last_used=20), idle("b", last_used=10), busy("c")]
     found = decision(CapacityLimits(max_running=3), residents, [waits("d")])
-    assert found.evict == {"b": "d"}
+    assert found.preempt == {"b": "d"}
     assert found.start == ()
     assert found.places == {"d": 1}
 
@@ -67,7 +67,7 @@ def test_the_least_recently_used_idle_one_makes_room_and_is_waited_for() -> None
 def test_nobody_else_goes_while_one_that_makes_room_is_ending() -> None:
     residents = [Resident("a", is_ending=True), idle("b")]
     found = decision(CapacityLimits(max_running=2), residents, [waits("c")])
-    assert found.evict == {}
+    assert found.preempt == {}
     assert "a (ending)" in found.hold["c"]
 
 
@@ -84,7 +84,7 @@ def test_nobody_else_goes_while_one_that_makes_room_is_ending() -> None:
 )
 def test_is_not_evicted(resident: Resident) -> None:
     found = decision(ONE, [resident], [waits("b")])
-    assert (found.start, found.evict) == ((), {})
+    assert (found.start, found.preempt) == ((), {})
     assert "a" in found.hold["b"]
 
 
@@ -95,7 +95,7 @@ def test_is_not_evicted(resident: Resident) -> None:
         (idle("a", last_used=NOW), True),
         # It has not had its own time yet.
         (busy("a", ready_since=95), False),
-        (Resident("a", requests=1, comes_back=False), False),
+        (Resident("a", requests=1, starts_on_demand=False), False),
         (Resident("a", requests=1, is_pinned=True), False),
         (Resident("a", requests=None), False),
     ],
@@ -104,18 +104,18 @@ def test_who_waits_long_enough_makes_a_busy_one_take_no_more(
     resident: Resident, goes: bool
 ) -> None:
     found = decision(ONE, [resident], [waits("b", since=90)])
-    assert found.evict == ({"a": "b"} if goes else {})
+    assert found.preempt == ({"a": "b"} if goes else {})
 
 
 def test_idle_ones_go_before_busy_ones_however_long_somebody_waits() -> None:
     residents = [busy("a"), idle("b", last_used=NOW - 1)]
-    assert decision(CapacityLimits(max_running=2), residents, [waits("c", 1)]).evict == {"b": "c"}
+    assert decision(CapacityLimits(max_running=2), residents, [waits("c", 1)]).preempt == {"b": "c"}
 
 
 def test_without_eviction_nobody_goes_and_what_fits_starts() -> None:
-    limits = CapacityLimits(max_running=2, may_evict=False)
+    limits = CapacityLimits(max_running=2, may_preempt=False)
     found = decision(limits, [idle("a")], [waits("b", 1), waits("c", 2)])
-    assert (found.start, found.evict) == (("b",), {})
+    assert (found.start, found.preempt) == (("b",), {})
     assert list(found.hold) == ["c"]
 
 
@@ -123,21 +123,21 @@ def test_a_group_makes_room_within_itself() -> None:
     limits = CapacityLimits(max_running=3, groups={"big": 1})
     residents = [idle("small", last_used=1), idle("big-1", group="big")]
     found = decision(limits, residents, [waits("big-2", group="big"), waits("other")])
-    assert found.evict == {"big-1": "big-2"}
+    assert found.preempt == {"big-1": "big-2"}
     assert found.start == ("other",)
 
 
 def test_one_victim_is_enough_where_it_helps_with_both_limits() -> None:
     limits = CapacityLimits(max_running=2, groups={"big": 1})
     residents = [idle("small", last_used=1), idle("big-1", group="big")]
-    assert decision(limits, residents, [waits("big-2", group="big")]).evict == {"big-1": "big-2"}
+    assert decision(limits, residents, [waits("big-2", group="big")]).preempt == {"big-1": "big-2"}
 
 
 def test_who_cannot_be_helped_takes_nothing_from_those_behind() -> None:
     limits = CapacityLimits(max_running=2, groups={"big": 1})
     residents = [busy("big-1", group="big"), idle("small")]
     found = decision(limits, residents, [waits("big-2", 98, group="big"), waits("c", 99)])
-    assert found.evict == {"small": "c"}
+    assert found.preempt == {"small": "c"}
     assert found.hold["big-2"] == (
         "group_limits big (1) is reached; waiting for big-1 (1 request in flight)"
     )
@@ -145,11 +145,14 @@ def test_who_cannot_be_helped_takes_nothing_from_those_behind() -> None:
 
 def test_more_adopted_than_allowed_ends_nobody_but_for_those_who_wait() -> None:
     residents = [idle("a"), idle("b", last_used=9), idle("c", last_used=8)]
-    assert decision(ONE, residents, []).evict == {}
-    assert set(decision(CapacityLimits(max_running=2), residents, [waits("d")]).evict) == {"b", "c"}
+    assert decision(ONE, residents, []).preempt == {}
+    assert set(decision(CapacityLimits(max_running=2), residents, [waits("d")]).preempt) == {
+        "b",
+        "c",
+    }
     # Where there are not enough, none goes for nothing.
     some = [busy("a"), busy("b"), idle("c")]
-    assert decision(CapacityLimits(max_running=2), some, [waits("d")]).evict == {}
+    assert decision(CapacityLimits(max_running=2), some, [waits("d")]).preempt == {}
 
 
 def test_an_instance_that_is_ending_waits_behind_the_one_it_makes_room_for() -> None:
@@ -174,9 +177,9 @@ def test_after_a_boot_the_last_used_loads_first_and_the_others_wait_for_it() -> 
 
 def test_a_boot_evicts_nobody_and_lets_requests_pass() -> None:
     found = decision(ONE, [idle("a")], [boot("b", 5), waits("c")])
-    assert found.evict == {"a": "c"}
+    assert found.preempt == {"a": "c"}
     assert found.places == {"c": 1, "b": 2}
-    assert decision(ONE, [idle("a")], [boot("b", 5)]).evict == {}
+    assert decision(ONE, [idle("a")], [boot("b", 5)]).preempt == {}
 
 
 def test_turns_go_round_between_keys_and_then_by_age() -> None:
@@ -190,13 +193,13 @@ def test_turns_go_round_between_keys_and_then_by_age() -> None:
 
 
 def test_an_instance_that_several_wait_for_has_the_turn_of_the_first_of_them() -> None:
-    both = Wanted("a", since=1, demand={"many": 1, "few": 4})
+    both = PendingStart("a", since=1, demand={"many": 1, "few": 4})
     other = waits("b", 5, "third")
     assert in_order([other, both], {"many": 50.0})[0] is both
 
 
 def test_a_start_by_hand_waits_since_it_was_asked_for() -> None:
-    by_hand = Wanted("a", since=3)
+    by_hand = PendingStart("a", since=3)
     assert by_hand.waiters == {OPERATOR: 3}
     assert [each.name for each in in_order([waits("b", 4), by_hand], {})] == ["a", "b"]
 
@@ -211,7 +214,7 @@ PINNED = Claim("p", is_pinned=True)
 
 
 @pytest.mark.parametrize(
-    ("limits", "claims", "wanted", "may_pass"),
+    ("limits", "claims", "wanted", "is_temporary"),
     [
         (ONE, [PINNED], Claim("x"), False),
         (CapacityLimits(max_running=0), [], Claim("x"), False),
@@ -222,16 +225,16 @@ PINNED = Claim("p", is_pinned=True)
             Claim("x", "g"),
             False,
         ),
-        (CapacityLimits(max_running=1, may_evict=False), [Claim("a")], Claim("x"), True),
-        (CapacityLimits(max_running=1, may_evict=False), [PINNED], Claim("x"), False),
+        (CapacityLimits(max_running=1, may_preempt=False), [Claim("a")], Claim("x"), True),
+        (CapacityLimits(max_running=1, may_preempt=False), [PINNED], Claim("x"), False),
     ],
 )
 def test_there_can_be_no_room(
-    limits: CapacityLimits, claims: list[Claim], wanted: Claim, may_pass: bool
+    limits: CapacityLimits, claims: list[Claim], wanted: Claim, is_temporary: bool
 ) -> None:
     found = obstacle(limits, claims, wanted)
     assert isinstance(found, Obstacle)
-    assert found.may_pass is may_pass
+    assert found.is_temporary is is_temporary
     assert "reached" in found.reason
 
 
@@ -245,7 +248,7 @@ def test_there_can_be_no_room(
         (CapacityLimits(groups={"g": 1}), [PINNED], Claim("x", "g")),
         (CapacityLimits(groups={"g": -1}), [Claim("p", "g", is_pinned=True)], Claim("x", "g")),
         # Without eviction, what fits still starts.
-        (CapacityLimits(max_running=2, may_evict=False), [PINNED], Claim("x")),
+        (CapacityLimits(max_running=2, may_preempt=False), [PINNED], Claim("x")),
     ],
 )
 def test_there_is_room_or_it_can_be_made(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instances.scheduling.policy import CapacityLimits, Resident, Wanted, decide
+from instances.scheduling.policy import CapacityLimits, PendingStart, Resident, decide
 
 TICK = 0.25
 
@@ -74,12 +74,14 @@ class Simulated:
                 demand: dict[str, float] = {}
                 for each in queue:
                     demand[each.key] = min(each.at, demand.get(each.key, each.at))
-                wanted.append(Wanted(name, self.groups.get(name, ""), min(demand.values()), demand))
+                wanted.append(
+                    PendingStart(name, self.groups.get(name, ""), min(demand.values()), demand)
+                )
         found = decide(self.limits, residents, wanted, turns=self.turns, now=self.now)
         assert set(found.start) | set(found.hold) == {each.name for each in wanted}
         assert not set(found.start) & set(found.hold)
         assert sorted(found.places.values()) == list(range(1, len(found.hold) + 1))
-        for name, beneficiary in found.evict.items():
+        for name, beneficiary in found.preempt.items():
             self.check_evictable(name, next(w for w in wanted if w.name == beneficiary))
             self.ending.add(name)
         for name in found.start:
@@ -107,7 +109,7 @@ class Simulated:
         for group, limit in self.limits.groups.items():
             assert sum(self.groups.get(name) == group for name in self.ready_at) <= limit
 
-    def check_evictable(self, name: str, wanted: Wanted) -> None:
+    def check_evictable(self, name: str, wanted: PendingStart) -> None:
         assert name not in self.pinned
         assert self.ready_at[name] <= self.now
         if self.in_flight(name):

@@ -8,7 +8,13 @@ import pytest
 from instances.backends import InvalidBackendOptions
 from instances.backends.failure_signs import FailureReason
 from instances.launch import ExecutableNotFound
-from instances.supervisor.failure import Failure, exit_failure, exit_text, refusal, spawn_failure
+from instances.supervisor.failure import (
+    Failure,
+    exit_failure,
+    exit_text,
+    refusal_failure,
+    spawn_failure,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +48,7 @@ def test_a_failure_is_always_storable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "may_move", "is_curable"),
+    ("reason", "may_move", "is_retryable"),
     [
         (FailureReason.CRASHED, False, True),
         (FailureReason.OUT_OF_MEMORY, False, True),
@@ -53,13 +59,15 @@ def test_a_failure_is_always_storable() -> None:
         (FailureReason.PORT_IN_USE, True, True),
     ],
 )
-def test_what_another_try_may_cure(reason: FailureReason, may_move: bool, is_curable: bool) -> None:
-    assert Failure(reason, "").is_curable(may_move=may_move) is is_curable
+def test_what_another_try_may_cure(
+    reason: FailureReason, may_move: bool, is_retryable: bool
+) -> None:
+    assert Failure(reason, "").is_retryable(may_move=may_move) is is_retryable
 
 
 def test_a_refused_launch_keeps_its_reason() -> None:
-    assert refusal(ExecutableNotFound("no")).reason is FailureReason.EXECUTABLE_NOT_FOUND
-    assert refusal(InvalidBackendOptions("no")).reason is FailureReason.BAD_FLAG
+    assert refusal_failure(ExecutableNotFound("no")).reason is FailureReason.EXECUTABLE_NOT_FOUND
+    assert refusal_failure(InvalidBackendOptions("no")).reason is FailureReason.BAD_FLAG
 
 
 @pytest.mark.parametrize(

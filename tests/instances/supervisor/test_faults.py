@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection
@@ -15,6 +16,9 @@ from django.db import IntegrityError, OperationalError, connection
 from instances.models import Instance
 from instances.states import Status
 from instances.supervisor.controller.controller import InstanceController
+from instances.supervisor.controller.phases.starting import Starting
+from instances.supervisor.controller.phases.startup_probing import StartupProbing
+from instances.supervisor.controller.phases.stopping import Stopping
 from instances.supervisor.state import rows, store
 from instances.supervisor.state.rows import steps_between
 from tests.instances.supervisor.conftest import NodeUnderTest, children, is_alive
@@ -102,7 +106,7 @@ def test_a_supervisor_that_starts_without_a_database_begins_when_it_is_there(
 def test_a_worker_can_end_without_a_database(
     node: NodeUnderTest, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.supervisor.supervisor.LEDGER_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("instances.supervisor.supervisor.STORE_CLOSE_SECONDS", 0.3)
     node.start()
     node.running()
     database.is_away = True
@@ -173,28 +177,38 @@ def test_a_mistake_in_one_supervision_does_not_end_the_others(
 
 
 class Cursed:
-    """The supervision of ``cursed`` raises where it is told to, as long as it is on."""
+    """An error in a method of a controller or phase of the instance ``cursed``, while it is on."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, method: str) -> None:
         self.is_on = True
         self.tries = 0
-        original = getattr(InstanceController, method)
+        original = getattr(owner, method)
 
-        def broken(this: InstanceController, *args: object, **named: object) -> object:
-            if self.is_on and this.name == "cursed":
+        def broken(this: Any, *args: object, **named: object) -> object:
+            name = this.name if owner is InstanceController else this._instance.name
+            if self.is_on and name == "cursed":
                 self.tries += 1
                 raise RuntimeError("the secret is sesame")
             return original(this, *args, **named)
 
-        monkeypatch.setattr(InstanceController, method, broken)
+        monkeypatch.setattr(owner, method, broken)
         monkeypatch.setattr("instances.supervisor.supervisor.PAUSE_AFTER_ERROR_SECONDS", 0.02)
 
 
-@pytest.mark.parametrize("method", ["step", "_begin_start", "_step_start", "_step_readiness"])
-def test_mistakes_without_end_make_it_fail_until_a_new_wish(
-    supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch, method: str
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [
+        (InstanceController, "step"),
+        (Starting, "enter"),
+        (Starting, "step"),
+        (StartupProbing, "enter"),
+        (StartupProbing, "step"),
+    ],
+)
+def test_repeated_errors_fail_the_instance_until_a_new_start_is_requested(
+    supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
 ) -> None:
-    curse = Cursed(monkeypatch, method)
+    curse = Cursed(monkeypatch, owner, method)
     supervised.create("cursed")
     supervised.ask_start("cursed")
     failed = supervised.reaches(Status.FAILED, "cursed")
@@ -216,7 +230,7 @@ def test_a_stop_that_raises_again_and_again_ends_the_process_all_the_same(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pid = supervised.running("cursed").pid
-    Cursed(monkeypatch, "_begin_stop")
+    Cursed(monkeypatch, Stopping, "enter")
     supervised.ask_stop("cursed")
     supervised.reaches(Status.STOPPED, "cursed")
     assert not is_alive(pid or 0)
@@ -225,7 +239,7 @@ def test_a_stop_that_raises_again_and_again_ends_the_process_all_the_same(
 def test_a_few_mistakes_are_forgiven(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    curse = Cursed(monkeypatch, "_step_readiness")
+    curse = Cursed(monkeypatch, StartupProbing, "step")
     monkeypatch.setattr("instances.supervisor.supervisor.PAUSE_AFTER_ERROR_SECONDS", 0.2)
     supervised.create("cursed")
     supervised.ask_start("cursed")

@@ -181,7 +181,7 @@ def test_a_log_that_grows_faster_than_it_is_checked_keeps_every_line(
         return len(segments_of(path)) > before
 
     rotate_while_it_writes(writer, rotate, seconds=1.5)
-    writer.bury()
+    writer.reap()
     found = numbers(all_lines(path))
     assert found == list(range(len(found)))
 
@@ -245,7 +245,7 @@ def test_a_start_goes_on_without_its_heading_on_a_full_disk(
     monkeypatch.setattr(files, "write_started", full)
     monkeypatch.setattr(files, "write_stopped", full)
     supervised.running()
-    assert f"its log can't be written to: [Errno {number}]" in caplog.text
+    assert f"the log can't be written to: [Errno {number}]" in caplog.text
     supervised.ask_stop()
     supervised.reaches(Status.STOPPED)
 
@@ -261,4 +261,4 @@ def test_a_log_that_cannot_be_opened_is_a_failure_that_says_so(
     supervised.ask_start()
     failure = supervised.reaches(Status.FAILED).failure
     assert failure is not None
-    assert failure["details"] == "its log can't be opened: [Errno 28] No space left on device"
+    assert failure["details"] == "the log can't be opened: [Errno 28] No space left on device"

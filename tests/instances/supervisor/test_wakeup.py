@@ -5,24 +5,24 @@ import select
 from instances.supervisor.wakeup import Wakeup
 
 
-def rings(bell: Wakeup) -> bool:
-    return bool(select.select([bell], [], [], 0)[0])
+def is_awake(wakeup: Wakeup) -> bool:
+    return bool(select.select([wakeup], [], [], 0)[0])
 
 
-def test_a_bell_rings_until_it_is_quietened() -> None:
-    bell = Wakeup()
+def test_a_wakeup_stays_readable_until_it_is_cleared() -> None:
+    wakeup = Wakeup()
     try:
-        assert not rings(bell)
+        assert not is_awake(wakeup)
         for _ in range(100_000):  # more than a pipe holds
-            bell.ring()
-        assert rings(bell)
-        bell.quiet()
-        assert not rings(bell)
+            wakeup.wake()
+        assert is_awake(wakeup)
+        wakeup.clear()
+        assert not is_awake(wakeup)
     finally:
-        bell.close()
+        wakeup.close()
 
 
-def test_a_closed_bell_rings_nobody() -> None:
-    bell = Wakeup()
-    bell.close()
-    bell.ring()
+def test_a_closed_wakeup_does_nothing() -> None:
+    wakeup = Wakeup()
+    wakeup.close()
+    wakeup.wake()

@@ -61,7 +61,7 @@ def test_a_restart_waits_and_says_why(supervised: NodeUnderTest) -> None:
     change = instance.history.first()
     assert change is not None
     assert change.cause == "supervisor:crash"
-    assert change.reason.endswith("again in 30 s")
+    assert change.reason.endswith("restart in 30 s")
     assert not children()
 
 

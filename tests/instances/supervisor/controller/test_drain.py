@@ -5,7 +5,7 @@ import redis
 
 from instances.scheduling.traffic_report import WebReport
 from instances.supervisor.controller import drain
-from instances.supervisor.controller.drain import Left, RemainingTraffic
+from instances.supervisor.controller.drain import InFlight, RemainingTraffic
 
 
 class Web:
@@ -45,27 +45,29 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Web:
 def test_the_reports_decide(web: Web, reports: list[WebReport], drained: bool) -> None:
     web.reports = reports
     web.has_connections = True  # kept alive, and idle
-    assert (web.watch().left() is Left.NOTHING) is drained
+    assert (web.watch().read() is InFlight.NOTHING) is drained
 
 
 @pytest.mark.parametrize(
     ("report", "left"),
     [
-        (WebReport("a", 5, {"one": 2}, looking={"one": 1}), Left.USES),
-        (WebReport("a", 5, {"one": 1}, looking={"one": 1}), Left.LOOKS),
+        (WebReport("a", 5, {"one": 2}, looking={"one": 1}), InFlight.REQUESTS),
+        (WebReport("a", 5, {"one": 1}, looking={"one": 1}), InFlight.STATUS_REQUESTS),
         # It lags behind: it may still begin a request, or hang.
-        (WebReport("a", 4), Left.LOOKS),
+        (WebReport("a", 4), InFlight.STATUS_REQUESTS),
     ],
 )
-def test_looking_at_an_instance_is_no_use_of_it(web: Web, report: WebReport, left: Left) -> None:
+def test_looking_at_an_instance_is_no_use_of_it(
+    web: Web, report: WebReport, left: InFlight
+) -> None:
     web.reports = [report]
-    assert web.watch().left() is left
+    assert web.watch().read() is left
 
 
 @pytest.mark.parametrize("is_open", [True, False])
 def test_without_a_report_connections_decide(web: Web, is_open: bool) -> None:
     web.has_connections = is_open
-    assert (web.watch().left() is Left.USES) is is_open
+    assert (web.watch().read() is InFlight.REQUESTS) is is_open
 
 
 @pytest.mark.parametrize("is_open", [True, False])
@@ -83,11 +85,11 @@ def test_a_web_process_that_fell_silent_amid_a_request_is_not_forgotten(
     # Killed, its connection is closed; frozen, it goes on reading once it wakes up.
     web.reports = [WebReport("a", 5), last]
     watch = web.watch()
-    assert watch.left() is not Left.NOTHING
+    assert watch.read() is not InFlight.NOTHING
     web.reports = [WebReport("a", 5)]
     web.has_connections = is_open
-    assert (watch.left() is Left.USES) is is_open
-    assert (watch.left() is Left.USES) is is_open
+    assert (watch.read() is InFlight.REQUESTS) is is_open
+    assert (watch.read() is InFlight.REQUESTS) is is_open
 
 
 def test_a_web_process_that_reports_again_is_believed(web: Web) -> None:
@@ -96,29 +98,29 @@ def test_a_web_process_that_reports_again_is_believed(web: Web) -> None:
     watch = web.watch()
     for reports in (carrying, silent, carrying):
         web.reports = reports
-        assert watch.left() is Left.USES
+        assert watch.read() is InFlight.REQUESTS
     web.reports = [WebReport("a", 5), WebReport("b", 5)]
-    assert watch.left() is Left.NOTHING
+    assert watch.read() is InFlight.NOTHING
 
 
 def test_without_a_broker_connections_decide_after_a_while(web: Web) -> None:
     web.reports = None
     watch = web.watch()
-    assert watch.left() is Left.USES
+    assert watch.read() is InFlight.REQUESTS
     web.now = 1.9
-    assert watch.left() is Left.USES
+    assert watch.read() is InFlight.REQUESTS
     web.now = 2.0
-    assert watch.left() is Left.NOTHING
+    assert watch.read() is InFlight.NOTHING
     web.has_connections = True
-    assert watch.left() is Left.USES
+    assert watch.read() is InFlight.REQUESTS
 
 
 def test_a_broker_that_comes_back_is_believed_again(web: Web) -> None:
     web.reports = None
     watch = web.watch()
-    watch.left()
+    watch.read()
     web.now = 10.0
     web.reports = [WebReport("a", 5, {"one": 1})]
-    assert watch.left() is Left.USES
+    assert watch.read() is InFlight.REQUESTS
     web.reports = None
-    assert watch.left() is Left.USES
+    assert watch.read() is InFlight.REQUESTS

@@ -31,7 +31,7 @@ def reports(node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch) -> list[WebRep
         monkeypatch.setattr(
             f"instances.supervisor.{module}.read_reports", lambda client: list(found)
         )
-    monkeypatch.setattr(scheduler, "DOUBT_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(scheduler, "SLOW_POLL_SECONDS", 0.05)
     monkeypatch.setattr("instances.supervisor.controller.health_check.READ_SECONDS", 0.2)
     return found
 
@@ -95,9 +95,9 @@ def test_one_that_answers_again_in_time_is_left_alone(
     while time.monotonic() < end:
         caplog.clear()
         os.kill(pid, signal.SIGSTOP)
-        until(lambda: "it does not answer its health check" in caplog.messages)
+        until(lambda: "liveness probe not answered" in caplog.messages)
         os.kill(pid, signal.SIGCONT)
-        until(lambda: "it answers again" in caplog.messages)
+        until(lambda: "liveness probe answered again" in caplog.messages)
     assert watched_long.see().pid == pid
     assert watched_long.history() == ["starting", "running"]
 
@@ -116,7 +116,7 @@ def test_one_that_sends_bytes_is_left_alone(
     monkeypatch.setattr("instances.supervisor.scheduling.traffic_monitor.read_reports", sends)
     pid = frozen(watched_long)
     time.sleep(1.2 * LONG_TIMEOUT)
-    assert "it does not answer its health check" in caplog.messages
+    assert "liveness probe not answered" in caplog.messages
     assert signals_of(caplog) == []
     reports[:] = sends(None)
     monkeypatch.setattr(

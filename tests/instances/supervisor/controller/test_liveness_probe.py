@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from instances.supervisor.context import NEVER, SupervisorContext
+from instances.supervisor.context import LONG_AGO, SupervisorContext
 from instances.supervisor.controller.liveness_probe import LivenessProbe
 from instances.supervisor.controller.spawn import Endpoint
 from instances.supervisor.state.rows import Row
@@ -16,14 +16,14 @@ PROBE_SECONDS = 2.0
 """After which a probe that gets no answer is given up."""
 
 
-class World:
+class FakeContext:
     """Time passes when it is told to, and a backend answers or doesn't."""
 
     def __init__(self, timeout: float) -> None:
         self.now = 0.0
         self.answers = True
         self.config = SimpleNamespace(instances=SimpleNamespace(unhealthy_timeout=timeout))
-        self.vigil = LivenessProbe(
+        self.probe = LivenessProbe(
             cast(Row, SimpleNamespace(name="one", options={"backend_type": "llama_cpp"})),
             Endpoint("http://127.0.0.1:1", ("/health",), ""),
             cast(SupervisorContext, self),
@@ -42,26 +42,26 @@ class World:
         then(is_well)
 
     def traffic(self) -> Any:
-        return SimpleNamespace(read_at=self.now, last_byte=lambda name: -NEVER)
+        return SimpleNamespace(read_at=self.now, last_byte=lambda name: LONG_AGO)
 
     def hung_after(self, within_seconds: float) -> float | None:
         """When it counts as hung; ``None``: not in that time."""
         until = self.now + within_seconds
         while self.now < until:
-            if self.vigil.is_hung(self.now):
+            if self.probe.is_hung(self.now):
                 return self.now
-            self.now = max(self.now + 0.01, min(self.vigil.due, until))
-            self.vigil.step(self.now)
+            self.now = max(self.now + 0.01, min(self.probe.due, until))
+            self.probe.step(self.now)
         return None
 
 
 @pytest.mark.parametrize("timeout", [1.0, 4.0, 8.0, 60.0])
 def test_silence_of_the_timeout_is_a_hang(timeout: float) -> None:
-    world = World(timeout)
-    assert world.hung_after(10 * timeout) is None
-    world.answers = False
-    began = world.now
-    hung = world.hung_after(10 * timeout + 20)
+    context = FakeContext(timeout)
+    assert context.hung_after(10 * timeout) is None
+    context.answers = False
+    began = context.now
+    hung = context.hung_after(10 * timeout + 20)
     assert hung is not None
     # From the last answer on, which came up to three quarters of it before.
     assert timeout / 4 <= hung - began <= timeout + 2 * PROBE_SECONDS + 5
@@ -69,15 +69,15 @@ def test_silence_of_the_timeout_is_a_hang(timeout: float) -> None:
 
 @pytest.mark.parametrize("timeout", [1.0, 4.0, 8.0, 60.0])
 def test_one_probe_without_an_answer_is_none(timeout: float) -> None:
-    world = World(timeout)
+    context = FakeContext(timeout)
     for _ in range(5):
-        world.answers = False
-        while not world.vigil.is_doubtful:
-            assert not world.vigil.is_hung(world.now)
-            world.now = max(world.now + 0.01, world.vigil.due)
-            world.vigil.step(world.now)
-        assert not world.vigil.is_hung(world.now)
-        world.answers = True
-        world.now = world.vigil.due
-        world.vigil.step(world.now)
-        assert not world.vigil.is_doubtful
+        context.answers = False
+        while not context.probe.is_unresponsive:
+            assert not context.probe.is_hung(context.now)
+            context.now = max(context.now + 0.01, context.probe.due)
+            context.probe.step(context.now)
+        assert not context.probe.is_hung(context.now)
+        context.answers = True
+        context.now = context.probe.due
+        context.probe.step(context.now)
+        assert not context.probe.is_unresponsive

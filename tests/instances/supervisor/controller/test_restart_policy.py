@@ -12,7 +12,7 @@ from instances.supervisor.controller.restart_policy import (
 )
 
 POLICY = RestartPolicy(auto_restart=True, max_restarts=3, delay_seconds=5)
-CRASH = Crash(restarts=0, has_been_ready=True, is_curable=True)
+CRASH = Crash(restarts=0, has_been_ready=True, is_retryable=True)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_delay_of_zero_stays_zero() -> None:
         pytest.param(replace(POLICY, max_restarts=0), CRASH, id="none allowed"),
         pytest.param(POLICY, replace(CRASH, restarts=3), id="all used up"),
         pytest.param(POLICY, replace(CRASH, has_been_ready=False), id="a first start"),
-        pytest.param(POLICY, replace(CRASH, is_curable=False), id="would fail again"),
+        pytest.param(POLICY, replace(CRASH, is_retryable=False), id="would fail again"),
     ],
 )
 def test_it_is_given_up(policy: RestartPolicy, crash: Crash) -> None:

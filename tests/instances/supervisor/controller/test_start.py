@@ -51,7 +51,7 @@ def test_running_means_ready_to_answer(supervised: NodeUnderTest) -> None:
 def test_a_wish_that_nobody_announced_is_found_on_the_tick(
     node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.supervisor.supervisor.READ_SECONDS", 600)
+    monkeypatch.setattr("instances.supervisor.supervisor.RESYNC_SECONDS", 600)
     node.create()
     node.start()
     until(lambda: node.see().node.heartbeat_at)
@@ -63,7 +63,7 @@ def test_a_wish_that_nobody_announced_is_found_on_the_tick(
 def test_a_change_that_nobody_counted_is_found_later(
     node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.supervisor.supervisor.READ_SECONDS", 1.5)
+    monkeypatch.setattr("instances.supervisor.supervisor.RESYNC_SECONDS", 1.5)
     node.create()
     node.start()
     until(lambda: node.see().node.heartbeat_at)
@@ -190,7 +190,7 @@ def test_a_log_that_can_not_be_opened_fails_the_start(supervised: NodeUnderTest)
     supervised.ask_start("unloggable")
     failure = supervised.reaches(Status.FAILED, "unloggable").failure
     assert failure is not None
-    assert "its log can't be opened" in failure["details"]
+    assert "the log can't be opened" in failure["details"]
 
 
 def test_an_exit_before_ready_is_a_failure_within_moments(supervised: NodeUnderTest) -> None:

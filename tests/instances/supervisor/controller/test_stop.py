@@ -111,7 +111,9 @@ def test_stop_before_the_process_is_there_cancels_the_start(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It waits for a port that it never gets.
-    monkeypatch.setattr("instances.supervisor.controller.start.is_bindable", lambda *_: False)
+    monkeypatch.setattr(
+        "instances.supervisor.controller.phases.starting.is_bindable", lambda *_: False
+    )
     monkeypatch.setattr("instances.supervisor.state.store.StateStore.move_port", lambda *_: None)
     supervised.create()
     supervised.ask_start()
@@ -245,7 +247,7 @@ def test_without_a_broker_open_connections_are_waited_for(
         raise redis.ConnectionError("no broker")
 
     monkeypatch.setattr(drain, "read_reports", refuse)
-    monkeypatch.setattr(drain, "BROKER_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(drain, "BROKER_TIMEOUT_SECONDS", 0.1)
     fake_backend(drain_timeout=600)
     node.start()
     instance = node.running()

@@ -19,7 +19,7 @@ from django.db import connection
 from instances import lifecycle
 from instances.models import Instance
 from instances.states import DesiredState, Status
-from instances.supervisor.orphans import program
+from instances.supervisor.orphans import guard, program
 from instances.supervisor.process.pidfd import Marker, read_stat
 from llamactl.config import current
 from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, is_alive
@@ -98,7 +98,7 @@ def guards() -> list[int]:
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         command = process.info["cmdline"] or []
-        is_guard = any(word.endswith("orphan_guard.py") for word in command)
+        is_guard = str(guard.PROGRAM) in command
         if is_guard and lock_path() in command and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process.pid)
     return found

@@ -15,7 +15,7 @@ import requests
 
 from instances.models import Instance
 from instances.states import Status
-from instances.supervisor.process.adoption import find, take
+from instances.supervisor.process.adoption import find_process, open_process
 from instances.supervisor.process.pidfd import Marker, Process, read_stat
 from llamactl.config import AppConfig, current
 from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, children, is_alive
@@ -331,21 +331,21 @@ def test_a_process_that_changes_while_it_is_looked_at_is_not_taken(
         return os.open("/dev/null", os.O_RDONLY)
 
     monkeypatch.setattr(os, "pidfd_open", open_too_late)
-    assert take(child.pid, started, Marker("", "", "")) is None
+    assert open_process(child.pid, started, Marker("", "", "")) is None
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 def test_a_zombie_is_not_taken() -> None:
     child = subprocess.Popen(["true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert take(child.pid, ticks(child.pid), Marker("", "", "")) is None
+    assert open_process(child.pid, ticks(child.pid), Marker("", "", "")) is None
     child.wait()
 
 
 def test_what_does_not_lead_a_session_is_no_backend() -> None:
     child = subprocess.Popen(["sleep", "60"])
     try:
-        found: Process | None = find(child.pid, ticks(child.pid), [], Marker("", "", ""))
+        found: Process | None = find_process(child.pid, ticks(child.pid), [], Marker("", "", ""))
         assert found is None
     finally:
         child.kill()

@@ -141,7 +141,7 @@ def test_a_late_stop_does_not_hit_the_next_container(
         time.sleep(0.5)
         stop_container(name, seconds)
 
-    monkeypatch.setattr("instances.supervisor.controller.controller.stop_container", late)
+    monkeypatch.setattr("instances.supervisor.controller.phases.stopping.stop_container", late)
     node.start()
     node.running(auto_restart=False)
     node.ask_restart()

@@ -13,8 +13,8 @@ import pytest
 from instances.supervisor.process.pidfd import (
     Marker,
     Process,
-    heed_ignored_signals,
     read_stat,
+    reset_ignored_signals,
     spawn,
 )
 from tests.instances.supervisor.conftest import children, is_alive
@@ -46,7 +46,7 @@ def output(log: int) -> str:
 
 def end(process: Process) -> int | None:
     until(process.has_exited)
-    return process.bury()
+    return process.reap()
 
 
 def test_a_process_has_its_own_session_and_a_clean_environment(log: int) -> None:
@@ -76,12 +76,12 @@ def test_a_signal_reaches_the_whole_group(log: int) -> None:
     until(lambda: not is_alive(child))
 
 
-def test_what_a_leader_leaves_behind_is_killed_when_it_is_buried(log: int) -> None:
+def test_what_a_leader_leaves_behind_is_killed_when_it_is_reaped(log: int) -> None:
     process = shell("sleep 60 & echo $!; exit 3", log)
     until(process.has_exited)
     child = int(output(log))
     assert is_alive(child)
-    assert process.bury() == 3
+    assert process.reap() == 3
     until(lambda: not is_alive(child))
 
 
@@ -95,7 +95,7 @@ def test_signals_go_by_number_where_the_kernel_is_old(
     process = shell("sleep 60 & echo $!; exit 3", log)
     until(process.has_exited)
     child = int(output(log))
-    assert process.bury() == 3
+    assert process.reap() == 3
     until(lambda: not is_alive(child))
 
 
@@ -111,7 +111,7 @@ def test_a_number_that_may_be_another_process_is_not_signalled(
 
     monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
     monkeypatch.setattr(os, "killpg", lambda *_: pytest.fail("signalled by number"))
-    assert process.bury() is None
+    assert process.reap() is None
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_ignored_signals_are_not_ignored_by_a_child(log: int) -> None:
     try:
         for number in old:
             signal.signal(number, signal.SIG_IGN)
-        heed_ignored_signals()
+        reset_ignored_signals()
         process = shell("kill -INT $$; echo it was ignored", log)
         assert end(process) == -signal.SIGINT
     finally:

@@ -126,15 +126,15 @@ def test_looking_how_it_is_does_not_keep_it(
 def test_a_request_that_slips_in_is_answered(
     supervised: NodeUnderTest, reports: list[WebReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wish_stop = rows.wish_stop
+    request_stop = rows.request_stop
 
     def wish_and_be_late(row: Any, cause: str) -> bool:
         # A web process that has not heard of the wish yet sends one more request.
-        is_wished = wish_stop(row, cause)
+        is_wished = request_stop(row, cause)
         reports[:] = [WebReport("web", SEEN_ALL, {"one": 1})]
         return is_wished
 
-    monkeypatch.setattr(rows, "wish_stop", wish_and_be_late)
+    monkeypatch.setattr(rows, "request_stop", wish_and_be_late)
     pid = supervised.running(idle_timeout=1).pid or 0
     until(lambda: supervised.see().status == Status.SHUTTING_DOWN)
     time.sleep(1.3)  # longer than drain_timeout
@@ -146,16 +146,16 @@ def test_a_request_that_slips_in_is_answered(
 def test_a_stop_that_the_database_refuses_is_wished_again(
     supervised: NodeUnderTest, reports: list[WebReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wish_stop = rows.wish_stop
+    request_stop = rows.request_stop
     refusals: list[str] = []
 
     def refuse_once(row: Any, cause: str) -> bool:
         if not refusals:
             refusals.append(cause)
             raise IntegrityError("not now")
-        return wish_stop(row, cause)
+        return request_stop(row, cause)
 
-    monkeypatch.setattr(rows, "wish_stop", refuse_once)
+    monkeypatch.setattr(rows, "request_stop", refuse_once)
     reports[:] = [WebReport("web", SEEN_ALL)]
     supervised.running(idle_timeout=1)
     supervised.reaches(Status.STOPPED)

@@ -97,8 +97,8 @@ def test_an_idle_instance_makes_room_and_the_history_says_for_whom(one: NodeUnde
     assert (gone.status, gone.desired_state) == (Status.STOPPED, DesiredState.STOPPED)
     assert gone.requested_by == EVICTED
     change = last_change("a", Status.SHUTTING_DOWN)
-    assert (change.cause, change.reason) == ("supervisor:evicted", "makes room for b")
-    assert last_change("b", Status.STARTING).reason == "asked by test"
+    assert (change.cause, change.reason) == ("supervisor:evicted", "preempted for b")
+    assert last_change("b", Status.STARTING).reason == "requested by test"
     # It should have been gone before the other had a process.
     assert last_change("a", Status.STOPPED).at <= last_change("b", Status.STARTING).at
     assert len(children()) == 1
@@ -319,19 +319,19 @@ def test_a_newer_wish_wins_over_an_eviction(
     made(one, "a", "b")
     one.ask_start("a")
     one.reaches(Status.RUNNING, "a")
-    wish_stop = rows.wish_stop
+    request_stop = rows.request_stop
 
     def restarted_meanwhile(row: Any, cause: str) -> bool:
-        monkeypatch.setattr(rows, "wish_stop", wish_stop)
+        monkeypatch.setattr(rows, "request_stop", request_stop)
         lifecycle.request_restart("a", cause="admin:bob")
-        return wish_stop(row, cause)
+        return request_stop(row, cause)
 
-    monkeypatch.setattr(rows, "wish_stop", restarted_meanwhile)
+    monkeypatch.setattr(rows, "request_stop", restarted_meanwhile)
     one.ask_start("b")
     # The restart is heeded first, then a is asked again.
     one.reaches(Status.RUNNING, "b", seconds=10)
     assert loads() == ["a", "a", "b"]
-    assert last_change("a", Status.STARTING).reason == "asked by admin:bob"
+    assert last_change("a", Status.STARTING).reason == "requested by admin:bob"
 
 
 def test_a_restart_keeps_its_room(one: NodeUnderTest, web: Web) -> None:
@@ -417,7 +417,7 @@ def test_a_start_by_hand_is_refused_where_all_others_are_pinned(one: NodeUnderTe
         with pytest.raises(NoCapacity) as refused:
             ask("b")
         assert (refused.value.code, refused.value.status) == ("max_instances_reached", 409)
-        assert "waiting for a (idle_timeout 0: never makes room)" in refused.value.details
+        assert "waiting for a (idle_timeout 0: never preempted)" in refused.value.details
     assert one.see("b").desired_state == DesiredState.STOPPED
 
 

@@ -15,12 +15,12 @@ from instances.supervisor.scheduling.traffic_monitor import FRESH_SECONDS, Traff
 INTERVAL = 0.15
 
 
-class World:
+class FakeLoop:
     """A clock that is set, and another thread that answers when it is told to."""
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.poll = TrafficMonitor(self._off_thread, lambda: self.now)
+        self.monitor = TrafficMonitor(self._off_thread, lambda: self.now)
         self._answers: list[Callable[[], None]] = []
 
     def _off_thread(self, work: Callable[[], Any], then: Callable[[Any], None], **_: Any) -> None:
@@ -28,7 +28,7 @@ class World:
 
     def ask(self) -> None:
         """The end of a turn of the supervisor's loop."""
-        self.poll.step(self.now, INTERVAL)
+        self.monitor.step(self.now, INTERVAL)
 
     def answer(self, *, after_seconds: float) -> None:
         self.now += after_seconds
@@ -36,53 +36,55 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
+def loop(monkeypatch: pytest.MonkeyPatch) -> FakeLoop:
     monkeypatch.setattr(traffic_monitor, "read_reports", lambda client: [WebReport("web", 1)])
-    return World()
+    return FakeLoop()
 
 
-def test_before_the_first_answer_nobody_can_say(world: World) -> None:
-    world.ask()
-    assert world.poll.now() is None
-    assert world.poll.news() is None
+def test_before_the_first_answer_nobody_can_say(loop: FakeLoop) -> None:
+    loop.ask()
+    assert loop.monitor.fresh() is None
+    assert loop.monitor.latest() is None
 
 
-def test_an_answer_that_comes_soon_counts_for_some_turns(world: World) -> None:
-    world.ask()
-    world.answer(after_seconds=0.1)
-    world.ask()
-    assert world.poll.now() is world.poll.news() is not None
-    world.now += FRESH_SECONDS
-    assert world.poll.now() is world.poll.news() is None
+def test_an_answer_that_comes_soon_counts_for_some_turns(loop: FakeLoop) -> None:
+    loop.ask()
+    loop.answer(after_seconds=0.1)
+    loop.ask()
+    assert loop.monitor.fresh() is loop.monitor.latest() is not None
+    loop.now += FRESH_SECONDS
+    assert loop.monitor.fresh() is loop.monitor.latest() is None
 
 
-def test_one_that_was_long_on_its_way_is_news_for_the_turn_in_which_it_comes(world: World) -> None:
-    world.ask()
-    world.answer(after_seconds=2 * FRESH_SECONDS)
-    assert world.poll.news() is not None
+def test_one_that_was_long_on_its_way_is_news_for_the_turn_in_which_it_comes(
+    loop: FakeLoop,
+) -> None:
+    loop.ask()
+    loop.answer(after_seconds=2 * FRESH_SECONDS)
+    assert loop.monitor.latest() is not None
     # What is not to be undone waits for a fresh one.
-    assert world.poll.now() is None
-    world.ask()
-    assert world.poll.news() is None
+    assert loop.monitor.fresh() is None
+    loop.ask()
+    assert loop.monitor.latest() is None
 
 
-def test_a_turn_that_takes_long_still_has_its_news(world: World) -> None:
-    world.ask()
-    world.answer(after_seconds=0.1)
-    world.now += 2 * FRESH_SECONDS
-    assert world.poll.news() is not None
+def test_a_turn_that_takes_long_still_has_its_news(loop: FakeLoop) -> None:
+    loop.ask()
+    loop.answer(after_seconds=0.1)
+    loop.now += 2 * FRESH_SECONDS
+    assert loop.monitor.latest() is not None
 
 
 def test_a_broker_that_goes_away_takes_the_last_answer_with_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    loop: FakeLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(client: object) -> list[WebReport]:
         raise redis.ConnectionError
 
-    world.ask()
-    world.answer(after_seconds=0.1)
-    world.now += INTERVAL
-    world.ask()
+    loop.ask()
+    loop.answer(after_seconds=0.1)
+    loop.now += INTERVAL
+    loop.ask()
     monkeypatch.setattr(traffic_monitor, "read_reports", refuse)
-    world.answer(after_seconds=0.1)
-    assert world.poll.now() is world.poll.news() is None
+    loop.answer(after_seconds=0.1)
+    assert loop.monitor.fresh() is loop.monitor.latest() is None

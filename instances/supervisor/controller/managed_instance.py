@@ -1,0 +1,100 @@
+"""The state of one supervised instance that all its phases share."""
+
+from __future__ import annotations
+
+import logging
+
+from instances.desired_state import is_by_operator, is_by_supervisor
+from instances.states import DesiredState
+from instances.supervisor.context import SupervisorContext
+from instances.supervisor.controller import spawn
+from instances.supervisor.controller.allocation import Allocation
+from instances.supervisor.controller.docker_calls import DockerCalls
+from instances.supervisor.controller.restart_policy import Crash, restart_delay
+from instances.supervisor.failure import Failure
+from instances.supervisor.process.adoption import kill_stragglers
+from instances.supervisor.process.containers import remove_container
+from instances.supervisor.process.pidfd import Process
+from instances.supervisor.state.observed import ObservedState
+from instances.supervisor.state.rows import Row
+
+logger = logging.getLogger(__name__)
+
+WORKER_ENDS = ("supervisor:shutdown", "the worker ends")
+
+
+class ManagedInstance:
+    """Desired state, observed state and allocation of one instance."""
+
+    def __init__(self, name: str, row: Row | None, context: SupervisorContext) -> None:
+        self.name = name
+        self.row = row
+        """The instance as the database has it; ``None`` once it is deleted."""
+        self.context = context
+        self.limits = context.config.instances
+        self.allocation = Allocation(row, context.clock())
+        self.observed = ObservedState(name, row, context.store)
+        self.docker = DockerCalls(context.off_thread)
+        self.preempt_reason = ""
+        self.is_worker_ending = False
+        """The worker stops its backends; the desired state stays for the next worker."""
+        self.is_worker_ending_quickly = False
+
+    def wanted_row(self) -> Row | None:
+        """Return the row, if its desired state is ``running`` and the worker does not end."""
+        if self.is_worker_ending or self.row is None:
+            return None
+        return self.row if self.row.desired_state is DesiredState.RUNNING else None
+
+    def has_new_request(self, row: Row) -> bool:
+        """Whether a start or restart was requested after the one that was acted on last."""
+        return row.generation > self.observed.observed_generation
+
+    def row_to_keep_running(self) -> Row | None:
+        """Return the row, if it asks for the present process; ``None`` if that must end."""
+        row = self.wanted_row()
+        return None if row is None or self.has_new_request(row) else row
+
+    def stop_cause(self) -> tuple[str, str]:
+        """Return cause and reason of a stop, for the history of statuses."""
+        row = self.row
+        if self.is_worker_ending or row is None:
+            return WORKER_ENDS
+        if row.desired_state is DesiredState.STOPPED and is_by_supervisor(row.requested_by):
+            return row.requested_by, self.preempt_reason
+        is_restart = row.desired_state is DesiredState.RUNNING
+        cause = "supervisor:restart" if is_restart else "supervisor:stop"
+        return cause, f"requested by {row.requested_by}" if row.requested_by else ""
+
+    def may_wait_for_requests(self, row: Row) -> bool:
+        """Whether a drain has no time limit, because no operator requested the stop.
+
+        Without an operator only the supervisor can have wanted the stop, even if a request has
+        asked for a start since.
+        """
+        return not self.is_worker_ending and not is_by_operator(row.requested_by)
+
+    def drain_deadline(self) -> float:
+        return self.context.clock() + self.limits.drain_timeout
+
+    def restart_delay(self, row: Row, failure: Failure) -> float | None:
+        """Return the seconds until the next attempt; ``None`` if the failure is final."""
+        is_retryable = failure.is_retryable(may_move=row.fixed_port is None)
+        crash = Crash(self.observed.restarts, self.observed.has_been_ready, is_retryable)
+        return restart_delay(spawn.restart_policy(row), crash)
+
+    def close_log(self, row: Row) -> list[str]:
+        """Mark the end of the launch; returns its last lines, with the backend's key masked.
+
+        Each client that waited for the start gets these lines.
+        """
+        key = self.context.key_for(row.id)
+        lines = spawn.close_log(self.name, self.context.config)
+        return [line.replace(key, "***") for line in lines]
+
+    def clean_up_after(self, process: Process) -> None:
+        """End the children and the container that an exited process has left behind."""
+        marker = process.marker
+        self.context.off_thread(lambda: kill_stragglers(marker.launch), lambda _: None, on_error=0)
+        if marker.container:
+            self.docker.run(lambda: remove_container(marker.container))
