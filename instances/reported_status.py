@@ -11,7 +11,7 @@ _RESTING = Q(status__in=(Status.STOPPED, Status.FAILED))
 _UNSEEN = Q(observed_generation__lt=F("generation"))
 
 
-def reported(status: Status) -> Q:
+def with_reported_status(status: Status) -> Q:
     """Return the condition that selects the instances with this ``reported_status``."""
     observed = Q(status=status)
     match status:

@@ -69,13 +69,13 @@ def overview(instance: Instance, now: datetime | None = None) -> Overview:
         facts=tuple(_facts(instance, now)),
         warning=_warning(instance, now),
         failure=_failure(instance.failure),
-        history=tuple(as_change(row) for row in instance.history.all()[:HISTORY_LENGTH]),
+        history=tuple(to_history_line(row) for row in instance.history.all()[:HISTORY_LENGTH]),
         log=log,
         log_problem=log_problem,
     )
 
 
-def as_change(row: StatusChange) -> HistoryLine:
+def to_history_line(row: StatusChange) -> HistoryLine:
     """Return a row of the history as printable text."""
     return HistoryLine(
         at=row.at,

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from instances.backends import backend_choices
 from instances.models import Instance
-from instances.reported_status import reported
+from instances.reported_status import with_reported_status
 from instances.states import Status
 
 
@@ -30,7 +30,11 @@ class StatusFilter(admin.SimpleListFilter):
         self, request: HttpRequest, queryset: QuerySet[Instance]
     ) -> QuerySet[Instance] | None:
         value = self.value()
-        return queryset.filter(reported(Status(value))) if value in Status.values else queryset
+        return (
+            queryset.filter(with_reported_status(Status(value)))
+            if value in Status.values
+            else queryset
+        )
 
 
 class BackendFilter(admin.SimpleListFilter):

@@ -11,9 +11,9 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
-from instances.admin.detail import HistoryLine, as_change
+from instances.admin.detail import HistoryLine, to_history_line
 from instances.models import Instance, StatusChange
-from instances.reported_status import reported
+from instances.reported_status import with_reported_status
 from instances.states import Status
 from llamactl.admin.base import relative_time
 from llamactl.config import current
@@ -97,7 +97,7 @@ def dashboard(request: HttpRequest) -> Dashboard:
 def _tiles() -> list[Tile]:
     counts = Instance.objects.aggregate(
         total=Count("pk"),
-        **{status.value: Count("pk", filter=reported(status)) for status in Status},
+        **{status.value: Count("pk", filter=with_reported_status(status)) for status in Status},
     )
     url = reverse("admin:instances_instance_changelist")
     first = Tile("", "instances", counts["total"], url)
@@ -128,7 +128,7 @@ def _changes() -> list[ChangeLine]:
             name=row.instance.name,
             url=reverse("admin:instances_instance_change", args=[row.instance_id]),
             when=relative_time(row.at, now),
-            change=as_change(row),
+            change=to_history_line(row),
         )
         for row in rows
     ]

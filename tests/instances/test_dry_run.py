@@ -98,7 +98,7 @@ def test_port_is_the_one_it_would_get() -> None:
         dry_run_create("x", document(port=1))
 
 
-def test_update_is_rehearsed_for_what_exists_alone() -> None:
+def test_dry_run_of_an_update_needs_an_existing_instance() -> None:
     with pytest.raises(InstanceNotFound):
         dry_run_update("x", document())
     lifecycle.create("x", document(), cause="test")

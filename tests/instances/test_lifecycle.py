@@ -75,7 +75,7 @@ def test_names_of_the_seed_and_names_with_periods_are_taken(name: str) -> None:
     assert create(name).name == name
 
 
-def test_port_out_of_range_in_use_or_our_own_is_refused_with_what_to_do(override: Any) -> None:
+def test_port_out_of_range_in_use_or_llamactls_own_is_refused_with_a_remedy(override: Any) -> None:
     low, _ = current().instances.port_range
     create("a", backend_options={"port": low + 5})
     override(server={"port": low + 6})
@@ -89,7 +89,7 @@ def test_port_out_of_range_in_use_or_our_own_is_refused_with_what_to_do(override
     assert Instance.objects.count() == 1
 
 
-def test_range_that_is_used_up_is_said_so(override: Any) -> None:
+def test_exhausted_port_range_is_named_in_the_refusal(override: Any) -> None:
     override(instances={"port_range": (20000, 20001)})
     create("a")
     create("b")
@@ -150,7 +150,7 @@ def test_command_override_is_dropped_with_docker_and_docker_with_mlx() -> None:
     assert mlx.options["command_override"] == "/x"
 
 
-def test_start_is_a_wish_that_shows_as_starting_until_the_node_has_seen_it() -> None:
+def test_requested_start_is_reported_as_starting_until_the_node_observes_it() -> None:
     create()
     instance = lifecycle.request_start("a", cause="test")
     assert (instance.desired_state, instance.generation) == (DesiredState.RUNNING, 1)
@@ -158,13 +158,13 @@ def test_start_is_a_wish_that_shows_as_starting_until_the_node_has_seen_it() -> 
     assert instance.reported_status is Status.STARTING
 
 
-def test_starting_twice_is_one_wish() -> None:
+def test_starting_twice_requests_one_process() -> None:
     create()
     lifecycle.request_start("a", cause="test")
     assert lifecycle.request_start("a", cause="test").generation == 1
 
 
-def test_start_after_a_failure_is_a_new_wish() -> None:
+def test_start_after_a_failure_requests_a_new_process() -> None:
     instance = create()
     lifecycle.request_start("a", cause="test")
     observe(instance, status=Status.FAILED, observed_generation=1)
@@ -173,7 +173,7 @@ def test_start_after_a_failure_is_a_new_wish() -> None:
 
 
 def test_backend_that_ended_by_itself_can_be_started_changed_and_deleted() -> None:
-    # Its exit settled the wish: desired_state still says running, and nobody is starting it.
+    # The exit settled the generation: desired_state still says running, but no start follows.
     instance = create()
     lifecycle.request_start("a", cause="test")
     observe(instance, status=Status.STOPPED, observed_generation=1)
@@ -246,7 +246,7 @@ def test_failed_or_stopped_instance_can_be_deleted() -> None:
         lifecycle.get("a")
 
 
-def test_every_wish_counts_up_the_revision_that_web_processes_look_at() -> None:
+def test_every_request_increases_the_revision_that_web_processes_poll() -> None:
     numbers = [Revision.numbers()["instances"]]
     create()
     numbers.append(Revision.numbers()["instances"])
@@ -273,7 +273,7 @@ def test_concurrent_creates_get_different_ports() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_wish_that_is_rolled_back_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rolled_back_request_wakes_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     woken: list[str] = []
     monkeypatch.setattr(lifecycle, "wake_node", woken.append)
     create()
@@ -322,7 +322,7 @@ def test_host_that_is_an_address_or_a_name_is_taken(host: str) -> None:
     create("a", backend_options={"model": "/m.gguf", "host": host})
 
 
-def test_who_made_a_wish_is_kept() -> None:
+def test_origin_of_the_desired_state_is_kept() -> None:
     create()
     assert lifecycle.get("a").requested_by == ""
     lifecycle.request_start("a", cause="admin:bob")
@@ -352,7 +352,7 @@ def test_an_operators_stop_wins_over_the_supervisors_while_that_is_under_way() -
     assert lifecycle.request_stop("a", cause="api").requested_by == EVICTED
 
 
-def test_two_starts_at_once_do_not_both_get_the_last_room(override: Any) -> None:
+def test_two_concurrent_starts_do_not_both_get_the_last_capacity(override: Any) -> None:
     override(instances={"max_running_instances": 1})
     create("a")
     create("b")
@@ -365,7 +365,7 @@ def test_two_starts_at_once_do_not_both_get_the_last_room(override: Any) -> None
     assert lifecycle.request_start("b", cause="api").should_run
 
 
-def test_a_start_that_waits_for_room_that_can_be_made_is_accepted(override: Any) -> None:
+def test_start_that_preemption_can_serve_is_accepted(override: Any) -> None:
     override(instances={"max_running_instances": 1})
     create("a", idle_timeout=5)
     create("b", idle_timeout=5)
@@ -373,7 +373,7 @@ def test_a_start_that_waits_for_room_that_can_be_made_is_accepted(override: Any)
     assert lifecycle.request_start("b", cause="api").should_run
 
 
-def test_a_restart_of_what_runs_needs_no_other_room(override: Any) -> None:
+def test_restart_of_a_running_instance_needs_no_more_capacity(override: Any) -> None:
     override(instances={"max_running_instances": 1})
     create("a")
     lifecycle.request_start("a", cause="api")

@@ -14,7 +14,7 @@ def parse(document: object) -> ResourceLimits:
     return InstanceOptions.parse({"limits": document}, current()).limits
 
 
-def test_limits_come_back_as_they_were_said() -> None:
+def test_limits_round_trip_unchanged() -> None:
     document = {
         "nice": 10,
         "cpus": "0-3,8",
@@ -29,7 +29,7 @@ def test_limits_come_back_as_they_were_said() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, {}, {"cpus": ""}, {"cpus": [], "nice": None}])
-def test_what_is_not_said_is_no_limit(nothing: object) -> None:
+def test_missing_limits_set_nothing(nothing: object) -> None:
     assert parse(nothing) == ResourceLimits()
     assert parse(nothing).to_document() == {}
 
@@ -37,7 +37,7 @@ def test_what_is_not_said_is_no_limit(nothing: object) -> None:
 @pytest.mark.parametrize(
     ("cpus", "text"), [([3, 1, 2, 9], "1-3,9"), ("2, 0,1", "0-2"), ("7", "7"), ("0-0", "0")]
 )
-def test_cpus_are_said_in_one_way(cpus: object, text: str) -> None:
+def test_cpus_have_one_canonical_form(cpus: object, text: str) -> None:
     assert parse({"cpus": cpus}).cpus == text
 
 

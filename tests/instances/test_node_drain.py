@@ -60,14 +60,14 @@ def test_api_answers_503_for_a_start_on_a_drained_node(api: Client) -> None:
     assert "--resume" in answer.json()["details"]
 
 
-def test_a_second_drain_keeps_what_the_first_will_resume() -> None:
+def test_second_drain_keeps_the_instances_to_resume() -> None:
     create("a", wanted=True)
     node_drain.drain("main")
     assert node_drain.drain("main") == []
     assert node_drain.resume("main") == ["a"]
 
 
-def test_resume_leaves_out_what_was_deleted_and_does_nothing_twice() -> None:
+def test_resume_skips_deleted_instances_and_is_idempotent() -> None:
     create("a", wanted=True)
     create("b", wanted=True)
     node_drain.drain("main")
@@ -91,7 +91,7 @@ def test_unknown_node_is_refused() -> None:
             act("nowhere")
 
 
-def test_unfinished_are_those_that_may_have_a_process() -> None:
+def test_unfinished_instances_may_have_a_process() -> None:
     create("a", wanted=False, status=Status.SHUTTING_DOWN)
     create("b", wanted=False, status=Status.RESTARTING)
     create("c", wanted=False, status=Status.FAILED, pid=7)

@@ -33,7 +33,7 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("option", ["SO_REUSEADDR", "SO_REUSEPORT"])
-def test_what_a_killed_server_leaves_of_its_connections_is_nobody(option: str) -> None:
+def test_connections_of_a_killed_server_do_not_count_as_a_listener(option: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", SERVER, option],
         stdin=subprocess.PIPE,

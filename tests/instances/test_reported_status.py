@@ -8,7 +8,7 @@ import pytest
 
 from instances import lifecycle
 from instances.models import Instance
-from instances.reported_status import reported
+from instances.reported_status import with_reported_status
 from instances.states import DesiredState, Status
 
 pytestmark = pytest.mark.django_db
@@ -22,6 +22,6 @@ def test_every_row_is_selected_by_its_reported_status_and_by_no_other() -> None:
             status=status, desired_state=desired, generation=1, observed_generation=seen
         )
     for status in Status:
-        selected = set(Instance.objects.filter(reported(status)))
+        selected = set(Instance.objects.filter(with_reported_status(status)))
         expected = {row for row in Instance.objects.all() if row.reported_status is status}
         assert selected == expected, status

@@ -55,7 +55,7 @@ def wait(instance: Instance, timeout_seconds: float, clock: Clock) -> Instance:
     )
 
 
-def test_what_runs_already_is_not_waited_for() -> None:
+def test_running_instance_is_returned_without_waiting() -> None:
     instance = started()
     observe("x", Status.RUNNING)
     clock = Clock()
@@ -85,14 +85,14 @@ def test_a_restart_waits_for_the_new_process_and_not_the_old() -> None:
     assert len(clock.sleeps) == 2
 
 
-def test_a_newer_wish_counts_as_well() -> None:
+def test_newer_generation_counts_as_well() -> None:
     instance = started()
     lifecycle.request_restart("x", cause="test")
     clock = Clock(lambda: observe("x", Status.RUNNING))
     assert wait(instance, 60, clock).generation == instance.generation + 1
 
 
-def test_a_failure_says_why() -> None:
+def test_failure_has_its_reason() -> None:
     instance = started()
     clock = Clock(lambda: observe("x", Status.FAILED, failure=FAILURE))
     with pytest.raises(BackendStartFailed) as caught:

@@ -62,7 +62,7 @@ def test_plain_variables_are_plain_lines() -> None:
         ('A="x', "line 1: a value that begins"),
     ],
 )
-def test_environment_that_can_not_be_read_names_the_line(text: str, said: str) -> None:
+def test_malformed_environment_is_refused_with_the_line(text: str, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         parse_lines(text)
 
@@ -78,7 +78,7 @@ def test_environment_that_can_not_be_read_names_the_line(text: str, said: str) -
         pytest.param('{"a": ' + "9" * 5000 + "}", "no valid JSON", id="long"),
     ],
 )
-def test_further_options_that_are_no_object_say_why(text: str, said: str) -> None:
+def test_malformed_further_options_are_refused_with_the_reason(text: str, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         parse_object(text)
 

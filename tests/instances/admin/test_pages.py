@@ -92,7 +92,7 @@ def form_data(client: Client, url: str, **changes: object) -> dict[str, Any]:
 # -- the list -------------------------------------------------------------------------------------
 
 
-def test_list_says_what_runs_where_and_who_may_use_it(operator: Client) -> None:
+def test_list_shows_status_node_and_number_of_keys(operator: Client) -> None:
     instance = create()
     run(instance)
     issuing.issue(name="all", permission_mode="allow_all")
@@ -151,7 +151,7 @@ def test_row_button_starts_the_instance_and_keeps_the_filter(operator: Client) -
     assert LogEntry.objects.get().user.username == "olga"
 
 
-def test_action_says_how_many_and_why_not_the_others(
+def test_action_reports_changes_and_refusals(
     operator: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is asked, one runs already, one was deleted by somebody else meanwhile."""
@@ -175,7 +175,7 @@ def test_action_says_how_many_and_why_not_the_others(
     assert "gone: instance with name gone not found" in said
 
 
-def test_stop_and_restart_of_the_selected_are_wishes(operator: Client) -> None:
+def test_stop_and_restart_of_the_selected_change_the_desired_state(operator: Client) -> None:
     instance = create()
     run(instance)
     for action in ("restart_selected", "stop_selected"):
@@ -184,7 +184,7 @@ def test_stop_and_restart_of_the_selected_are_wishes(operator: Client) -> None:
     assert (instance.generation, instance.desired_state) == (2, DesiredState.STOPPED)
 
 
-def test_start_on_a_node_without_a_worker_says_that_it_will_take_a_while(
+def test_start_on_a_node_without_a_worker_warns_of_the_delay(
     operator: Client,
 ) -> None:
     instance = create()
@@ -195,7 +195,7 @@ def test_start_on_a_node_without_a_worker_says_that_it_will_take_a_while(
     assert texts(response) == ["Restart requested for 1: gemma."]
 
 
-# -- who may --------------------------------------------------------------------------------------
+# -- permissions -----------------------------------------------------------------------------------
 
 
 def test_state_changes_by_get_only_never(operator: Client) -> None:
@@ -319,7 +319,7 @@ def test_add_makes_a_stopped_instance_or_starts_it(operator: Client) -> None:
         ({"command_override": "a\x01b"}, "command_override"),
     ],
 )
-def test_what_is_wrong_is_said_next_to_its_field_and_nothing_is_made(
+def test_error_stands_next_to_its_field_and_nothing_is_created(
     operator: Client, changes: dict[str, str], field: str
 ) -> None:
     create("taken")
@@ -329,7 +329,7 @@ def test_what_is_wrong_is_said_next_to_its_field_and_nothing_is_made(
     assert Instance.objects.count() == 1
 
 
-def test_limit_of_instances_is_said_at_the_top(operator: Client, override: Any) -> None:
+def test_limit_of_instances_stands_at_the_top(operator: Client, override: Any) -> None:
     override(instances={"max_instances": 0})
     response = operator.post(ADD, form_data(operator, ADD, name="x"))
     assert "maximum number of instances" in response.content.decode()
@@ -379,7 +379,7 @@ def test_save_without_a_change_restarts_nothing(operator: Client) -> None:
     assert instance.generation == 2
 
 
-def test_edit_of_what_somebody_else_changed_meanwhile_is_refused(operator: Client) -> None:
+def test_edit_after_a_concurrent_change_is_refused(operator: Client) -> None:
     instance = create()
     data = form_data(operator, page(instance), ctx_size="2048")
     lifecycle.update("gemma", {**instance.options, "group": "theirs"}, cause="api")
@@ -390,7 +390,7 @@ def test_edit_of_what_somebody_else_changed_meanwhile_is_refused(operator: Clien
     assert "ctx_size" not in instance.options["backend_options"]
 
 
-def test_refused_edit_says_so_and_changes_nothing(operator: Client) -> None:
+def test_refused_edit_shows_the_error_and_changes_nothing(operator: Client) -> None:
     create("other", backend_options={"port": current().instances.port_range[0] + 3})
     instance = create()
     port = str(current().instances.port_range[0] + 3)
@@ -484,7 +484,7 @@ def test_fragment_has_the_parts_that_the_page_swaps(operator: Client) -> None:
         assert f'data-part="{part}"' in text
 
 
-def test_log_that_can_not_be_read_is_said_and_breaks_nothing(operator: Client) -> None:
+def test_unreadable_log_is_reported_on_the_page(operator: Client) -> None:
     instance = create("blocked")
     path = log_path(current(), "blocked")
     path.mkdir(parents=True)
@@ -526,7 +526,7 @@ def test_hostile_text_is_shown_and_does_nothing(operator: Client, viewer: Client
 # -- deleting -------------------------------------------------------------------------------------
 
 
-def test_running_instance_is_not_deleted_and_the_reason_is_said(operator: Client) -> None:
+def test_running_instance_is_not_deleted_and_the_reason_is_shown(operator: Client) -> None:
     instance = create()
     run(instance)
     response = operator.post(page(instance, "delete"), {"post": "yes"}, follow=True)
@@ -545,7 +545,7 @@ def test_stopped_instance_is_deleted_with_its_history_after_a_question(operator:
     assert not StatusChange.objects.exists()
 
 
-def test_delete_of_several_deletes_those_that_rest_and_names_the_others(
+def test_delete_of_several_deletes_the_stopped_and_names_the_others(
     operator: Client,
 ) -> None:
     rests, runs = create("rests"), create("runs")
@@ -562,7 +562,7 @@ def test_delete_of_several_deletes_those_that_rest_and_names_the_others(
 # -- polling --------------------------------------------------------------------------------------
 
 
-def test_statuses_are_one_query_and_answer_only_what_is_there(
+def test_statuses_of_existing_instances_take_one_query(
     operator: Client, django_assert_max_num_queries: Any
 ) -> None:
     runs, rests = create("runs"), create("rests")

@@ -111,7 +111,7 @@ def test_refused_name_is_told_before_anything_is_checked(operator: Client) -> No
 
 
 def test_check_holds_no_transaction(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It should keep nobody from writing while a program thinks about its help."""
+    """No database lock is held while a slow program prints its help."""
     from django.db import connection
 
     from instances import preflight
@@ -129,7 +129,7 @@ def test_check_holds_no_transaction(operator: Client, monkeypatch: pytest.Monkey
     assert depths == [outside]
 
 
-def test_who_may_not_add_learns_nothing(client: Client) -> None:
+def test_without_permission_to_add_no_check_runs(client: Client) -> None:
     client.force_login(User.objects.create_user("sven", is_staff=True))
     response = client.post(ADD, {"name": "x", "backend_type": "llama_cpp", "model": "/etc/x"})
     assert response.status_code == 403
@@ -148,7 +148,7 @@ def test_pasted_command_is_checked(operator: Client) -> None:
     assert "did you mean --ctx-size?" in second["text"]
 
 
-def test_change_page_shows_what_it_runs_to_those_who_may_change_it(operator: Client) -> None:
+def test_change_page_shows_the_command_with_permission_to_change(operator: Client) -> None:
     document = {"backend_options": {"model": "/m/<b>.gguf", "hf_token": "s3cret"}}
     instance = lifecycle.create("x", document, cause="test")
     text = operator.get(page(instance)).content.decode()

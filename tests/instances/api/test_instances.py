@@ -232,7 +232,7 @@ def test_an_update_replaces_all_options_and_keeps_the_port(api: Client) -> None:
     assert after["id"] == before["id"]
 
 
-def test_what_was_got_can_be_put_back(api: Client) -> None:
+def test_options_of_a_get_can_be_put_back(api: Client) -> None:
     shown = send(api, "POST", "x", {"backend_options": {"model": "a"}}).json()
     assert send(api, "PUT", "x", shown["options"]).json() == shown
 
@@ -253,7 +253,7 @@ def test_a_refused_update_changes_nothing(api: Client) -> None:
 # -- start, stop, restart, delete -----------------------------------------------------------------
 
 
-def test_start_answers_at_once_with_what_is_about_to_be(api: Client) -> None:
+def test_start_responds_at_once_with_the_status_starting(api: Client) -> None:
     send(api, "POST", "x")
     response = send(api, "POST", "x/start")
     assert response.status_code == 200
@@ -261,7 +261,7 @@ def test_start_answers_at_once_with_what_is_about_to_be(api: Client) -> None:
     assert response.json()["desired_state"] == "running"
 
 
-def test_start_and_stop_can_be_said_twice(api: Client) -> None:
+def test_start_and_stop_are_idempotent(api: Client) -> None:
     send(api, "POST", "x")
     for _ in range(2):
         assert send(api, "POST", "x/start").status_code == 200
@@ -279,14 +279,14 @@ def test_restart_asks_for_a_new_process(api: Client) -> None:
     assert Instance.objects.get().generation == 2
 
 
-def test_waiting_for_what_runs_answers_at_once(api: Client) -> None:
+def test_wait_for_a_running_instance_responds_at_once(api: Client) -> None:
     send(api, "POST", "x")
     send(api, "POST", "x/start")
     observe("x", Status.RUNNING)
     assert send(api, "POST", "x/start?wait=60").json()["status"] == "running"
 
 
-def test_waiting_is_bounded_by_what_is_asked_and_by_the_config(api: Client, override: Any) -> None:
+def test_wait_is_bounded_by_the_parameter_and_by_the_config(api: Client, override: Any) -> None:
     send(api, "POST", "x")
     override(instances={"on_demand_start_timeout": 0.3})
     for wait in ("0", "0.1", "1000"):
@@ -296,7 +296,7 @@ def test_waiting_is_bounded_by_what_is_asked_and_by_the_config(api: Client, over
         assert int(response["Retry-After"]) > 0
 
 
-def test_waiting_for_what_failed_says_why(api: Client, monkeypatch: Any) -> None:
+def test_wait_for_a_failed_start_responds_with_the_reason(api: Client, monkeypatch: Any) -> None:
     send(api, "POST", "x")
 
     def fail(seconds: float) -> None:
@@ -352,7 +352,7 @@ def test_a_list_is_one_query(api: Client, django_assert_num_queries: Any) -> Non
         api.get(INSTANCES)
 
 
-def test_one_that_waits_for_room_says_its_place_and_why(api: Client, override: Any) -> None:
+def test_queued_instance_shows_place_and_reason(api: Client, override: Any) -> None:
     send(api, "POST", "x", {})
     api.post("/api/v1/instances/x/start")
     queue = {"place": 1, "length": 2, "reason": "max_running_instances (1) is reached"}
@@ -364,7 +364,7 @@ def test_one_that_waits_for_room_says_its_place_and_why(api: Client, override: A
     assert api.get("/api/v1/instances/x").json()["queue"] is None
 
 
-def test_start_without_any_chance_of_room_is_the_seeds_conflict(api: Client, override: Any) -> None:
+def test_start_beyond_the_limits_is_the_seeds_conflict(api: Client, override: Any) -> None:
     override(instances={"max_running_instances": 1})
     for name in ("x", "y"):
         send(api, "POST", name, {})

@@ -65,7 +65,7 @@ def test_strict_saves_nothing_that_is_faulty(api: Client, method: str) -> None:
     assert list(Instance.objects.values()) == before
 
 
-def test_strict_saves_what_has_warnings_alone(api: Client, gemma_model: Path) -> None:
+def test_strict_saves_options_with_warnings_only(api: Client, gemma_model: Path) -> None:
     options = {"model": str(gemma_model), "ctx_sise": 512}
     response = send(api, "POST", "?strict=true", backend_options=options)
     assert response.status_code == 201
@@ -110,7 +110,7 @@ def test_dry_run_of_a_name_that_is_taken_is_possible(api: Client) -> None:
         ("PUT", "?strict=true", {}, 404, "invalid_instance"),
     ],
 )
-def test_refusals_are_those_of_the_real_thing(
+def test_dry_run_refuses_like_the_real_request(
     api: Client, method: str, query: str, document: dict[str, Any], status: int, code: str
 ) -> None:
     response = send(api, method, query, **document)
@@ -119,7 +119,7 @@ def test_refusals_are_those_of_the_real_thing(
 
 
 @pytest.mark.parametrize("query", ["?dry_run=false", "?dry_run=0&strict=False", "?DRY_RUN=true"])
-def test_what_is_not_asked_for_is_not_done(api: Client, query: str) -> None:
+def test_false_flags_change_nothing(api: Client, query: str) -> None:
     assert send(api, "POST", query).status_code == 201
 
 
