@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import matrix
-from bench.fake_backend import DEFAULT_RESPONSE_BYTES, DEFAULT_TPS
 from bench.matrix import Stage, SystemSpec
 from bench.peers import LITELLM_VENV, litellm_program, nginx_program
 from bench.scenarios import Scenario
+from tests.support.fake_backend.connection import DEFAULT_RESPONSE_BYTES, DEFAULT_TPS
 
 PEERS: Mapping[str, SystemSpec] = {
     "nginx": SystemSpec("nginx", "nginx"),
@@ -54,11 +54,11 @@ def parse(arguments: Sequence[str]) -> Options:
     given = parser.parse_args(arguments)
     if given.base_url and not given.model:
         parser.error("--base-url needs --model")
-    if given.leaving and given.base_url:
-        parser.error("--leaving asks the backend, and that of --base-url is not known")
-    is_told = (given.clients, given.streams, given.leaving) != (None, None, None)
+    if given.disconnects and given.base_url:
+        parser.error("--disconnects asks the backend, and that of --base-url is not known")
+    is_told = (given.clients, given.streams, given.disconnects) != (None, None, None)
     if given.full and (is_told or given.base_url):
-        loads = "--clients, --streams, --leaving"
+        loads = "--clients, --streams, --disconnects"
         parser.error(f"--full is a matrix of its own: no {loads} or --base-url with it")
     missing = _missing(given.litellm_venv)
     for name in given.peers:
@@ -117,7 +117,7 @@ def _scenarios(given: argparse.Namespace) -> list[Scenario]:
     is_plain = (
         given.clients is None
         and given.streams is None
-        and given.leaving is None
+        and given.disconnects is None
         and given.tps is None
         and given.stream_seconds is None
         and given.body_bytes == matrix.REQUEST_BYTES
@@ -126,9 +126,9 @@ def _scenarios(given: argparse.Namespace) -> list[Scenario]:
     )
     if is_plain and not given.quick:
         return list(matrix.ESSENTIALS)
-    leaving = given.leaving or ()
-    clients = given.clients if given.clients is not None else () if leaving else (1, 16, 64)
-    streams = given.streams if given.streams is not None else () if leaving else (200,)
+    disconnects = given.disconnects or ()
+    clients = given.clients if given.clients is not None else () if disconnects else (1, 16, 64)
+    streams = given.streams if given.streams is not None else () if disconnects else (200,)
     stream_seconds = given.stream_seconds
     if stream_seconds is None and given.quick and not any(n >= matrix.HELD_FROM for n in streams):
         stream_seconds = 1.0
@@ -144,10 +144,10 @@ def _scenarios(given: argparse.Namespace) -> list[Scenario]:
             for number in streams
         ),
         *(
-            matrix.leaving_of(
-                number, tps=given.tps or matrix.LEAVING_TPS, body_bytes=given.body_bytes
+            matrix.disconnects_of(
+                number, tps=given.tps or matrix.DISCONNECT_TPS, body_bytes=given.body_bytes
             )
-            for number in leaving
+            for number in disconnects
         ),
         *(matrix.requests_of(number, **sizes) for number in clients),
         *(matrix.open_loop_of(number) for number in clients if given.open_loop),
@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("--clients", type=_counts, metavar="N,N", help="default 1,16,64")
     load.add_argument("--streams", type=_counts, metavar="N,N", help="default 200")
     load.add_argument(
-        "--leaving",
+        "--disconnects",
         type=_counts,
         metavar="N,N",
         help="so many streams, whose clients all leave at once; alone, unless --clients or"
@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tps",
         type=_positive,
         help=f"tokens/s of a stream, default {DEFAULT_TPS:g},"
-        f" or {matrix.LEAVING_TPS:g} with --leaving",
+        f" or {matrix.DISCONNECT_TPS:g} with --disconnects",
     )
     load.add_argument(
         "--stream-seconds",

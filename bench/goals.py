@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bench.matrix import LEAVING_CLIENTS, LITELLM, MANY_INSTANCES, MANY_KEYS
+from bench.matrix import DISCONNECT_CLIENTS, LITELLM, MANY_INSTANCES, MANY_KEYS
 from bench.results import Results, Row, median
 
 OURS = "llamactl"
@@ -46,7 +46,7 @@ def goals(results: Results) -> list[Goal]:
     """All goals, for one web process, in the order of the page."""
     rate = results.median("requests", OURS, 64, "requests_per_second")
     held = results.row("held", OURS, 5000)
-    leaving = results.row("leaving", OURS, LEAVING_CLIENTS)
+    disconnects = results.row("disconnects", OURS, DISCONNECT_CLIENTS)
     start = min((each["added_p50_ms"] for each in results.supervisor[:1]), default=math.nan)
     idle = results.idle["worker_cores"] if results.idle else math.nan
     return [
@@ -90,13 +90,13 @@ def goals(results: Results) -> list[Goal]:
             " ms",
         ),
         _most(
-            f"{LEAVING_CLIENTS:,} clients that leave at once: all slots of the backend free within",
-            median(leaving, "gone_last_ms"),
+            f"{DISCONNECT_CLIENTS:,} clients disconnect at once: all slots free within",
+            median(disconnects, "gone_last_ms"),
             1000,
             0,
             " ms",
         ),
-        _most("the same: errors", _failures(leaving), 0),
+        _most("the same: errors", _failures(disconnects), 0),
         _least(
             f"requests/s with {MANY_KEYS:,} keys, of those with one",
             _slope(results, f"{MANY_KEYS:,} keys"),

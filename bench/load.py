@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from bench.clients import Client, PacedClient, RequestClient, StreamClient, Tally
-from bench.leaving import depart
+from bench.disconnects import measure_disconnects
 from bench.plan import LoadPlan
 from bench.quantiles import percentile
 
@@ -76,7 +76,7 @@ class Load:
         figures: Figures = {}
         if plan.mode == "held":
             figures |= await self._end_of_held()
-        self._hang_up()
+        self._disconnect()
         return self._figures(seconds, cpu) | figures
 
     async def _end_of_held(self) -> Figures:
@@ -86,7 +86,7 @@ class Load:
         departure: dict[str, float] = {}
         if plan.backend_url:
             await asyncio.sleep(QUIET_SECONDS)
-            seen = await depart(plan.backend_url, self._hang_up)
+            seen = await measure_disconnects(plan.backend_url, self._disconnect)
             streams_open = min(streams_open, seen.open_before)
             departure = seen.figures()
             if seen.unnoticed:
@@ -95,7 +95,7 @@ class Load:
             self._tally.failures["streams that were not open"] = missing
         return {"streams_open": streams_open, **departure}
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         self._is_over = True
         for task in self._reconnects:
             task.cancel()

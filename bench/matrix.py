@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from bench.fake_backend import DEFAULT_RESPONSE_BYTES, DEFAULT_TPS
 from bench.scenarios import Scenario
+from tests.support.fake_backend.connection import DEFAULT_RESPONSE_BYTES, DEFAULT_TPS
 
 REQUEST_BYTES = 300
 STREAM_SECONDS = 2.0
@@ -17,8 +17,8 @@ HELD_FROM = 500
 """As many streams are held open, unless told otherwise: restarted every two seconds they would
 measure starts, not streams."""
 
-LEAVING_CLIENTS = 1000
-LEAVING_TPS = 10.0
+DISCONNECT_CLIENTS = 1000
+DISCONNECT_TPS = 10.0
 PROBES_PER_SECOND = 50.0
 OPEN_LOOP_SHARE = 0.5
 MANY_KEYS = 10_000
@@ -101,12 +101,12 @@ def streams_of(
     )
 
 
-def leaving_of(
-    clients: int, *, tps: float = LEAVING_TPS, body_bytes: int = REQUEST_BYTES
+def disconnects_of(
+    clients: int, *, tps: float = DISCONNECT_TPS, body_bytes: int = REQUEST_BYTES
 ) -> Scenario:
     """Streams held open, as `streams_of` does, whose clients then all leave at once."""
     held = streams_of(clients, tps=tps, stream_seconds=0, body_bytes=body_bytes)
-    return replace(held, subject="leaving", probes=0.0, is_leaving=True)
+    return replace(held, subject="disconnects", probes=0.0, is_disconnecting=True)
 
 
 def open_loop_of(clients: int, *, share: float = OPEN_LOOP_SHARE) -> Scenario:
@@ -131,7 +131,7 @@ ESSENTIALS: tuple[Scenario, ...] = (
 WHOLE: tuple[Scenario, ...] = (
     streams_of(1000, tps=10, rounds=1),
     streams_of(5000, tps=2, rounds=1),
-    leaving_of(LEAVING_CLIENTS),
+    disconnects_of(DISCONNECT_CLIENTS),
     *map(requests_of, (1, 16, 64, 256)),
     open_loop_of(64),
     *(streams_of(streams, rounds=2) for streams in (1, 50)),

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.fake_backend import DEFAULT_RESPONSE_BYTES, DEFAULT_TPS
 from bench.plan import LoadPlan, Mode
 from bench.systems import System
+from tests.support.fake_backend.connection import DEFAULT_RESPONSE_BYTES, DEFAULT_TPS
 
 SYSTEM_PROMPT = "You are a helpful assistant."
 OPENED_PER_SECOND = 500.0
@@ -67,7 +67,7 @@ HELD_COLUMNS = (
     Column("proxy_mib_after", "after", 0),
     Column("proxy_kib_each", "KiB/stream", 1),
 )
-LEAVING_COLUMNS = (
+DISCONNECT_COLUMNS = (
     Column("gone_last_ms", "all gone after ms", 1, "+"),
     Column("gone_p50_ms", "half gone after ms", 1, "+"),
     Column("streams_open", "open before", 0),
@@ -84,7 +84,8 @@ class Scenario:
     seconds     how long a stream takes; for held ones it follows from the window
     share       open loop: at this part of what the system answers in a closed loop
     probes      requests per second beside held streams
-    is_leaving  the clients of the held streams all leave at once, which the backend is to notice
+    is_disconnecting  all clients of the held streams disconnect at once, and the backend tells when
+                it noticed
     rounds      0: as many as are asked for
     left_out    systems that don't get this load
     """
@@ -98,14 +99,14 @@ class Scenario:
     subject: str = "requests"
     share: float = 0.0
     probes: float = 0.0
-    is_leaving: bool = False
+    is_disconnecting: bool = False
     rounds: int = 0
     left_out: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """One line that says what the load is."""
-        if self.is_leaving:
+        if self.is_disconnecting:
             return (
                 f"{self.clients:,} clients leave their streams at once, {self.tps:g} tokens/s each"
             )
@@ -127,8 +128,8 @@ class Scenario:
     @property
     def columns(self) -> Sequence[Column]:
         """The figures to show; the rounds are compared by the first one."""
-        if self.is_leaving:
-            return LEAVING_COLUMNS
+        if self.is_disconnecting:
+            return DISCONNECT_COLUMNS
         if self.mode == "held":
             return HELD_COLUMNS
         if self.mode == "streams":
@@ -144,7 +145,7 @@ class Scenario:
         self, system: System, *, seconds: float, warm_up_seconds: float, rate: float = 0.0
     ) -> LoadPlan:
         """This load for that system. Raises ValueError when its backend would have to be asked."""
-        if self.is_leaving and not system.backend_url:
+        if self.is_disconnecting and not system.backend_url:
             raise ValueError(f"{system.name}: where its backend listens is not known")
         ramp_seconds, stream_seconds = 0.0, self.stream_seconds
         if self.mode == "streams":
@@ -168,7 +169,7 @@ class Scenario:
             ramp_seconds=ramp_seconds,
             rate=rate,
             probes=self.probes,
-            backend_url=system.backend_url if self.is_leaving else "",
+            backend_url=system.backend_url if self.is_disconnecting else "",
         )
 
     def _body(self, model: str, tokens: int) -> dict[str, object]:

@@ -35,7 +35,7 @@ from bench.quantiles import percentile
 from bench.report import facts, table, write_json
 from bench.signals import end_in_order
 from bench.stack import START_SECONDS, STOP_SECONDS, Stack, llamactl_stack
-from bench.systems import free_port
+from bench.systems import FAKE_BACKEND, free_port
 
 DATABASE = "llamactl.db"
 LOAD_SECONDS = 0.5
@@ -203,7 +203,7 @@ def _is_worker(process: psutil.Process) -> bool:
 
 
 def _is_backend(process: psutil.Process) -> bool:
-    return any(part.endswith("fake_backend.py") for part in process.cmdline())
+    return str(FAKE_BACKEND) in process.cmdline()
 
 
 def unpack_model(directory: Path) -> Path:

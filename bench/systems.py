@@ -18,7 +18,8 @@ import requests
 
 from bench.processes import Groups, end, listeners
 
-FAKE_BACKEND = Path(__file__).with_name("fake_backend.py")
+REPOSITORY = Path(__file__).resolve().parent.parent
+FAKE_BACKEND = REPOSITORY / "tests" / "support" / "fake_backend" / "program.py"
 DIRECT = "direct"
 ANSWER_SECONDS = 30
 

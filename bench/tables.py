@@ -190,7 +190,7 @@ def held_section(results: Results) -> str:
     return table(heads, body) if body else ""
 
 
-def leaving_section(results: Results) -> str:
+def disconnects_section(results: Results) -> str:
     """Clients that leave at once."""
     body = [
         [
@@ -199,7 +199,7 @@ def leaving_section(results: Results) -> str:
             number(median(row, "gone_last_ms")),
             number(sum(row["failures"].values())),
         ]
-        for row in results.of("leaving")
+        for row in results.of("disconnects")
     ]
     heads = ["", "half gone after ms", "all gone after ms", "errors"]
     return table(heads, body) if body else ""
@@ -332,7 +332,7 @@ SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "open": open_section,
     "streams": streams_section,
     "held": held_section,
-    "leaving": leaving_section,
+    "disconnects": disconnects_section,
     "bodies": bodies_section,
     "database": database_section,
     "wrk": wrk_section,

@@ -19,7 +19,7 @@ from llamactl.config import AppConfig, current
 from llamactl.server.embedded_broker import READY_SECONDS, EmbeddedBroker
 from tests.support.environment import DATA_DIR, MANAGEMENT_KEY
 from tests.support.paths import ROOT
-from tests.support.stack import Stack
+from tests.support.stack import Stack, running_stack
 
 # A deadline would time the machine, not the code.
 hypothesis_settings.register_profile("llamactl", deadline=None)
@@ -73,6 +73,29 @@ def broker() -> Iterator[None]:
             time.sleep(0.02)
         yield
         process.terminate()
+
+
+@pytest.fixture(scope="session")
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One running llamactl for all modules of this test process; see ``stack``."""
+    yield from running_stack(
+        tmp_path_factory.mktemp("llamactl"),
+        LLAMACTL_START_TIMEOUT="60",
+        LLAMACTL_STOP_TIMEOUT="2",
+        LLAMACTL_DRAIN_TIMEOUT="60",
+        LLAMACTL_DEFAULT_AUTO_RESTART="false",
+    )
+
+
+@pytest.fixture(scope="module")
+def stack(shared_stack: Stack) -> Iterator[Stack]:
+    """The shared stack, without instances and keys: each module makes its own.
+
+    A start and a stop of the whole take ten seconds, the instances of a module one or two. A module
+    that harms the stack, or needs other settings, overrides this fixture by a stack of its own.
+    """
+    yield shared_stack
+    shared_stack.clear()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def test_a_probe_asks_for_no_stream() -> None:
 
 
 def test_those_who_leave_are_held_streams_of_a_backend_that_can_be_asked() -> None:
-    scenario = matrix.leaving_of(1000)
+    scenario = matrix.disconnects_of(1000)
     system = replace(SYSTEM, backend_url="http://127.0.0.1:2")
     plan = scenario.plan(system, seconds=3, warm_up_seconds=1)
     assert (plan.mode, plan.tps, plan.probes) == ("held", 10, 0)
@@ -46,9 +46,9 @@ def test_held_streams_need_no_backend_that_can_be_asked() -> None:
 
 def test_those_who_leave_are_in_the_whole_matrix_and_can_be_measured_alone() -> None:
     [first, _second] = matrix.whole_matrix([], {})
-    assert matrix.leaving_of(1000) in first.scenarios
-    [stage] = command_line.parse(["--leaving", "1000"]).stages
-    assert stage.scenarios == (matrix.leaving_of(1000),)
+    assert matrix.disconnects_of(1000) in first.scenarios
+    [stage] = command_line.parse(["--disconnects", "1000"]).stages
+    assert stage.scenarios == (matrix.disconnects_of(1000),)
 
 
 def test_those_who_leave_a_backend_that_nobody_knows_are_refused(
@@ -56,9 +56,9 @@ def test_those_who_leave_a_backend_that_nobody_knows_are_refused(
 ) -> None:
     with pytest.raises(SystemExit):
         command_line.parse(
-            ["--leaving", "9", "--base-url", "http://127.0.0.1:1", "--model", "bench"]
+            ["--disconnects", "9", "--base-url", "http://127.0.0.1:1", "--model", "bench"]
         )
-    assert "--leaving" in capsys.readouterr().err
+    assert "--disconnects" in capsys.readouterr().err
 
 
 def test_a_body_has_the_size_that_was_asked_for() -> None:

@@ -103,7 +103,7 @@ def test_a_new_user_gets_from_the_key_to_a_streamed_answer(open_docs: Any, stack
 
     # It should start the instance and show what it streams.
     block = operation(page, "OpenAI", "create_chat_completion")
-    say(block, {"model": "gemma", "messages": [], "stream": True, "tokens": 3})
+    say(block, {"model": "gemma", "messages": [], "stream": True, "max_tokens": 3})
     status, body = execute(block)
     assert status == "200"
     assert body.count("data: ") == 4

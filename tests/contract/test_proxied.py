@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from instances.states import DesiredState, Status
+from proxy import forward
 from proxy.asgi import ProxyApplication
 from tests.contract.operations import LLAMA_CPP_UI, OPERATIONS, PROXIED, SWAGGER, Operation
 from tests.proxy.conftest import ALICE, MANAGER, Backend, TableGateway, make_target
@@ -111,8 +112,12 @@ async def test_without_a_key_the_answer_is_401(
 
 @pytest.mark.parametrize("operation", [*NAMED, ("POST", "/v1/")], ids=" ".join)
 async def test_a_backend_that_is_away_gets_502_where_the_seed_has_500(
-    app: ProxyApplication, gateway: TableGateway, operation: Operation
+    app: ProxyApplication,
+    gateway: TableGateway,
+    operation: Operation,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(forward, "REPLACED_WITHIN_SECONDS", 0.1)
     gateway.lay(make_target("http://127.0.0.1:1", is_llama_server=True))
     answer = await carry_out(app, operation)
     assert answer.status == 502

@@ -6,7 +6,6 @@ What a backend answers is its own affair; what llamactl refuses, and how, is hel
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from schemathesis.config import SchemathesisConfig
 
 from llamactl.openapi.views import document
 from tests.support.paths import FAKE_BACKEND
-from tests.support.stack import Stack, running_stack
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -40,18 +39,13 @@ proxied = schemathesis.openapi.from_dict({**DOCUMENT, "paths": PROXIED}, config=
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(shared_stack: Stack) -> Iterator[Stack]:
     """The instance that the document's examples speak of, running."""
-    program = FAKE_BACKEND
-    for stack in running_stack(
-        tmp_path_factory.mktemp("llamactl"),
-        LLAMACTL_LLAMACPP_COMMAND=sys.executable,
-        LLAMACTL_LLAMACPP_ARGS=f"-S -E {program}",
-        LLAMACTL_STOP_TIMEOUT="2",
-    ):
-        stack.create("gemma", {"model": "fake"})
-        stack.call("POST", "/api/v1/instances/gemma/start?wait=30")
-        yield stack
+    options: dict[str, Any] = {"command_override": str(FAKE_BACKEND), "auto_restart": True}
+    shared_stack.create("gemma", {"model": "fake"}, **options)
+    shared_stack.call("POST", "/api/v1/instances/gemma/start?wait=30")
+    yield shared_stack
+    shared_stack.clear()
 
 
 @pytest.fixture(scope="module")

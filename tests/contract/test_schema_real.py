@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from llamactl.openapi.views import document
-from tests.support.stack import Stack, running_stack
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 
@@ -20,16 +20,18 @@ DOCUMENT = document()
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, gemma_model: Path) -> Iterator[Stack]:
+def stack(
+    shared_stack: Stack, tmp_path_factory: pytest.TempPathFactory, gemma_model: Path
+) -> Iterator[Stack]:
     """The instances that the document's examples speak of."""
     options = {"model": str(gemma_model), "ctx_size": 2048, "parallel": 1, "threads": 1}
     shown = {"metrics": True, "props": True, "slots": True}
     slots = str(tmp_path_factory.mktemp("slots"))
-    for stack in running_stack(tmp_path_factory.mktemp("llamactl"), LLAMACTL_STOP_TIMEOUT="2"):
-        stack.create("gemma", {**options, **shown, "slot_save_path": slots})
-        stack.call("POST", "/api/v1/instances/gemma/start?wait=60")
-        stack.create("embedder", {**options, "embeddings": True, "pooling": "mean"})
-        yield stack
+    shared_stack.create("gemma", {**options, **shown, "slot_save_path": slots})
+    shared_stack.call("POST", "/api/v1/instances/gemma/start?wait=60")
+    shared_stack.create("embedder", {**options, "embeddings": True, "pooling": "mean"})
+    yield shared_stack
+    shared_stack.clear()
 
 
 def post(stack: Stack, path: str, body: dict[str, Any]) -> requests.Response:

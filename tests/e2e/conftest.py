@@ -1,24 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import DATA
-from tests.support.stack import Stack, running_stack
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One stack for the tests of a module."""
-    yield from running_stack(
-        tmp_path_factory.mktemp("llamactl"),
-        LLAMACTL_START_TIMEOUT="60",
-        LLAMACTL_STOP_TIMEOUT="2",
-        LLAMACTL_DRAIN_TIMEOUT="60",
-        LLAMACTL_DEFAULT_AUTO_RESTART="false",
-    )
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import requests
 
-from tests.support.stack import Stack, running_stack
+from tests.support.stack import Stack
 from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -21,21 +21,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.slow, pytest.m
 LONG = "The quick brown fox jumps over the lazy dog. " * 150
 
 
-@pytest.fixture(scope="module")
-def restarting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack whose backends are started again when they end."""
-    yield from running_stack(
-        tmp_path_factory.mktemp("llamactl"),
-        LLAMACTL_DEFAULT_AUTO_RESTART="true",
-        LLAMACTL_STOP_TIMEOUT="2",
-    )
+RESTARTING: dict[str, Any] = {"auto_restart": True, "max_restarts": 100, "restart_delay": 1}
 
 
 @pytest.fixture(scope="module")
-def key(restarting: Stack, model: dict[str, object]) -> str:
-    restarting.create("demo", {**model, "parallel": 1}, max_restarts=100, restart_delay=1)
-    key = restarting.new_key()
-    assert restarting.chat("demo", key, max_tokens=1).status_code == 200
+def key(stack: Stack, model: dict[str, object]) -> str:
+    stack.create("demo", {**model, "parallel": 1}, **RESTARTING)
+    key = stack.new_key()
+    assert stack.chat("demo", key, max_tokens=1).status_code == 200
     return key
 
 
@@ -49,7 +42,7 @@ def kill(stack: Stack, name: str = "demo") -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_request_whose_backend_is_killed_before_the_first_token_is_answered(
-    restarting: Stack, key: str, *, stream: bool
+    stack: Stack, key: str, *, stream: bool
 ) -> None:
     answers: list[requests.Response] = []
     prompt = f"{stream}: {LONG}"  # another one each time, as llama.cpp remembers the last
@@ -58,13 +51,11 @@ def test_request_whose_backend_is_killed_before_the_first_token_is_answered(
         "max_tokens": 4,
         "stream": stream,
     }
-    thread = threading.Thread(
-        target=lambda: answers.append(restarting.chat("demo", key, **document))
-    )
+    thread = threading.Thread(target=lambda: answers.append(stack.chat("demo", key, **document)))
     thread.start()
-    until(lambda: restarting.busy_slots("demo") == 1, "one slot busy", seconds=20)
-    before = [process.pid for process in restarting.backends("demo")]
-    kill(restarting)
+    until(lambda: stack.busy_slots("demo") == 1, "one slot busy", seconds=20)
+    before = [process.pid for process in stack.backends("demo")]
+    kill(stack)
     thread.join(120)
     (answer,) = answers
     assert answer.status_code == 200, answer.text
@@ -73,12 +64,12 @@ def test_request_whose_backend_is_killed_before_the_first_token_is_answered(
         assert "error" not in answer.text
     else:
         assert answer.json()["usage"]["completion_tokens"] == 4
-    assert [process.pid for process in restarting.backends("demo")] != before
+    assert [process.pid for process in stack.backends("demo")] != before
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
 def test_stream_whose_backend_is_killed_ends_with_an_error_event(
-    restarting: Stack, key: str, path: str
+    stack: Stack, key: str, path: str
 ) -> None:
     document = {
         "model": "demo",
@@ -88,7 +79,7 @@ def test_stream_whose_backend_is_killed_ends_with_an_error_event(
         "stream": True,
     }
     with requests.post(
-        restarting.url + path,
+        stack.url + path,
         json=document,
         headers={"Authorization": f"Bearer {key}"},
         stream=True,
@@ -97,7 +88,7 @@ def test_stream_whose_backend_is_killed_ends_with_an_error_event(
         lines = (line for line in answer.iter_lines() if line)
         first = [next(lines) for _ in range(8)]
         assert answer.status_code == 200, first
-        kill(restarting)
+        kill(stack)
         # It should end by itself, as a whole message, and say why.
         last = list(lines)[-2:]
     if path == "/v1/messages":
@@ -105,13 +96,13 @@ def test_stream_whose_backend_is_killed_ends_with_an_error_event(
     error = json.loads(last[-1].removeprefix(b"data: "))
     assert error["error"]["code"] == "backend_broke_off"
     assert error.get("type") == ("error" if path == "/v1/messages" else None)
-    until(lambda: restarting.instance("demo")["status"] == "running", "demo runs again", seconds=60)
-    assert restarting.chat("demo", key, max_tokens=1).status_code == 200
+    until(lambda: stack.instance("demo")["status"] == "running", "demo runs again", seconds=60)
+    assert stack.chat("demo", key, max_tokens=1).status_code == 200
 
 
-def test_first_byte_is_what_server_timing_tells_of(restarting: Stack, key: str) -> None:
+def test_first_byte_is_what_server_timing_tells_of(stack: Stack, key: str) -> None:
     """llama.cpp says nothing of an answer before it has read the whole prompt."""
-    answer = restarting.chat(
+    answer = stack.chat(
         "demo", key, messages=[{"role": "user", "content": "Once more. " + LONG}], stream=True
     )
     pairs = answer.headers["Server-Timing"].split(",")
@@ -123,31 +114,31 @@ def test_first_byte_is_what_server_timing_tells_of(restarting: Stack, key: str) 
 
 
 @pytest.fixture
-def with_its_own_port(restarting: Stack, model: dict[str, object]) -> Iterator[int]:
+def with_its_own_port(stack: Stack, model: dict[str, object]) -> Iterator[int]:
     """The port of an instance ``fixed``, as its operator chose it."""
-    port = restarting.last_port
-    restarting.create("fixed", {**model, "port": port}, max_restarts=100, restart_delay=1)
+    port = stack.last_port
+    stack.create("fixed", {**model, "port": port}, **RESTARTING)
     yield port
-    restarting.call("POST", "/api/v1/instances/fixed/stop")
+    stack.call("POST", "/api/v1/instances/fixed/stop")
 
 
 def test_killed_amid_answers_it_comes_back_on_its_own_port(
-    restarting: Stack, key: str, with_its_own_port: int
+    stack: Stack, key: str, with_its_own_port: int
 ) -> None:
     """What is left of the connections of a server is no stranger on its port."""
     document = {"max_tokens": 400, "ignore_eos": True, "stream": True}
-    assert restarting.chat("fixed", key, max_tokens=1).status_code == 200
-    before = restarting.backends("fixed")
+    assert stack.chat("fixed", key, max_tokens=1).status_code == 200
+    before = stack.backends("fixed")
     with ThreadPoolExecutor() as clients:
         for _ in range(3):
-            clients.submit(restarting.chat, "fixed", key, **document)
-        until(lambda: restarting.busy_slots("fixed") == 3, "three slots busy", seconds=20)
-        kill(restarting, "fixed")
+            clients.submit(stack.chat, "fixed", key, **document)
+        until(lambda: stack.busy_slots("fixed") == 3, "three slots busy", seconds=20)
+        kill(stack, "fixed")
     until(
-        lambda: restarting.backends("fixed") not in ([], before),
-        lambda: f"started again: {restarting.instance('fixed')}",
+        lambda: stack.backends("fixed") not in ([], before),
+        lambda: f"started again: {stack.instance('fixed')}",
         seconds=20,
     )
-    restarting.until_status("fixed", "running")
-    (process,) = restarting.backends("fixed")
+    stack.until_status("fixed", "running")
+    (process,) = stack.backends("fixed")
     assert f"--port {with_its_own_port}" in " ".join(process.cmdline())

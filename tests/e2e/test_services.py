@@ -16,6 +16,7 @@ import psutil
 import pytest
 import requests
 
+from instances.supervisor.orphans import program
 from tests.support.paths import FAKE_BACKEND, ROOT
 from tests.support.stack import Stack, kill_all
 from tests.support.until import until
@@ -91,7 +92,7 @@ def test_a_stream_goes_on_over_restarts_of_worker_and_broker(services: Services)
     key = services.new_key()
     answer = requests.post(
         f"{services.url}/v1/chat/completions",
-        json={"model": "fake", "stream": True, "tokens": 300, "delay": 0.05},
+        json={"model": "fake", "stream": True, "max_tokens": 300, "tps": 20},
         headers={"Authorization": f"Bearer {key}"},
         stream=True,
         timeout=60,
@@ -118,7 +119,7 @@ def test_services_end_cleanly_and_leave_the_backends_to_their_guard(services: Se
 
     def has_guard() -> bool:
         with suppress(psutil.NoSuchProcess):  # one of the others, which just ends
-            return any("orphan_guard" in " ".join(each.cmdline()) for each in services.processes())
+            return any(program.__file__ in each.cmdline() for each in services.processes())
         return False
 
     until(has_guard, "a guard")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.support.paths import FAKE_BACKEND
-from tests.support.stack import Stack, running_stack
+from tests.support.stack import Stack
 from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -20,14 +21,14 @@ PATH = "/api/v1/instances/talker/proxy/ws"
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    directory = tmp_path_factory.mktemp("llamactl")
-    program = directory / "fake-server"
+def stack(shared_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    program = tmp_path_factory.mktemp("program") / "fake-server"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{BACKEND}" "$@"\n')
     program.chmod(0o755)
-    for stack in running_stack(directory / "data", LLAMACTL_STOP_TIMEOUT="2"):
-        stack.create("talker", {"model": "fake"}, command_override=str(program))
-        yield stack
+    options: dict[str, Any] = {"command_override": str(program), "auto_restart": True}
+    shared_stack.create("talker", {"model": "fake"}, **options)
+    yield shared_stack
+    shared_stack.clear()
 
 
 @pytest.fixture

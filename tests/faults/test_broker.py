@@ -84,7 +84,7 @@ def test_a_stop_while_the_broker_is_away_lets_answers_finish(stack: FakeStack, k
     stack.start_instance("two")
     with Traffic(stack, key, ["one"]) as traffic:
         asked: list[requests.Response] = []
-        document = {"stream": True, "tokens": 100, "delay": 0.05}
+        document = {"stream": True, "max_tokens": 100, "tps": 20}
         asks = threading.Thread(target=lambda: asked.append(stack.chat("two", key, **document)))
         asks.start()
         until(lambda: in_flight(stack, "two") == 1, "a request to two", seconds=20)

@@ -122,7 +122,7 @@ def test_thousands_of_hang_ups_leave_no_connection_behind(stack: FakeStack) -> N
 
     def ask(number: int) -> None:
         """Hang up at another moment each time: at once, before the answer, in the middle."""
-        document = {"model": "talker", "stream": True, "tokens": 50, "delay": 0.02}
+        document = {"model": "talker", "stream": True, "max_tokens": 50, "tps": 50}
         body = json.dumps(document).encode()
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"

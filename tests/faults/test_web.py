@@ -106,7 +106,7 @@ def test_a_frozen_web_process_still_counts_when_its_instance_is_stopped(
 ) -> None:
     with requests.post(
         f"{stack.url}/v1/chat/completions",
-        json={"model": "two", "stream": True, "tokens": TOKENS, "delay": 0.05},
+        json={"model": "two", "stream": True, "max_tokens": TOKENS, "tps": 20},
         headers={"Authorization": f"Bearer {key}"},
         stream=True,
         timeout=60,

@@ -103,8 +103,8 @@ class Client(threading.Thread):
             "model": self._instance,
             "messages": [{"role": "user", "content": "?"}],
             "stream": self._is_stream,
-            "tokens": tokens,
-            "delay": TOKEN_SECONDS,
+            "max_tokens": tokens,
+            "tps": 1 / TOKEN_SECONDS,
             "nonce": nonce,
         }
         expected = [f"{nonce}:{number + 1}" for number in range(tokens)]

@@ -6,5 +6,5 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"
-FAKE_BACKEND = Path(__file__).with_name("fake_backend.py")
+FAKE_BACKEND = Path(__file__).parent / "fake_backend" / "program.py"
 """The program that stands in for a backend in tests."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,24 @@ class Stack:
             return found if found["status"] == status else None
 
         return until(reached, f"{name} {status}", seconds=within_seconds)
+
+    def clear(self) -> None:
+        """Delete all instances and keys, so that other tests find the stack as good as new."""
+        instances = self.call("GET", "/api/v1/instances").json()
+        paths = [f"/api/v1/instances/{instance['name']}" for instance in instances]
+        for path in paths:
+            self.call("POST", f"{path}/stop")
+
+        def is_deleted(path: str) -> bool:
+            return self.call("DELETE", path).status_code in (204, 404)
+
+        for path in paths:
+            until(partial(is_deleted, path), f"{path} deleted", seconds=60)
+        for key in self.call("GET", "/api/v1/auth/keys").json():
+            self.call("DELETE", f"/api/v1/auth/keys/{key['id']}")
+        # A log outlives its instance, and tests count what its next one writes.
+        for log in (self.data_dir / "logs").iterdir():
+            log.unlink()
 
     def new_key(self, **fields: object) -> str:
         document = {"name": "test", "permission_mode": "allow_all", **fields}

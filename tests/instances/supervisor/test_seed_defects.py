@@ -50,7 +50,7 @@ def test_a_restart_whose_program_is_gone_fails_and_says_so(
 ) -> None:
     # There it stays "restarting" for ever.
     program = tmp_path / "server"
-    program.write_bytes(PROGRAM.read_bytes())
+    program.write_text(f'#!/bin/sh\nexec "{PROGRAM}" "$@"\n')
     program.chmod(0o755)
     supervised.running(restart_delay=0, command_override=str(program))
     program.unlink()

@@ -253,7 +253,7 @@ def test_without_a_broker_open_connections_are_waited_for(
     instance = node.running()
     stream = requests.post(
         f"http://127.0.0.1:{instance.port}/v1/chat/completions",
-        json={"stream": True, "tokens": 6, "delay": 0.1},
+        json={"stream": True, "max_tokens": 6, "tps": 10},
         headers={"Authorization": f"Bearer key-{instance.pk}", "Connection": "close"},
         stream=True,
         timeout=30,

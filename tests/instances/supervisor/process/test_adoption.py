@@ -83,7 +83,7 @@ def test_a_running_backend_is_taken_over_and_not_touched(
     before = node.running()
     stream = requests.post(
         f"http://127.0.0.1:{before.port}/v1/chat/completions",
-        json={"stream": True, "tokens": 8, "delay": 0.05},
+        json={"stream": True, "max_tokens": 8, "tps": 20},
         headers={"Authorization": f"Bearer key-{before.pk}", "Connection": "close"},
         stream=True,
         timeout=5,

@@ -23,8 +23,8 @@ LENGTH_FIELD = b"\r\nContent-Length: "
 
 
 @dataclass(frozen=True)
-class Departure:
-    """What the backend (`bench.fake_backend`) saw when all clients left.
+class Disconnects:
+    """What the backend saw when all clients left.
 
     `open_before` are the streams that it had; `gone_after` says for each that it noticed, in
     ascending order, after how many seconds.
@@ -48,9 +48,9 @@ class Departure:
         }
 
 
-async def depart(
-    backend_url: str, hang_up: Callable[[], None], *, notice_seconds: float = NOTICE_SECONDS
-) -> Departure:
+async def measure_disconnects(
+    backend_url: str, disconnect: Callable[[], None], *, notice_seconds: float = NOTICE_SECONDS
+) -> Disconnects:
     """Let all clients hang up, and wait until the backend has noticed the last of them.
 
     The backend is asked directly: a proxy is busy with those who leave. Raises OSError when it
@@ -60,17 +60,17 @@ async def depart(
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     try:
         open_before, _ = await _ask(reader, writer)
-        left_at = monotonic()
-        hang_up()
+        disconnected_at = monotonic()
+        disconnect()
         while True:
             await asyncio.sleep(POLL_SECONDS)
             still_open, noticed_at = await _ask(reader, writer)
-            if still_open == 0 or monotonic() - left_at > notice_seconds:
+            if still_open == 0 or monotonic() - disconnected_at > notice_seconds:
                 break
     finally:
         writer.close()
-    gone_after = sorted(at - left_at for at in noticed_at if at >= left_at)
-    return Departure(open_before, tuple(gone_after))
+    gone_after = sorted(at - disconnected_at for at in noticed_at if at >= disconnected_at)
+    return Disconnects(open_before, tuple(gone_after))
 
 
 async def _ask(
@@ -86,4 +86,4 @@ async def _ask(
     except asyncio.IncompleteReadError as error:
         raise ConnectionError("the backend hung up on a question about its streams") from error
     document = json.loads(body)
-    return document["open"], document["left_at"]
+    return document["open"], document["disconnected_at"]
