@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from instances import preflight
 from instances.launch import ExecutableNotFound, executed, launch_for, working_directory
 from instances.logs.files import LONGEST_TAIL_BYTES, log_path, tail
 from instances.logs.lines import LineReader
 from instances.logs.reader import BEFORE_THE_FIRST, LogReader, Position, position_of_last, start_of
 from instances.options import InstanceOptions
+from instances.preflight.check import check_options, is_local
 from instances.program_info import program_output
 from llamactl.config import current
 from llamactl.masking import MASK
@@ -45,7 +45,7 @@ class LocalAgent:
         return program_output(backend_type, flag, current())
 
     def check_options(self, options: Mapping[str, object]) -> list[FindingDocument]:
-        findings = preflight.check(InstanceOptions.from_document(options), current())
+        findings = check_options(InstanceOptions.from_document(options), current())
         return [finding.to_document() for finding in findings]
 
     def start_command(self, name: str, options: Mapping[str, object], port: int) -> StartCommand:
@@ -53,7 +53,7 @@ class LocalAgent:
         config = current()
         parsed = InstanceOptions.from_document(options)
         directory = str(working_directory(parsed, config))
-        if preflight.is_local(parsed, config):
+        if is_local(parsed, config):
             with suppress(ExecutableNotFound):
                 launch = launch_for(name, parsed, port, config, MASK)
                 return StartCommand(executed(launch), launch.environment, directory)

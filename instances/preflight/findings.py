@@ -1,4 +1,4 @@
-"""What is said about an option that does not fit what is really there?"""
+"""Findings of a preflight check."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from nodes.agent import FindingDocument
 
 class Severity(StrEnum):
     ERROR = "error"
-    """It can't start like this."""
+    """The instance can't start like this."""
     WARNING = "warning"
-    """It may not start like this, or could not be checked."""
+    """The instance may not start like this, or the option could not be checked."""
 
 
 @dataclass(frozen=True)
 class PreflightFinding:
-    """One thing that was found."""
+    """An option that does not fit the program or the files on disk."""
 
     field: str
-    """As the options document names it: ``backend_options.model``, ``command_override``."""
+    """The option's path in the document: ``backend_options.model``, ``command_override``."""
     severity: Severity
     message: str
-    """A sentence without the field's name; no value of a secret is in it."""
+    """A sentence without the field's name, and without the value of a secret."""
     suggestion: str = ""
-    """What to do instead, or an empty text."""
+    """Advice, or an empty text."""
 
     @property
     def is_error(self) -> bool:
@@ -33,7 +33,7 @@ class PreflightFinding:
 
     @property
     def sentence(self) -> str:
-        """Message and suggestion as one text for people."""
+        """Message and suggestion as one text."""
         return f"{self.message}; {self.suggestion}" if self.suggestion else self.message
 
     @property

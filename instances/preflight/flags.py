@@ -1,7 +1,8 @@
-"""Do the flags of an instance's options fit those that its program lists?
+"""Check of an instance's flags against the flags that its program lists.
 
-What the help doesn't list may exist all the same, so that is a warning. A value for a flag that
-takes none, or none for one that needs it, is an error: no program gets past that.
+A flag that the help does not list may exist all the same, so a finding about it is a warning. A
+value for a flag that takes none, or no value for a flag that needs one, is an error: every program
+refuses that.
 """
 
 from __future__ import annotations
@@ -18,42 +19,42 @@ from instances.backends.flags import Flag, Setting
 from instances.preflight.findings import PreflightFinding, error, warning
 from instances.preflight.help_text import Help, ListedFlag
 
-MOST_FLAGS = 1000
-"""That are looked at; extra_args may hold any number."""
-MOST_SUGGESTIONS = 20
-"""Looking for a similar name takes milliseconds each."""
+MAX_FLAGS = 1000
+"""Flags that are checked; ``extra_args`` may hold any number."""
+MAX_SUGGESTIONS = 20
+"""Flags for which a similar name is searched, which takes milliseconds each."""
 _SIMILAR = 0.7
 
 
 @dataclass(frozen=True)
-class _Given:
-    """A flag as the program is given it."""
+class _GivenFlag:
+    """A flag on the command line that the program would get."""
 
     field: str
     spelling: str
     has_value: bool
     is_bare: bool
-    """Some flags are given several times, so both may be true."""
+    """Both are true of a flag that is given several times, with a value and without."""
     flag: Flag | None = None
 
 
 def check_flags(
     backend: Backend, options: Mapping[str, object], listed: Help, program: str
 ) -> list[PreflightFinding]:
-    """What of ``options`` (in normal form) does not fit the program's own list.
+    """Check the flags of ``options`` (in normal form) against the program's help.
 
-    ``program`` is what it is called in messages.
+    ``program`` is the program's name in messages.
     """
     findings = []
     suggestions = 0
-    for given in islice(_given(backend, options), MOST_FLAGS):
+    for given in islice(_given_flags(backend, options), MAX_FLAGS):
         entry = _entry(given, listed, is_argparse=backend.table.equals)
         if entry is not None:
-            if wrong := _judged(given, entry, program):
+            if wrong := _check_value(given, entry, program):
                 findings.append(wrong)
             continue
         suggestion = ""
-        if suggestions < MOST_SUGGESTIONS:
+        if suggestions < MAX_SUGGESTIONS:
             suggestions += 1
             suggestion = _suggestion(given, listed)
         findings.append(
@@ -62,49 +63,53 @@ def check_flags(
     return findings
 
 
-def _given(backend: Backend, options: Mapping[str, object]) -> Iterator[_Given]:
-    """The flags that the program would be started with because of ``options``."""
+def _given_flags(backend: Backend, options: Mapping[str, object]) -> Iterator[_GivenFlag]:
+    """Yield the flags that ``options`` add to the program's command line."""
     launched = backend.launch_options(options, instance_name="preflight", host=LOOPBACK, port=1)
     words = {word.partition("=")[0] for word in backend.build_args(launched)}
     for name, value in options.items():
-        # Secrets are taken out before a launch; the port is ours to say.
+        # Secrets are no arguments, and llamactl chooses the port.
         if name in ("extra_args", "port") or name not in launched:
             continue
         flag = backend.table.flags[name]
         if value is False:
-            yield _Given(f"backend_options.{name}", flag.negation, False, True, flag)
+            yield _GivenFlag(f"backend_options.{name}", flag.negation, False, True, flag)
             continue
         times = flag.words_of(cast("Setting", value))
-        if flag.spelling in words:  # not a model that is said without its flag
-            yield _Given(f"backend_options.{name}", flag.spelling, any(times), not all(times), flag)
+        if flag.spelling in words:  # not a model that is given without its flag
+            yield _GivenFlag(
+                f"backend_options.{name}", flag.spelling, any(times), not all(times), flag
+            )
     extra = cast("Mapping[str, ExtraValue]", options.get("extra_args") or {})
     for key, given in extra.items():
         each = given if isinstance(given, list) else [True if given == "true" else given]
         is_bare = True in each
         has_value = any(time is not True for time in each)
-        yield _Given(f"backend_options.extra_args.{key}", extra_spelling(key), has_value, is_bare)
+        yield _GivenFlag(
+            f"backend_options.extra_args.{key}", extra_spelling(key), has_value, is_bare
+        )
 
 
-def _entry(given: _Given, listed: Help, *, is_argparse: bool) -> ListedFlag | None:
-    """What the help says about a flag, however it is spelled."""
+def _entry(given: _GivenFlag, listed: Help, *, is_argparse: bool) -> ListedFlag | None:
+    """Find a flag in the help, under any of its spellings."""
     name = given.spelling
     if found := listed.get(name):
         return found
     if given.flag is not None and name == given.flag.negation:
-        # vLLM takes --no-enable-x, too, but lists --enable-x and --disable-x.
+        # vLLM takes --no-enable-x too, but lists --enable-x and --disable-x.
         own = listed.get(given.flag.spelling)
         return own if own is not None and not own.takes_value else None
     if not is_argparse:
         return None
-    # vLLM's --option.key value and --option+ value
+    # vLLM's "--option.key value" and "--option+ value"
     if (base := listed.get(name.partition(".")[0].rstrip("+"))) and base.takes_value:
         return base
-    # argparse takes the beginning of a name, if it is that of one alone.
+    # argparse takes the start of a name if only one name starts so.
     longer = [other for other in listed if name.startswith("--") and other.startswith(name)]
     return listed[longer[0]] if len(longer) == 1 else None
 
 
-def _judged(given: _Given, entry: ListedFlag, program: str) -> PreflightFinding | None:
+def _check_value(given: _GivenFlag, entry: ListedFlag, program: str) -> PreflightFinding | None:
     if entry.removed:
         return error(given.field, f"{program} says of {given.spelling}: {entry.removed}")
     if given.has_value and not entry.takes_value:
@@ -124,7 +129,7 @@ def _judged(given: _Given, entry: ListedFlag, program: str) -> PreflightFinding 
     return None
 
 
-def _suggestion(given: _Given, listed: Help) -> str:
+def _suggestion(given: _GivenFlag, listed: Help) -> str:
     if given.flag is not None:
         for alias in given.flag.aliases:
             if alias in listed:

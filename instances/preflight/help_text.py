@@ -1,7 +1,7 @@
-"""Which flags does a program's ``--help`` list, and which of them take a value?
+"""Reader of a program's ``--help``: the flags that it lists, and which of them take a value.
 
-The text comes from a program that may be anything, so it is read line by line with bounds, by a
-scanner that never looks at a character twice. Two layouts are known: llama-server's ::
+The program may be any program, so its text is read line by line within bounds, by a scanner that
+reads no character twice. Two layouts are known: llama-server's ::
 
     -c,    --ctx-size N                     size of the prompt context (default: 0)
                                             (env: LLAMA_ARG_CTX_SIZE)
@@ -20,12 +20,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 FEWEST_FLAGS = 20
-"""With fewer it is no help of a server, or in a layout that is not known."""
+"""A text with fewer flags is no server's help, or is in an unknown layout."""
 MAX_CHARACTERS = 1024 * 1024
 _MAX_FLAGS = 5_000
 _MAX_LINE = 2_000
 _MAX_INDENT = 6
-"""What stands further right is a description or argparse's usage."""
+"""A line with a larger indent is a description or argparse's usage."""
 _MAX_NOTE = 200
 
 _NAME = re.compile(r"--?[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}", re.ASCII)
@@ -36,12 +36,12 @@ _REMOVED = "argument has been removed"
 
 @dataclass(frozen=True, slots=True)
 class ListedFlag:
-    """What the help says about the flags of one entry."""
+    """The value and the note of one entry of the help."""
 
     value: str
-    """How it writes the value: ``N``, ``[on|off|auto]``; empty for a flag that takes none."""
+    """The value as the help writes it: ``N``, ``[on|off|auto]``; empty for a flag without."""
     removed: str = ""
-    """What it says about a flag that is listed only because it was removed."""
+    """The note on a flag that is listed only because newer versions removed it."""
 
     @property
     def takes_value(self) -> bool:
@@ -53,11 +53,11 @@ class ListedFlag:
 
 
 Help = Mapping[str, ListedFlag]
-"""Each spelling, with its dashes, → what is said about it."""
+"""Spelling of a flag, with its dashes → its entry."""
 
 
 def read_help(text: str) -> Help | None:
-    """The flags that ``text`` lists; None where it does not look like the help of a server."""
+    """Read the flags that ``text`` lists; None for a text that is no server's help."""
     flags: dict[str, ListedFlag] = {}
     for names, value, description in _entries(text[:MAX_CHARACTERS]):
         removed = description[:_MAX_NOTE] if _REMOVED in description else ""
@@ -69,7 +69,7 @@ def read_help(text: str) -> Help | None:
 
 
 def _entries(text: str) -> Iterator[tuple[list[str], str, str]]:
-    """Names, value and description of each entry."""
+    """Yield names, value and description of each entry."""
     entry: tuple[list[str], str] | None = None
     description: list[str] = []
     for line in text.splitlines():
@@ -91,7 +91,7 @@ def _entries(text: str) -> Iterator[tuple[list[str], str, str]]:
 
 
 def _read_entry(line: str) -> tuple[list[str], str, str] | None:
-    """Names, value and the beginning of the description; None for a line that is no entry."""
+    """Read names, value and the start of the description; None for a line that is no entry."""
     names: list[str] = []
     value = ""
     at = 0
@@ -113,7 +113,7 @@ def _read_entry(line: str) -> tuple[list[str], str, str] | None:
 
 
 def _end_of_value(line: str, start: int) -> int:
-    """Values have single blanks in them (``START END``); two, or the next name, end them."""
+    """Find the end of a value, at two blanks or the next name; ``START END`` has one blank."""
     ends = (line.find(mark, start) for mark in ("  ", ", -"))
     return min((end for end in ends if end >= 0), default=len(line))
 

@@ -114,17 +114,17 @@ def test_check_holds_no_transaction(operator: Client, monkeypatch: pytest.Monkey
     """No database lock is held while a slow program prints its help."""
     from django.db import connection
 
-    from instances import preflight
+    from instances import local_agent
+    from instances.preflight.check import check_options as real
 
     depths = []
     outside = len(connection.savepoint_ids)
-    real = preflight.check
 
     def check(*args: Any, **options: Any) -> Any:
         depths.append(len(connection.savepoint_ids))
         return real(*args, **options)
 
-    monkeypatch.setattr(preflight, "check", check)
+    monkeypatch.setattr(local_agent, "check_options", check)
     submit(operator, name="x", model="/nonexistent/m.gguf")
     assert depths == [outside]
 

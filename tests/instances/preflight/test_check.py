@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from instances import preflight
 from instances.options import InstanceOptions
-from instances.preflight import PreflightFinding, check
-from instances.preflight.programs import HelpCache
+from instances.preflight import check
+from instances.preflight.check import check_options
+from instances.preflight.findings import PreflightFinding
+from instances.preflight.help_cache import HelpCache
 from llamactl.config import AppConfig
 
 
 def found(config: AppConfig, /, **document: Any) -> list[PreflightFinding]:
-    shelf = HelpCache()
-    return check(InstanceOptions.parse(document, config), config, patience_seconds=60, shelf=shelf)
+    options = InstanceOptions.parse(document, config)
+    return check_options(options, config, timeout_seconds=60, help_cache=HelpCache())
 
 
 def fields(findings: list[PreflightFinding]) -> list[tuple[str, str]]:
@@ -114,10 +115,10 @@ def test_disk_that_does_not_answer_is_not_waited_for(
     config: AppConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()
-    monkeypatch.setattr(preflight, "check_files", lambda *_: answers.wait(60) and [])
+    monkeypatch.setattr(check, "check_files", lambda *_: answers.wait(60) and [])
     options = InstanceOptions.parse({"backend_options": {"model": "/away/m.gguf"}}, config)
     try:
-        findings = check(options, config, patience_seconds=0.2, shelf=HelpCache())
+        findings = check_options(options, config, timeout_seconds=0.2, help_cache=HelpCache())
     finally:
         answers.set()
     assert ("backend_options", "warning") in fields(findings)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from instances.preflight import programs
+from instances.preflight import help_cache
+from instances.preflight.help_cache import HelpCache, HelpUnavailable
 from instances.preflight.help_text import Help
-from instances.preflight.programs import HelpCache, NoHelp, Program, program
+from instances.preflight.programs import Program, identify
 
-PATIENCE = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 class Script:
@@ -39,7 +40,7 @@ class Script:
         return len(self.runs.read_text().splitlines()) if self.runs.exists() else 0
 
     def asked(self, *args: str, help_flags: tuple[str, ...] = ("--help",)) -> Program:
-        return program(
+        return identify(
             [str(self.path)],
             args,
             help_flags=help_flags,
@@ -54,87 +55,89 @@ def script(tmp_path: Path) -> Script:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Path:
+def stored(tmp_path: Path) -> Path:
     return tmp_path / "help"
 
 
 @pytest.fixture
 def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs that hang are killed soon, and are gone when the test ends."""
-    monkeypatch.setattr(programs, "HELP_SECONDS", 4.0)
+    monkeypatch.setattr(help_cache, "HELP_SECONDS", 4.0)
 
 
-def ask(shelf: HelpCache, asked: Program, kept: Path, patience: float = PATIENCE) -> Help:
-    return shelf.help_of(asked, kept, patience)
+def ask(cache: HelpCache, asked: Program, stored: Path, timeout: float = TIMEOUT_SECONDS) -> Help:
+    return cache.help_of(asked, stored, timeout)
 
 
-def test_program_is_asked_once(script: Script, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "SLOW_SECONDS", PATIENCE)
+def test_program_is_asked_once(
+    script: Script, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(help_cache, "SLOW_SECONDS", TIMEOUT_SECONDS)
     script.lists("--one")
-    shelf = HelpCache()
-    assert "--one" in ask(shelf, script.asked("serve"), kept)
-    assert "--one" in ask(shelf, script.asked("serve"), kept)
+    cache = HelpCache()
+    assert "--one" in ask(cache, script.asked("serve"), stored)
+    assert "--one" in ask(cache, script.asked("serve"), stored)
     assert script.runs.read_text() == "['serve', '--help']\n"
-    assert not kept.exists()
+    assert not stored.exists()
 
 
-def test_changed_program_is_asked_again(script: Script, kept: Path) -> None:
-    shelf = HelpCache()
+def test_changed_program_is_asked_again(script: Script, stored: Path) -> None:
+    cache = HelpCache()
     script.lists("--one")
-    ask(shelf, script.asked(), kept)
+    ask(cache, script.asked(), stored)
     script.lists("--other")
-    flags = ask(shelf, script.asked(), kept)
+    flags = ask(cache, script.asked(), stored)
     assert "--other" in flags
     assert "--one" not in flags
 
 
-def test_touched_program_is_asked_again(script: Script, kept: Path) -> None:
-    shelf = HelpCache()
+def test_touched_program_is_asked_again(script: Script, stored: Path) -> None:
+    cache = HelpCache()
     script.lists("--one")
-    ask(shelf, script.asked(), kept)
+    ask(cache, script.asked(), stored)
     os.utime(script.path, ns=(1, 1))
-    ask(shelf, script.asked(), kept)
+    ask(cache, script.asked(), stored)
     assert script.times == 2
 
 
 def test_slow_help_survives_a_restart(
-    script: Script, kept: Path, monkeypatch: pytest.MonkeyPatch
+    script: Script, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(programs, "SLOW_SECONDS", -1.0)
+    monkeypatch.setattr(help_cache, "SLOW_SECONDS", -1.0)
     script.lists("--one")
-    ask(HelpCache(), script.asked(), kept)
-    assert "--one" in ask(HelpCache(), script.asked(), kept)
+    ask(HelpCache(), script.asked(), stored)
+    assert "--one" in ask(HelpCache(), script.asked(), stored)
     assert script.times == 1
     # But not a change of the program.
     script.lists("--other")
-    assert "--other" in ask(HelpCache(), script.asked(), kept)
+    assert "--other" in ask(HelpCache(), script.asked(), stored)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"stamp": 1}', "[" * 100_000, "\x00\xff"])
 def test_damaged_file_of_kept_help_is_not_believed(
-    script: Script, kept: Path, text: str, monkeypatch: pytest.MonkeyPatch
+    script: Script, stored: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(programs, "SLOW_SECONDS", -1.0)
+    monkeypatch.setattr(help_cache, "SLOW_SECONDS", -1.0)
     script.lists("--one")
-    ask(HelpCache(), script.asked(), kept)
-    (file,) = kept.iterdir()
+    ask(HelpCache(), script.asked(), stored)
+    (file,) = stored.iterdir()
     file.write_text(text, encoding="latin-1")
-    assert "--one" in ask(HelpCache(), script.asked(), kept)
+    assert "--one" in ask(HelpCache(), script.asked(), stored)
 
 
 def test_help_is_given_where_nothing_can_be_kept(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(programs, "SLOW_SECONDS", -1.0)
+    monkeypatch.setattr(help_cache, "SLOW_SECONDS", -1.0)
     script.lists("--one")
     assert "--one" in ask(HelpCache(), script.asked(), Path("/proc/nowhere"))
 
 
-def test_second_way_of_asking_is_tried(script: Script, kept: Path) -> None:
+def test_second_way_of_asking_is_tried(script: Script, stored: Path) -> None:
     """It should serve versions of vLLM that don't know ``--help=all``."""
     flags = "".join(f"--flag-{number}\\n" for number in range(30))
     script.write(f"sys.exit(2) if '--help=all' in sys.argv else print('{flags}')")
-    assert ask(HelpCache(), script.asked(help_flags=("--help=all", "--help")), kept)
+    assert ask(HelpCache(), script.asked(help_flags=("--help=all", "--help")), stored)
 
 
 @pytest.mark.parametrize(
@@ -148,71 +151,71 @@ def test_second_way_of_asking_is_tried(script: Script, kept: Path) -> None:
     ],
 )
 def test_program_without_help_says_why_and_is_not_asked_at_once_again(
-    script: Script, kept: Path, code: str, said: str
+    script: Script, stored: Path, code: str, said: str
 ) -> None:
     now = 0.0
-    shelf = HelpCache(clock=lambda: now)
+    cache = HelpCache(clock=lambda: now)
     script.write(code)
     for _ in range(2):
-        with pytest.raises(NoHelp, match=said):
-            ask(shelf, script.asked(), kept)
+        with pytest.raises(HelpUnavailable, match=said):
+            ask(cache, script.asked(), stored)
     assert script.times == 1
     now = 61.0
-    with pytest.raises(NoHelp, match=said):
-        ask(shelf, script.asked(), kept)
+    with pytest.raises(HelpUnavailable, match=said):
+        ask(cache, script.asked(), stored)
     assert script.times == 2
 
 
 @pytest.mark.usefixtures("bounded")
-def test_program_that_hangs_is_neither_waited_for_nor_left_behind(
-    script: Script, kept: Path
+def test_hanging_program_is_neither_waited_for_nor_left_behind(
+    script: Script, stored: Path
 ) -> None:
     script.write(
-        f"open({str(kept.parent / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
+        f"open({str(stored.parent / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
     )
-    shelf = HelpCache()
-    with pytest.raises(NoHelp, match=r"took longer than 0\.1 s"):
-        ask(shelf, script.asked(), kept, patience=0.1)
-    with pytest.raises(NoHelp, match="did not end within"):
-        ask(shelf, script.asked(), kept)
+    cache = HelpCache()
+    with pytest.raises(HelpUnavailable, match=r"took longer than 0\.1 s"):
+        ask(cache, script.asked(), stored, timeout=0.1)
+    with pytest.raises(HelpUnavailable, match="did not end within"):
+        ask(cache, script.asked(), stored)
     assert script.times == 1
-    pid = int((kept.parent / "pid").read_text())
+    pid = int((stored.parent / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
-def test_answer_of_a_slow_program_is_there_for_the_next(script: Script, kept: Path) -> None:
+def test_answer_of_a_slow_program_is_there_for_the_next(script: Script, stored: Path) -> None:
     flags = "".join(f"--flag-{number}\\n" for number in range(30))
     script.write(f"time.sleep(0.3)\nprint('{flags}')")
-    shelf = HelpCache()
-    with pytest.raises(NoHelp, match="may say more"):
-        ask(shelf, script.asked(), kept, patience=0.01)
-    assert "--flag-1" in ask(shelf, script.asked(), kept)
+    cache = HelpCache()
+    with pytest.raises(HelpUnavailable, match="may tell more"):
+        ask(cache, script.asked(), stored, timeout=0.01)
+    assert "--flag-1" in ask(cache, script.asked(), stored)
     assert script.times == 1
 
 
 @pytest.mark.usefixtures("bounded")
-def test_only_so_many_programs_are_asked_at_once(tmp_path: Path, kept: Path) -> None:
-    shelf = HelpCache()
+def test_only_so_many_programs_are_asked_at_once(tmp_path: Path, stored: Path) -> None:
+    cache = HelpCache()
     said = []
-    for number in range(programs.MOST_PROGRAMS_AT_ONCE + 1):
+    for number in range(help_cache.MAX_RUNNING_PROGRAMS + 1):
         (tmp_path / str(number)).mkdir()
         script = Script(tmp_path / str(number))
         script.write("time.sleep(600)")
-        with pytest.raises(NoHelp) as caught:
-            ask(shelf, script.asked(), kept, patience=0.01)
+        with pytest.raises(HelpUnavailable) as caught:
+            ask(cache, script.asked(), stored, timeout=0.01)
         said.append(str(caught.value))
     assert "too many programs" in said.pop()
     assert not any("too many programs" in text for text in said)
     deadline = time.monotonic() + 30
-    while shelf._asking:  # the killed ones must be gone before the test is
+    while cache._pending:  # the killed ones must be gone before the test is
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_instance_tells_the_help_no_secret(script: Script, kept: Path) -> None:
+def test_instance_tells_the_help_no_secret(script: Script, stored: Path) -> None:
     script.write("sys.exit(repr(dict(os.environ)))")
-    with pytest.raises(NoHelp) as caught:
-        ask(HelpCache(), script.asked(), kept)
+    with pytest.raises(HelpUnavailable) as caught:
+        ask(HelpCache(), script.asked(), stored)
     assert "s3cret" not in str(caught.value)
     assert "SECRET" not in dict(script.asked().environment)
