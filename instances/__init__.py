@@ -1,0 +1,1 @@
+"""Instances: the domain of llamactl. Options, states, rules, and a node's supervisor."""

@@ -64,7 +64,6 @@ def build_launch(
 
     ``api_key`` is the derived key; an empty key means no key, unless the operator chose one.
     ``which`` is called like ``shutil.which``, with ``path`` if the environment sets PATH.
-
     Raises ExecutableNotFound, InvalidBackendOptions.
     """
     backend = backend_for(options.backend_type)
@@ -73,19 +72,19 @@ def build_launch(
     launched = backend.launch_options(
         options.backend_options, instance_name=instance_name, host=host, port=port
     )
-    if docker is not None:
-        name = container_name(instance_name, port)
-        command = run_command(
-            find_docker(backend, which),
-            docker_args=docker.args,
-            variables=environment,
-            name=name,
-            image=docker.image,
-            args=backend.build_args(launched, docker=True),
-        )
-        return Launch(tuple(command), environment, name)
-    command = find_program(options, config, which=which)
-    return Launch((*command, *config.args, *backend.build_args(launched)), environment)
+    if docker is None:
+        command = find_program(options, config, which=which)
+        return Launch((*command, *config.args, *backend.build_args(launched)), environment)
+    name = container_name(instance_name, port)
+    command = run_command(
+        find_docker(backend, which),
+        docker_args=docker.args,
+        variables=environment,
+        name=name,
+        image=docker.image,
+        args=backend.build_args(launched, docker=True),
+    )
+    return Launch(tuple(command), environment, name)
 
 
 def _environment(

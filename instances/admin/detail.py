@@ -47,7 +47,7 @@ class HistoryLine:
 
 @dataclass(frozen=True)
 class Overview:
-    """State of one instance at one relative_time."""
+    """State of one instance at one moment."""
 
     instance: Instance
     now: datetime
@@ -60,7 +60,7 @@ class Overview:
 
 
 def overview(instance: Instance, now: datetime | None = None) -> Overview:
-    """Reads the history and the log file; ``instance`` must have its node loaded."""
+    """Return the state of ``instance``, whose node must be loaded; reads history and log."""
     now = now or timezone.now()
     log, log_problem = _log(instance)
     return Overview(
@@ -150,7 +150,7 @@ def _failure(failure: Mapping[str, Any] | None) -> FailureText | None:
 
 
 def _log(instance: Instance) -> tuple[str, str]:
-    """The last lines of the log, and why there are none."""
+    """Return the last lines of the log and, if the log cannot be read, the reason."""
     agent = agent_for(instance.node.name)
     try:
         lines = agent.last_lines(instance.name, LOG_LINES, max_bytes=LOG_BYTES)

@@ -13,6 +13,7 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
+from instances.admin.form_fields import JsonObjectField, form_field, to_initial
 from instances.admin.form_preflight import SAVE_ANYWAY, PreflightForm
 from instances.admin.form_values import (
     OPTION_FIELDS,
@@ -21,7 +22,6 @@ from instances.admin.form_values import (
     to_fields,
     to_value,
 )
-from instances.admin.option_fields import JsonObjectField, option_field, to_initial
 from instances.backends import BACKENDS, backend_choices
 from instances.errors import (
     InstanceExists,
@@ -131,7 +131,7 @@ class InstanceForm(PreflightForm, _ModelForm):
             if name not in _OWN_FIELDS
         }
         for name, option in self._options.items():
-            self.fields[name] = option_field(option)
+            self.fields[name] = form_field(option)
         for name, field in OPTION_FIELDS.items():
             self.fields[name] = forms.CharField(
                 required=False,

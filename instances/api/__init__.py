@@ -1,0 +1,1 @@
+"""Management API of the instances and of the backends' tools."""

@@ -31,7 +31,7 @@ class ReplacedOptions(InstanceOptions):
     nodes: Any = Field(description="Ignored: an instance stays on its node.")
 
 
-# drf-spectacular's types know of serializers alone, though it asks ``OptionsExtension`` for others.
+# The cast: drf-spectacular's type hints admit serializers only; ``OptionsExtension`` adds models.
 shows_options = extend_schema_field(cast("Any", InstanceOptions))
 """Decorator of a serializer's field or method that returns an options document."""
 

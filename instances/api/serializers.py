@@ -17,7 +17,7 @@ from llamactl.core.unix_time import UnixSecondsField
 
 
 class FailureSerializer(serializers.Serializer[Any]):
-    """Why an instance failed."""
+    """Failure of an instance: reason, exit code, last lines of the log."""
 
     reason = serializers.CharField(help_text="Machine-readable code, such as out_of_memory.")
     details = serializers.CharField()

@@ -85,7 +85,7 @@ class ConfiguredField(forms.ChoiceField):
         return next(option for known, _, option in self._VALUES if known == text)
 
 
-def option_field(option: FieldInfo) -> forms.Field:
+def form_field(option: FieldInfo) -> forms.Field:
     """Return the form field for ``option``, by its type. Raises TypeError for an unknown type."""
     kind = option.annotation
     texts: dict[str, Any] = {

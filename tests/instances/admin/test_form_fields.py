@@ -7,7 +7,7 @@ from django import forms
 from pydantic import Field
 
 from instances.admin.form import InstanceForm, process_rows
-from instances.admin.option_fields import option_field
+from instances.admin.form_fields import form_field
 from instances.api.options_schema import options_schema
 from instances.option_types import Count, Text
 from instances.options import InstanceOptions
@@ -80,7 +80,5 @@ def test_every_option_is_in_document_schema_and_form() -> None:
 
 def test_an_option_of_an_unknown_type_is_an_error_of_the_developer() -> None:
     with pytest.raises(TypeError, match="no field for an option of type"):
-        option_field(InstanceOptions.model_fields["nodes"])
-    assert isinstance(
-        option_field(InstanceOptions.model_fields["idle_timeout"]), forms.IntegerField
-    )
+        form_field(InstanceOptions.model_fields["nodes"])
+    assert isinstance(form_field(InstanceOptions.model_fields["idle_timeout"]), forms.IntegerField)
