@@ -166,52 +166,6 @@ async def hang(request: web.Request) -> web.StreamResponse:
     raise AssertionError("nobody hung up")
 
 
-async def stream_then_hang(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await response.prepare(request)
-    await response.write(b"data: 1\n\n")
-    await asyncio.sleep(60)
-    raise AssertionError("nobody hung up")
-
-
-async def test_client_that_leaves_before_the_first_token_ends_the_request(
-    app: ProxyApplication, backend: Backend, gateway: TableGateway
-) -> None:
-    backend.handler = hang
-    exchange = ask(app).start()
-    await asyncio.wait_for(backend.began.wait(), 5)
-    assert gateway.in_flight.count("demo") == 1
-    exchange.disconnect()
-    await exchange.finish()
-    await asyncio.wait_for(backend.cancelled.wait(), 5)
-    assert gateway.in_flight.count("demo") == 0
-    assert exchange.response.status == 0
-
-
-async def test_client_that_leaves_mid_stream_ends_the_request(
-    app: ProxyApplication, backend: Backend, gateway: TableGateway
-) -> None:
-    backend.handler = stream_then_hang
-    exchange = ask(app).start()
-    await exchange.first_chunk()
-    exchange.disconnect()
-    await exchange.finish()
-    await asyncio.wait_for(backend.cancelled.wait(), 5)
-    assert gateway.in_flight.count("demo") == 0
-
-
-async def test_client_that_leaves_while_waiting_for_a_start_leaves_no_trace(
-    app: ProxyApplication, backend: Backend, gateway: TableGateway
-) -> None:
-    gateway.lay(stopped(backend))
-    exchange = ask(app).start()
-    await asyncio.wait_for(gateway.start_was_requested.wait(), 5)
-    exchange.disconnect()
-    await exchange.finish()
-    assert not backend.requests
-    assert gateway.in_flight.count("demo") == 0
-
-
 async def test_server_that_cancels_the_request_is_not_taken_for_a_client_that_left(
     app: ProxyApplication, backend: Backend
 ) -> None:

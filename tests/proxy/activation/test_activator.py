@@ -11,12 +11,10 @@ import pytest
 from instances.errors import BackendStartTimeout, InstanceNotRunning, InstanceShuttingDown
 from instances.states import EVICTED, IDLE, DesiredState, Status
 from proxy.activation.activator import Activator
-from proxy.asgi import ProxyApplication
 from proxy.table.live import LiveTable
 from proxy.table.recheck import Recheck
 from proxy.table.table import RoutingTable, Target
-from tests.proxy.conftest import ALICE, Backend, TableGateway, make_target
-from tests.support.asgi import AsgiRequest
+from tests.proxy.conftest import make_target
 
 
 class Activation:
@@ -204,16 +202,3 @@ async def test_waiters_of_other_instances_are_not_woken(activation: Activation) 
     assert not waiter.changed.is_set()
     task.cancel()
     await settle()
-
-
-async def test_client_that_leaves_while_waiting_is_no_demand_any_more(
-    app: ProxyApplication, backend: Backend, gateway: TableGateway
-) -> None:
-    gateway.lay(make_target(backend.origin, status=Status.STARTING))
-    exchange = AsgiRequest(app, "/v1/chat/completions", key=ALICE, json={"model": "demo"}).start()
-    while not gateway.activator.waiters.report():
-        await asyncio.sleep(0.01)
-    assert list(gateway.activator.waiters.report()["demo"]) == ["1"]
-    exchange.disconnect()
-    await exchange.finish()
-    assert gateway.activator.waiters.report() == {}

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.upstream import Upstream, UpstreamResponse
-from tests.forwarding.conftest import backend, pytest_asyncio_loop_factories
 from tests.proxy.conftest import make_target
+from tests.proxy.sockets.conftest import backend, pytest_asyncio_loop_factories
 from tests.support.wire import RawBackend
 
 __all__ = ["backend", "pytest_asyncio_loop_factories"]

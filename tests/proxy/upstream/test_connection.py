@@ -1,4 +1,4 @@
-"""What a backend may say, and which connection is used again; see also tests/forwarding."""
+"""What a backend may say, and which connection is used again; see also tests/proxy/sockets."""
 
 from __future__ import annotations
 

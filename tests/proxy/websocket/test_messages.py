@@ -236,23 +236,6 @@ async def test_client_waits_for_a_backend_that_does_not_read(
     await socket.finish()
 
 
-async def test_client_that_leaves_while_the_backend_floods_it_ends_it_at_once(
-    app: ProxyApplication, gateway: TableGateway, sockets: SocketBackend
-) -> None:
-    async def flood(socket: web.WebSocketResponse) -> None:
-        while True:
-            await socket.send_bytes(bytes(2**16))
-
-    sockets.script = flood
-    socket = await opened(app)
-    socket.is_reading.clear()
-    await asyncio.sleep(0)
-    socket.disconnect(code=4001, reason="")
-    await socket.finish(4)
-    await sockets.end()
-    assert gateway.in_flight.count("demo") == 0
-
-
 async def test_send_that_finds_the_client_gone_waits_for_its_close_code(
     app: ProxyApplication, sockets: SocketBackend
 ) -> None:
@@ -276,24 +259,6 @@ async def test_send_that_finds_the_client_gone_waits_for_its_close_code(
     await socket.finish()
     await sockets.end()
     assert sockets.close_code == 4002
-
-
-async def test_client_that_leaves_during_the_handshake_ends_it_at_once(
-    app: ProxyApplication, gateway: TableGateway, backend: Backend
-) -> None:
-    async def hang(request: web.Request) -> web.StreamResponse:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    backend.handler = hang
-    socket = AsgiSocket(app, PATH, key=MANAGER)
-    await backend.began.wait()
-    assert gateway.in_flight.count("demo") == 1
-    socket.disconnect(code=1006)
-    await socket.finish(5)
-    assert gateway.in_flight.count("demo") == 0
-    assert socket.sent.empty()
-    assert not socket.refusal.status
 
 
 async def test_cancelled_relay_says_goodbye_to_the_backend(

@@ -3,118 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import logging
-import os
-import socket
-import threading
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import aiohttp
 import psutil
 import pytest
-import uvicorn
 from aiohttp import web
 
 from llamactl.config import AppConfig
-from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
-from llamactl.middleware.cors import CrossOrigin
-from llamactl.middleware.origin_guard import OriginGuard
-from llamactl.server.web.server import uvicorn_config
-from proxy.asgi import ProxyApplication
-from tests.proxy.conftest import MANAGER, Backend, TableGateway, make_target
+from tests.proxy.conftest import MANAGER, Backend
+from tests.proxy.websocket.served import KEY, PATH, Served, raw_handshake
 from tests.support.socket_backend import SocketBackend, until_it_stalls
-
-PATH = "/api/v1/instances/demo/proxy/ws"
-KEY = {"Authorization": f"Bearer {MANAGER}"}
-
-
-class Served:
-    """llamactl's layers on a port; the gateway belongs to the server's loop."""
-
-    def __init__(self, config: AppConfig, origin: str) -> None:
-        self.gateway: TableGateway
-        self._config, self._origin = config, origin
-        self._application: Any = None
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = self._listener.getsockname()
-        self.url = f"http://127.0.0.1:{self.address[1]}"
-        self.server = uvicorn.Server(uvicorn_config(self))
-        # Signals are the main thread's.
-        self._thread = threading.Thread(target=self.server.run, args=([self._listener],))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await self._application(scope, receive, send)
-            return
-        self.gateway = TableGateway(self._config)
-        self.gateway.lay(make_target(self._origin))
-
-        async def rest(scope: Scope, receive: Receive, send: Send) -> None:
-            await send({"type": "http.response.start", "status": 404, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
-
-        application: Any = ProxyApplication(rest, self.gateway)
-        if not self._config.auth.require_management_auth:
-            application = OriginGuard(
-                application, host="127.0.0.1", allowed_origins=["https://page.example"]
-            )
-        self._application = CrossOrigin(application, allowed_origins=["*"], allowed_headers=["*"])
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self.gateway.upstream.close()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async def start(self) -> None:
-        self._thread.start()
-        async with asyncio.timeout(20):
-            while not self.server.started:
-                await asyncio.sleep(0.01)
-
-    def ask_to_stop(self) -> None:
-        self.server.should_exit = True
-
-    async def stop(self) -> None:
-        self.ask_to_stop()
-        await asyncio.to_thread(self._thread.join, 30)
-        assert not self._thread.is_alive()
-        self._listener.close()
-
-    async def until_idle(self) -> None:
-        async with asyncio.timeout(10):
-            while self.gateway.in_flight.count("demo"):
-                await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-def nothing_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Whatever a peer does is no error of ours."""
-    yield
-    assert not [
-        record.getMessage()
-        for record in caplog.get_records("call")
-        if record.levelno >= logging.WARNING
-    ]
-
-
-@pytest.fixture
-async def served(
-    backend: Backend, config: AppConfig, nothing_logged: None
-) -> AsyncIterator[Served]:
-    served = Served(config, backend.origin)
-    await served.start()
-    yield served
-    await served.stop()
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 async def test_messages_go_both_ways(
@@ -153,25 +53,6 @@ async def test_close_code_and_reason_of_the_backend_arrive(
         assert message.extra == "no more"
     await sockets.end()
     await served.until_idle()
-
-
-@pytest.mark.parametrize("is_reset", [False, True])
-async def test_connection_that_breaks_tells_the_backend_that_the_client_went_away(
-    served: Served, sockets: SocketBackend, client: aiohttp.ClientSession, *, is_reset: bool
-) -> None:
-    connection = await client.ws_connect(served.url + PATH, headers=KEY)
-    await connection.send_str("hello")
-    await connection.receive_str(timeout=10)
-    transport = connection._response.connection.transport  # type: ignore[union-attr]
-    assert transport is not None
-    if is_reset:
-        transport.abort()
-    else:
-        transport.close()
-    await sockets.end()
-    assert sockets.close_code == 1001
-    await served.until_idle()
-    await connection.close()
 
 
 async def test_backend_that_dies_closes_the_client(
@@ -232,24 +113,6 @@ async def test_shutdown_closes_both_sides(
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1012)
     await sockets.end()
     assert sockets.close_code == 1012
-
-
-async def raw_handshake(served: Served, path: str = PATH, *lines: str) -> socket.socket:
-    """A client that reads nothing by itself, after its handshake."""
-    connection = socket.create_connection(served.address)
-    key = base64.b64encode(os.urandom(16)).decode()
-    head = [
-        f"GET {path} HTTP/1.1",
-        "Host: 127.0.0.1",
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        f"Sec-WebSocket-Key: {key}",
-        f"Authorization: Bearer {MANAGER}",
-        *lines,
-    ]
-    connection.sendall(("\r\n".join(head) + "\r\n\r\n").encode("latin-1"))
-    return connection
 
 
 async def test_flood_for_a_client_that_does_not_read_stays_with_the_backend(
@@ -334,66 +197,6 @@ async def test_shutdown_ends_a_client_whose_messages_the_backend_does_not_take(
     with pytest.raises((aiohttp.ClientError, OSError)):
         await asyncio.wait_for(flooding, 10)
     may_end.set()
-    await connection.close()
-
-
-async def flooded(
-    served: Served, sockets: SocketBackend, client: aiohttp.ClientSession, may_read: asyncio.Event
-) -> tuple[aiohttp.ClientWebSocketResponse, asyncio.Transport, asyncio.Task[None]]:
-    """A client that has sent as much as it can to a backend that reads only once it may."""
-    sent = 0
-
-    async def read_late(socket: web.WebSocketResponse) -> None:
-        await may_read.wait()
-        while (await socket.receive()).type is aiohttp.WSMsgType.BINARY:
-            pass
-
-    async def flood() -> None:
-        nonlocal sent
-        while True:
-            await connection.send_bytes(bytes(2**16))
-            sent += 1
-
-    sockets.script = read_late
-    connection = await client.ws_connect(served.url + PATH, headers=KEY)
-    transport = connection._response.connection.transport  # type: ignore[union-attr]
-    assert transport is not None
-    flooding = asyncio.create_task(flood())
-    await until_it_stalls(lambda: sent)
-    return connection, transport, flooding
-
-
-@pytest.mark.parametrize("is_shutdown", [False, True])
-async def test_end_that_comes_while_a_backend_does_not_read_is_met_once_it_does(
-    served: Served, sockets: SocketBackend, client: aiohttp.ClientSession, *, is_shutdown: bool
-) -> None:
-    may_read = asyncio.Event()
-    connection, transport, flooding = await flooded(served, sockets, client, may_read)
-    if is_shutdown:
-        served.ask_to_stop()
-    else:
-        transport.abort()
-    with pytest.raises((aiohttp.ClientError, OSError)):
-        await asyncio.wait_for(flooding, 10)
-    may_read.set()
-    await sockets.end()
-    await served.until_idle()
-    await connection.close()
-
-
-async def test_who_leaves_while_a_backend_does_not_read_is_missed_before_it_does(
-    served: Served, sockets: SocketBackend, client: aiohttp.ClientSession
-) -> None:
-    may_read = asyncio.Event()
-    connection, transport, flooding = await flooded(served, sockets, client, may_read)
-    transport.abort()
-    with pytest.raises((aiohttp.ClientError, OSError)):
-        await asyncio.wait_for(flooding, 10)
-    await served.until_idle()
-    # It should leave the backend time to read what was sent before, and why nothing follows.
-    may_read.set()
-    await sockets.end()
-    assert sockets.close_code == 1001
     await connection.close()
 
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.forwarding.conftest import Connect
 from tests.proxy.conftest import ALICE, TableGateway
+from tests.proxy.sockets.conftest import Connect
 from tests.support.wire import OK, RawBackend, RawClient, Session
 
 CHAT = b"/v1/chat/completions"

@@ -1,17 +1,14 @@
-"""Who reads slowly holds little of our memory; who leaves is noticed, in every phase."""
+"""Uploads: large request bodies that are streamed to the backend."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import tracemalloc
 from dataclasses import replace
 
 import pytest
 
-from instances.states import DesiredState, Status
+from instances.states import Status
 from proxy.body.body import WHOLE_BYTES
-from tests.forwarding.conftest import Connect
 from tests.proxy.conftest import BOB, TableGateway
 from tests.support.until import until_async
 from tests.support.wire import OK, RawBackend, RawClient, Session, read_message
@@ -19,146 +16,11 @@ from tests.support.wire import OK, RawBackend, RawClient, Session, read_message
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'
 ANY = b"/api/v1/instances/demo/proxy"
-EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-MUCH = 200 * 2**20
-PIECE = b"10000\r\n" + b"x" * 2**16 + b"\r\n"
-
-
-class Flood:
-    """Sends without end, and counts what could be sent."""
-
-    def __init__(self, backend: RawBackend) -> None:
-        self.sent = 0
-        backend.script = self.play
-
-    async def play(self, session: Session) -> None:
-        await session.request()
-        await session.send(EVENTS)
-        while self.sent < MUCH:
-            await session.send(PIECE)
-            self.sent += 2**16
-
-    async def until_blocked(self) -> int:
-        before = -1
-        while before != self.sent:
-            before = self.sent
-            await asyncio.sleep(0.3)
-        return self.sent
-
-
-async def test_slow_reader_holds_a_buffer_however_much_the_backend_sends(
-    client: RawClient, backend: RawBackend
-) -> None:
-    flood = Flood(backend)
-    transport = client.writer.transport
-    transport.pause_reading()  # type: ignore[attr-defined]
-    tracemalloc.start()
-    try:
-        client.post(CHAT, MODEL)
-        await until_async(lambda: flood.sent > 0, "the flood begun")
-        # It should make the backend wait: what it got rid of is in the kernel's buffers.
-        assert await flood.until_blocked() < MUCH // 4
-        sent = flood.sent
-        held, _ = tracemalloc.get_traced_memory()
-        assert held < 8 * 2**20
-        transport.resume_reading()  # type: ignore[attr-defined]
-        for _ in range(5):
-            await client.reader.read(1000)
-            await asyncio.sleep(0.05)
-        _, peak = tracemalloc.get_traced_memory()
-        assert peak < 8 * 2**20
-    finally:
-        tracemalloc.stop()
-    assert flood.sent - sent < MUCH // 4
-
-
-async def test_who_leaves_while_the_buffer_is_full_ends_the_request(
-    client: RawClient, backend: RawBackend, gateway: TableGateway
-) -> None:
-    flood = Flood(backend)
-    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-    client.post(CHAT, MODEL)
-    await until_async(lambda: flood.sent > 0, "the flood begun")
-    await flood.until_blocked()
-    client.disconnect()
-    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
-    await until_async(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
-
-
-async def stay(session: Session) -> None:
-    await session.request()
-    await session.until_closed()
-
-
-async def stream(session: Session) -> None:
-    await session.request()
-    await session.send(EVENTS + b"9\r\ndata: 1\n\n\r\n")
-    await session.until_closed()
-
-
-@pytest.mark.parametrize("way", ["close", "reset", "half-close"])
-@pytest.mark.parametrize("script", [stay, stream], ids=["before the first byte", "mid-stream"])
-async def test_who_leaves_ends_the_request(
-    client: RawClient, backend: RawBackend, script: object, way: str
-) -> None:
-    backend.script = script  # type: ignore[assignment]
-    client.post(CHAT, MODEL)
-    await until_async(lambda: len(backend.requests) == 1, "the request there")
-    if way == "close":
-        client.writer.close()
-    elif way == "half-close":
-        # Nobody who still wants the answer of a model does this; a client that died does.
-        client.writer.write_eof()
-    else:
-        raw = client.writer.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        client.disconnect()
-    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
-
-
-async def test_who_leaves_with_another_request_in_line_ends_both(
-    client: RawClient, backend: RawBackend, gateway: TableGateway
-) -> None:
-    backend.script = stream
-    client.post(CHAT, MODEL)
-    await until_async(lambda: len(backend.requests) == 1, "the request there")
-    client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-    await asyncio.sleep(0.05)
-    client.disconnect()
-    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
-
-
-async def test_who_leaves_while_the_instance_starts_leaves_nothing(
-    client: RawClient, backend: RawBackend, gateway: TableGateway
-) -> None:
-    target = gateway.live.table.targets["demo"]
-    gateway.lay(replace(target, status=Status.STOPPED, desired_state=DesiredState.STOPPED))
-    client.post(CHAT, MODEL)
-    await asyncio.wait_for(gateway.start_was_requested.wait(), 10)
-    client.disconnect()
-    await asyncio.sleep(0.05)
-    gateway.lay(replace(target, generation=2, observed_generation=2))
-    await asyncio.sleep(0.05)
-    assert not backend.requests
-
-
-async def test_a_thousand_who_leave_at_once_end_a_thousand_requests(
-    connect: Connect, backend: RawBackend, gateway: TableGateway
-) -> None:
-    backend.script = stream
-    clients = [await connect() for _ in range(1000)]
-    for client in clients:
-        client.post(CHAT, MODEL)
-    await until_async(lambda: len(backend.requests) == 1000, "all requests there")
-    for client in clients:
-        client.disconnect()
-    await until_async(lambda: backend.closed == 1000, "all connections to the backend closed")
-    await until_async(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
-
-
-# -- uploads --------------------------------------------------------------------------------------
-
 SIZE = 8 * 2**20
+FORM = b"Content-Type: multipart/form-data; boundary=B"
+FIELD = b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n'
+FILE = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+AUDIO = b"/v1/audio/transcriptions"
 
 
 async def test_large_upload_goes_through_as_it_comes(
@@ -199,70 +61,6 @@ async def test_large_upload_in_chunks_goes_on_in_chunks(
     assert request.body == b"".join(b"%d" % number * 2**20 for number in range(4))
 
 
-async def test_backend_that_does_not_read_makes_the_uploader_wait(
-    client: RawClient, backend: RawBackend, gateway: TableGateway
-) -> None:
-    release = asyncio.Event()
-
-    async def play(session: Session) -> None:
-        session.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await release.wait()
-
-    backend.script = play
-    tracemalloc.start()
-    try:
-        client.ask(b"POST " + ANY + b"/files", b"Content-Length: %d" % MUCH)
-        sent = 0
-        piece = b"x" * 2**20
-        try:
-            while sent < MUCH:
-                client.send(piece)
-                async with asyncio.timeout(1):
-                    await client.writer.drain()
-                sent += len(piece)
-        except TimeoutError:
-            pass
-        held, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert sent < MUCH // 4
-    assert held < 8 * 2**20
-    release.set()
-
-
-@pytest.mark.parametrize("part", [WHOLE_BYTES // 2, SIZE // 2])
-async def test_who_leaves_in_the_middle_of_an_upload_ends_it(
-    client: RawClient, backend: RawBackend, gateway: TableGateway, part: int
-) -> None:
-    client.ask(b"POST " + ANY + b"/files", b"Content-Length: %d" % SIZE)
-    client.send(b"x" * part)
-    await until_async(lambda: backend.connections == 1, "the upload begun")
-    client.disconnect()
-    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
-    await until_async(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
-
-
-@pytest.mark.parametrize("pieces", [1, 10])
-@pytest.mark.parametrize("path", [b"/llama-cpp/demo/tokenize", b"/v1/audio/transcriptions"])
-async def test_who_leaves_in_an_upload_to_an_instance_that_starts_leaves_nothing(
-    client: RawClient, backend: RawBackend, gateway: TableGateway, path: bytes, pieces: int
-) -> None:
-    gateway.max_body_bytes = 2 * SIZE
-    target = gateway.live.table.targets["demo"]
-    gateway.lay(replace(target, status=Status.STARTING))
-    client.ask(b"POST " + path, FORM, b"Content-Length: %d" % SIZE)
-    client.send(FIELD % b"demo" + FILE)
-    for _ in range(pieces):
-        client.send(b"x" * 2**15)
-        await asyncio.sleep(0.02)
-    await until_async(lambda: bool(gateway.activator.waiters.report()), "the upload waiting")
-    client.disconnect()
-    await until_async(lambda: not gateway.activator.waiters.report(), "nobody waiting")
-    gateway.lay(target)
-    await asyncio.sleep(0.05)
-    assert not backend.connections
-
-
 async def test_upload_waits_for_the_start_and_goes_on_then(
     client: RawClient, backend: RawBackend, gateway: TableGateway
 ) -> None:
@@ -298,12 +96,6 @@ async def test_answer_before_the_end_of_an_upload_reaches_the_client(
     backend.script = backend._answer
     client.post(CHAT, MODEL)
     assert (await client.answer()).body == b"{}"
-
-
-FORM = b"Content-Type: multipart/form-data; boundary=B"
-FIELD = b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n'
-FILE = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-AUDIO = b"/v1/audio/transcriptions"
 
 
 async def test_large_form_goes_through_once_its_model_is_known(

@@ -1,37 +1,50 @@
-"""Who leaves while a backend takes nothing of an upload is missed, though nothing is read."""
+"""Disconnects during an upload, also one of which the backend takes nothing."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 
 import pytest
 
 from llamactl.server.web.disconnect_watch import WatchedTransport
+from proxy.body.body import WHOLE_BYTES
+from tests.disconnects.conftest import Disconnect, close, half_close, reset, until_nothing_is_left
 from tests.proxy.conftest import TableGateway
 from tests.support.until import until_async
 from tests.support.wire import RawBackend, RawClient, Session
 
 ANY = b"/api/v1/instances/demo/proxy"
+SIZE = 8 * 2**20
 MUCH = 200 * 2**20
 
 
+@pytest.mark.parametrize("part", [WHOLE_BYTES // 2, SIZE // 2])
+async def test_disconnect_in_the_middle_closes_the_request_to_the_backend(
+    client: RawClient, backend: RawBackend, gateway: TableGateway, part: int
+) -> None:
+    client.ask(b"POST " + ANY + b"/files", b"Content-Length: %d" % SIZE)
+    client.send(b"x" * part)
+    await until_async(lambda: backend.connections == 1, "the upload begun")
+    client.disconnect()
+    await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
+    await until_nothing_is_left(gateway)
+
+
 @pytest.fixture
-def release(backend: RawBackend) -> asyncio.Event:
+def may_read(backend: RawBackend) -> asyncio.Event:
     """The backend takes nothing until this is set."""
-    release = asyncio.Event()
+    may_read = asyncio.Event()
 
     async def play(session: Session) -> None:
         session.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await release.wait()
+        await may_read.wait()
 
     backend.script = play
-    return release
+    return may_read
 
 
-async def test_who_resets_an_upload_that_is_stuck_ends_it(
-    client: RawClient, backend: RawBackend, gateway: TableGateway, release: asyncio.Event
+async def test_reset_behind_full_buffers_ends_the_request(
+    client: RawClient, gateway: TableGateway, may_read: asyncio.Event
 ) -> None:
     client.ask(b"POST " + ANY + b"/files", b"Content-Length: %d" % MUCH)
     piece = b"x" * 2**20
@@ -43,23 +56,20 @@ async def test_who_resets_an_upload_that_is_stuck_ends_it(
     except TimeoutError:
         pass
     assert gateway.in_flight.count("demo") == 1
-    connection = client.writer.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.disconnect()
-    await until_async(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
-    release.set()
+    reset(client)
+    await until_nothing_is_left(gateway)
+    may_read.set()
 
 
-@pytest.mark.parametrize("way", ["close", "half-close"])
-async def test_who_ends_an_upload_that_is_stuck_ends_the_request(
+@pytest.mark.parametrize("disconnect", [close, half_close], ids=lambda way: way.__name__)
+async def test_end_of_an_upload_that_the_backend_does_not_take_ends_the_request(
     client: RawClient,
-    backend: RawBackend,
     gateway: TableGateway,
-    release: asyncio.Event,
+    may_read: asyncio.Event,
     monkeypatch: pytest.MonkeyPatch,
-    way: str,
+    disconnect: Disconnect,
 ) -> None:
-    """As far as its end reaches us: it comes behind what our buffers have no room for."""
+    """The FIN arrives only as long as the system's buffers have space: so reading pauses first."""
     paused: list[WatchedTransport] = []
     pause_reading = WatchedTransport.pause_reading
 
@@ -80,15 +90,12 @@ async def test_who_ends_an_upload_that_is_stuck_ends_the_request(
             await asyncio.sleep(0.01)
             if not is_paused():
                 break
-    if way == "close":
-        client.writer.close()
-    else:
-        client.writer.write_eof()
-    await until_async(lambda: gateway.in_flight.count("demo") == 0, "nothing in flight")
-    release.set()
+    disconnect(client)
+    await until_nothing_is_left(gateway)
+    may_read.set()
 
 
-async def test_who_waits_in_an_upload_that_is_stuck_is_left_alone(
+async def test_connected_client_of_an_upload_that_is_taken_late_is_answered(
     client: RawClient, backend: RawBackend
 ) -> None:
     size = 32 * 2**20

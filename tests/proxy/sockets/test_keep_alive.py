@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from tests.forwarding.conftest import Connect
 from tests.proxy.conftest import TableGateway, make_target
+from tests.proxy.sockets.conftest import Connect
 from tests.support.wire import OK, RawBackend, RawClient, Session
 
 CHAT = b"/v1/chat/completions"

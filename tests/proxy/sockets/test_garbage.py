@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from proxy.body.body import WHOLE_BYTES
-from tests.forwarding.conftest import Connect
 from tests.proxy.conftest import TableGateway, make_target
+from tests.proxy.sockets.conftest import Connect
 from tests.support.until import until_async
 from tests.support.wire import OK, Play, RawBackend, RawClient, Session
 
