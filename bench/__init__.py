@@ -1,1 +1,1 @@
-"""What the proxy costs: one client load, sent straight to a backend and through a proxy."""
+"""The benchmark: one client load, sent straight to a backend and through a proxy."""

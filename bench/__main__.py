@@ -1,7 +1,7 @@
-"""``python -m bench``: measure what the proxy costs, print it, and write it down.
+"""``python -m bench``: measure the cost of the proxy, print the figures and save them.
 
-Exit status: 0 measured; 1 something did not start or did not answer; 2 wrong usage; 130 or 143
-ended by a signal. Everything that was started is stopped again in each case.
+Exit status: 0 measured; 1 a process did not start or did not answer; 2 wrong usage; 130 or 143
+ended by a signal. All started processes are stopped again in each case.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WRK_CLIENTS = 64
 
 
 def gather(stage: Stage, options: Options, stack: ExitStack) -> list[System]:
-    """Bring up what is compared, the direct system first; `stack` takes it down again."""
+    """Start the compared systems, the direct one first; `stack` stops them."""
     direct = stack.enter_context(direct_system(options.backend_port, model=INSTANCE))
     systems = [direct]
     if options.base_url:
@@ -57,7 +57,7 @@ def _start(spec: SystemSpec, direct: System, options: Options) -> AbstractContex
 
 
 class Measurement:
-    """All runs of one call, and what was learnt from them on the way."""
+    """All runs of one call, and their findings so far."""
 
     def __init__(self, options: Options) -> None:
         self._options = options

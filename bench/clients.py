@@ -12,7 +12,7 @@ from bench.framing import ResponseReader
 
 
 class Tally:
-    """What all clients of one run saw inside the measured window; times in seconds."""
+    """The counts and latencies of all clients inside the measured window; times in seconds."""
 
     def __init__(self) -> None:
         self.is_open = False

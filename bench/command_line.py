@@ -1,4 +1,4 @@
-"""What may be asked of ``python -m bench``."""
+"""The command line of ``python -m bench``."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def _missing(litellm_venv: Path) -> dict[str, str]:
-    """The peers that are not installed, and what to do about it."""
+    """The peers that are not installed, and the commands that install them."""
     missing = {}
     if nginx_program() is None:
         missing["nginx"] = "it is not on PATH; on Debian: apt install nginx-light"
@@ -113,7 +113,7 @@ def _stages(given: argparse.Namespace, installed: Sequence[str]) -> tuple[Stage,
 
 
 def _scenarios(given: argparse.Namespace) -> list[Scenario]:
-    """The essentials, unless clients or streams are told; those that leave are measured alone."""
+    """The essentials, unless clients or streams are given; disconnects are measured alone."""
     is_plain = (
         given.clients is None
         and given.streams is None
@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         "--disconnects",
         type=_counts,
         metavar="N,N",
-        help="so many streams, whose clients all leave at once; alone, unless --clients or"
+        help="so many streams, whose clients all disconnect at once; alone, unless --clients or"
         " --streams are told too",
     )
     load.add_argument(

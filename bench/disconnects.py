@@ -1,4 +1,4 @@
-"""How long does a backend keep the streams of clients that have all left at once?"""
+"""The time a backend takes to notice that all clients of its streams have disconnected."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 from bench.quantiles import percentile
 
 NOTICE_SECONDS = 10.0
-"""A stream that the backend still has after so long counts as one that it never noticed."""
+"""A disconnect that the backend has not noticed by then counts as unnoticed."""
 
 POLL_SECONDS = 0.1
-"""It is the backend's own clock that tells, so this only says how soon we know."""
+"""The backend's own clock takes the times, so this interval does not limit their precision."""
 
 ANSWER_SECONDS = 30.0
 QUESTION = b"GET /streams HTTP/1.1\r\nHost: backend\r\n\r\n"
@@ -24,10 +24,10 @@ LENGTH_FIELD = b"\r\nContent-Length: "
 
 @dataclass(frozen=True)
 class Disconnects:
-    """What the backend saw when all clients left.
+    """The backend's account of a disconnect of all clients.
 
-    `open_before` are the streams that it had; `gone_after` says for each that it noticed, in
-    ascending order, after how many seconds.
+    `open_before` counts the streams before the disconnect; `gone_after` has the seconds until the
+    backend noticed, in ascending order, for each noticed stream.
     """
 
     open_before: int
@@ -35,11 +35,11 @@ class Disconnects:
 
     @property
     def unnoticed(self) -> int:
-        """Streams that it had all the time, or that came to their end."""
+        """Streams whose disconnect the backend did not notice, or that ended before."""
         return max(0, self.open_before - len(self.gone_after))
 
     def figures(self) -> dict[str, float]:
-        """Milliseconds; what was never noticed counts as the longest time that we wait."""
+        """Milliseconds; an unnoticed disconnect counts as `NOTICE_SECONDS`."""
         seconds = [*self.gone_after, *[NOTICE_SECONDS] * self.unnoticed]
         return {
             "gone_last_ms": percentile(seconds, 100) * 1e3,
@@ -51,10 +51,10 @@ class Disconnects:
 async def measure_disconnects(
     backend_url: str, disconnect: Callable[[], None], *, notice_seconds: float = NOTICE_SECONDS
 ) -> Disconnects:
-    """Let all clients hang up, and wait until the backend has noticed the last of them.
+    """Disconnect all clients, and wait until the backend has noticed the last one.
 
-    The backend is asked directly: a proxy is busy with those who leave. Raises OSError when it
-    does not answer.
+    The backend is asked directly: a proxy is busy with the disconnects. Raises OSError when the
+    backend does not answer.
     """
     url = urlsplit(backend_url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
@@ -76,7 +76,7 @@ async def measure_disconnects(
 async def _ask(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> tuple[int, list[float]]:
-    """How many streams it has, and when clients left theirs."""
+    """Ask for the number of open streams, and for the times of the disconnects."""
     writer.write(QUESTION)
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -84,6 +84,8 @@ async def _ask(
             length = int(head.partition(LENGTH_FIELD)[2].split(b"\r\n")[0])
             body = await reader.readexactly(length)
     except asyncio.IncompleteReadError as error:
-        raise ConnectionError("the backend hung up on a question about its streams") from error
+        raise ConnectionError(
+            "the backend closed the connection instead of listing its streams"
+        ) from error
     document = json.loads(body)
     return document["open"], document["disconnected_at"]

@@ -1,4 +1,4 @@
-"""Is it good enough? The goals, and what was measured against each."""
+"""The goals, with the measured figure for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.results import Results, Row, median
 
 OURS = "llamactl"
 NO_SLOPE = 0.95
-"""Rounds differ by a few percent; what grew with the number of rows would be far below."""
+"""Rounds differ by a few percent; a cost that grows with the number of rows would be far below."""
 
 
 @dataclass(frozen=True)

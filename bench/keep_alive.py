@@ -1,8 +1,8 @@
-"""``python -m bench.keep_alive``: does a request ever meet a connection that is just being closed?
+"""``python -m bench.keep_alive``: requests at the moment in which backends close idle connections.
 
-llama.cpp closes a kept connection after 5 s without a request, vLLM too. Requests that come in
-bursts, 3.9 to 5.1 s apart, find as many idle connections as the burst had requests, in the very
-moment in which the backend closes them. None may fail.
+llama.cpp and vLLM close a kept connection after 5 s without a request. Requests in bursts, 3.9 to
+5.1 s apart, find as many idle connections as the burst had requests, at the moment in which the
+backend closes the connections. None may fail.
 
 Asks for tokens (``POST /llama-cpp/{instance}/tokenize``), which costs a model nothing. Exit status:
 0 all were answered, 1 some were not.

@@ -1,6 +1,6 @@
 """The load generator: ``python -m bench.load`` reads a plan, loads one system, prints figures.
 
-A process of its own, so that its CPU time can be told from everybody else's. Standard input is
+A process of its own, so that its CPU time is measured apart. Standard input is
 one line, a `LoadPlan`. Standard output is three lines: ``open`` and ``closed`` at the edges of the
 measured window, when the reader takes its CPU samples, and the figures as one JSON object.
 """
@@ -24,7 +24,7 @@ Figures = dict[str, float | dict[str, int]]
 RECONNECT_SECONDS = 0.05
 PROBE_CLIENTS = 4
 QUIET_SECONDS = 0.3
-"""Before all leave: the CPU samples at the end of the window are taken by then."""
+"""Pause before the disconnect: the CPU samples at the end of the window are taken by then."""
 
 
 def cpu_seconds() -> float:
@@ -80,7 +80,7 @@ class Load:
         return self._figures(seconds, cpu) | figures
 
     async def _end_of_held(self) -> Figures:
-        """How many streams were open; and what the backend sees of their end, if it is asked."""
+        """The number of open streams, and how they ended if the plan asks for that."""
         plan = self._plan
         streams_open = self._streaming()
         departure: dict[str, float] = {}
@@ -90,7 +90,7 @@ class Load:
             streams_open = min(streams_open, seen.open_before)
             departure = seen.figures()
             if seen.unnoticed:
-                self._tally.failures["clients whose leaving was not noticed"] = seen.unnoticed
+                self._tally.failures["clients whose disconnect was not noticed"] = seen.unnoticed
         if missing := plan.clients - streams_open:
             self._tally.failures["streams that were not open"] = missing
         return {"streams_open": streams_open, **departure}

@@ -1,4 +1,4 @@
-"""What the figures were measured on: the machine, and the versions of everything involved."""
+"""The machine of the measurement, and the versions of the programs involved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmark asks of llamactl's management API."""
+"""A client of llamactl's management API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ManagementApi:
     def __init__(self, base_url: str, key: str) -> None:
         self._base_url = base_url
         self._session = requests.Session()
-        # Whatever proxy the environment names is not between us and the loopback address.
+        # A proxy named by the environment must not be used for the loopback address.
         self._session.trust_env = False
         self._session.headers["Authorization"] = f"Bearer {key}"
 
@@ -37,7 +37,7 @@ class ManagementApi:
     def create_instance(
         self, name: str, command: str, backend_options: Mapping[str, object] | None = None
     ) -> None:
-        """An instance whose program is `command`; "": the one that llamactl takes itself."""
+        """Create an instance that runs the program `command`; "": llamactl's own choice."""
         options: dict[str, object] = {
             "backend_type": "llama_cpp",
             "backend_options": {"model": "none.gguf", **(backend_options or {})},
@@ -69,7 +69,7 @@ class ManagementApi:
         self._await_status(name, "running", timeout_seconds=timeout_seconds)
 
     def stop_all(self, *, timeout_seconds: float) -> None:
-        """Stop what runs, all at once, and wait until the processes are gone."""
+        """Stop all running instances at once, and wait until their processes are gone."""
         found = self._ask_anything("GET", "instances")
         documents = found if isinstance(found, list) else []
         running = [each["name"] for each in documents if each.get("status") != "stopped"]

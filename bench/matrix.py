@@ -1,4 +1,4 @@
-"""Which loads on which systems: the essentials, the whole matrix, or what the command line says."""
+"""The loads for each system: the essentials, the whole matrix, or the command line's own."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SystemSpec:
 
 @dataclass(frozen=True)
 class Stage:
-    """Systems that are up at the same time, and what each of them gets."""
+    """Systems that run at the same time, and their loads."""
 
     systems: tuple[SystemSpec, ...]
     scenarios: tuple[Scenario, ...]
@@ -104,7 +104,7 @@ def streams_of(
 def disconnects_of(
     clients: int, *, tps: float = DISCONNECT_TPS, body_bytes: int = REQUEST_BYTES
 ) -> Scenario:
-    """Streams held open, as `streams_of` does, whose clients then all leave at once."""
+    """Held streams, as of `streams_of`, whose clients then all disconnect at once."""
     held = streams_of(clients, tps=tps, stream_seconds=0, body_bytes=body_bytes)
     return replace(held, subject="disconnects", probes=0.0, is_disconnecting=True)
 

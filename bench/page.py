@@ -1,7 +1,7 @@
 """``python -m bench.page RESULT.json …``: put the figures of these files into docs/performance.md.
 
-Each table stands between ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->``; what has no figures
-in the files stays as it is. The plot goes to docs/img/performance.svg.
+Each table stands between ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->``; a table
+without figures in the files stays as it is. The plot goes to docs/img/performance.svg.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which other proxies is llamactl compared with, and how is each set up?
+"""The other proxies that llamactl is compared with, and the setup of each.
 
 Each has its files in a temporary directory, listens on a free port of the loopback address and
 forwards to the direct backend, with as many processes as llamactl has by default: one.
@@ -91,7 +91,7 @@ def versions(litellm_venv: Path) -> str:
 def nginx_config(directory: Path, port: int, backend_url: str, *, files: int) -> str:
     """A plain reverse proxy: connections kept on both sides, nothing held back, nothing logged."""
     return NGINX_CONFIG.format(
-        # Started by root it would give its workers to a user who can't read our directory.
+        # Under root, nginx would run its workers as a user without access to our directory.
         user="user root;\n" if os.geteuid() == 0 else "",
         files=files,
         connections=files // 2,

@@ -1,4 +1,4 @@
-"""What one run of the load generator is told: where to send what, how often, for how long."""
+"""The plan of one run of the load generator: address, requests, rate and duration."""
 
 from __future__ import annotations
 

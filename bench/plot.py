@@ -1,4 +1,4 @@
-"""How do the figures look? An SVG by hand: bars and lines, readable in light and in dark."""
+"""The plot of the figures: an SVG of bars and lines, readable in light and in dark."""
 
 from __future__ import annotations
 

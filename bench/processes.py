@@ -1,4 +1,4 @@
-"""What do the processes that we know use: CPU time between two moments, memory, files?"""
+"""The resources of known processes: CPU time between two moments, memory, files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import psutil
 LISTENING = "0A"
 """TCP_LISTEN, as /proc/net/tcp writes it."""
 
-LOOK_SECONDS = 0.2
+SAMPLE_SECONDS = 0.2
 AT_REST_CORES = 0.1
 
 Groups = Mapping[str, tuple[psutil.Process, ...]]
-"""What the processes are to the measurement ("proxy", "backend", "rest") -> the processes."""
+"""Role in the measurement ("proxy", "backend", "rest") -> the processes."""
 
 
 def listeners(port: int) -> tuple[psutil.Process, ...]:
@@ -70,7 +70,7 @@ class CpuSample:
     def cores_since(self, earlier: CpuSample) -> dict[str, float]:
         """Cores kept busy since then: ``<group>_cores``, ``machine_cores``, ``stolen_cores``.
 
-        Stolen is what the hypervisor gave to others while we wanted to run.
+        Stolen cores are the time that the hypervisor gave to others while we were ready to run.
         """
         seconds = self.at - earlier.at
         cores = {
@@ -98,7 +98,7 @@ def sample(groups: Groups) -> CpuSample:
 
 
 def await_rest(processes: Sequence[psutil.Process], seconds: float) -> bool:
-    """Wait until these use less than a tenth of a core; whether they did within that time.
+    """Wait until the processes use less than a tenth of a core; return whether they did in time.
 
     A slow system has requests in its queue when its clients leave. Worked off in the turn of the
     next one, they would be measured as its burden.
@@ -107,7 +107,7 @@ def await_rest(processes: Sequence[psutil.Process], seconds: float) -> bool:
     end = perf_counter() + seconds
     while perf_counter() < end:
         before = sample(groups)
-        sleep(LOOK_SECONDS)
+        sleep(SAMPLE_SECONDS)
         if sample(groups).cores_since(before)["watched_cores"] < AT_REST_CORES:
             return True
     return False
@@ -144,7 +144,7 @@ def _used(process: psutil.Process) -> float:
 
 
 def end(processes: Iterable[psutil.Process], *, grace_seconds: float) -> None:
-    """End what is left of these processes: SIGTERM, then SIGKILL. Never another with their pid."""
+    """End the remaining processes: SIGTERM, then SIGKILL. A reused pid is left alone."""
     left = [process for process in processes if process.is_running()]
     for process in left:
         try:

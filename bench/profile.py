@@ -1,9 +1,8 @@
-"""``python -m bench.profile``: where does the time of a request go in the web process?
+"""``python -m bench.profile``: the CPU time of a request by package, in the web process.
 
 py-spy looks into the running process from outside, 250 times a second, while 64 clients load it.
-Each sample counts for the package whose code runs, or has called what runs: the standard library
-has no share of its own. What is in no Python code of anybody is the event loop itself (uvloop:
-sockets, polling).
+Each sample counts for the innermost package on the stack: the standard library has no share of its
+own. A sample outside all Python code is the event loop itself (uvloop: sockets, polling).
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ _FRAME = re.compile(r"^(?P<function>.*) \((?P<file>[^()]*):\d+\)$")
 
 
 def part_of(frames: Iterable[str]) -> str:
-    """Whose time this is: the innermost frame of a package that we know; see the module's text."""
+    """Return the package of a sample: the innermost frame of a known package."""
     for frame in reversed(list(frames)):
         found = _FRAME.match(frame)
         if found is None:

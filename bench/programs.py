@@ -1,4 +1,4 @@
-"""How does another program run for the length of a benchmark?"""
+"""Another program, run for the length of a benchmark."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def running_program(
 ) -> Iterator[psutil.Process]:
     """A program that listens on a port, for the length of the block.
 
-    `environment` is added to ours; what it prints goes to a file in `directory`. Raises
-    RuntimeError, with the end of that, when it does not listen in time.
+    `environment` is added to ours; the output goes to a file in `directory`. Raises
+    RuntimeError, with the end of the output, when the program does not listen in time.
     """
     log_path = directory / "output.log"
     with log_path.open("wb") as log:

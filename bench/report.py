@@ -65,7 +65,7 @@ def facts(description: Mapping[str, str]) -> str:
 
 
 def write_json(document: Mapping[str, object], path: Path | None = None) -> Path:
-    """Write down what was measured, and when it ended; returns where."""
+    """Save the measurement with its time, and return the file."""
     now = datetime.now(UTC)
     if path is None:
         path = RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"

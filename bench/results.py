@@ -1,4 +1,4 @@
-"""What is in the JSON files of the benchmarks, looked up by load and system?"""
+"""The JSON files of the benchmarks, looked up by load and system."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Results:
         return median(self.row(subject, system, clients), key)
 
     def compared(self, subject: str, system: str, clients: int, key: str) -> float:
-        """What a figure is beside that of the direct system; NaN when it is not there."""
+        """A figure compared with the direct system's; NaN when either is missing."""
         row = self.row(subject, system, clients)
         return float(row["compared with direct"].get(key, math.nan)) if row else math.nan
 
@@ -74,7 +74,7 @@ def read(paths: Sequence[Path]) -> Results:
         document = json.loads(path.read_text())
         found.setdefault("measured_on", document.get("measured_on", {}))
         if any(row["subject"] == "servers" for row in document.get("summary", ())):
-            # Its streams are another comparison than those of the proxies.
+            # Its streams are compared apart from the proxies' streams.
             for row in document["summary"]:
                 if row["subject"] != "servers":
                     row["subject"] = f"servers {row['subject']}"

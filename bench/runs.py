@@ -20,7 +20,7 @@ SETTLE_SECONDS = 2.0
 """After thousands of streams: their connections are closed on each side before the next run."""
 
 REST_SECONDS = 20.0
-"""How long a system may work off what its clients left behind, before the next one's turn."""
+"""Time for a system to work off its queue before the next system is measured."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -36,7 +36,7 @@ class Run:
 
     @property
     def failures(self) -> dict[str, int]:
-        """What went wrong, and how often."""
+        """The failures, with the count of each."""
         failures = self.figures["failures"]
         assert isinstance(failures, dict)
         return failures
@@ -112,7 +112,7 @@ def measure(plan: LoadPlan, system: System) -> Figures:
             cores |= _memory(plan, system.fresh_bytes, resident, resident_bytes(proxy))
     rate = figures.get("requests_per_second", figures.get("events_per_second"))
     if "proxy_cores" in cores and isinstance(rate, float) and rate > 0:
-        # What each request or event costs: hardly changed by what else the machine does.
+        # The CPU cost of a request or event hardly depends on other load of the machine.
         cores["proxy_cpu_us_each"] = cores["proxy_cores"] / rate * 1e6
     if proxy and not await_rest(proxy, REST_SECONDS):
         print(

@@ -1,4 +1,4 @@
-"""What is measured: the loads that every system gets, and the figures shown for each."""
+"""The loads that every system gets, and the figures shown for each."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ OPENED_PER_SECOND = 500.0
 """How many of the streams that are held open begin in a second."""
 
 MARGIN_SECONDS = 10.0
-"""What a held stream has beyond the end of the window, should it begin late."""
+"""The margin of a held stream beyond the end of the window, for a late begin."""
 
 
 @dataclass(frozen=True)
 class Column:
     """One figure of the table: its key among the figures, its heading, and how it is written.
 
-    `compared` is how it is set against the direct system: as a ratio ("x"), as what the proxy
-    adds ("+"), or not at all ("").
+    `compared` is how it is set against the direct system: as a ratio ("x"), as the proxy's
+    addition ("+"), or not at all ("").
     """
 
     key: str
@@ -80,9 +80,9 @@ DISCONNECT_COLUMNS = (
 class Scenario:
     """One load. Sizes are bytes of JSON; `tokens` and `tps` are those of one stream.
 
-    subject     what the load is to show; loads of one subject share a table
-    seconds     how long a stream takes; for held ones it follows from the window
-    share       open loop: at this part of what the system answers in a closed loop
+    subject     the question of the load; loads of one subject share a table
+    seconds     duration of a stream; for held streams it follows from the window
+    share       open loop: this part of the system's rate in a closed loop
     probes      requests per second beside held streams
     is_disconnecting  all clients of the held streams disconnect at once, and the backend tells when
                 it noticed
@@ -105,11 +105,9 @@ class Scenario:
 
     @property
     def title(self) -> str:
-        """One line that says what the load is."""
+        """The load in one line."""
         if self.is_disconnecting:
-            return (
-                f"{self.clients:,} clients leave their streams at once, {self.tps:g} tokens/s each"
-            )
+            return f"{self.clients:,} clients disconnect at once, {self.tps:g} tokens/s each"
         if self.mode == "held":
             return (
                 f"{self.clients:,} streams held open, {self.tps:g} tokens/s each, and"

@@ -1,9 +1,9 @@
-"""``python -m bench.servers``: which ASGI server carries llamactl's application best?
+"""``python -m bench.servers``: llamactl's application under several ASGI servers.
 
 One llamactl runs (broker, worker, an instance); beside its own web process each server serves the
 same ``llamactl.asgi:application`` in one process, and gets the same load, in turn. Access logs are
-off everywhere. What a server lacks by design (a lifespan, without which the application does not
-set the garbage collector's thresholds) is part of the comparison.
+off everywhere. A missing feature (a lifespan, without which the garbage collector's thresholds are
+not set) is part of the comparison.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How does a benchmark end that is interrupted? In order: what it started is stopped again."""
+"""The end of an interrupted benchmark: its processes are stopped in order."""
 
 from __future__ import annotations
 

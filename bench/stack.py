@@ -32,10 +32,10 @@ PORTS = 200
 
 @dataclass(frozen=True)
 class Stack:
-    """A llamactl that runs.
+    """A running llamactl.
 
-    `environment` makes another process one of its own; `seen` are all processes that must be gone
-    afterwards, beside those that `root` still knows then.
+    `environment` makes another process part of this llamactl; `seen` are processes that must be
+    gone afterwards, in addition to the descendants of `root`.
     """
 
     directory: Path
@@ -51,7 +51,7 @@ class Stack:
         return f"http://127.0.0.1:{self.port}"
 
     def command(self, *arguments: str) -> str:
-        """An executable file that is the fake backend: `command_override` takes no arguments."""
+        """Write a file that starts the fake backend: `command_override` takes no arguments."""
         path = self.directory / "-".join(["fake-llama-server", *arguments])
         argv = shlex.join([sys.executable, str(FAKE_BACKEND), *arguments])
         path.write_text(f'#!/bin/sh\nexec {argv} "$@"\n')
@@ -74,11 +74,11 @@ class Stack:
 def llamactl_stack(settings: Mapping[str, str]) -> Iterator[Stack]:
     """llamactl as ``manage.py run`` starts it (broker, worker and web), once it answers.
 
-    After the block, also one that raised: stop the instances, then the program, then whatever is
-    left of its processes; remove the directory (but keep it when something failed).
+    After the block, also one that raised: stop the instances, then the program, then the
+    remaining processes; remove the directory, but keep it after a failure.
 
     `settings` are further LLAMACTL_* variables. Raises RuntimeError, with the end of the
-    program's output, when it does not come up.
+    program's output, when llamactl does not come up.
     """
     directory = Path(tempfile.mkdtemp(prefix="llamactl-bench-"))
     port = free_port()
@@ -89,7 +89,7 @@ def llamactl_stack(settings: Mapping[str, str]) -> Iterator[Stack]:
         program = subprocess.Popen(
             [sys.executable, str(REPOSITORY / "manage.py"), "run"],
             env=environment,
-            cwd=directory,  # not the repository: its .env would change what is measured
+            cwd=directory,  # not the repository: its .env would change the measurement
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -118,8 +118,8 @@ def llamactl_system(
 ) -> Iterator[System]:
     """llamactl with one running instance, which is the fake backend, and inference keys.
 
-    The first instance and key are made over the management API, as an operator would; what there
-    is to be beyond those, in the database.
+    The first instance and key are made over the management API, as an operator would; further
+    rows are written to the database.
     """
     with llamactl_stack(settings) as stack:
         api = stack.api
@@ -156,7 +156,7 @@ def refuse_open_door(system: System) -> None:
 def _environment(
     directory: Path, port: int, management_key: str, settings: Mapping[str, str]
 ) -> dict[str, str]:
-    """Our environment without its own LLAMACTL_* settings, and with those of the benchmark."""
+    """Our environment, with the LLAMACTL_* settings of the benchmark alone."""
     config = directory / "llamactl.yaml"
     config.write_text("{}\n")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LLAMACTL_")}
@@ -185,7 +185,7 @@ def _await_up(api: ManagementApi, program: subprocess.Popen[bytes]) -> None:
 
 
 def groups(root: psutil.Process, port: int, backend_port: int) -> Groups:
-    """llamactl's processes by what they are to the measurement."""
+    """Group llamactl's processes by their role in the measurement."""
     # `run` itself listens too: it holds the socket open, and sleeps.
     proxy = tuple(process for process in listeners(port) if process != root)
     backend = listeners(backend_port) if backend_port else ()

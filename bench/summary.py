@@ -1,4 +1,4 @@
-"""What many rounds say together: medians, spread, comparison, and reasons for doubt."""
+"""The summary of many rounds: medians, spread, comparison, and reasons for doubt."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Summary:
 
     @property
     def rate(self) -> float:
-        """Requests or events per second, or whatever figure comes first."""
+        """Requests or events per second, or the first figure."""
         return self.median(self.scenario.columns[0].key)
 
     @property
@@ -52,7 +52,7 @@ class Summary:
 
     @property
     def failures(self) -> dict[str, int]:
-        """What went wrong in all rounds."""
+        """The failures of all rounds."""
         total: dict[str, int] = {}
         for run in self.runs:
             for what, count in run.failures.items():
@@ -60,7 +60,7 @@ class Summary:
         return total
 
     def compared(self, column: Column, direct: Summary | None) -> float:
-        """This figure over (or less, for what is added) that of the direct system; or NaN."""
+        """The figure's ratio or difference to the direct system's; NaN without one."""
         if direct is None or direct is self:
             return math.nan
         ours, theirs = self.median(column.key), direct.median(column.key)
@@ -71,7 +71,7 @@ class Summary:
         return math.nan
 
     def to_document(self, direct: Summary | None) -> dict[str, object]:
-        """For the JSON file: every median, and what it is compared with direct."""
+        """For the JSON file: every median, and its comparison with the direct system."""
         columns = self.scenario.columns
         keys = dict.fromkeys(
             key
@@ -127,7 +127,7 @@ def to_documents(scenarios: Sequence[Sequence[Summary]]) -> list[dict[str, objec
 
 
 def doubts(summary: Summary, direct: Summary | None) -> list[str]:
-    """Why these figures may not be what they seem; empty when nothing speaks against them."""
+    """Reasons to doubt the figures; empty when there are none."""
     found = [f"{count} x {what}" for what, count in summary.failures.items()]
     if math.isnan(summary.rate) or summary.rate == 0:
         return [*found, "nothing was answered"]

@@ -1,13 +1,13 @@
-"""``python -m bench.supervisor``: what does the supervisor add to starting, stopping and running?
+"""``python -m bench.supervisor``: the supervisor's share in a start, a stop and a running instance.
 
-Real processes, started over the management API of a llamactl of our own; the times are those that
-the supervisor itself wrote into the history of the instance, so that nobody's polling is in them.
+Real processes, started over the management API of a llamactl of our own; the times are
+taken from the history that the supervisor writes for each instance, and contain no polling.
 
-start         from the request to "running", less what the same command takes by itself, started
-              by hand, until its health check answers
+start         from the request to "running", less the time of the same command started by hand,
+              until its health check answers
 stop          from the request until the process is gone
 wake-up       from the request to the supervisor's first step: HTTP, database, queue, its thread
-idle          CPU time of the worker while many instances run and nobody asks anything
+idle          CPU time of the worker while many instances run without requests
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Idle:
-    """What many running instances cost when nothing happens."""
+    """The cost of many running instances without requests."""
 
     instances: int
     seconds: float
@@ -91,7 +91,7 @@ def history(stack: Stack, name: str) -> list[tuple[str, float]]:
 
 
 def cycle(stack: Stack, name: str) -> Cycle:
-    """Start it, stop it, and look up when what happened."""
+    """Start and stop an instance, and read the times from its history."""
     known = len(history(stack, name))
     start_asked = time()
     stack.api.request_start(name)
@@ -172,7 +172,7 @@ def measure_program(stack: Stack, name: str, title: str, *, starts: int) -> Prog
 
 
 def measure_idle(stack: Stack, *, instances: int, seconds: float) -> Idle:
-    """Many running instances, and nobody who asks."""
+    """Measure many running instances without requests."""
     command = stack.command()
     names = [f"idle-{number}" for number in range(instances)]
     for name in names:

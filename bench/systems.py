@@ -1,4 +1,4 @@
-"""What is compared: the addresses that get the load, and the processes behind them."""
+"""The compared systems: the addresses that get the load, and the processes behind them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ ANSWER_SECONDS = 30
 
 @dataclass(frozen=True)
 class System:
-    """Something that answers ``POST <base_url>/v1/chat/completions``.
+    """A server that answers ``POST <base_url>/v1/chat/completions``.
 
-    `keys` are dealt out to the clients in turn; `model` is what the requests ask for; `processes`
-    are those whose CPU time is shown, as far as they run on this machine; `fresh_bytes` is the
-    memory of those of the proxy before any load, since what a process has once taken it seldom
-    gives back; `backend_url` is the fake backend itself, as far as it is known.
+    `keys` are dealt out to the clients in turn; `model` is the model of the requests; `processes`
+    on this machine have their CPU time shown; `fresh_bytes` is the memory of the proxy's processes
+    before any load, since a process seldom gives memory back; `backend_url` is the fake backend
+    itself, "" where unknown.
     """
 
     name: str
@@ -44,7 +44,7 @@ class System:
 
 
 def free_port() -> int:
-    """A TCP port that nobody on the loopback address listens on at this moment."""
+    """A TCP port that is free on the loopback address at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -113,7 +113,7 @@ def direct_system(port: int, *, model: str) -> Iterator[System]:
 def running_system(
     name: str, base_url: str, key: str, model: str, backend: Sequence[psutil.Process]
 ) -> System:
-    """A proxy that somebody else started; `backend` is the backend it is taken to forward to."""
+    """A proxy that was started by others; `backend` is its presumed backend."""
     url = urlsplit(base_url)
     if url.scheme != "http" or url.hostname is None:
         raise ValueError(f"{base_url!r}: must be http://host:port")

@@ -1,4 +1,4 @@
-"""Which tables does docs/performance.md show? One function each, from the figures to Markdown."""
+"""The tables of docs/performance.md: one function each, from the figures to Markdown."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def latency_cell(row: Row) -> str:
 
 
 def machine_section(results: Results) -> str:
-    """What it was measured on."""
+    """The machine and versions of the measurement."""
     if not results.of("requests"):
         return ""
     return table(["", ""], [[name, value] for name, value in results.measured_on.items()]).replace(
@@ -105,7 +105,7 @@ def requests_section(results: Results) -> str:
 
 
 def cores_section(results: Results) -> str:
-    """Who was busy with the most clients that all systems share: 64."""
+    """The CPU use of each process with 64 clients, the most that all systems share."""
     rows = [row for row in results.of("requests") if row["clients"] == 64]
     keys = ("generator", "backend", "proxy", "elsewhere", "stolen")
     body = [
@@ -191,7 +191,7 @@ def held_section(results: Results) -> str:
 
 
 def disconnects_section(results: Results) -> str:
-    """Clients that leave at once."""
+    """Clients that disconnect at once."""
     body = [
         [
             f"{row['system']}, {row['clients']:,} x {row['tps']:g}/s",
@@ -310,7 +310,7 @@ def profile_section(results: Results) -> str:
 
 
 def doubts_section(results: Results) -> str:
-    """What the harness itself holds against its figures."""
+    """The harness's own doubts about its figures."""
     if not results.of("requests"):
         return ""
     found = [

@@ -1,4 +1,4 @@
-"""Does a load generator that is not ours see the same? ``wrk``, with the requests of ours."""
+"""A check by another load generator: ``wrk``, with the requests of ours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 @dataclass(frozen=True)
 class Check:
-    """What wrk saw of one system, and what we saw under the same load."""
+    """The figures of wrk and of our own generator, for one system under the same load."""
 
     system: str
     clients: int
@@ -56,9 +56,9 @@ def check(system: str, plan: LoadPlan, *, ours: float, seconds: int) -> Check:
 
 
 def parse(told: str) -> tuple[float, float, float, str]:
-    """Requests per second, median and 99th percentile in ms, and what went wrong ("" nothing).
+    """Requests per second, median and 99th percentile in ms, and the errors ("" for none).
 
-    Raises ValueError when this is not the output of wrk.
+    Raises ValueError for text that is not the output of wrk.
     """
     rate = re.search(r"^Requests/sec:\s+([\d.]+)", told, re.M)
     if rate is None:

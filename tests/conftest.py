@@ -1,4 +1,4 @@
-"""What every test may use: the config, a broker, keys, and guards against what leaks."""
+"""Fixtures for every test: the config, a broker, keys, a model and a running stack."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ hypothesis_settings.register_profile("llamactl", deadline=None)
 hypothesis_settings.load_profile("llamactl")
 
 
-# Of a shell's job in the background, or under nohup, the tests would inherit that these are
-# ignored, and what they start from them: then nothing stops at a Ctrl-C.
+# A shell's background job or nohup ignores these signals, and children inherit that: without this
+# the tests' own processes would not stop at Ctrl-C.
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         is_ctrl_c = number is signal.SIGINT
@@ -40,12 +40,12 @@ OUTPUT_BYTES = 20_000
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test that failed on a whole llamactl shows what that has said last."""
+    """Add the last output of llamactl to the report of a test that failed on a stack."""
     report = yield
     for name, value in getattr(item, "funcargs", {}).items():
         if report.failed and isinstance(value, Stack) and value.output.exists():
             text = value.output.read_bytes()[-OUTPUT_BYTES:].decode(errors="replace")
-            report.sections.append((f"what llamactl said ({name})", text))
+            report.sections.append((f"output of llamactl ({name})", text))
     return report
 
 
@@ -139,7 +139,7 @@ def override(settings: Any) -> Any:
 
 
 def pytest_configure() -> None:
-    """Logging in is not what is tested here: a fast hash, and no waiting for the disk."""
+    """Use a fast password hash, and do not wait for the disk."""
     from django.conf import settings as django_settings
 
     # Each test client makes the middleware anew: without this each looks for all static files.

@@ -1,4 +1,4 @@
-"""Who listens on a port?"""
+"""Processes found by their ports, and awaited until they are idle."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import psutil
 import pytest
 
+from bench import processes
 from bench.processes import await_rest, listeners
 
 
@@ -38,10 +39,10 @@ def test_a_port_that_is_connected_to_is_not_listened_on() -> None:
         assert listeners(client.getsockname()[1]) == ()
 
 
-def test_who_still_works_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Where the machine stands still for the most of a look, whoever works does not get far either.
-    monkeypatch.setattr("bench.processes.LOOK_SECONDS", 1.0)
-    monkeypatch.setattr("bench.processes.AT_REST_CORES", 0.01)
+def test_a_busy_process_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a suspended machine a busy process looks idle, unless the sample is long.
+    monkeypatch.setattr(processes, "SAMPLE_SECONDS", 1.0)
+    monkeypatch.setattr(processes, "AT_REST_CORES", 0.01)
     busy = "import time\nwhile time.process_time() < 1.5: pass\ninput()"
     with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE) as child:
         process = psutil.Process(child.pid)

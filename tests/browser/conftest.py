@@ -1,4 +1,4 @@
-"""A real Chromium, logged in to a live llamactl; what it must never do fails the test."""
+"""A real Chromium, logged in to a live llamactl; script errors fail the test."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 from playwright.sync_api import Browser, Page, Request, Response, expect, sync_playwright
 
+from instances import lifecycle
+from llamactl.core import events
+
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -21,8 +24,7 @@ ARGUMENTS = [
     "--no-first-run",
 ]
 TIMEOUT_MS = 30_000
-"""For whatever is waited for. (What is expected of a page has 5 s otherwise, too few for a machine
-that stands still.)"""
+"""The bound of every wait. (Playwright's default of 5 s is too short for a loaded machine.)"""
 expect.set_options(timeout=TIMEOUT_MS)
 CANDIDATES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -40,7 +42,7 @@ def browser(django_db_setup: None) -> Iterator[Browser]:
 
 
 def watch(page: Page, own: str, faults: list[str]) -> None:
-    """Note in ``faults`` whatever a page of ours must never do."""
+    """Note script errors, dialogs, foreign requests and 5xx of a page in ``faults``."""
 
     def on_request(request: Request) -> None:
         if not request.url.startswith((own, "data:", "blob:")):
@@ -63,8 +65,8 @@ def open_page(browser: Browser, live_server: Any, monkeypatch: pytest.MonkeyPatc
     Afterwards it fails the test for a script error, a dialog, an answer of 500 or above, or a
     request to another host: machines with GPUs are often offline.
     """
-    monkeypatch.setattr("instances.lifecycle.wake_node", lambda node: None)
-    monkeypatch.setattr("llamactl.core.events.publish", lambda change: None)
+    monkeypatch.setattr(lifecycle, "wake_node", lambda node: None)
+    monkeypatch.setattr(events, "publish", lambda change: None)
     client = Client()
     client.force_login(User.objects.create_superuser("olga"))
     session = client.cookies[settings.SESSION_COOKIE_NAME].value

@@ -1,4 +1,4 @@
-"""The admin in a browser: it keeps itself up to date, works on a phone, asks nobody else."""
+"""The admin in a browser: it keeps itself up to date, works on a phone, and stays offline."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def create(name: str = "gemma") -> Instance:
 
 
 def observe(instance: Instance, **columns: object) -> None:
-    """Write what a supervisor would have observed."""
+    """Write observed state as a supervisor would."""
     Instance.objects.filter(pk=instance.pk).update(**columns)
 
 

@@ -1,4 +1,4 @@
-"""The API's documentation in a browser: somebody new can try everything out, also offline."""
+"""The API's documentation in a browser: a newcomer can try every operation, also offline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A whole llamactl, whose llama.cpp instances are the fake backend."""
+    """A whole llamactl that runs the fake backend as llama.cpp."""
     program = FAKE_BACKEND
     yield from running_stack(
         tmp_path_factory.mktemp("llamactl"),
@@ -101,7 +101,7 @@ def test_a_new_user_gets_from_the_key_to_a_streamed_answer(open_docs: Any, stack
     assert status == "200"
     assert [model["id"] for model in json.loads(body)["data"]] == ["gemma"]
 
-    # It should start the instance and show what it streams.
+    # It should start the instance and show the stream.
     block = operation(page, "OpenAI", "create_chat_completion")
     say(block, {"model": "gemma", "messages": [], "stream": True, "max_tokens": 3})
     status, body = execute(block)

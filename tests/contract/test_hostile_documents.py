@@ -1,4 +1,4 @@
-"""Documents that nobody means well with: nothing breaks, and nothing gets onto a command line."""
+"""Hostile documents: nothing breaks, and nothing gets onto a command line."""
 
 from __future__ import annotations
 
@@ -118,14 +118,14 @@ def send(client: Client, method: str, path: str, document: object) -> Any:
 
 
 def check_refusal(response: Any) -> None:
-    """It should name what is wrong, and repeat no more of it than fits a line or two."""
+    """It should name the wrong field, and repeat no more of the value than fits a line or two."""
     assert response.status_code in (400, 409, 413), response.content[:500]
     assert set(response.json()) == {"error", "details"}
     assert len(response.content) < 2000
 
 
 def check_launch(instance: Instance) -> None:
-    """What would be executed: words that can be, and that say what the options say."""
+    """Check the command line: its words are executable, and match the options."""
     options = instance.parsed_options
     backend = backend_for(options.backend_type)
     launch = build_launch(
@@ -169,7 +169,7 @@ def test_whatever_is_accepted_as_an_instance_can_be_executed_as_it_is_said(
         return
     instance = Instance.objects.get()
     check_launch(instance)
-    # It should be shown as it is stored, and take what it shows.
+    # It should show the stored document, and accept the shown one.
     shown = send(api, "GET", "/api/v1/instances/x", None).json()["options"]
     again = send(api, "PUT", "/api/v1/instances/x", shown)
     assert again.status_code == 200, again.content
@@ -233,7 +233,7 @@ def test_a_key_is_made_as_asked_or_not_at_all(api: Client, document: dict[str, A
         return
     made = response.json()
     assert made["name"] == document["name"]
-    # It should choose for itself what is not the client's to choose.
+    # It should choose the read-only fields itself.
     assert made["user_id"] == "system"
     assert re.fullmatch("llamactl-[0-9a-f]{64}", made["key"])
 

@@ -30,7 +30,7 @@ def operations() -> Iterator[Operation]:
 
 
 def resolved(part: dict[str, Any]) -> dict[str, Any]:
-    """``part``, or what it refers to."""
+    """Return ``part``, or the target of its reference."""
     while "$ref" in part:
         found: Any = DOCUMENT
         for name in part["$ref"].removeprefix("#/").split("/"):
@@ -40,7 +40,7 @@ def resolved(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def bodies(operation: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Of the request and of each answer: what it is, its media type, and what is said of it."""
+    """The request and each response: name, media type and description."""
     for media_type, said in operation.get("requestBody", {}).get("content", {}).items():
         yield "request", media_type, said
     for status, answer in operation["responses"].items():
@@ -137,7 +137,7 @@ def test_every_schema_is_used_and_every_reference_leads_somewhere() -> None:
 
 
 def test_nothing_speaks_of_the_inside() -> None:
-    # It should hold no docstring that was written for those who read the code.
+    # It should hold no docstring that was written for readers of the code.
     for part in (DOCUMENT["paths"], DOCUMENT["components"]):
         assert "``" not in str(part)
         assert "the seed" not in str(part).lower()

@@ -1,4 +1,4 @@
-"""The management API answers what its OpenAPI document says, whatever is sent to it."""
+"""The management API's answers to any request, held to its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llamactl.wsgi import application
 from tests.support.environment import MANAGEMENT_KEY
 
 HAVE_RULES_THAT_NO_SCHEMA_SAYS = [
-    *("create_instance", "replace_instance_options"),  # what the backend's flags take
+    *("create_instance", "replace_instance_options"),  # the values of the backend's flags
     *("parse_llama_cpp_command", "parse_vllm_command", "parse_mlx_lm_command"),
     "create_key",  # a time in the future, instances that exist
 ]
@@ -80,7 +80,7 @@ def kept_connection(db: None) -> Iterator[None]:
 
 @pytest.fixture
 def things(db: None, settings: Any, override: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the examples in the document speak of: an instance ``gemma``, a key 1, a node."""
+    """The objects of the document's examples: an instance ``gemma``, a key 1, a node."""
     monkeypatch.setattr(lifecycle, "wake_node", lambda node: None)
     override(instances={"on_demand_start_timeout": 0})
     config = settings.LLAMACTL

@@ -1,7 +1,7 @@
-"""What the proxy answers to requests that its OpenAPI document allows, and to those it does not.
+"""The proxy's answers to valid and invalid requests, held to its OpenAPI document.
 
-A whole llamactl with the fake backend, because nothing less has the proxy and its starts in it.
-What a backend answers is its own affair; what llamactl refuses, and how, is held to the document.
+A whole llamactl with the fake backend, because nothing less contains the proxy and its starts.
+Only llamactl's own refusals are held to the document, not the backend's answers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the real llama.cpp answers, held to what the OpenAPI document says of it."""
+"""The real llama.cpp's answers, held to the OpenAPI document."""
 
 from __future__ import annotations
 

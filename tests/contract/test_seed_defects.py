@@ -18,14 +18,14 @@ from tests.support.paths import ROOT
 @pytest.mark.django_db
 @pytest.mark.parametrize("wish", ["start", "start?wait=1", "restart"])
 def test_a_start_that_can_not_be_is_no_conflict(api: Client, wish: str) -> None:
-    # There whatever goes wrong with a start is 409 max_instances_reached.
+    # In the seed every failed start is 409 max_instances_reached.
     response = api.post(f"/api/v1/instances/nobody/{wish}")
     assert (response.status_code, response.json()["error"]) == (404, "invalid_instance")
 
 
 @pytest.mark.parametrize("name", ["lora_modules", "prompt_adapters"])
 def test_lists_of_adapters_survive_the_round_trip(name: str) -> None:
-    # There they are lists to the parser and texts to what it fills in, so it always fails.
+    # The seed's parser makes lists of them where its options want texts, so it always fails.
     vllm = backend_for("vllm")
     flag = "--" + name.replace("_", "-")
     options = vllm.parse_command(f"vllm serve m {flag} a=/x b=/y").backend_options
@@ -34,7 +34,7 @@ def test_lists_of_adapters_survive_the_round_trip(name: str) -> None:
 
 
 class LookUpsOnly(Mapping[bytes, KeyRule]):
-    """Keys that can be looked up one at a time; whoever walks through them fails the test."""
+    """Keys that can be looked up one at a time; an iteration over them fails the test."""
 
     def __init__(self, rules: dict[bytes, KeyRule]) -> None:
         self._rules = rules

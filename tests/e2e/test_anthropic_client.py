@@ -1,4 +1,4 @@
-"""What programs written with the anthropic client meet: llama.cpp's /v1/messages, and errors."""
+"""The anthropic client through llamactl: llama.cpp's /v1/messages, and errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WEATHER: Any = {
         "required": ["city"],
     },
 }
-# A model this small calls nothing by itself; it does what was done before.
+# A model this small calls no tool by itself; it repeats an earlier call.
 WEATHER_TALK: list[Any] = [
     {"role": "user", "content": "Weather in Rome?"},
     {
@@ -121,7 +121,7 @@ def test_tokens_are_counted_with_the_tools(client: anthropic.Anthropic) -> None:
         model="demo", messages=WEATHER_TALK, tools=[WEATHER]
     ).input_tokens
     assert with_tools > bare + 20
-    # It should be what a message costs.
+    # It should equal the cost of a message.
     usage = client.messages.create(model="demo", max_tokens=1, messages=WEATHER_TALK).usage
     assert usage.input_tokens + (usage.cache_read_input_tokens or 0) == bare
 

@@ -15,7 +15,7 @@ from tests.support.stack import Stack
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 PROGRAM = str(FAKE_BACKEND)
-# Every byte there is, line breaks and what looks like a boundary, and more than one buffer.
+# Every byte value, line breaks, a lookalike of a boundary, and more than one buffer.
 RECORDING = b"RIFF--\r\n----\r\n\r\n" + bytes(range(256)) * 8192
 
 

@@ -1,4 +1,4 @@
-"""A backend that is killed under a request: answered all the same, or told of; never a hang."""
+"""A backend that is killed under a request: an answer or an error, never a hang."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def key(stack: Stack, model: dict[str, object]) -> str:
 
 
 def kill(stack: Stack, name: str = "demo") -> None:
-    """What the kernel does to a process that takes all the memory."""
+    """Kill a backend as the kernel kills a process out of memory."""
     for process in stack.backends(name):
         for each in [*process.children(recursive=True), process]:
             with suppress(psutil.NoSuchProcess):  # the outer one ends with its inner one
@@ -125,7 +125,7 @@ def with_its_own_port(stack: Stack, model: dict[str, object]) -> Iterator[int]:
 def test_killed_amid_answers_it_comes_back_on_its_own_port(
     stack: Stack, key: str, with_its_own_port: int
 ) -> None:
-    """What is left of the connections of a server is no stranger on its port."""
+    """Connections in TIME_WAIT must not count as another program on the port."""
     document = {"max_tokens": 400, "ignore_eos": True, "stream": True}
     assert stack.chat("fixed", key, max_tokens=1).status_code == 200
     before = stack.backends("fixed")

@@ -193,5 +193,5 @@ def test_web_ui_asks_for_a_key_and_chats(stack: Stack, key: str, page: Page) -> 
         message.press("Enter")
     assert answer.value.status == 200
     reply = page.get_by_label("Assistant message with actions")
-    # What so small a model says is anybody's guess; the page counts what it has got of it.
+    # The text of so small a model is arbitrary; the page counts the received tokens.
     expect(reply).to_contain_text(re.compile(r"[1-9]\d* tokens"), timeout=30_000)

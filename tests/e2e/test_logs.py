@@ -96,7 +96,7 @@ def test_a_browser_follows_and_comes_back_after_a_restart(stack: Stack, key: str
         write(stack, marks[0])
         page.wait_for_function("told.includes('=== mark 0 ===')")
         kill_web(stack)
-        # It should not wait for what never ends by itself until its patience is over.
+        # It should not wait out the graceful shutdown for a stream that never ends by itself.
         assert "graceful shutdown exceeded" not in stack.output.read_text()
         write(stack, marks[1])
         page.wait_for_function("told.includes('=== mark 1 ===')", timeout=30_000)

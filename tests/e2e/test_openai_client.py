@@ -1,6 +1,6 @@
-"""What programs written with the openai client meet: each endpoint that llama.cpp has, and errors.
+"""The openai client through llamactl: each endpoint that llama.cpp has, and errors.
 
-``test_real_model.py`` has the simplest calls; here is what an application does beyond them.
+``test_real_model.py`` has the simplest calls, this module those of an application.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WEATHER: Any = {
         },
     },
 }
-# A model this small calls nothing by itself; it does what was done before.
+# A model this small calls no tool by itself; it repeats an earlier call.
 WEATHER_TALK: list[Any] = [
     {"role": "user", "content": "Weather in Rome?"},
     {
@@ -181,7 +181,7 @@ def test_many_at_once_by_the_async_client(stack: Stack, key: str) -> None:
             )
 
     answers = asyncio.run(ask_all())
-    # It should mix up nobody's answer with another's.
+    # It should not mix up the answers.
     assert [json.loads(answer.choices[0].message.content) for answer in answers] == [*range(8)]
 
 
@@ -458,7 +458,7 @@ def test_prompt_over_the_context_is_a_bad_request(client: openai.OpenAI) -> None
 
 
 def cancellations(stack: Stack) -> int:
-    """How often llama.cpp gave a request up; one that is not streamed takes it some seconds."""
+    """Count the cancelled tasks in the log; without a stream a cancellation takes seconds."""
     log: str = stack.call("GET", "/api/v1/instances/demo/logs").text
     return log.count("cancel task")
 

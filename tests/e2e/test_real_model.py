@@ -1,4 +1,4 @@
-"""A real model answers through llamactl: what a user's own program sees."""
+"""A real model through llamactl, as a user's own program meets it."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_backends_key_is_neither_in_its_arguments_nor_in_its_log(stack: Stack, d
     assert key not in " ".join(backend.cmdline())
     assert key not in stack.call("GET", "/api/v1/instances/other/logs").text
     port = stack.instance("other")["options"]["backend_options"]["port"]
-    # Without it nobody on this machine gets past llamactl.
+    # Without the key no local user gets past llamactl.
     assert requests.get(f"http://127.0.0.1:{port}/props", timeout=5).status_code == 401
     ours = {"SECRET", "PASSWORD", "LLAMACTL_MANAGEMENT"}
     assert not [name for name in backend.environ() if any(word in name for word in ours)]

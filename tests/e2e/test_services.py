@@ -118,7 +118,7 @@ def test_services_end_cleanly_and_leave_the_backends_to_their_guard(services: Se
     pid = services.instance("fake")["pid"]
 
     def has_guard() -> bool:
-        with suppress(psutil.NoSuchProcess):  # one of the others, which just ends
+        with suppress(psutil.NoSuchProcess):  # another process, which just ends
             return any(program.__file__ in each.cmdline() for each in services.processes())
         return False
 

@@ -1,4 +1,4 @@
-"""The broker is killed, loses what it knew, or hangs."""
+"""Faults of the broker: killed, with or without its data, or frozen."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_broker_that_dies_is_not_missed(
             victims.broker(stack).kill()
             if is_data_lost:
                 shutil.rmtree(stack.data_dir / "broker" / "appendonlydir")
-            # It should start at once even if nobody can be woken.
+            # It should start at once even if the worker cannot be woken.
             assert stack.chat("cold", key).status_code == 200
         traffic.until_served()
     what = "without" if is_data_lost else "with"

@@ -1,4 +1,4 @@
-"""The database is locked by somebody else, or away, for longer than anybody waits for it."""
+"""Faults of the database: locked by another process, or away, for longer than any timeout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONG_SECONDS = 23
 """Longer than the 20 s for which SQLite waits."""
 AWAY_SECONDS = 5
 BACK_SECONDS = 60
-"""The lock is held for as long: whoever waited for the database would not be back by then."""
+"""The lock is held for as long: a process that waited for it would not be back by then."""
 
 WARM = ("one", "two", "crashing")
 COLD = ("red", "green", "blue")
@@ -58,7 +58,7 @@ def key(stack: FakeStack) -> str:
 
 @contextmanager
 def locked(stack: FakeStack) -> Iterator[None]:
-    """Nobody else can write while the block runs."""
+    """Hold the database's write lock while the block runs."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(stack.database)],
         stdin=subprocess.PIPE,
@@ -96,7 +96,7 @@ def test_a_locked_database_delays_wishes_and_records_and_nothing_else(
                 "the crashed one restarted",
                 seconds=BACK_SECONDS,
             )
-            # What only reads goes on.
+            # Requests that only read go on.
             assert stack.call("GET", "/api/v1/instances").ok
             traffic.is_over.wait(seconds)
         for each in asks:

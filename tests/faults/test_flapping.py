@@ -1,4 +1,4 @@
-"""Many operators at once wish for everything and its opposite."""
+"""Many operators who start, stop and change the same instances at once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.faults.traffic import Traffic
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 SECONDS = 5
-"""For each of the two last wishes."""
+"""For each of the two last desired states."""
 OPERATORS = 8
 LOOK_SECONDS = 0.05
 
 
 class Operator(threading.Thread):
-    """Does what comes to mind with two instances, one of which comes and goes."""
+    """An operator that does random things with two instances, one of which comes and goes."""
 
     def __init__(self, stack: FakeStack, program: Path, number: int) -> None:
         super().__init__(daemon=True)

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def kill_everything(stack: FakeStack) -> None:
-    """At once: stopped first, so that nobody can do anything about another's end."""
+    """Kill all processes at once: SIGSTOP first, so that none can react to the end of another."""
     assert stack.process is not None
     victims = stack.processes()
     for number in (signal.SIGSTOP, signal.SIGKILL):
@@ -44,7 +44,7 @@ def test_what_ran_runs_again_and_what_did_not_does_not(tmp_path: Path, program: 
                 stack.until_status(name, "running", 30)
             traffic.until_served()
         counts = traffic.counts("everything SIGKILL")
-        # Whoever sent a request while nobody was there was refused; that is all.
+        # Requests during the outage were refused; nothing else was lost.
         kinds = {problem.partition(": ")[2].partition(":")[0] for problem in counts.problems}
         assert kinds <= {"no answer", "mixed up, or cut", "cut"}, kinds
         assert counts.doubled == 0

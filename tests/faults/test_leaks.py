@@ -47,7 +47,7 @@ def sleeper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Footprint:
-    """What a process holds at one moment."""
+    """The resources of a process at one moment."""
 
     def __init__(self, stack: FakeStack, process: psutil.Process) -> None:
         self.bytes = process.memory_info().rss
@@ -99,7 +99,7 @@ def test_a_hundred_starts_and_stops_leave_nothing(stack: FakeStack, sleeper: Pat
         return stack.query("SELECT pid, status FROM instances_instance WHERE name = ?", name)[0]
 
     def cycle_all(rounds: int) -> None:
-        """All at once, but each by one operator: two would undo what the other one waits for."""
+        """Cycle all instances at once, each by one operator: two would undo each other's state."""
 
         def cycles(name: str) -> None:
             for _ in range(rounds):
@@ -121,7 +121,7 @@ def test_thousands_of_hang_ups_leave_no_connection_behind(stack: FakeStack) -> N
     key, web = stack.new_key(), victims.webs(stack)[0]
 
     def ask(number: int) -> None:
-        """Hang up at another moment each time: at once, before the answer, in the middle."""
+        """Disconnect at another moment each time: at once, before the answer, in the middle."""
         document = {"model": "talker", "stream": True, "max_tokens": 50, "tps": 50}
         body = json.dumps(document).encode()
         head = (

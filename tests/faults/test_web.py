@@ -46,7 +46,7 @@ def key(stack: FakeStack) -> str:
 def kill(stack: FakeStack, processes: list[psutil.Process]) -> set[int]:
     """End them; returns the ports of the clients that each was just serving."""
     with victims.frozen(processes):
-        # Frozen ones accept nobody, so that these are all.
+        # Frozen processes accept no connection, so these are all.
         ports = set[int]().union(*(victims.client_ports(stack, each) for each in processes))
         for process in processes:
             process.kill()
@@ -59,7 +59,7 @@ def test_one_web_process_takes_its_own_requests_with_it_and_no_others(
     with Traffic(stack, key, ["one", "two"], streams=4, is_managed=False) as traffic:
         traffic.until_streaming()
         victim = victims.webs(stack)[0]
-        # It should be one that has something to lose: one request may be over a moment later.
+        # The victim should have requests to lose; a single one may be over a moment later.
         until(
             lambda: len(victims.client_ports(stack, victim)) >= SOME_REQUESTS,
             "requests in the first web process",
@@ -87,7 +87,7 @@ def test_with_all_web_processes_killed_new_clients_wait_for_the_next(
     counts = traffic.counts("both webs SIGKILL")
     assert {answer.port for answer in traffic.answers_with_problems()} <= lost
     assert counts.doubled == 0
-    # What was lost is not counted as in flight for ever: a stop does not wait for it.
+    # A lost request is not in flight for ever: a stop does not wait for it.
     stack.stop_instance("two")
     stack.start_instance("two")
 
@@ -126,7 +126,7 @@ def test_a_frozen_web_process_still_counts_when_its_instance_is_stopped(
 
 
 def stop_of_two(stack: FakeStack) -> bool:
-    """Asked of whichever web process is not frozen: a connection may wait for the one that is."""
+    """Ask on new connections until a web process answers that is not frozen."""
     with suppress(requests.Timeout):
         return requests.post(
             f"{stack.url}/api/v1/instances/two/stop",

@@ -50,7 +50,7 @@ def test_streams_outlive_the_worker_and_the_next_one_takes_over(stack: FakeStack
     assert traffic.counts("worker SIGKILL").is_flawless
     assert {name: stack.one_backend(name).pid for name in ("one", "two")} == before
 
-    # What was adopted can be restarted, its crash is seen, and it can be stopped.
+    # An adopted backend can be restarted, its crash is noticed, and it can be stopped.
     stack.call("POST", "/api/v1/instances/one/restart")
     until(lambda: [p.pid for p in stack.backends("one")] not in ([], [before["one"]]), "a new one")
     crashes = stack.crashes("two")

@@ -1,4 +1,4 @@
-"""What became of every request that clients sent while something else was going wrong?
+"""Clients that send requests during a fault, and the outcome of every request.
 
 ::
 
@@ -8,9 +8,9 @@
         traffic.until_served()         # every client has had another whole answer
     assert traffic.counts("web killed").is_flawless
 
-Each request carries a word that nobody else has; its backend logs the word when it carries the
-request out, and answers with it, numbered. So an answer that is cut, mixed up with another, or
-given twice is seen as such, and so is a request that was carried out twice.
+Each request carries a unique word; its backend logs the word when it carries the request out, and
+answers with the word, numbered. So an answer that is cut, mixed up with another, or given twice is
+recognised, and so is a request that was carried out twice.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SERVED_SECONDS = 45
 PAUSE_AFTER_FAILURE_SECONDS = 0.1
 
 STREAM_LENGTHS = (60, 5, 90, 20)
-"""Tokens; some answers are long enough to be in the middle whatever happens."""
+"""Tokens; some answers are long enough to be in progress during any fault."""
 PLAIN_LENGTHS = (3, 25)
 TOKEN_SECONDS = 0.04
 
@@ -50,7 +50,7 @@ class Answer:
     """The client's: which web process had the request is known by it."""
     status: int
     problem: str
-    """Empty, or what was wrong with the answer."""
+    """The problem with the answer, or ""."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Client(threading.Thread):
         return Answer(nonce, self._instance, port, status, problem)
 
     def _check_events(self, response: http.client.HTTPResponse, expected: Sequence[str]) -> str:
-        """Read the stream to its end; says what is wrong with it."""
+        """Read the stream to its end; return the problem with it, or ""."""
         words = []
         has_ended = False
         for line in response:
@@ -260,7 +260,7 @@ class Traffic:
         return [answer for answer in self.answers if answer.problem]
 
     def doubled(self) -> list[str]:
-        """What a backend has carried out more than once, as its log says."""
+        """Requests that a backend carried out more than once, by its log."""
         executions: Counter[str] = Counter()
         for path in (self.stack.data_dir / "logs").glob("*.log"):
             if path.is_symlink():
@@ -271,7 +271,7 @@ class Traffic:
         return [nonce for nonce, number in executions.items() if number > 1]
 
     def counts(self, what: str) -> Counts:
-        """The sums, printed for whoever reads the tests' output."""
+        """The sums, printed for the reader of the tests' output."""
         answers, problems = self.answers, self.answers_with_problems()
         said = [f"{each.instance}: {each.problem}" for each in problems]
         said += self._manager.problems if self._manager else []

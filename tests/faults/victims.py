@@ -1,4 +1,4 @@
-"""Which processes make up a running stack, and how are they done harm to?"""
+"""The processes of a running stack, for tests that kill or freeze them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def broker(stack: Stack) -> psutil.Process:
 
 
 def zombies(process: psutil.Process) -> list[psutil.Process]:
-    """Those that were begotten by it, or by one of them, and that nobody has reaped yet."""
+    """The descendants of a process that ended and have not been reaped."""
     found = []
     for child in process.children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -55,13 +55,13 @@ def zombies(process: psutil.Process) -> list[psutil.Process]:
 
 
 def said(stack: Stack, text: str) -> int:
-    """How often ``manage.py run`` has said so: ``worker ready`` once for each start."""
+    """Count a message of ``manage.py run``: ``worker ready`` comes once for each start."""
     return stack.output.read_text(errors="replace").count(text)
 
 
 @contextmanager
 def coming_back(stack: Stack, name: str, times: int = 1) -> Iterator[None]:
-    """What is called ``name`` ends in the block, and is ready again after it."""
+    """Wait, after the block, until the service ``name`` that it ended is ready again."""
     before = said(stack, f"{name} ready")
     yield
     until(

@@ -1,4 +1,4 @@
-"""Driving an ASGI application by hand: a client that can stall, hang up, and count."""
+"""ASGI clients by hand: they can stall, disconnect, and count messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llamactl.core.asgi_types import Application, Message
 
 @dataclass
 class AsgiResponse:
-    """What came back, as far as it came."""
+    """The response as far as it was received."""
 
     status: int = 0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -105,7 +105,7 @@ class AsgiRequest:
 
 
 class AsgiSocket:
-    """One WebSocket in progress, as a server would hand it to the application."""
+    """One WebSocket in progress, as a server would pass it to the application."""
 
     def __init__(
         self,
@@ -133,14 +133,14 @@ class AsgiSocket:
         self.refusal = AsgiResponse()
         self.sent: asyncio.Queue[Message] = asyncio.Queue()
         self.is_reading = asyncio.Event()
-        """Cleared, it is a client that does not read."""
+        """Cleared while the client does not read."""
         self.is_reading.set()
         self.is_gone = False
         self._application = application
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._inbox.put_nowait({"type": "websocket.connect"})
         self.received = 0
-        """How many messages the application has taken."""
+        """The number of messages that the application has taken."""
         self.task = asyncio.ensure_future(application(self.scope, self._receive, self._send))
 
     def put(self, content: str | bytes) -> None:

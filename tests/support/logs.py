@@ -1,4 +1,4 @@
-"""A program that writes a log as fast as it can, and what has become of its lines."""
+"""A program that writes a log as fast as it can, and a check of the lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from instances.logs.segments import read_from, segments_of
 from instances.supervisor.process.pidfd import Marker, Process, spawn
 
 ROTATIONS = 5
-"""So many a log must have been through before its writer may end."""
+"""The least number of rotations before the writer may end."""
 WRITER = """
 import os, signal, sys, time
 is_over = []
@@ -71,7 +71,7 @@ def all_lines(path: Path) -> list[bytes]:
 
 
 def numbers(lines: list[bytes]) -> list[int]:
-    """Of the writer's lines; every other line must be one of ours."""
+    """Return the numbers of the writer's lines; every other line must be a line of llamactl."""
     own = [line for line in lines if not line.startswith(b"===")]
     assert all(len(line) == len(own[0]) for line in own)
     return [int(line[5:14]) for line in own]

@@ -1,4 +1,4 @@
-"""Standing in for the supervisor: writing what it would have observed."""
+"""Observed state, written by a test instead of the supervisor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAILURE = {
 
 
 def observe(name: str, status: Status, **columns: Any) -> None:
-    """The supervisor saw the last wish, and ``status`` came of it."""
+    """Write a status as if the supervisor had acted on the last generation."""
     Instance.objects.filter(name=name).update(
         status=status, observed_generation=F("generation"), **columns
     )

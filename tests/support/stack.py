@@ -24,18 +24,18 @@ from tests.support.until import until
 START_SECONDS = 60
 STOP_SECONDS = 60
 END_SECONDS = 15
-"""For what ends a little later than llamactl itself, a guard for example."""
+"""The bound for processes that end after llamactl itself, such as a guard."""
 
-# Each test process has its own ports, all of them below those that the kernel gives away.
+# Each test process has its own ports, all below the kernel's ephemeral range.
 _BLOCK = os.getpid() % 40
 INSTANCE_PORTS = range(20000 + _BLOCK * 300, 20300 + _BLOCK * 300)
 WEB_PORTS = cycle(range(12000 + _BLOCK * 150, 12150 + _BLOCK * 150))
 
 
 def free_port() -> int:
-    """A port that nobody listens at, nor will before it is used.
+    """Return a free port that stays free until it is used.
 
-    Not one that the kernel chooses: it would give the same to the next who asks for any.
+    A port chosen by the kernel could be given to the next program that asks for any port.
     """
     for port in WEB_PORTS:
         with socket.socket() as probe, suppress(OSError):
@@ -45,7 +45,7 @@ def free_port() -> int:
 
 
 def kill_all(processes: Iterable[psutil.Process]) -> None:
-    """Those of them that have not ended by themselves."""
+    """Kill the processes that have not ended by themselves."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -69,13 +69,13 @@ class Stack:
         data_dir.mkdir(parents=True, exist_ok=True)
         (data_dir / "llamactl.yaml").touch()
         self.arguments: list[str] = []
-        """What ``manage.py run`` is told besides."""
+        """Further arguments of ``manage.py run``."""
         self.output = data_dir / "output.txt"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def last_port(self) -> int:
-        """The highest that an instance may have: none gets it unasked."""
+        """The highest port of the instances: no instance gets it unless it asks for it."""
         return int(self.environment["LLAMACTL_INSTANCE_PORT_RANGE"].split("-")[1])
 
     def start(self) -> None:
@@ -113,9 +113,9 @@ class Stack:
         self.process.wait(10)
 
     def processes(self) -> list[psutil.Process]:
-        """Every process that belongs to this data directory: ours, and the backends."""
+        """Every process that belongs to this data directory: llamactl's and the backends."""
         found = []
-        # It would keep those of before, and one of them may have another's pid by now.
+        # psutil would keep earlier processes, whose pids may belong to others by now.
         psutil.process_iter.cache_clear()
         for process in psutil.process_iter():
             try:
@@ -210,7 +210,7 @@ class Stack:
         return found
 
     def busy_slots(self, name: str) -> int | None:
-        """``None`` where there are none to ask for: it is not ready."""
+        """Return ``None`` while the instance is not ready."""
         answer = self.call("GET", f"/api/v1/instances/{name}/proxy/slots")
         return sum(slot["is_processing"] for slot in answer.json()) if answer.ok else None
 
@@ -230,7 +230,7 @@ class Stack:
 
 
 def running_stack(data_dir: Path, **environment: str) -> Iterator[Stack]:
-    """A started stack; whatever is left of it afterwards is a failure of the test."""
+    """Yield a started stack; a process that is left afterwards fails the test."""
     stack = Stack(data_dir, **environment)
     try:
         stack.start()

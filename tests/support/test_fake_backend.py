@@ -25,7 +25,7 @@ GET_HEALTH = b"GET /health HTTP/1.1\r\n\r\n"
 
 
 class FakeTransport:
-    """Keeps what is written."""
+    """A transport that keeps the written bytes."""
 
     def __init__(self) -> None:
         self.written = b""

@@ -1,6 +1,6 @@
 """Both ends of the wire as bare sockets: a backend that plays bytes, and a client that reads them.
 
-Nothing here knows more of HTTP than where a message ends: what passes between is the subject.
+These helpers know no more of HTTP than the end of a message: the bytes are the tests' subject.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 SECONDS = 20
-"""How long anything may take before the test fails: a bound, not an expectation."""
+"""The bound of every wait: generous, not an expectation."""
 
 
 @dataclass

@@ -13,8 +13,8 @@ chat completion, whose JSON body may say
                     each time that the request was carried out; the tokens are ``WORD:1`` and so on
 
 Event k of a stream is due ``k / tps`` seconds after the request: the benchmark's clients rely on
-this schedule to tell how late an event came. A body of more than 16 KiB is received but not parsed,
-which would be what is measured then, and gets the default document.
+this schedule to tell how late an event came. A body of more than 16 KiB gets the default document:
+parsing would dominate the measurement.
 
 With a key, all but ``/health``, ``/v1/models`` and ``/streams`` ask for it.
 """
@@ -120,7 +120,7 @@ class Backend:
 
 
 class Chat:
-    """One chat completion: what its JSON body asks for."""
+    """One chat completion, as its JSON body asks for it."""
 
     __slots__ = ("is_stream", "model", "nonce", "size", "status", "tokens", "tps")
 

@@ -38,7 +38,7 @@ class Timer:
 
 
 class Transport:
-    """One connection: what the kernel does not take at once is kept and written later."""
+    """One connection; bytes that the kernel does not take at once are kept and written later."""
 
     __slots__ = ("_is_closing", "_loop", "_unsent", "handler", "socket")
 
@@ -162,7 +162,7 @@ class EventLoop:
         """Make the calls that are due; return the seconds until the next one, -1 without any."""
         timers = self._timers
         now = self.time()
-        # Only those that were due before: a call may schedule another one at once.
+        # Collected before the calls: a call may schedule another one at once.
         due = []
         while timers and timers[0][0] <= now:
             due.append(heappop(timers)[2])

@@ -3,7 +3,7 @@
 
 It takes llama-server's ``--host``, ``--port``, ``--model`` and ``--alias``, and two flags of its
 own: ``--tps`` (tokens per second of a stream, 100) and ``--load-seconds`` (for which ``/health``
-is 503). Every other flag is ignored. ``knobs.py`` and ``connection.py`` say what else there is.
+is 503). Every other flag is ignored. ``knobs.py`` has the knobs, ``connection.py`` the requests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The bytes of the fake backend's responses; what repeats is made once."""
+"""The bytes of the fake backend's responses; repeated ones are cached."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def transcription(content_type: bytes, body: bytes) -> bytes:
 
     boundary = content_type.partition(b"boundary=")[2].strip(b'"')
     parts = []
-    # The first piece is what stands before the first boundary, the last what is after the end.
+    # The first piece precedes the first boundary, the last follows the end.
     for piece in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:-1]:
         head, _, content = piece.partition(b"\r\n\r\n")
         part = dict(re.findall(r'\b(name|filename)="([^"]*)"', head.decode()))

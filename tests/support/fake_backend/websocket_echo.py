@@ -10,7 +10,7 @@ from websockets.server import ServerProtocol
 
 
 def echo(connection: socket.socket, data: bytes) -> None:
-    """Serve a blocking socket whose handshake (``data``) has been read; return at its end."""
+    """Serve a blocking socket until it is closed; ``data`` is the handshake, already read."""
     protocol = ServerProtocol()
     while True:
         protocol.receive_data(data) if data else protocol.receive_eof()
