@@ -28,10 +28,10 @@ OPTION_FIELDS = (
         OptionField(
             "threads", "Threads", "CPU threads for generation. Empty: chosen by the backend."
         ),
-        OptionField("parallel", "Parallel slots", "Requests that are answered at the same time."),
+        OptionField("parallel", "Parallel slots", "Requests that are processed at the same time."),
     ),
     (
-        OptionField("batch_size", "Batch size", "Tokens of a prompt that are worked on at once."),
+        OptionField("batch_size", "Batch size", "Tokens of a prompt that are processed at once."),
         OptionField("flash_attn", "Flash attention", "on, off or auto"),
     ),
 )

@@ -16,7 +16,7 @@ OPTION_FIELDS = (
         OptionField(
             "gpu_memory_utilization",
             "GPU memory",
-            "Share of a GPU's memory it may use, such as 0.9.",
+            "Share of each GPU's memory that vLLM may use, such as 0.9.",
         ),
     ),
 )

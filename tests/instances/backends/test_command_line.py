@@ -1,4 +1,4 @@
-"""Pasted commands: words, options, and back."""
+"""Pasted command lines, as options and back."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from instances.backends.command_errors import (
     WrongArity,
     WrongCommand,
 )
-from instances.backends.shell_words import split
 from llamactl.core.error_format import seed_document
 from tests.instances.backends.options_strategies import PROSE, TRICKY, options_of
+from tests.instances.backends.real_commands import REAL_COMMANDS
 from tests.support.paths import DATA
 
 VECTORS = json.loads((DATA / "parse_vectors.json").read_text(encoding="utf-8"))
 
-# The seed's vectors whose outcome is a defect that a user would mind; what we do instead.
+# The seed's vectors with an outcome that is a defect for users, and our outcome instead.
 BETTER: dict[str, dict[str, Any]] = {
     "--override-tensor keeps quotes in a multi value": {"override_tensor": ["exps=CPU", "b=CUDA0"]},
     "vllm: short flags have no aliases": {"model": "m", "tensor_parallel_size": 2},
@@ -49,7 +49,7 @@ BETTER: dict[str, dict[str, Any]] = {
         "model": "a.gguf",
         "alias": "7",
     },
-    # llama-server took the bare flag until August 2025; what was meant is "on".
+    # llama-server took the bare flag until August 2025, with the meaning "on".
     "bool into string field: --flash-attn alone": {"model": "a.gguf", "flash_attn": "on"},
     "quoted value containing a space is split: the test suite only has a quoted value without"
     " spaces": {"model": "a.gguf", "chat_template": "hello world"},
@@ -64,7 +64,7 @@ def vector_id(vector: dict[str, Any]) -> str:
 def test_a_seed_vector_parses_as_it_does_there_or_better(vector: dict[str, Any]) -> None:
     backend = backend_for(vector["backend_type"])
     if vector["name"] in BETTER:
-        # It should do what the seed's users would have wanted.
+        # It should avoid the seed's defect.
         assert vector["source"].startswith("derived-from-code")
         assert backend.parse_command(vector["command"]).backend_options == BETTER[vector["name"]]
         return
@@ -80,200 +80,6 @@ def test_a_seed_vector_parses_as_it_does_there_or_better(vector: dict[str, Any])
         assert options[name] == value
     if "expect_extra_args" in vector:
         assert options["extra_args"] == vector["expect_extra_args"]
-
-
-REAL_COMMANDS: list[tuple[str, str, dict[str, Any], dict[str, str]]] = [
-    (
-        "llama_cpp",
-        "llama-server -m models/7B/ggml-model.gguf -c 2048",
-        {"model": "models/7B/ggml-model.gguf", "ctx_size": 2048},
-        {},
-    ),
-    (
-        "llama_cpp",
-        "./llama-server -hf ggml-org/gemma-3-1b-it-GGUF:Q4_K_M --port 8080 --jinja -fa on",
-        {
-            "hf_repo": "ggml-org/gemma-3-1b-it-GGUF:Q4_K_M",
-            "port": 8080,
-            "jinja": True,
-            "flash_attn": "on",
-        },
-        {},
-    ),
-    (
-        "llama_cpp",
-        """CUDA_VISIBLE_DEVICES=0,1 LLAMA_CACHE="/data/my cache" \\
-  ./build/bin/llama-server \\
-    --model "/models/Qwen3 235B/Qwen3-235B-A22B-Q4_K_M-00001-of-00003.gguf" \\
-    --n-gpu-layers 99 \\
-    --override-tensor ".ffn_.*_exps.=CPU" \\
-    -ot 'blk\\.(1|2)\\.attn_.*=CUDA0' \\
-    -ctk q8_0 -ctv q8_0 \\
-    --chat-template-kwargs '{"enable_thinking": false}' \\
-    -np 4 -b 4096 -ub 1024 --temp 0.6 --top-p 0.95 --min-p 0 --no-mmap \\
-""",
-        {
-            "model": "/models/Qwen3 235B/Qwen3-235B-A22B-Q4_K_M-00001-of-00003.gguf",
-            "gpu_layers": 99,
-            "override_tensor": [".ffn_.*_exps.=CPU", r"blk\.(1|2)\.attn_.*=CUDA0"],
-            "cache_type_k": "q8_0",
-            "cache_type_v": "q8_0",
-            "chat_template_kwargs": '{"enable_thinking": false}',
-            "parallel": 4,
-            "batch_size": 4096,
-            "ubatch_size": 1024,
-            "temp": 0.6,
-            "top_p": 0.95,
-            "min_p": 0,
-            "no_mmap": True,
-        },
-        {"CUDA_VISIBLE_DEVICES": "0,1", "LLAMA_CACHE": "/data/my cache"},
-    ),
-    (
-        "llama_cpp",
-        "llama-server -m big.gguf -md small.gguf --draft-max 16 --draft-p-min 0.9 -ngld all"
-        " -ngl all -s -1 -n -2",
-        {
-            "model": "big.gguf",
-            "model_draft": "small.gguf",
-            "draft_max": 16,
-            "draft_p_min": 0.9,
-            "gpu_layers_draft": "all",
-            "gpu_layers": "all",
-            "seed": -1,
-            "predict": -2,
-        },
-        {},
-    ),
-    (
-        "llama_cpp",
-        "llama serve --embedding --pooling cls -ub 8192 -m bge.gguf --logit-bias 15043+1"
-        " -l 15043-1 --control-vector-layer-range 1 30",
-        {
-            "embedding": True,
-            "pooling": "cls",
-            "ubatch_size": 8192,
-            "model": "bge.gguf",
-            "logit_bias": ["15043+1", "15043-1"],
-            "control_vector_layer_range": "1 30",
-        },
-        {},
-    ),
-    (
-        "llama_cpp",
-        'C:\\llama\\llama-server.exe -m "C:\\models\\a b.gguf" --fim-qwen-1.5b-default'.replace(
-            "C:\\llama\\", "'C:\\llama\\'"
-        ),
-        {"model": "C:\\models\\a b.gguf", "fim_qwen_1_5b_default": True},
-        {},
-    ),
-    (
-        "vllm",
-        "vllm serve NousResearch/Meta-Llama-3-8B-Instruct --dtype auto --api-key token-abc123",
-        {
-            "model": "NousResearch/Meta-Llama-3-8B-Instruct",
-            "dtype": "auto",
-            "api_key": ["token-abc123"],
-        },
-        {},
-    ),
-    (
-        "vllm",
-        "VLLM_USE_V1=1 vllm serve meta-llama/Llama-2-7b-hf --enable-lora"
-        " --lora-modules sql-lora=/loras/sql"
-        """ '{"name": "b", "path": "/loras/b", "base_model_name": "x"}' --max-lora-rank 64""",
-        {
-            "model": "meta-llama/Llama-2-7b-hf",
-            "enable_lora": True,
-            "lora_modules": [
-                "sql-lora=/loras/sql",
-                '{"name": "b", "path": "/loras/b", "base_model_name": "x"}',
-            ],
-            "max_lora_rank": 64,
-        },
-        {"VLLM_USE_V1": "1"},
-    ),
-    (
-        "vllm",
-        "vllm serve Qwen/Qwen3-32B -tp 4 -pp 2 -O3 --max-model-len 32k --gpu-memory-utilization=.9"
-        """ --hf-overrides '{"rope_scaling": {"factor": 4.0}}'"""
-        """ --limit-mm-per-prompt '{"image":2,"video":0}' --no-enable-prefix-caching""",
-        {
-            "model": "Qwen/Qwen3-32B",
-            "tensor_parallel_size": 4,
-            "pipeline_parallel_size": 2,
-            "optimization_level": 3,
-            "max_model_len": "32k",
-            "gpu_memory_utilization": 0.9,
-            "hf_overrides": '{"rope_scaling": {"factor": 4.0}}',
-            "limit_mm_per_prompt": '{"image":2,"video":0}',
-            "enable_prefix_caching": False,
-        },
-        {},
-    ),
-    (
-        "vllm",
-        "python3 -m vllm.entrypoints.openai.api_server --model mistralai/Mistral-7B-v0.1"
-        " --served-model-name mistral mistral-7b --seed -1",
-        {
-            "model": "mistralai/Mistral-7B-v0.1",
-            "served_model_name": ["mistral", "mistral-7b"],
-            "seed": -1,
-        },
-        {},
-    ),
-    (
-        "vllm",
-        "vllm serve m --speculative_config.method ngram --compilation-config.pass_config.fuse true"
-        " -cc.mode=3",
-        {
-            "model": "m",
-            "extra_args": {
-                "speculative_config.method": "ngram",
-                "compilation_config.pass_config.fuse": ["true"],
-                "-cc.mode": "3",
-            },
-        },
-        {},
-    ),
-    (
-        "vllm",
-        """vllm serve m --allowed-origins '["https://a.example","https://b.example"]'""",
-        {"model": "m", "allowed_origins": ["https://a.example", "https://b.example"]},
-        {},
-    ),
-    (
-        "mlx_lm",
-        "mlx_lm.server --model mlx-community/Mistral-7B-Instruct-v0.3-4bit --port 8080",
-        {"model": "mlx-community/Mistral-7B-Instruct-v0.3-4bit", "port": 8080},
-        {},
-    ),
-    (
-        "mlx_lm",
-        "python -m mlx_lm.server --model ./m --adapter-path 'my adapters'"
-        """ --chat-template-args '{"enable_thinking":false}' --temp 0""",
-        {
-            "model": "./m",
-            "adapter_path": "my adapters",
-            "chat_template_args": '{"enable_thinking":false}',
-            "temp": 0,
-        },
-        {},
-    ),
-    (
-        "mlx_lm",
-        "python3.12 -m mlx_lm server --model m --trust-remote-code --use-default-chat-template",
-        {"model": "m", "trust_remote_code": True, "use_default_chat_template": True},
-        {},
-    ),
-    (
-        "mlx_lm",
-        "# from the README\nexport HF_HOME=/data\nmlx_lm server --model m --draft-model d \\\r\n"
-        "  --num-draft-tokens 2 # fast",
-        {"model": "m", "draft_model": "d", "num_draft_tokens": 2},
-        {"HF_HOME": "/data"},
-    ),
-]
 
 
 @pytest.mark.parametrize(("backend_type", "command", "options", "environment"), REAL_COMMANDS)
@@ -334,7 +140,7 @@ def words_for(backend: Backend) -> st.SearchStrategy[list[str]]:
 @pytest.mark.parametrize("backend", BACKENDS.values(), ids=lambda backend: backend.type)
 @given(data=st.data())
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
-def test_what_was_parsed_once_stays_the_same(backend: Backend, data: st.DataObject) -> None:
+def test_building_and_parsing_keep_the_options(backend: Backend, data: st.DataObject) -> None:
     command = shlex.join(data.draw(words_for(backend)))
     try:
         options = backend.parse_command(command).backend_options
@@ -351,27 +157,6 @@ def test_any_text_is_parsed_or_refused(command: str) -> None:
         # It should never fail in another way.
         with contextlib.suppress(CommandError):
             backend.parse_command(command)
-
-
-@given(st.lists(st.text(max_size=10), max_size=6))
-def test_splitting_is_the_inverse_of_quoting(words: list[str]) -> None:
-    assert split(shlex.join(words)) == words
-
-
-@given(st.text(st.sampled_from("ab '\"\\$=-\t"), max_size=30))
-def test_words_are_those_of_a_posix_shell(command: str) -> None:
-    try:
-        expected = shlex.split(command)
-    except ValueError as error:
-        if "escaped" in str(error):
-            return  # a backslash at the very end: a continued line that was not copied whole
-        with pytest.raises(CommandSyntaxError):
-            split(command)
-        return
-    # In double quotes a shell keeps the backslash unless it is before one of $`"\; so do we,
-    # and shlex forgets the dollar.
-    assume("\\$" not in command)
-    assert split(command) == expected
 
 
 @pytest.mark.parametrize("command", ["", "  \n\t ", "FOO=bar", "env A=1", "# only a comment"])

@@ -23,7 +23,7 @@ ADDED = {"GGML_NO_BACKTRACE": "1"}
         "LLAMA_CACHE",
     ],
 )
-def test_a_backend_gets_what_it_needs(name: str) -> None:
+def test_a_backend_sees_the_variables_it_needs(name: str) -> None:
     assert clean_environment({name: "1"}) == ADDED | {name: "1"}
 
 
@@ -42,5 +42,5 @@ def test_a_backend_gets_what_it_needs(name: str) -> None:
         "VIRTUAL_ENV",
     ],
 )
-def test_a_backend_gets_nothing_else(name: str) -> None:
+def test_a_backend_sees_no_other_variable(name: str) -> None:
     assert clean_environment({name: "1"}) == ADDED

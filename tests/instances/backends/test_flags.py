@@ -110,7 +110,7 @@ def test_free_text_may_have_line_breaks_and_tabs_but_no_other_control_characters
         LLAMA.normalise({"grammar": "root ::= \x00"})
 
 
-def test_what_a_shell_would_act_on_is_an_ordinary_character() -> None:
+def test_shell_syntax_is_made_of_ordinary_characters() -> None:
     # The seed refused these; no shell is involved, and patterns and JSON need them.
     value = "blk|ffn; $(whoami) `id` & > \\.=CPU"
 
@@ -154,7 +154,7 @@ def test_a_secret_is_not_repeated_in_an_error() -> None:
         ({"draft": 3, "draft_n_min": 1}, {"draft_max": 3, "draft_min": 1}),
     ],
 )
-def test_the_normal_form_has_canonical_names_and_only_what_says_something(
+def test_the_normal_form_has_canonical_names_and_no_empty_values(
     raw: dict[str, Any], normal: dict[str, object]
 ) -> None:
     assert LLAMA.normalise(raw) == normal
@@ -172,7 +172,7 @@ def test_options_that_contradict_each_other_are_refused() -> None:
         LLAMA.normalise({"mmap": True, "no_mmap": True})
 
 
-def test_what_is_said_explicitly_reaches_the_command_line() -> None:
+def test_explicit_values_reach_the_command_line() -> None:
     # The seed left out zeros and false, which is a defect of it.
     assert LLAMA.build_args({"gpu_layers": 0, "temp": 0.0, "main_gpu": 0}) == [
         *("--gpu-layers", "0"),
@@ -290,7 +290,7 @@ def test_any_json_object_is_brought_into_normal_form_or_refused(
 
 
 @ALL
-def test_every_flag_of_a_table_can_be_said(backend: Backend) -> None:
+def test_every_flag_of_a_table_can_be_built_and_parsed(backend: Backend) -> None:
     samples: dict[FlagType, object] = {
         FlagType.BOOL: True,
         FlagType.INT: 1,

@@ -29,14 +29,14 @@ def test_nothing_is_read_from_our_standard_input() -> None:
     assert python("import sys; print(repr(sys.stdin.read()))") == "''\n"
 
 
-def test_a_failure_says_how_it_ended() -> None:
+def test_the_error_of_a_failed_program_has_exit_code_and_output() -> None:
     with pytest.raises(CommandFailed, match="exit code 3: no such flag") as caught:
         python("print('no such flag'); raise SystemExit(3)")
     assert (caught.value.code, caught.value.status) == ("command failed", 500)
 
 
 @pytest.mark.parametrize("name", ["/nonexistent/program", "/", "/etc/hostname"])
-def test_what_is_no_program_is_a_failure(name: str) -> None:
+def test_a_file_that_is_no_program_is_an_error(name: str) -> None:
     with pytest.raises(CommandFailed, match="can't be started"):
         output_of([name], environment={})
 
@@ -62,7 +62,7 @@ def test_output_up_to_the_bound_is_fine() -> None:
     assert len(python("print('y' * 999)", max_bytes=1000)) == 1000
 
 
-def test_program_that_is_asked_on_another_thread_ends_with_us(tmp_path: Path) -> None:
+def test_a_program_run_by_another_thread_ends_at_exit(tmp_path: Path) -> None:
     """It should not be left behind when the web process stops while it hangs."""
     told = tmp_path / "pid"
     asked = f"open({str(told)!r}, 'w').write(str(__import__('os').getpid())); import time; "

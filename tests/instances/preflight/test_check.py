@@ -1,4 +1,4 @@
-"""The whole check: program and files together, and what is left unchecked."""
+"""The whole check: program and files together, and instances that are not checked."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_program_without_help_is_one_warning(config: AppConfig) -> None:
     assert "the flags were not checked" in findings[0].message
 
 
-def test_program_is_looked_for_where_the_process_will_look(
+def test_the_program_is_searched_on_the_path_of_the_process(
     config: AppConfig, tmp_path: Path
 ) -> None:
     flags = "\\n".join(f"--flag-{number}" for number in range(30))
@@ -100,18 +100,18 @@ def test_program_is_looked_for_where_the_process_will_look(
     assert [finding.suggestion for finding in findings] == ["did you mean --flag-4?"]
 
 
-def test_instances_of_other_nodes_are_left_alone(override: Any) -> None:
+def test_instances_of_other_nodes_are_not_checked(override: Any) -> None:
     options = {"model": "/nonexistent.gguf", "unheard_of": 1}
     assert found(with_node(override), nodes=["far"], backend_options=options) == []
 
 
-def test_paths_in_containers_are_left_alone(config: AppConfig, tmp_path: Path) -> None:
+def test_paths_in_containers_are_not_checked(config: AppConfig, tmp_path: Path) -> None:
     options = {"model": "/models/in-the-container.gguf", "unheard_of": 1}
     findings = found(config, docker_enabled=True, backend_options=options)
     assert set(fields(findings)) <= {("docker_enabled", "warning")}
 
 
-def test_disk_that_does_not_answer_is_not_waited_for(
+def test_a_disk_that_does_not_answer_delays_nothing(
     config: AppConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()

@@ -1,4 +1,4 @@
-"""Paths in options: what is there, what should be, and what must not make anybody wait."""
+"""Paths in options: existing, missing, of the wrong kind, and paths that block."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check(directory: Path, backend_type: str = "llama_cpp", **options: Any) -> l
         {"log_file": "/nonexistent/log", "lookup_cache_dynamic": "/nonexistent/cache"},
     ],
 )
-def test_what_is_there_is_no_finding(directory: Path, options: dict[str, Any]) -> None:
+def test_an_existing_file_is_no_finding(directory: Path, options: dict[str, Any]) -> None:
     assert check(directory, **options) == []
 
 
@@ -74,7 +74,7 @@ def test_what_is_there_is_no_finding(directory: Path, options: dict[str, Any]) -
         ({"models_dir": "text"}, "must be a directory, but 'text' is a file"),
     ],
 )
-def test_what_is_wrong_with_a_path_is_said(
+def test_the_finding_names_the_problem_of_a_path(
     directory: Path, options: dict[str, Any], said: str
 ) -> None:
     (finding,) = check(directory, **options)
@@ -82,7 +82,7 @@ def test_what_is_wrong_with_a_path_is_said(
     assert len(finding) < 700
 
 
-def test_fifo_in_place_of_a_text_file_makes_nobody_wait(directory: Path) -> None:
+def test_a_fifo_in_place_of_a_text_file_does_not_block(directory: Path) -> None:
     (finding,) = check(directory, chat_template_file="fifo")
     assert "is a FIFO" in finding
 
@@ -132,7 +132,7 @@ def test_model_in_parts_needs_all_of_them(directory: Path) -> None:
         (b"\xff" * 64, "does not begin with GGUF"),
     ],
 )
-def test_what_is_no_gguf_is_called_what_it_is(tmp_path: Path, header: bytes, said: str) -> None:
+def test_the_kind_of_another_file_is_named(tmp_path: Path, header: bytes, said: str) -> None:
     (tmp_path / "m.gguf").write_bytes(header)
     (finding,) = check(tmp_path, model="m.gguf")
     assert said in finding
@@ -142,6 +142,6 @@ def test_real_model_is_no_finding(gemma_model: Path) -> None:
     assert check(Path("/"), model=str(gemma_model)) == []
 
 
-def test_any_number_of_paths_is_dealt_with(directory: Path) -> None:
+def test_the_number_of_checked_paths_is_bounded(directory: Path) -> None:
     findings = check(directory, lora=[f"a{n}" for n in range(3000)], chat_template_file="nowhere")
     assert len(findings) == 21

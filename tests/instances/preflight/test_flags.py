@@ -39,9 +39,7 @@ def check(
         ("mlx_lm", {"model": "a/b", "trust_remote_code": True, "top_p": 0.9, "kv_bits": 8}),
     ],
 )
-def test_what_the_program_lists_is_no_finding(
-    backend_type: str, options: dict[str, object]
-) -> None:
+def test_a_listed_flag_is_no_finding(backend_type: str, options: dict[str, object]) -> None:
     assert check(backend_type, options) == []
 
 
@@ -101,13 +99,13 @@ def test_value_that_may_be_left_out_may_be_given_or_not() -> None:
     assert check("llama_cpp", {"extra_args": {"new": [True, "5"]}}, newer) == []
 
 
-def test_spelling_that_this_version_knows_is_told() -> None:
+def test_a_spelling_of_this_version_is_suggested() -> None:
     older = {name: flag for name, flag in listed("llama_cpp").items() if name != "--gpu-layers"}
     (finding,) = check("llama_cpp", {"gpu_layers": 5}, older)
     assert finding.suggestion == "it lists -ngl, which means the same in other versions"
 
 
-def test_any_number_of_unknown_flags_is_dealt_with() -> None:
+def test_the_number_of_checked_flags_is_bounded() -> None:
     findings = check("vllm", {"extra_args": {f"tensor_paralel_{n}": "1" for n in range(3000)}})
     assert len(findings) == 1000
     assert sum(bool(finding.suggestion) for finding in findings) <= 20

@@ -1,4 +1,4 @@
-"""Programs that are asked for their help: well-behaved, changed, hanging, and chatty ones."""
+"""Help of programs that behave, change, hang or print without end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 30.0
 
 
 class Script:
-    """A program whose text can be changed, and which notes each time that it runs."""
+    """A program with a replaceable text, which records each run."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "program"
@@ -114,7 +114,7 @@ def test_slow_help_survives_a_restart(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"stamp": 1}', "[" * 100_000, "\x00\xff"])
-def test_damaged_file_of_kept_help_is_not_believed(
+def test_a_damaged_file_of_stored_help_is_not_used(
     script: Script, stored: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(help_cache, "SLOW_SECONDS", -1.0)
@@ -125,7 +125,7 @@ def test_damaged_file_of_kept_help_is_not_believed(
     assert "--one" in ask(HelpCache(), script.asked(), stored)
 
 
-def test_help_is_given_where_nothing_can_be_kept(
+def test_help_is_returned_although_it_cannot_be_stored(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(help_cache, "SLOW_SECONDS", -1.0)
@@ -133,7 +133,7 @@ def test_help_is_given_where_nothing_can_be_kept(
     assert "--one" in ask(HelpCache(), script.asked(), Path("/proc/nowhere"))
 
 
-def test_second_way_of_asking_is_tried(script: Script, stored: Path) -> None:
+def test_the_second_help_flag_is_tried(script: Script, stored: Path) -> None:
     """It should serve versions of vLLM that don't know ``--help=all``."""
     flags = "".join(f"--flag-{number}\\n" for number in range(30))
     script.write(f"sys.exit(2) if '--help=all' in sys.argv else print('{flags}')")
@@ -150,7 +150,7 @@ def test_second_way_of_asking_is_tried(script: Script, stored: Path) -> None:
         ("os.kill(os.getpid(), 9)", "exit code -9"),
     ],
 )
-def test_program_without_help_says_why_and_is_not_asked_at_once_again(
+def test_a_program_without_help_is_asked_again_after_a_minute(
     script: Script, stored: Path, code: str, said: str
 ) -> None:
     now = 0.0
@@ -184,7 +184,7 @@ def test_hanging_program_is_neither_waited_for_nor_left_behind(
         os.kill(pid, 0)
 
 
-def test_answer_of_a_slow_program_is_there_for_the_next(script: Script, stored: Path) -> None:
+def test_the_help_of_a_slow_program_is_cached(script: Script, stored: Path) -> None:
     flags = "".join(f"--flag-{number}\\n" for number in range(30))
     script.write(f"time.sleep(0.3)\nprint('{flags}')")
     cache = HelpCache()
@@ -213,7 +213,7 @@ def test_only_so_many_programs_are_asked_at_once(tmp_path: Path, stored: Path) -
         time.sleep(0.05)
 
 
-def test_instance_tells_the_help_no_secret(script: Script, stored: Path) -> None:
+def test_the_help_runs_without_the_instances_secrets(script: Script, stored: Path) -> None:
     script.write("sys.exit(repr(dict(os.environ)))")
     with pytest.raises(HelpUnavailable) as caught:
         ask(HelpCache(), script.asked(), stored)

@@ -1,4 +1,4 @@
-"""llama-server: its table against the seed's, what it serves, how it is launched."""
+"""llama-server: flags against the seed's, models, and launch options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.paths import DATA
 VECTORS = json.loads((DATA / "parse_vectors.json").read_text(encoding="utf-8"))
 LLAMA = backend_for("llama_cpp")
 
-# What the seed's vectors ask for and a user would mind.
+# The seed's vectors with an outcome that is a defect for users, and our outcome instead.
 BETTER = {
     # `--foo_bar true`: llama-server refuses the stray "true".
     "extra_args from parse-command keep underscores and a literal true": [
@@ -25,7 +25,7 @@ BETTER = {
         *("--ubatch-size", "64"),
         *("--fim-qwen-1.5b-default", "--embd-bge-small-en-default"),
     ],
-    # Unlike in the seed, what was set is sent.
+    # Unlike in the seed, an explicit value is sent.
     "zero-valued settings cannot be expressed": [
         *("--gpu-layers", "0", "--main-gpu", "0", "--temp", "0"),
     ],
@@ -152,7 +152,7 @@ def test_a_router_gets_no_alias_and_serves_no_model_of_its_own() -> None:
         ({"gpt_oss_20b_default": True}, "tiny", "gpt-oss-20b-default", None),
     ],
 )
-def test_what_it_serves(
+def test_served_model_path_and_summary(
     options: dict[str, object], served: str, summary: str, path: str | None
 ) -> None:
     assert LLAMA.served_model(options, "tiny") == served
@@ -174,5 +174,5 @@ def test_the_key_goes_by_environment() -> None:
     ("host", "reached"),
     [(None, "127.0.0.1"), ("::", "::1"), ("0.0.0.0", "127.0.0.1"), ("10.0.0.5", "10.0.0.5")],
 )
-def test_the_address_that_reaches_it(host: str | None, reached: str) -> None:
+def test_the_address_to_connect_to(host: str | None, reached: str) -> None:
     assert LLAMA.connect_host({"host": host} if host else {}) == reached

@@ -1,4 +1,4 @@
-"""mlx_lm.server: what it is told and what it serves."""
+"""mlx_lm.server: arguments and models."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_it_is_given_no_key() -> None:
         ({}, None, "models by name", None),
     ],
 )
-def test_what_it_serves(
+def test_served_model_path_and_summary(
     options: dict[str, object], served: str | None, summary: str, path: str | None
 ) -> None:
     assert MLX.served_model(options, "tiny") == served

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.paths import ROOT
 
 CHECKS = Path(__file__).with_name("checks.py")
 
 
+@pytest.mark.timeout(120)
 def test_a_registered_backend_needs_nothing_else() -> None:
     # URLs, choices and the config follow the registry as it is when Django loads, so the toy needs
     # a process of its own.
@@ -23,6 +26,6 @@ def test_a_registered_backend_needs_nothing_else() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=55,
+        timeout=110,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

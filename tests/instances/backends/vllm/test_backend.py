@@ -1,4 +1,4 @@
-"""vLLM: arguments as its argparse reads them, what it serves."""
+"""vLLM: arguments as argparse reads them, and models."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def argparse_of(table: FlagTable) -> argparse.ArgumentParser:
 @pytest.mark.parametrize("backend", [VLLM, backend_for("mlx_lm")], ids=lambda b: b.type)
 @given(data=st.data())
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-def test_argparse_reads_what_was_meant(backend: Backend, data: st.DataObject) -> None:
+def test_argparse_reads_the_options_that_were_built(backend: Backend, data: st.DataObject) -> None:
     options = backend.normalise(data.draw(options_of(backend)))
     options.pop("extra_args", None)
     parser = argparse_of(backend.table)
@@ -142,7 +142,7 @@ def test_launching_takes_out_the_keys() -> None:
         ({}, None, "no model set", None),
     ],
 )
-def test_what_it_serves(
+def test_served_model_path_and_summary(
     options: dict[str, object], served: str | None, summary: str, path: str | None
 ) -> None:
     assert VLLM.served_model(options, "tiny") == served
