@@ -144,39 +144,59 @@ def decide(
     Boot starts (``is_boot_start``) come last and are granted a few at a time. They preempt no
     instance and reserve no capacity.
     """
-    present: list[Claim] = list(residents)
-    future: list[Claim] = [each for each in residents if not each.is_ending]
-    loading = sum(each.is_loading and not each.is_ending for each in residents)
-    here = {each.name for each in residents}
-    start: list[str] = []
-    preempted: dict[str, str] = {}
-    hold: dict[str, str] = {}
+    plan = _Plan(limits, residents, now)
     queue = in_order(pending, turns)
     for each in queue:
-        claim = Claim(each.name, each.group)
-        if not _fits(limits, claim, future):
-            may_preempt = each.may_preempt and not each.is_boot_start
-            victims = _victims(limits, each, future, now) if may_preempt else None
-            if victims is None:
-                hold[each.name] = _why_full(limits, claim, future)
-                continue
-            future = [other for other in future if other not in victims]
-            preempted |= {victim.name: each.name for victim in victims}
-        if each.is_boot_start and loading >= limits.loads_at_boot:
-            hold[each.name] = f"{loading} loading (instances.loads_at_boot)"
-            continue
-        if each.name in here or not _fits(limits, claim, present):
-            hold[each.name] = _why_full(limits, claim, present)
+        plan.add(each)
+    waiting = [each.name for each in queue if each.name in plan.hold]
+    places = {name: place for place, name in enumerate(waiting, 1)}
+    return Decision(tuple(plan.start), plan.preempt, plan.hold, places)
+
+
+class _Plan:
+    """The moves that are decided so far, and the capacity that they leave."""
+
+    def __init__(self, limits: CapacityLimits, residents: Sequence[Resident], now: float) -> None:
+        self.start: list[str] = []
+        self.preempt: dict[str, str] = {}
+        self.hold: dict[str, str] = {}
+        self._limits = limits
+        self._now = now
+        self._resident_names = {each.name for each in residents}
+        self._present: list[Claim] = list(residents)
+        self._future: list[Claim] = [each for each in residents if not each.is_ending]
+        """The claims after all ending instances have ended."""
+        self._loading = sum(each.is_loading and not each.is_ending for each in residents)
+
+    def add(self, pending: PendingStart) -> None:
+        """Decide on the next pending start of the queue."""
+        limits, name = self._limits, pending.name
+        claim = Claim(name, pending.group)
+        if not _fits(limits, claim, self._future) and not self._preempt_for(pending):
+            self.hold[name] = _why_full(limits, claim, self._future)
+            return
+        if pending.is_boot_start and self._loading >= limits.loads_at_boot:
+            self.hold[name] = f"{self._loading} loading (instances.loads_at_boot)"
+            return
+        if name in self._resident_names or not _fits(limits, claim, self._present):
+            self.hold[name] = _why_full(limits, claim, self._present)
         else:
-            start.append(each.name)
-            present.append(claim)
-            loading += 1
-        if not each.is_boot_start:
-            future.append(claim)
-    places = {
-        name: place for place, name in enumerate((e.name for e in queue if e.name in hold), 1)
-    }
-    return Decision(tuple(start), preempted, hold, places)
+            self.start.append(name)
+            self._present.append(claim)
+            self._loading += 1
+        if not pending.is_boot_start:
+            self._future.append(claim)
+
+    def _preempt_for(self, pending: PendingStart) -> bool:
+        """Preempt enough others; returns ``False`` if too few can be preempted."""
+        if not pending.may_preempt or pending.is_boot_start:
+            return False
+        victims = _victims(self._limits, pending, self._future, self._now)
+        if victims is None:
+            return False
+        self._future = [each for each in self._future if each not in victims]
+        self.preempt |= {victim.name: pending.name for victim in victims}
+        return True
 
 
 def in_order(pending: Iterable[PendingStart], turns: Mapping[str, float]) -> list[PendingStart]:
@@ -263,7 +283,7 @@ def _can_be_preempted(
     """Whether the resident may be preempted for ``pending`` at this moment.
 
     A resident that was just loaded serves its waiting requests first. A busy resident is preempted
-    (it takes no new requests, and answers those in flight) once ``pending`` has waited for
+    (it takes no new requests, and answers the requests in flight) once ``pending`` has waited for
     ``swap_after`` and the resident has been ready for as long. Without the second condition, models
     that load for longer than ``swap_after`` would be loaded all the time and answer nothing.
     """

@@ -13,6 +13,7 @@ from django.conf import settings
 
 from instances.supervisor.process.pidfd import reset_ignored_signals
 from instances.supervisor.supervisor import Supervisor
+from keys.secrets import backend_key
 from llamactl.config import current
 
 POOL = "celery.concurrency.thread:TaskPool"
@@ -55,7 +56,4 @@ class SupervisorStep(bootsteps.StartStopStep):
 
 
 def _key_for(instance_id: int) -> str:
-    # Imported here: keys import instances, and this wiring is the only arrow back.
-    from keys.secrets import backend_key
-
     return backend_key(instance_id, settings.SECRET_KEY)

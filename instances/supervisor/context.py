@@ -1,4 +1,4 @@
-"""What the controllers use of the supervisor."""
+"""Services of the supervisor for the controllers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OffThread(Protocol):
 
 @dataclass(frozen=True)
 class SupervisorContext:
-    """The supervisor's services for each controller."""
+    """The services that each controller gets from the supervisor."""
 
     config: AppConfig
     node_marker: str

@@ -135,8 +135,8 @@ def refusal_failure(error: LlamactlError) -> Failure:
     return Failure(reason, error.details)
 
 
-def spawn_failure(what: str, error: OSError | ValueError) -> Failure:
-    """The failure of a launch that the system refused; ``what`` names the failed step."""
+def spawn_failure(step: str, error: OSError | ValueError) -> Failure:
+    """The failure of a launch that the system refused; ``step`` names the failed step."""
     if not isinstance(error, OSError):  # a NUL in an argument
-        return Failure(FailureReason.BAD_FLAG, f"{what}: {error}")
-    return Failure(_SPAWN_REASONS.get(error.errno or 0, FailureReason.CRASHED), f"{what}: {error}")
+        return Failure(FailureReason.BAD_FLAG, f"{step}: {error}")
+    return Failure(_SPAWN_REASONS.get(error.errno or 0, FailureReason.CRASHED), f"{step}: {error}")

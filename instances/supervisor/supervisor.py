@@ -82,16 +82,15 @@ class Supervisor:
         self._traffic = TrafficMonitor(self._off_thread, clock)
         self._scheduler = Scheduler(config, self._store, self._traffic, clock)
         self._scheduler_held_until = 0.0
-        self._poll = select.poll()
-        self._poll.register(self._wakeup, select.POLLIN)
+        self._poll = _poll_of(self._wakeup)
         self._exits: dict[int, Callable[[], None]] = {}
         self._controllers: dict[int, InstanceController] = {}
         self._orphans: list[InstanceController] = []
         self._orphan_guard = OrphanGuard(config, self._lock_path, watch=self._watch, clock=clock)
         self._started_at: datetime | None = None
-        self._has_adopted = False
-        self._is_ending = False
+        self._has_adopted = self._is_ending = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+        self._rotation = LogRotation(config, self._off_thread, clock)
         self._context = SupervisorContext(
             config=config,
             node_marker=str(self._lock_path),
@@ -103,7 +102,6 @@ class Supervisor:
             is_ready=is_ready,
             traffic=self._traffic.fresh,
         )
-        self._rotation = LogRotation(config, self._off_thread, clock)
 
     # -- from other threads -----------------------------------------------------------------------
 
@@ -353,6 +351,12 @@ class Supervisor:
         self._wakeup.close()
         if lock is not None:
             os.close(lock)
+
+
+def _poll_of(wakeup: Wakeup) -> select.poll:
+    poll = select.poll()
+    poll.register(wakeup, select.POLLIN)
+    return poll
 
 
 _running: Supervisor | None = None

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 class Wakeup:
-    """A pipe whose read end becomes readable when any thread calls ``wake``."""
+    """A pipe that becomes readable when any thread calls ``wake``."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

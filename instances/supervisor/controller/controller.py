@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class InstanceController:
-    """One instance: its phase, and what the supervisor and the scheduler ask and tell it."""
+    """The interface of one supervised instance for the supervisor and the scheduler."""
 
     def __init__(self, name: str, row: Row | None, context: SupervisorContext) -> None:
         """``row`` is ``None`` for the process of an instance that was deleted."""
@@ -164,7 +164,7 @@ class InstanceController:
 
     @property
     def has_process(self) -> bool:
-        """Whether there is a process, or about to be, or a container of one that has exited."""
+        """Whether there is a process, a start under way, or a container to remove."""
         is_starting = self._phase.is_starting
         return self._phase.process is not None or is_starting or self._instance.docker.is_pending
 
@@ -175,7 +175,7 @@ class InstanceController:
     # -- phases -----------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Do what is due in the present phase, and enter the next one if it is time."""
+        """Step the present phase, and enter its successor if there is one."""
         now = self._context.clock()
         if self._waits_for_docker:
             return
@@ -187,7 +187,7 @@ class InstanceController:
 
     @property
     def _waits_for_docker(self) -> bool:
-        # The next container may have the same name as the one that is being removed.
+        # The next container may have the name of the present one, which is being removed.
         return self._phase.process is None and self._instance.docker.is_pending
 
     def _enter(self, phase: Phase, now: float) -> None:

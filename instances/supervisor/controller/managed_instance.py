@@ -47,7 +47,7 @@ class ManagedInstance:
         return self.row if self.row.desired_state is DesiredState.RUNNING else None
 
     def has_new_request(self, row: Row) -> bool:
-        """Whether a start or restart was requested after the one that was acted on last."""
+        """Whether a start or restart was requested after the last observed one."""
         return row.generation > self.observed.observed_generation
 
     def row_to_keep_running(self) -> Row | None:

@@ -1,7 +1,7 @@
 """Drain and signals that end one process.
 
 Requests in flight are waited for. Then SIGINT, SIGTERM and SIGKILL follow each other, each after a
-grace period. Nothing here blocks: ``step`` does what is due.
+grace period. ``step`` does the due work, and never blocks.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class StopSequence:
         self._drain = None
 
     def step(self, now: float) -> None:
-        """Do what is due, and set ``due`` to the next time."""
+        """Do the due work, and set ``due`` to the next time."""
         if self._drain is not None:
             self._drain.step(now)
             if not self._drain.is_over(now):

@@ -1,1 +1,1 @@
-"""The phases of a supervised instance: what the controller does next, and on which events."""
+"""The phases of a supervised instance, with the steps and events of each."""

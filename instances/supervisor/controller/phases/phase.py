@@ -74,7 +74,7 @@ class Phase(ABC):
 
     @abstractmethod
     def step(self, now: float) -> Phase:
-        """Do what is due, and set ``due``; returns the phase itself or its successor."""
+        """Do the due work, and set ``due``; returns the phase itself or its successor."""
 
     @abstractmethod
     def exited(self, end: Exit, now: float) -> Phase:

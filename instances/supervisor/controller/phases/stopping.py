@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Stopping(PhaseWithProcess):
-    """Ends a process: one that is not wanted any more, or one that missed a deadline.
+    """Ends a process that is not wanted any more, or has missed a deadline.
 
     A process that missed a deadline (``failed_by``) serves no request, so it is not drained; it
     keeps its status until it is gone, and has failed or crashed then.
