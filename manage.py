@@ -11,7 +11,7 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llamactl.settings")
     if sys.argv[1:2] == ["check_config"]:
         # check_config explains a configuration with which Django's settings may fail to load.
-        from instances.backends import config_sections
+        from instances.backends.registry import config_sections
         from llamactl.config.explain import main as check_config
 
         sys.exit(check_config(sys.argv[2:], config_sections()))

@@ -9,7 +9,7 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from instances import desired_state as desired
-from instances.backends import backend_for
+from instances.backends.registry import backend_for
 from instances.names import MAX_NAME_LENGTH, NAME_PATTERN
 from instances.options import InstanceOptions
 from instances.states import TRANSITIONS, DesiredState, Status

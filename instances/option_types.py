@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from instances.backends import BACKENDS, backend_for, default_backend_type
+from instances.backends.registry import BACKENDS, backend_for, default_backend_type
 from instances.errors import InvalidInstance
 from instances.option_document import SHOWN_CHARACTERS, json_kind
 from llamactl.core.errors import InvalidRequest

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from instances.backends import backend_for, default_backend_type
+from instances.backends.registry import backend_for, default_backend_type
 from instances.limits import ResourceLimits
 from instances.option_document import DefaultFrom, OptionDocument
 from instances.option_types import (
@@ -34,7 +34,10 @@ class InstanceOptions(OptionDocument):
     """
 
     backend_type: Annotated[BackendType, DefaultFrom(lambda config: default_backend_type())] = (
-        Field(title="Backend", description="Program that serves the model. Default: llama_cpp.")
+        Field(
+            title="Backend",
+            description=f"Program that serves the model. Default: {default_backend_type()}.",
+        )
     )
     backend_options: Annotated[BackendOptions, DefaultFrom(lambda config: {})] = Field(
         title="Backend options",

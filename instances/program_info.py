@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from instances.backends import backend_for
 from instances.backends.base import LOOPBACK
 from instances.backends.environment import backend_environment
+from instances.backends.registry import backend_for
 from instances.backends.run_program import CommandFailed, output_of
 from instances.launch import ExecutableNotFound, build_launch
 from instances.options import InstanceOptions

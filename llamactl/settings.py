@@ -10,7 +10,7 @@ from typing import Any
 
 import dj_database_url
 
-from instances.backends import config_sections
+from instances.backends.registry import config_sections
 from llamactl.admin.theme import THEME
 from llamactl.config import ConfigError, load
 from llamactl.console.sidebar import SIDEBAR

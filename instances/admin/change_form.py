@@ -26,7 +26,7 @@ from instances.admin.detail import curl_line, overview
 from instances.admin.form import SHORT_ROWS, STARTING_ROWS, InstanceForm, process_rows
 from instances.admin.form_values import suggested_name, to_fields, to_lines
 from instances.admin.preflight import PreflightAdmin, check_document
-from instances.backends import backend_for
+from instances.backends.registry import backend_for
 from instances.dry_run import command_line_of
 from instances.models import Instance
 from llamactl.config import current

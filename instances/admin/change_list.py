@@ -20,7 +20,7 @@ from django.utils.safestring import SafeString
 
 from instances.admin.actions import ControlsAdmin, control_buttons
 from instances.admin.badge import status_badge, status_words
-from instances.backends import BACKENDS
+from instances.backends.registry import BACKENDS
 from instances.models import Instance, StatusChange
 from instances.scheduling.policy import limits_of
 from keys.models import InferenceKey

@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from instances.backends import backend_choices
+from instances.backends.registry import backend_choices
 from instances.models import Instance
 from instances.reported_status import with_reported_status
 from instances.states import Status

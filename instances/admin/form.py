@@ -22,7 +22,7 @@ from instances.admin.form_values import (
     to_fields,
     to_value,
 )
-from instances.backends import BACKENDS, backend_choices
+from instances.backends.registry import BACKENDS, backend_choices
 from instances.errors import (
     InstanceExists,
     InvalidInstanceName,

@@ -9,8 +9,8 @@ from hashlib import sha256
 
 from django.forms import ValidationError
 
-from instances.backends import BACKENDS
 from instances.backends.option_fields import OptionField
+from instances.backends.registry import BACKENDS
 from instances.names import MAX_NAME_LENGTH
 from llamactl.core.sanitize import fits_input_field, sanitize_json
 

@@ -11,7 +11,8 @@ from rest_framework.response import Response
 
 from instances.api import schema
 from instances.api.serializers import command_of
-from instances.backends import Backend, backend_for
+from instances.backends.base import Backend
+from instances.backends.registry import backend_for
 from llamactl.api.views import ApiViewSet, request_document
 from llamactl.config import current
 from llamactl.openapi import PLAIN_TEXT

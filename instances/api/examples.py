@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from instances.backends import BACKENDS
 from instances.backends.failure_signs import FailureReason
+from instances.backends.registry import BACKENDS
 from instances.errors import BackendStartFailed, BackendStartTimeout, NoCapacity, PreflightFailed
 
 NAME = "gemma"

@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from instances.api.options_schema import EnvironmentField, OptionsField, shows_options
-from instances.backends import backend_types
+from instances.backends.registry import backend_types
 from instances.models import Instance
 from instances.states import DesiredState, Status
 from llamactl.core.errors import InvalidRequest

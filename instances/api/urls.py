@@ -7,7 +7,7 @@ from django.urls import URLPattern
 from instances.api.backend_tools import BackendProgramViewSet, parse_command_view
 from instances.api.logs import LogViewSet
 from instances.api.views import InstanceViewSet
-from instances.backends import BACKENDS
+from instances.backends.registry import BACKENDS
 from llamactl.api.views import endpoint
 
 urlpatterns: list[URLPattern] = [

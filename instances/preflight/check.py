@@ -12,7 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
-from instances.backends import Backend, backend_for
+from instances.backends.base import Backend
+from instances.backends.registry import backend_for
 from instances.launch import (
     ExecutableNotFound,
     find_docker,

@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from instances.backends import BACKENDS
 from instances.backends.base import LOOPBACK
+from instances.backends.registry import BACKENDS
 from instances.launch import ExecutableNotFound, build_launch
 from instances.options import InstanceOptions
 from llamactl.config import AppConfig

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Iterable, Sequence
 
-from instances.backends import config_sections
+from instances.backends.registry import config_sections
 from llamactl.config.problems import ConfigError
 from llamactl.config.sources import load
 from llamactl.doctor.checks import run_checks

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from instances.backends import BACKENDS
+from instances.backends.registry import BACKENDS
 from instances.supervisor.process.adoption import MarkedProcess, marked_processes
 from llamactl.doctor.diagnosis import Diagnosis, note, ok, problem, warning
 

@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 
 from instances import lifecycle
-from instances.backends import backend_for
+from instances.backends.registry import backend_for
 from instances.launch import effective_api_key
 from instances.models import Instance
 from instances.states import ON_DEMAND, DesiredState, Status

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from instances import lifecycle
-from instances.backends import BACKENDS, Backend, backend_for
+from instances.backends.base import Backend
+from instances.backends.registry import BACKENDS, backend_for
 from instances.backends.values import MAX_VALUE_BYTES
 from instances.launch import build_launch
 from instances.models import Instance

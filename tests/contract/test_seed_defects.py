@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 from django.test import Client
 
-from instances.backends import backend_for
+from instances.backends.registry import backend_for
 from keys.secrets import digest
 from proxy.auth import rule_for
 from proxy.table.table import KeyRule, RoutingTable

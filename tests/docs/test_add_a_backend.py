@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from instances.backends import Backend
+from instances.backends.base import Backend
 from tests.support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "add-a-backend.md").read_text()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instances.backends import BACKENDS
+from instances.backends.registry import BACKENDS
 from instances.limits import ResourceLimits
 from instances.options import InstanceOptions
 from llamactl.config import current

@@ -14,7 +14,7 @@ from django.test import Client
 from django.urls import reverse
 
 from instances import lifecycle
-from instances.backends import BACKENDS
+from instances.backends.registry import BACKENDS
 from instances.dry_run import dry_run_create
 from instances.supervisor.controller import spawn
 from llamactl.config import current, explain

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from instances.backends import backend_for
+from instances.backends.registry import backend_for
 from instances.scheduling.traffic_report import Traffic
 from instances.supervisor.context import NO_DEADLINE, SupervisorContext
 from instances.supervisor.controller import spawn

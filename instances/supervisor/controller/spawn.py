@@ -10,10 +10,10 @@ from pathlib import Path
 
 from django.utils import timezone
 
-from instances.backends import backend_for
 from instances.backends.base import LOOPBACK
 from instances.backends.environment import clean_environment
 from instances.backends.failure_signs import FailureReason
+from instances.backends.registry import backend_for
 from instances.launch import Launch, effective_api_key, executed, launch_for
 from instances.limits import ResourceLimits
 from instances.logs import files

@@ -11,7 +11,7 @@ import logging
 import os
 import subprocess
 
-from instances.backends import remove_command, stop_command
+from instances.backends.docker import remove_command, stop_command
 from instances.backends.environment import clean_environment
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from instances.backends import config_sections
+from instances.backends.registry import config_sections
 from llamactl.config import explain
 
 

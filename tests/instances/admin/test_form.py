@@ -7,7 +7,7 @@ import pytest
 from instances import lifecycle
 from instances.admin.form import SHORT_ROWS, InstanceForm
 from instances.admin.form_values import SHORT_OPTIONS
-from instances.backends import BACKENDS
+from instances.backends.registry import BACKENDS
 from instances.models import Instance
 from llamactl.config import current
 from tests.instances.admin.test_form_values import posted

@@ -11,13 +11,16 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from instances.backends import BACKENDS, Backend, CommandError, InvalidBackendOptions, backend_for
+from instances.backends.base import Backend
 from instances.backends.command_errors import (
+    CommandError,
     CommandSyntaxError,
     EmptyCommand,
     WrongArity,
     WrongCommand,
 )
+from instances.backends.registry import BACKENDS, backend_for
+from instances.backends.values import InvalidBackendOptions
 from llamactl.core.error_format import seed_document
 from tests.instances.backends.options_strategies import PROSE, TRICKY, options_of
 from tests.instances.backends.real_commands import REAL_COMMANDS

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from instances.backends import remove_command, stop_command
-from instances.backends.docker import container_name, run_command
+from instances.backends.docker import container_name, remove_command, run_command, stop_command
 
 
 def test_only_the_names_of_variables_are_in_the_arguments() -> None:

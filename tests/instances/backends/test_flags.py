@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instances.backends import BACKENDS, Backend, InvalidBackendOptions, UnknownBackend, backend_for
+from instances.backends.base import Backend, UnknownBackend
 from instances.backends.flag_rows import boolean, integer, text
 from instances.backends.flags import FlagTable, FlagType
-from instances.backends.values import MAX_VALUE_BYTES
+from instances.backends.registry import BACKENDS, backend_for
+from instances.backends.values import MAX_VALUE_BYTES, InvalidBackendOptions
 from llamactl.core.error_format import seed_document
 from tests.instances.backends.options_strategies import JSON_VALUES
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from instances.backends import backend_for
+from instances.backends.registry import backend_for
 from instances.preflight.files import check_files
 
 GGUF = b"GGUF" + (3).to_bytes(4, "little") + bytes(56)

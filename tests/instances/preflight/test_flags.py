@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from instances.backends import backend_for
+from instances.backends.registry import backend_for
 from instances.preflight.findings import PreflightFinding, Severity
 from instances.preflight.flags import check_flags
 from instances.preflight.help_text import Help, ListedFlag, read_help

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from instances.backends import InvalidBackendOptions
 from instances.backends.failure_signs import FailureReason
+from instances.backends.values import InvalidBackendOptions
 from instances.launch import ExecutableNotFound
 from instances.supervisor.failure import (
     Failure,

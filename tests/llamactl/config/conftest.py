@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from instances.backends import config_sections
+from instances.backends.registry import config_sections
 from llamactl.config import AppConfig, ConfigError, load
 
 Load = Callable[..., AppConfig]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from instances.backends import config_sections
+from instances.backends.registry import config_sections
 from llamactl import config as config_package
 from llamactl.config import current, explain
 from llamactl.config.explain import redacted
@@ -162,7 +162,7 @@ def test_command_exits_as_main_does(
 def test_main_needs_no_settings(working_directory: Path) -> None:
     # It should explain a configuration with which Django's settings can't be loaded.
     code = (
-        "import sys; from instances.backends import config_sections;"
+        "import sys; from instances.backends.registry import config_sections;"
         "from llamactl.config.explain import main; code = main([], config_sections()); "
         "assert 'llamactl.settings' not in sys.modules; sys.exit(code)"
     )

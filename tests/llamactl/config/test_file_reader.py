@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import pytest
 
-from instances.backends import config_sections
+from instances.backends.registry import config_sections
 from llamactl.config import load
 
 from .conftest import Load, Refuse

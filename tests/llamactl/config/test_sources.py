@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from instances.backends import config_sections
+from instances.backends.registry import config_sections
 from llamactl.config import AppConfig, ConfigError, load
 from llamactl.config.variables import variables_with
 

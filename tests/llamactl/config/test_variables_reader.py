@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from instances.backends import config_sections
+from instances.backends.registry import config_sections
 from llamactl.config import AppConfig, load
 from llamactl.config.variables import other_variables_with, variables_with
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from instances.backends import backend_for
+from instances.backends.registry import backend_for
 from tests.support.paths import DATA
 
 VECTORS = json.loads((DATA / "parse_vectors.json").read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from instances.backends import backend_for
+from instances.backends.registry import backend_for
 
 MLX = backend_for("mlx_lm")
 

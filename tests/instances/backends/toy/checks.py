@@ -12,9 +12,9 @@ from django.core.management import call_command
 from django.test import Client
 
 from instances.admin.form import InstanceForm
-from instances.backends import BACKENDS, backend_for
 from instances.backends.environment import clean_environment
 from instances.backends.exit_reasons import classify_exit
+from instances.backends.registry import BACKENDS, backend_for
 from instances.models import Instance
 from instances.states import Status
 from llamactl.config import AppConfig, current, load

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from instances.backends import Backend, backend_for
+from instances.backends.base import Backend
 from instances.backends.flags import FlagTable, FlagType, Many
+from instances.backends.registry import backend_for
 from tests.instances.backends.options_strategies import options_of
 
 VLLM = backend_for("vllm")
