@@ -1,4 +1,4 @@
-"""docs/lifecycle.md says what the code does."""
+"""docs/lifecycle.md agrees with the code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,20 @@ def test_every_status_is_explained() -> None:
     ]
 
 
-def test_the_pages_it_points_to_are_there() -> None:
+def test_the_pages_it_links_to_are_there() -> None:
     links = re.findall(r"\]\(([^)]+)\)", PAGE)
     assert links
     assert all((ROOT / "docs" / link).is_file() for link in links)
+
+
+def test_the_files_it_names_are_there() -> None:
+    """The page is read beside the code: a moved file must move in the page, too."""
+    paths = re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", PAGE)
+    assert len(paths) > 30
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
+
+
+def test_every_phase_of_an_instance_has_its_place_in_it() -> None:
+    phases = (ROOT / "instances/supervisor/controller/phases").glob("*.py")
+    shared = {"__init__.py", "factory.py", "phase.py"}
+    assert [path.name for path in phases if path.name not in shared and path.name not in PAGE] == []
