@@ -84,7 +84,7 @@ def test_a_reader_that_comes_back_goes_on_where_it_was(path: Path, compress: boo
     assert found + rest(LogReader(path, position)) == lines(0, 20_000)
 
 
-def test_lines_that_are_gone_are_left_out(path: Path) -> None:
+def test_deleted_lines_are_skipped(path: Path) -> None:
     append(path, lines(0, 5000))
     reader = LogReader(path, BEFORE_THE_FIRST)
     found = reader.read(1000)
@@ -97,7 +97,7 @@ def test_lines_that_are_gone_are_left_out(path: Path) -> None:
     assert found.endswith(lines(15_000, 5000))
 
 
-def test_a_damaged_part_is_left_out(path: Path) -> None:
+def test_a_damaged_segment_is_skipped(path: Path) -> None:
     append(path, lines(0, 5000))
     rotate(path)
     part = segments_of(path)[0].path
@@ -117,7 +117,7 @@ def test_a_log_that_was_deleted_and_begun_anew_is_read_from_its_beginning(path: 
     assert rest(reader) == lines(0, 200)
 
 
-def test_a_log_that_somebody_else_emptied_is_read_from_its_beginning(path: Path) -> None:
+def test_a_log_that_another_program_emptied_is_read_from_its_beginning(path: Path) -> None:
     append(path, lines(0, 100))
     reader = LogReader(path, BEFORE_THE_FIRST)
     rest(reader)
@@ -146,7 +146,7 @@ def test_any_other_text_is_no_position(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["0-0-0", "ffffffffffffffff-999999999999999999-999999999999999999"]
 )
-def test_a_position_that_cannot_be_is_no_trouble(path: Path, text: str) -> None:
+def test_an_impossible_position_is_corrected(path: Path, text: str) -> None:
     append(path, lines(0, 10))
     position = Position.from_text(text)
     assert position is not None
@@ -164,7 +164,7 @@ def test_the_last_lines_are_found_across_segments(path: Path, wanted: int, end: 
     assert len(read) == min(wanted, 5000 + bool(end))
 
 
-def test_the_last_lines_go_back_so_far_and_no_further(path: Path) -> None:
+def test_the_last_lines_are_bounded_in_bytes(path: Path) -> None:
     append(path, lines(0, 10_000))
     position = position_of_last(path, 10_000, max_bytes=3000)
     assert position.offset == path.stat().st_size - 3000

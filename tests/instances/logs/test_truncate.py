@@ -91,7 +91,7 @@ def test_a_line_that_is_being_written_stays_in_one_file(path: Path, way: str) ->
     assert path.stat().st_size < 10_000
 
 
-def test_a_log_without_line_ends_is_truncated_all_the_same(path: Path, way: str) -> None:
+def test_a_log_without_line_ends_is_rotated_all_the_same(path: Path, way: str) -> None:
     content = os.urandom(3_000_000).replace(b"\n", b"x")
     path.write_bytes(content)
     segment = rotate(path)
@@ -100,7 +100,7 @@ def test_a_log_without_line_ends_is_truncated_all_the_same(path: Path, way: str)
     assert path.stat().st_size <= 4096
 
 
-def test_what_is_shorter_than_a_block_stays(path: Path) -> None:
+def test_a_log_shorter_than_a_block_is_not_rotated(path: Path) -> None:
     path.write_bytes(b"line\n" * 10)
     assert rotate(path) is None
     assert os.listdir(path.parent) == ["one.log"]
@@ -146,9 +146,7 @@ def test_a_disk_that_is_nearly_full_is_not_filled(
     assert os.listdir(path.parent) == ["one.log"]
 
 
-def test_a_log_that_is_being_read_is_not_cut_meanwhile(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_is_not_rotated_while_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("instances.logs.segments.LOCK_SECONDS", 0.05)
     path.write_bytes(lines(10_000))
     with lock_for_reading(path), pytest.raises(OSError, match="readers"):

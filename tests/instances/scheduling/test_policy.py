@@ -43,20 +43,20 @@ def decision(
     return decide(limits, residents, wanted, turns=turns, now=NOW)
 
 
-def test_without_limits_everybody_starts_at_once() -> None:
+def test_without_limits_every_start_is_granted_at_once() -> None:
     found = decision(CapacityLimits(), [busy("a")], [waits("b"), PendingStart("c")])
     assert set(found.start) == {"b", "c"}
     assert not found.hold
 
 
-def test_free_room_is_given_at_once_and_no_more_than_there_is() -> None:
+def test_free_capacity_is_granted_at_once_and_no_more() -> None:
     found = decision(CapacityLimits(max_running=2), [busy("a")], [waits("b", 98), waits("c", 99)])
     assert found.start == ("b",)
     assert found.places == {"c": 1}
     assert found.hold["c"].startswith("max_running_instances (2) is reached; waiting for a")
 
 
-def test_the_least_recently_used_idle_one_makes_room_and_is_waited_for() -> None:
+def test_the_least_recently_used_idle_instance_is_preempted_and_waited_for() -> None:
     residents = [idle("a", last_used=20), idle("b", last_used=10), busy("c")]
     found = decision(CapacityLimits(max_running=3), residents, [waits("d")])
     assert found.preempt == {"b": "d"}
@@ -64,7 +64,7 @@ def test_the_least_recently_used_idle_one_makes_room_and_is_waited_for() -> None
     assert found.places == {"d": 1}
 
 
-def test_nobody_else_goes_while_one_that_makes_room_is_ending() -> None:
+def test_no_other_is_preempted_while_a_preempted_instance_ends() -> None:
     residents = [Resident("a", is_ending=True), idle("b")]
     found = decision(CapacityLimits(max_running=2), residents, [waits("c")])
     assert found.preempt == {}
@@ -82,7 +82,7 @@ def test_nobody_else_goes_while_one_that_makes_room_is_ending() -> None:
     ],
     ids=["busy", "pinned", "loading", "unknown", "in a pause"],
 )
-def test_is_not_evicted(resident: Resident) -> None:
+def test_is_not_preempted(resident: Resident) -> None:
     found = decision(ONE, [resident], [waits("b")])
     assert (found.start, found.preempt) == ((), {})
     assert "a" in found.hold["b"]
@@ -100,26 +100,24 @@ def test_is_not_evicted(resident: Resident) -> None:
         (Resident("a", requests=None), False),
     ],
 )
-def test_who_waits_long_enough_makes_a_busy_one_take_no_more(
-    resident: Resident, goes: bool
-) -> None:
+def test_a_long_wait_preempts_a_busy_instance(resident: Resident, goes: bool) -> None:
     found = decision(ONE, [resident], [waits("b", since=90)])
     assert found.preempt == ({"a": "b"} if goes else {})
 
 
-def test_idle_ones_go_before_busy_ones_however_long_somebody_waits() -> None:
+def test_idle_instances_are_preempted_before_busy_ones_however_long_the_wait() -> None:
     residents = [busy("a"), idle("b", last_used=NOW - 1)]
     assert decision(CapacityLimits(max_running=2), residents, [waits("c", 1)]).preempt == {"b": "c"}
 
 
-def test_without_eviction_nobody_goes_and_what_fits_starts() -> None:
+def test_without_preemption_starts_within_the_limit_are_granted() -> None:
     limits = CapacityLimits(max_running=2, may_preempt=False)
     found = decision(limits, [idle("a")], [waits("b", 1), waits("c", 2)])
     assert (found.start, found.preempt) == (("b",), {})
     assert list(found.hold) == ["c"]
 
 
-def test_a_group_makes_room_within_itself() -> None:
+def test_a_group_limit_preempts_within_the_group() -> None:
     limits = CapacityLimits(max_running=3, groups={"big": 1})
     residents = [idle("small", last_used=1), idle("big-1", group="big")]
     found = decision(limits, residents, [waits("big-2", group="big"), waits("other")])
@@ -133,7 +131,7 @@ def test_one_victim_is_enough_where_it_helps_with_both_limits() -> None:
     assert decision(limits, residents, [waits("big-2", group="big")]).preempt == {"big-1": "big-2"}
 
 
-def test_who_cannot_be_helped_takes_nothing_from_those_behind() -> None:
+def test_a_start_that_cannot_be_granted_reserves_nothing() -> None:
     limits = CapacityLimits(max_running=2, groups={"big": 1})
     residents = [busy("big-1", group="big"), idle("small")]
     found = decision(limits, residents, [waits("big-2", 98, group="big"), waits("c", 99)])
@@ -143,7 +141,7 @@ def test_who_cannot_be_helped_takes_nothing_from_those_behind() -> None:
     )
 
 
-def test_more_adopted_than_allowed_ends_nobody_but_for_those_who_wait() -> None:
+def test_more_adopted_than_allowed_are_preempted_for_a_start_alone() -> None:
     residents = [idle("a"), idle("b", last_used=9), idle("c", last_used=8)]
     assert decision(ONE, residents, []).preempt == {}
     assert set(decision(CapacityLimits(max_running=2), residents, [waits("d")]).preempt) == {
@@ -155,7 +153,7 @@ def test_more_adopted_than_allowed_ends_nobody_but_for_those_who_wait() -> None:
     assert decision(CapacityLimits(max_running=2), some, [waits("d")]).preempt == {}
 
 
-def test_an_instance_that_is_ending_waits_behind_the_one_it_makes_room_for() -> None:
+def test_an_ending_instance_waits_behind_its_successor() -> None:
     residents = [Resident("a", is_ending=True, requests=1)]
     found = decision(ONE, residents, [waits("b", 10), waits("a", 20)])
     assert found.start == ()
@@ -163,7 +161,7 @@ def test_an_instance_that_is_ending_waits_behind_the_one_it_makes_room_for() -> 
     assert found.hold["b"].endswith("waiting for a (1 request in flight)")
 
 
-def test_after_a_boot_the_last_used_loads_first_and_the_others_wait_for_it() -> None:
+def test_after_a_boot_the_last_used_loads_first() -> None:
     wanted = [boot("old", 1), boot("new", 3), boot("middle", 2)]
     found = decision(CapacityLimits(), [], wanted)
     assert found.start == ("new",)
@@ -175,7 +173,7 @@ def test_after_a_boot_the_last_used_loads_first_and_the_others_wait_for_it() -> 
     assert decision(CapacityLimits(), [idle("new")], wanted[:1]).start == ("old",)
 
 
-def test_a_boot_evicts_nobody_and_lets_requests_pass() -> None:
+def test_a_boot_start_preempts_nothing_and_lets_requests_pass() -> None:
     found = decision(ONE, [idle("a")], [boot("b", 5), waits("c")])
     assert found.preempt == {"a": "c"}
     assert found.places == {"c": 1, "b": 2}
@@ -187,18 +185,18 @@ def test_turns_go_round_between_keys_and_then_by_age() -> None:
     assert [each.name for each in in_order(wanted, {})] == ["a", "b", "c"]
     # Once a key was given room, its others count as if they had come then.
     assert [each.name for each in in_order(wanted[1:], {"many": 6.0})] == ["c", "b"]
-    # And whoever comes later than that stands behind them.
+    # A later request stands behind them.
     later = [*wanted[1:], waits("d", 7, "new")]
     assert [each.name for each in in_order(later, {"many": 6.0})] == ["c", "b", "d"]
 
 
-def test_an_instance_that_several_wait_for_has_the_turn_of_the_first_of_them() -> None:
+def test_an_instance_has_the_turn_of_its_oldest_request() -> None:
     both = PendingStart("a", since=1, demand={"many": 1, "few": 4})
     other = waits("b", 5, "third")
     assert in_order([other, both], {"many": 50.0})[0] is both
 
 
-def test_a_start_by_hand_waits_since_it_was_asked_for() -> None:
+def test_a_start_by_hand_waits_since_its_request() -> None:
     by_hand = PendingStart("a", since=3)
     assert by_hand.waiters == {OPERATOR: 3}
     assert [each.name for each in in_order([waits("b", 4), by_hand], {})] == ["a", "b"]
@@ -229,7 +227,7 @@ PINNED = Claim("p", is_pinned=True)
         (CapacityLimits(max_running=1, may_preempt=False), [PINNED], Claim("x"), False),
     ],
 )
-def test_there_can_be_no_room(
+def test_a_start_that_can_never_be_granted_has_an_obstacle(
     limits: CapacityLimits, claims: list[Claim], wanted: Claim, is_temporary: bool
 ) -> None:
     found = obstacle(limits, claims, wanted)
@@ -251,7 +249,7 @@ def test_there_can_be_no_room(
         (CapacityLimits(max_running=2, may_preempt=False), [PINNED], Claim("x")),
     ],
 )
-def test_there_is_room_or_it_can_be_made(
+def test_a_start_that_can_be_granted_has_no_obstacle(
     limits: CapacityLimits, claims: list[Claim], wanted: Claim
 ) -> None:
     assert obstacle(limits, claims, wanted) is None

@@ -1,4 +1,4 @@
-"""Many decisions in a row, on a simulated node: the limits hold, and everybody has their turn."""
+"""Many decisions in a row, on a simulated node: limits and turns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Request:
 
 @dataclass
 class Simulated:
-    """A node whose loads take ``load_seconds``, and clients that wait for as long as it takes."""
+    """A node with loads of ``load_seconds``, and clients without a timeout."""
 
     limits: CapacityLimits
     requests: list[Request]
@@ -139,7 +139,7 @@ def test_a_mixed_burst_is_answered_model_by_model_however_impatient() -> None:
     assert loads_of("A B A A C A B", swap_after_seconds=0.0) == ["A", "B", "C"]
 
 
-def test_who_waits_is_not_starved_by_traffic_that_never_pauses() -> None:
+def test_a_waiting_request_is_not_starved_by_traffic_without_pauses() -> None:
     endless = [Request(number * 0.5, "many", "A", 2.0) for number in range(400)]
     patient = Request(1.0, "few", "B", 1.0)
     node = Simulated(CapacityLimits(max_running=1), [*endless, patient])
@@ -149,7 +149,7 @@ def test_who_waits_is_not_starved_by_traffic_that_never_pauses() -> None:
     assert patient.served_at <= 1.0 + 2.0 + 10.0 + 2.0 + 2.0 + 2.0
 
 
-def test_one_client_after_the_other_does_not_swap_at_each_pause() -> None:
+def test_pauses_between_requests_of_one_client_cause_no_swap() -> None:
     requests = [
         Request(number * 0.5, name, name, 0.3) for number in range(200) for name in ("A", "B")
     ]
@@ -193,7 +193,7 @@ def simulations(draw: st.DrawFn) -> Simulated:
 
 
 @given(simulations())
-def test_everybody_is_served_in_bounded_time_and_the_limits_hold(node: Simulated) -> None:
+def test_every_request_is_served_in_bounded_time_and_the_limits_hold(node: Simulated) -> None:
     node.run(10_000)
     names = {each.name for each in node.requests}
     # Each turn costs at most: swap_after, the longest response, an end and a load.

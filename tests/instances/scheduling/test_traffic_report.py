@@ -22,7 +22,7 @@ def report(web: str = "w", revision: int = 5, **in_flight: int) -> WebReport:
         ([report("w1"), report("w2", a=2)], False),
     ],
 )
-def test_instance_is_drained_once_every_web_process_has_seen_it_and_carries_nothing(
+def test_instance_is_drained_once_every_web_process_has_seen_it_and_has_nothing_in_flight(
     reports: list[WebReport], drained: bool
 ) -> None:
     assert is_drained(reports, "a", 5) is drained

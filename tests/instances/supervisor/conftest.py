@@ -1,4 +1,4 @@
-"""A node with the fake backend, its supervisor, and what tests ask of both."""
+"""A node with the fake backend and its supervisor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NODE = "main"
 
 
 def signals_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The signals that were sent to backends, by what was logged."""
+    """Return the signals that were sent to backends, as logged."""
     return [text for record in caplog.records if (text := record.getMessage()).startswith("SIG")]
 
 
@@ -103,7 +103,7 @@ class NodeUnderTest:
     def reaches(
         self, status: Status, name: str = "one", *, seconds: float = WAIT_SECONDS
     ) -> Instance:
-        """The instance, once it has acted on the last wish and has this status."""
+        """Return the instance, once it has acted on the last request and has this status."""
 
         def is_there() -> Instance | None:
             instance = self.see(name)
@@ -127,7 +127,7 @@ class NodeUnderTest:
 
 @pytest.fixture
 def fake_backend(override: Callable[..., AppConfig]) -> Callable[..., AppConfig]:
-    """Changes limits of the instances; the fake backend is what runs."""
+    """Changes limits of the instances, and makes the fake backend their program."""
 
     def change(**limits: object) -> AppConfig:
         backend = current().backends.llama_cpp.model_copy(
@@ -158,7 +158,7 @@ def node(
     before = children()
     node = NodeUnderTest()
     monkeypatch.setattr(lifecycle, "wake_node", node.wake)
-    # No web process: nothing is in flight but for what has a connection open.
+    # No web process: only open connections count as in flight.
     monkeypatch.setattr("instances.supervisor.controller.drain.read_reports", lambda client: [])
     monkeypatch.setattr(
         "instances.supervisor.scheduling.traffic_monitor.read_reports", lambda client: []
@@ -175,6 +175,6 @@ def node(
 
 @pytest.fixture
 def supervised(node: NodeUnderTest) -> NodeUnderTest:
-    """A node whose supervisor runs."""
+    """A node with a running supervisor."""
     node.start()
     return node

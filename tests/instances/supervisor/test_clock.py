@@ -1,4 +1,4 @@
-"""The host's clock jumps, and nothing that is timed is any earlier or later for it."""
+"""Deadlines and delays while the host's clock jumps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def jumping_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("django.utils.timezone.now", lambda: datetime.now(UTC) + next(jumps))
 
 
-def test_a_start_that_is_slow_is_not_given_up(
+def test_a_slow_start_is_not_ended(
     node: NodeUnderTest, fake_backend: Callable[..., AppConfig], jumping_clock: None
 ) -> None:
     fake_backend(start_timeout=30)
@@ -36,7 +36,7 @@ def test_a_start_that_is_slow_is_not_given_up(
     node.running(FAKE_START_SECONDS="0.3")
 
 
-def test_a_start_that_hangs_is_given_up_in_time(
+def test_a_hung_start_fails_in_time(
     node: NodeUnderTest, fake_backend: Callable[..., AppConfig], jumping_clock: None
 ) -> None:
     fake_backend(start_timeout=0.5)
@@ -68,7 +68,7 @@ def test_a_long_delay_is_not_cut_short(node: NodeUnderTest, jumping_clock: None)
     assert node.see().status == Status.RESTARTING
 
 
-def test_a_backend_is_known_again_by_a_worker_with_another_clock(
+def test_a_worker_with_another_clock_adopts_its_backends(
     node: NodeUnderTest, fake_backend: Callable[..., AppConfig], jumping_clock: None
 ) -> None:
     fake_backend(keep_backends=True)

@@ -59,7 +59,7 @@ def test_a_failure_is_always_storable() -> None:
         (FailureReason.PORT_IN_USE, True, True),
     ],
 )
-def test_what_another_try_may_cure(
+def test_a_permanent_failure_is_not_retried(
     reason: FailureReason, may_move: bool, is_retryable: bool
 ) -> None:
     assert Failure(reason, "").is_retryable(may_move=may_move) is is_retryable

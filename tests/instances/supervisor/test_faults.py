@@ -1,4 +1,4 @@
-"""The database or the broker is away, and the supervisor supervises on."""
+"""Supervision without a database or a broker."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     return database
 
 
-def test_a_crash_is_restarted_without_a_database_and_recorded_later(
+def test_a_crash_is_restarted_without_a_database_and_written_later(
     supervised: NodeUnderTest, database: Database
 ) -> None:
     pid = supervised.running(restart_delay=0).pid
@@ -114,13 +114,13 @@ def test_a_worker_can_end_without_a_database(
     node.stop()
     assert time.monotonic() - began < 10
     assert not children()
-    # The next worker sees that it has gone, and that it is still wished.
+    # The next worker sees that it has ended, and that its desired state is running.
     database.is_away = False
     node.start()
     until(lambda: node.see().pid in children())
 
 
-def test_a_locked_database_delays_the_record_and_nothing_else(supervised: NodeUnderTest) -> None:
+def test_a_locked_database_delays_the_write_and_nothing_else(supervised: NodeUnderTest) -> None:
     pid = supervised.running(restart_delay=0).pid
     path = connection.settings_dict["NAME"]
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -132,7 +132,7 @@ def test_a_locked_database_delays_the_record_and_nothing_else(supervised: NodeUn
     assert supervised.see().restarts == 1
 
 
-def test_a_status_that_somebody_else_wrote_is_corrected(supervised: NodeUnderTest) -> None:
+def test_a_status_that_another_program_wrote_is_corrected(supervised: NodeUnderTest) -> None:
     # Such as a backup of the database that was put back.
     pid = supervised.running(restart_delay=30).pid
     Instance.objects.update(status="stopped")
@@ -141,7 +141,7 @@ def test_a_status_that_somebody_else_wrote_is_corrected(supervised: NodeUnderTes
     assert instance.restarts == 1
 
 
-def test_what_the_database_refuses_does_not_hold_up_the_rest(
+def test_a_refused_write_does_not_delay_the_others(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = rows.write
@@ -158,7 +158,7 @@ def test_what_the_database_refuses_does_not_hold_up_the_rest(
     assert supervised.see("cursed").status == Status.STOPPED
 
 
-def test_a_mistake_in_one_supervision_does_not_end_the_others(
+def test_an_error_in_one_supervision_does_not_end_the_others(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = InstanceController.step
@@ -226,7 +226,7 @@ def test_repeated_errors_fail_the_instance_until_a_new_start_is_requested(
     supervised.reaches(Status.RUNNING, "cursed")
 
 
-def test_a_stop_that_raises_again_and_again_ends_the_process_all_the_same(
+def test_a_stop_that_raises_repeatedly_ends_the_process_all_the_same(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pid = supervised.running("cursed").pid
@@ -236,7 +236,7 @@ def test_a_stop_that_raises_again_and_again_ends_the_process_all_the_same(
     assert not is_alive(pid or 0)
 
 
-def test_a_few_mistakes_are_forgiven(
+def test_a_few_errors_fail_no_instance(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     curse = Cursed(monkeypatch, StartupProbing, "step")
@@ -249,7 +249,7 @@ def test_a_few_mistakes_are_forgiven(
     assert supervised.history("cursed") == ["starting", "running"]
 
 
-def test_many_wishes_at_once_all_come_true(supervised: NodeUnderTest) -> None:
+def test_many_starts_at_once_all_succeed(supervised: NodeUnderTest) -> None:
     names = [f"i{number}" for number in range(8)]
     for name in names:
         supervised.create(name)
@@ -272,7 +272,7 @@ def _ask(node: NodeUnderTest, name: str) -> None:
 
 @pytest.mark.parametrize("old", Status)
 @pytest.mark.parametrize("new", Status)
-def test_every_status_can_be_reached_by_legal_steps(old: Status, new: Status) -> None:
+def test_every_status_can_be_reached_by_allowed_steps(old: Status, new: Status) -> None:
     way = steps_between(old, new)
     assert way[-1] is new
     assert len(way) <= 4

@@ -17,7 +17,7 @@ from tests.support.until import until
 
 
 def descriptors() -> list[str]:
-    """What is open, but for the connections to the database, which Django keeps."""
+    """List the open descriptors, but for the database connections, which Django keeps."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -36,7 +36,7 @@ def no_more_than(before: list[str]) -> None:
     )
 
 
-def test_thirty_starts_and_stops_leave_nothing_open_and_nobody_behind(
+def test_thirty_starts_and_stops_leave_no_descriptor_and_no_process(
     node: NodeUnderTest, fake_backend: Callable[..., AppConfig]
 ) -> None:
     fake_backend(drain_timeout=0)
@@ -69,7 +69,7 @@ def test_five_hundred_starts_and_stops_cost_no_memory(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # pytest keeps every record, which would be most of what is measured.
+    # pytest keeps every record, which would be most of the measured memory.
     caplog.set_level(logging.ERROR)
     fake_backend(drain_timeout=0)
     node.start(is_ready=lambda *_: True)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.llama_cpp
 
 @pytest.fixture
 def llama_cpp(node: NodeUnderTest, override: Callable[..., AppConfig]) -> NodeUnderTest:
-    """A node that runs what llamactl runs where no llama-server is installed."""
+    """A node with the embedded server, as without an installed llama-server."""
     backend = current().backends.llama_cpp
     default = type(backend).model_validate({})
     override(

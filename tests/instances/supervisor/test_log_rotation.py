@@ -1,4 +1,4 @@
-"""The logs of the backends that run are rotated, and a backend notices nothing."""
+"""Rotation of the logs of running backends."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_newest_segments_are_kept_and_the_older_of_them_compressed(
     assert segments_of(path)[0].size() == len(text)
 
 
-def test_a_compression_that_is_aborted_is_made_up_for(path: Path) -> None:
+def test_an_aborted_compression_is_done_later(path: Path) -> None:
     for _ in range(2):
         append(path, 2 * MIB)
         rotate(path)
@@ -199,7 +199,7 @@ def test_the_last_lines_of_a_failure_are_found_in_the_newest_segment_too(path: P
     assert found == ["line 0", "line 1", "line 2", "error: " + "x" * 5000, "last"]
 
 
-def test_a_running_backend_s_log_is_rotated(
+def test_the_log_of_a_running_backend_is_rotated(
     node: NodeUnderTest, fake_backend: Callable[..., AppConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_rotation, "CHECK_SECONDS", 0.01)
@@ -215,7 +215,7 @@ def test_a_running_backend_s_log_is_rotated(
     assert len(files.tail(path, 1000)) == 1000
 
 
-def test_a_backend_that_was_left_stopped_goes_on_once_adopted(
+def test_adoption_continues_a_backend_that_was_left_stopped(
     node: NodeUnderTest, fake_backend: Callable[..., AppConfig]
 ) -> None:
     fake_backend(keep_backends=True)
@@ -250,7 +250,7 @@ def test_a_start_goes_on_without_its_heading_on_a_full_disk(
     supervised.reaches(Status.STOPPED)
 
 
-def test_a_log_that_cannot_be_opened_is_a_failure_that_says_so(
+def test_a_failure_names_a_log_that_cannot_be_opened(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: object, **named: object) -> int:

@@ -1,4 +1,4 @@
-"""What the Go program gets wrong about processes, and is to go right here.
+"""Defects of the Go program in the supervision of processes, which llamactl must not have.
 
 ``docs/compatibility.md`` has the whole list; the other defects are tested beside their subjects.
 """
@@ -83,7 +83,7 @@ def test_a_line_of_any_length_stops_no_backend_and_no_reader(supervised: NodeUnd
     assert is_alive(pid)
 
 
-def test_a_start_needs_no_eviction(
+def test_a_start_needs_no_preemption(
     node: NodeUnderTest, fake_backend: Callable[..., AppConfig]
 ) -> None:
     # The later Go program starts nothing on demand where eviction is switched off.

@@ -57,7 +57,7 @@ def test_backends_end_in_parallel(node: NodeUnderTest, caplog: pytest.LogCapture
     assert not children()
 
 
-def test_one_that_is_starting_ends_and_comes_back(node: NodeUnderTest) -> None:
+def test_a_starting_backend_ends_and_comes_back(node: NodeUnderTest) -> None:
     node.start()
     node.create(FAKE_START_SECONDS="0.3")
     node.ask_start()
@@ -69,7 +69,7 @@ def test_one_that_is_starting_ends_and_comes_back(node: NodeUnderTest) -> None:
     node.reaches(Status.RUNNING)
 
 
-def test_one_that_waits_to_restart_comes_back(node: NodeUnderTest) -> None:
+def test_a_backend_that_waits_to_restart_comes_back(node: NodeUnderTest) -> None:
     node.start()
     pid = node.running(restart_delay=600).pid
     os.kill(pid or 0, signal.SIGKILL)
@@ -81,13 +81,13 @@ def test_one_that_waits_to_restart_comes_back(node: NodeUnderTest) -> None:
 
 
 @pytest.mark.parametrize("end", [Status.FAILED, Status.STOPPED])
-def test_what_had_come_to_its_end_does_not_come_back(node: NodeUnderTest, end: Status) -> None:
+def test_a_final_status_survives_a_shutdown(node: NodeUnderTest, end: Status) -> None:
     node.start()
     if end == Status.FAILED:
         node.create(FAKE_EXIT_CODE="1")
         node.ask_start()
     else:
-        os.kill(node.running().pid or 0, signal.SIGTERM)  # which it heeds: it exits with code 0
+        os.kill(node.running().pid or 0, signal.SIGTERM)  # its handler exits with code 0
     node.reaches(end)
     history = node.history()
     node.stop()

@@ -1,4 +1,4 @@
-"""A process that had been ready ends by itself."""
+"""Crashes and restarts of a ready backend."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def test_a_crash_is_restarted(supervised: NodeUnderTest) -> None:
         "Address already in use",
     ],
 )
-def test_a_line_about_a_start_explains_no_crash_of_what_has_started(
+def test_a_line_about_a_start_is_not_the_reason_of_a_later_crash(
     supervised: NodeUnderTest, line: str
 ) -> None:
-    """A backend may log what clients send, which must not keep it from being restarted."""
+    """A backend may log the text of requests, which must not prevent its restart."""
     supervised.running(restart_delay=0, FAKE_PRINT=line)
     kill(supervised)
     assert supervised.reaches(Status.RUNNING).restarts == 1
@@ -52,7 +52,7 @@ def test_a_line_about_a_start_explains_no_crash_of_what_has_started(
     assert change.reason.startswith("Killed by SIGKILL (possibly")
 
 
-def test_a_restart_waits_and_says_why(supervised: NodeUnderTest) -> None:
+def test_a_restart_waits_and_its_reason_is_shown(supervised: NodeUnderTest) -> None:
     supervised.running(restart_delay=30)
     kill(supervised)
     instance = supervised.reaches(Status.RESTARTING)
@@ -65,7 +65,7 @@ def test_a_restart_waits_and_says_why(supervised: NodeUnderTest) -> None:
     assert not children()
 
 
-def test_it_fails_when_its_restarts_are_used_up(supervised: NodeUnderTest) -> None:
+def test_an_instance_fails_when_its_restarts_are_used_up(supervised: NodeUnderTest) -> None:
     supervised.running(restart_delay=0, max_restarts=1)
     kill(supervised)
     supervised.reaches(Status.RUNNING)
@@ -77,13 +77,13 @@ def test_it_fails_when_its_restarts_are_used_up(supervised: NodeUnderTest) -> No
     ]
 
 
-def test_without_auto_restart_a_crash_is_the_end(supervised: NodeUnderTest) -> None:
+def test_without_auto_restart_a_crash_is_final(supervised: NodeUnderTest) -> None:
     supervised.running(auto_restart=False)
     kill(supervised)
     assert supervised.reaches(Status.FAILED).restarts == 0
 
 
-def test_a_restart_that_does_not_get_ready_is_tried_again(
+def test_a_restart_that_fails_is_tried_again(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervised.running(restart_delay=0, max_restarts=2)
@@ -101,19 +101,19 @@ def test_a_restart_that_does_not_get_ready_is_tried_again(
 
 def test_a_clean_exit_is_stopped_and_stays_so(supervised: NodeUnderTest) -> None:
     supervised.running(restart_delay=0)
-    kill(supervised, signal.SIGTERM)  # which it heeds: it exits with code 0
+    kill(supervised, signal.SIGTERM)  # its handler exits with code 0
     instance = supervised.reaches(Status.STOPPED)
     assert instance.desired_state == "running"
     for _ in range(3):
         supervised.wake()
     time.sleep(0.1)
     assert supervised.history() == ["starting", "running", "stopped"]
-    # A new wish starts it again.
+    # A new request starts it again.
     supervised.ask_restart()
     supervised.reaches(Status.RUNNING)
 
 
-def test_a_new_wish_gives_the_restarts_back(supervised: NodeUnderTest) -> None:
+def test_a_requested_restart_resets_the_count_of_restarts(supervised: NodeUnderTest) -> None:
     supervised.running(restart_delay=0)
     kill(supervised)
     assert supervised.reaches(Status.RUNNING).restarts == 1
@@ -121,7 +121,7 @@ def test_a_new_wish_gives_the_restarts_back(supervised: NodeUnderTest) -> None:
     assert supervised.reaches(Status.RUNNING).restarts == 0
 
 
-def test_a_restart_that_was_asked_for_does_not_wait_for_the_delay(
+def test_a_requested_restart_does_not_wait_for_the_delay(
     supervised: NodeUnderTest,
 ) -> None:
     supervised.running(restart_delay=600)
@@ -131,7 +131,7 @@ def test_a_restart_that_was_asked_for_does_not_wait_for_the_delay(
     supervised.reaches(Status.RUNNING)
 
 
-def test_staying_up_gives_the_restarts_back(node: NodeUnderTest) -> None:
+def test_staying_up_resets_the_count_of_restarts(node: NodeUnderTest) -> None:
     ahead = 0.0
     node.start(clock=lambda: time.monotonic() + ahead)
     node.running(restart_delay=0)

@@ -9,7 +9,7 @@ from instances.supervisor.controller.drain import InFlight, RemainingTraffic
 
 
 class Web:
-    """What the web processes say; ``None``: the broker is away."""
+    """The reports of the web processes; ``None`` without a broker."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reports: list[WebReport] | None = []
@@ -57,7 +57,7 @@ def test_the_reports_decide(web: Web, reports: list[WebReport], drained: bool) -
         (WebReport("a", 4), InFlight.STATUS_REQUESTS),
     ],
 )
-def test_looking_at_an_instance_is_no_use_of_it(
+def test_status_requests_are_no_use_of_an_instance(
     web: Web, report: WebReport, left: InFlight
 ) -> None:
     web.reports = [report]
@@ -79,7 +79,7 @@ def test_without_a_report_connections_decide(web: Web, is_open: bool) -> None:
         WebReport("b", 4),
     ],
 )
-def test_a_web_process_that_fell_silent_amid_a_request_is_not_forgotten(
+def test_a_web_process_that_fell_silent_during_a_request_is_waited_for(
     web: Web, last: WebReport, is_open: bool
 ) -> None:
     # Killed, its connection is closed; frozen, it goes on reading once it wakes up.
@@ -92,7 +92,7 @@ def test_a_web_process_that_fell_silent_amid_a_request_is_not_forgotten(
     assert (watch.read() is InFlight.REQUESTS) is is_open
 
 
-def test_a_web_process_that_reports_again_is_believed(web: Web) -> None:
+def test_a_web_process_that_reports_again_counts(web: Web) -> None:
     silent, carrying = [WebReport("a", 5)], [WebReport("a", 5), WebReport("b", 5, {"one": 1})]
     web.has_connections = True  # kept alive, and idle
     watch = web.watch()
@@ -115,7 +115,7 @@ def test_without_a_broker_connections_decide_after_a_while(web: Web) -> None:
     assert watch.read() is InFlight.REQUESTS
 
 
-def test_a_broker_that_comes_back_is_believed_again(web: Web) -> None:
+def test_reports_count_again_once_the_broker_is_back(web: Web) -> None:
     web.reports = None
     watch = web.watch()
     watch.read()

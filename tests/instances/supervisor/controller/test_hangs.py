@@ -1,4 +1,4 @@
-"""A process that is alive and answers nothing is as good as crashed."""
+"""A hung backend is treated like a crashed one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.until import until
 Configure = Callable[..., AppConfig]
 TIMEOUT = 0.6
 LONG_TIMEOUT = 3.0
-"""Where one that is left alone has to do something again and again."""
+"""For a backend that must be left alone for several probes."""
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_frozen_backend_is_ended_and_started_again(watched: NodeUnderTest) -> 
     assert "instances.unhealthy_timeout" in change.reason
 
 
-def test_one_that_may_not_be_restarted_has_failed_because_it_hung(watched: NodeUnderTest) -> None:
+def test_a_hung_backend_without_auto_restart_fails_with_that_reason(watched: NodeUnderTest) -> None:
     watched.running(auto_restart=False)
     frozen(watched)
     failure = watched.reaches(Status.FAILED).failure
@@ -86,7 +86,7 @@ def test_one_that_may_not_be_restarted_has_failed_because_it_hung(watched: NodeU
     assert failure["exit_code"] == -9
 
 
-def test_one_that_answers_again_in_time_is_left_alone(
+def test_a_backend_that_answers_again_in_time_is_left_alone(
     watched_long: NodeUnderTest, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -102,7 +102,7 @@ def test_one_that_answers_again_in_time_is_left_alone(
     assert watched_long.history() == ["starting", "running"]
 
 
-def test_one_that_sends_bytes_is_left_alone(
+def test_a_backend_that_sends_bytes_is_left_alone(
     watched_long: NodeUnderTest,
     reports: list[WebReport],
     monkeypatch: pytest.MonkeyPatch,
@@ -126,7 +126,7 @@ def test_one_that_sends_bytes_is_left_alone(
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_one_that_answers_no_health_check_while_it_is_busy_is_left_alone_then(
+def test_a_backend_without_health_checks_while_busy_is_judged_only_while_idle(
     watched: NodeUnderTest,
     reports: list[WebReport],
     monkeypatch: pytest.MonkeyPatch,
@@ -145,11 +145,11 @@ def test_one_that_answers_no_health_check_while_it_is_busy_is_left_alone_then(
     until(lambda: not is_alive(pid))
 
 
-def test_mlx_is_such_a_backend() -> None:
+def test_mlx_answers_no_health_check_while_busy() -> None:
     assert not Mlx.answers_health_while_busy
 
 
-def test_without_a_report_nobody_is_taken_for_hung(
+def test_without_a_report_no_backend_is_hung(
     watched: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(client: object) -> list[WebReport]:
@@ -174,7 +174,7 @@ def test_timeout_0_is_never(
     assert is_alive(pid)
 
 
-def test_one_that_hangs_again_and_again_runs_out_of_restarts(watched: NodeUnderTest) -> None:
+def test_a_backend_that_hangs_repeatedly_uses_up_its_restarts(watched: NodeUnderTest) -> None:
     watched.running(restart_delay=0, max_restarts=1)
     first = frozen(watched)
     until(lambda: watched.see().restarts == 1 and watched.see().pid)

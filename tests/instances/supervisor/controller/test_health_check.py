@@ -72,11 +72,13 @@ def test_a_server_that_knows_no_path_is_not_ready(backend: Start) -> None:
     assert not is_ready(backend(), ("/nothing", "/here"), "")
 
 
-def test_nobody_listening_is_not_ready() -> None:
+def test_a_port_without_a_listener_is_not_ready() -> None:
     assert not is_ready("http://127.0.0.1:9", PATHS, "")
 
 
-def test_a_hung_backend_is_given_up_on(backend: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_of_a_hung_backend_times_out(
+    backend: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(health_check, "READ_SECONDS", 0.1)
     assert not is_ready(backend(FAKE_HANG="1"), PATHS, "")
 
@@ -91,5 +93,5 @@ def test_a_proxy_of_the_environment_is_not_used(
 @pytest.mark.parametrize(
     ("elapsed", "pause"), [(0.0, 0.1), (0.9, 0.1), (3.0, 0.3), (10.0, 1.0), (1000.0, 1.0)]
 )
-def test_the_longer_it_takes_the_rarer_it_is_asked(elapsed: float, pause: float) -> None:
+def test_the_longer_a_start_takes_the_rarer_are_its_probes(elapsed: float, pause: float) -> None:
     assert pause_before_next(elapsed) == pytest.approx(pause)

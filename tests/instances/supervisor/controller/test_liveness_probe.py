@@ -1,4 +1,4 @@
-"""When one that does not answer is given up; with real processes see test_hangs."""
+"""Liveness probe under a stepped clock; with real processes see test_hangs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from instances.supervisor.controller.spawn import Endpoint
 from instances.supervisor.state.rows import Row
 
 PROBE_SECONDS = 2.0
-"""After which a probe that gets no answer is given up."""
+"""Timeout of a probe without an answer."""
 
 
 class FakeContext:
@@ -56,7 +56,7 @@ class FakeContext:
 
 
 @pytest.mark.parametrize("timeout", [1.0, 4.0, 8.0, 60.0])
-def test_silence_of_the_timeout_is_a_hang(timeout: float) -> None:
+def test_silence_for_the_timeout_is_a_hang(timeout: float) -> None:
     context = FakeContext(timeout)
     assert context.hung_after(10 * timeout) is None
     context.answers = False
@@ -68,7 +68,7 @@ def test_silence_of_the_timeout_is_a_hang(timeout: float) -> None:
 
 
 @pytest.mark.parametrize("timeout", [1.0, 4.0, 8.0, 60.0])
-def test_one_probe_without_an_answer_is_none(timeout: float) -> None:
+def test_one_unanswered_probe_is_no_hang(timeout: float) -> None:
     context = FakeContext(timeout)
     for _ in range(5):
         context.answers = False

@@ -47,13 +47,13 @@ def test_drain_also_ends_a_start_and_a_restart_that_are_under_way(
     assert supervised.see("crashing").status == Status.STOPPED
 
 
-def test_drain_that_is_not_over_in_time_says_what_is_left(
+def test_drain_that_is_not_over_in_time_lists_the_running_instances(
     node: NodeUnderTest,
 ) -> None:
     node.start()
     node.running("one")
     node.stop()
-    # It should say that nobody is there who could stop it.
+    # No worker is there that could stop it.
     from instances.models import Instance
 
     Instance.objects.update(status=Status.RUNNING)

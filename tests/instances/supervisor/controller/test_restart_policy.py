@@ -36,14 +36,14 @@ def test_a_delay_of_zero_stays_zero() -> None:
 @pytest.mark.parametrize(
     ("policy", "crash"),
     [
-        pytest.param(replace(POLICY, auto_restart=False), CRASH, id="not wished"),
+        pytest.param(replace(POLICY, auto_restart=False), CRASH, id="off"),
         pytest.param(replace(POLICY, max_restarts=0), CRASH, id="none allowed"),
         pytest.param(POLICY, replace(CRASH, restarts=3), id="all used up"),
         pytest.param(POLICY, replace(CRASH, has_been_ready=False), id="a first start"),
         pytest.param(POLICY, replace(CRASH, is_retryable=False), id="would fail again"),
     ],
 )
-def test_it_is_given_up(policy: RestartPolicy, crash: Crash) -> None:
+def test_a_crash_is_final(policy: RestartPolicy, crash: Crash) -> None:
     assert restart_delay(policy, crash) is None
 
 

@@ -1,4 +1,4 @@
-"""From the wish for a running instance to one that is ready, or to the reason why not."""
+"""From a requested start to a ready instance, or to its failure."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_running_means_ready_to_answer(supervised: NodeUnderTest) -> None:
     assert instance.ready_at - started >= timedelta(seconds=0.35)
 
 
-def test_a_wish_that_nobody_announced_is_found_on_the_tick(
+def test_a_start_without_a_wake_up_is_found_on_the_tick(
     node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instances.supervisor.supervisor.RESYNC_SECONDS", 600)
@@ -60,7 +60,7 @@ def test_a_wish_that_nobody_announced_is_found_on_the_tick(
     node.reaches(Status.RUNNING)
 
 
-def test_a_change_that_nobody_counted_is_found_later(
+def test_a_change_that_no_revision_counts_is_found_by_the_resync(
     node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instances.supervisor.supervisor.RESYNC_SECONDS", 1.5)
@@ -225,7 +225,7 @@ def test_a_signal_is_named_in_the_failure(supervised: NodeUnderTest) -> None:
     assert "SIGKILL" in failure["details"]
 
 
-def test_a_failed_start_stays_failed_until_it_is_asked_for_again(
+def test_a_failed_start_stays_failed_until_the_next_request(
     supervised: NodeUnderTest,
 ) -> None:
     supervised.create(FAKE_EXIT_CODE="1", restart_delay=0)
@@ -240,7 +240,7 @@ def test_a_failed_start_stays_failed_until_it_is_asked_for_again(
     assert supervised.reaches(Status.RUNNING).failure is None
 
 
-def test_a_failed_instance_that_is_asked_to_stop_is_stopped(supervised: NodeUnderTest) -> None:
+def test_a_stop_of_a_failed_instance_clears_the_failure(supervised: NodeUnderTest) -> None:
     supervised.create(FAKE_EXIT_CODE="1")
     supervised.ask_start()
     supervised.reaches(Status.FAILED)
@@ -279,7 +279,7 @@ def test_a_hung_start_fails_too(
     assert failure["reason"] == "timeout"
 
 
-def test_a_strangers_port_is_left_to_the_stranger(supervised: NodeUnderTest) -> None:
+def test_a_port_that_another_program_uses_is_replaced(supervised: NodeUnderTest) -> None:
     supervised.create()
     port = supervised.see().port
     with socket.create_server(("127.0.0.1", port)):
@@ -289,7 +289,7 @@ def test_a_strangers_port_is_left_to_the_stranger(supervised: NodeUnderTest) -> 
     assert f":{instance.port}" in supervised.log()
 
 
-def test_a_port_next_to_it_that_is_anothers_is_not_taken(supervised: NodeUnderTest) -> None:
+def test_a_replacement_is_never_another_instances_port(supervised: NodeUnderTest) -> None:
     supervised.create("one")
     other = supervised.create("two")
     with socket.create_server(("127.0.0.1", supervised.see("one").port)):

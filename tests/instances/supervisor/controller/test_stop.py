@@ -1,4 +1,4 @@
-"""Every way to an end, from every phase an instance may be in."""
+"""Stops and restarts from every phase of an instance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.until import until
 
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> list[WebReport]:
-    """What the web processes say, to be filled in by the test."""
+    """The reports of the web processes, to be filled in by the test."""
     said: list[WebReport] = []
     monkeypatch.setattr(drain, "read_reports", lambda client: list(said))
     return said
@@ -31,7 +31,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[WebReport]:
 
 @pytest.fixture
 def patient(node: NodeUnderTest, fake_backend: Callable[..., AppConfig]) -> NodeUnderTest:
-    """A node whose supervisor waits for requests for longer than a test lasts."""
+    """A node with a drain timeout that is longer than a test."""
     fake_backend(drain_timeout=600)
     node.start()
     return node
@@ -49,13 +49,13 @@ def test_a_stop_announces_itself_and_ends_the_process(supervised: NodeUnderTest)
 @pytest.mark.parametrize(
     ("ignored", "stop_timeout", "signals"),
     [
-        # As long as whoever heeds a signal may take on a machine that stands still.
+        # Long enough for a handled signal on a machine that stalls.
         ((), 60, ["SIGINT"]),
         (("SIGINT",), 3, ["SIGINT", "SIGTERM"]),
         (("SIGINT", "SIGTERM"), 0.3, ["SIGINT", "SIGTERM", "SIGKILL"]),
     ],
 )
-def test_each_signal_follows_when_the_one_before_is_not_heeded(
+def test_each_signal_follows_when_the_one_before_is_ignored(
     node: NodeUnderTest,
     fake_backend: Callable[..., AppConfig],
     caplog: pytest.LogCaptureFixture,
@@ -167,7 +167,7 @@ def test_a_restart_while_starting_starts_anew(supervised: NodeUnderTest) -> None
     assert supervised.reaches(Status.RUNNING).pid != pid
 
 
-def test_stop_and_start_in_one_breath_is_a_new_process(supervised: NodeUnderTest) -> None:
+def test_stop_and_start_at_once_is_a_new_process(supervised: NodeUnderTest) -> None:
     pid = supervised.running().pid
     supervised.ask_stop()
     supervised.ask_start()
@@ -225,7 +225,7 @@ def test_a_web_process_that_has_not_seen_the_shutdown_is_waited_for(
     patient.reaches(Status.STOPPED)
 
 
-def test_requests_that_never_end_are_waited_for_so_long_and_no_longer(
+def test_requests_that_never_end_are_waited_for_until_the_timeout(
     node: NodeUnderTest, fake_backend: Callable[..., AppConfig], reports: list[WebReport]
 ) -> None:
     fake_backend(drain_timeout=0.3)
@@ -261,7 +261,7 @@ def test_without_a_broker_open_connections_are_waited_for(
     with stream:
         node.ask_stop()
         node.reaches(Status.SHUTTING_DOWN)
-        # It should come to its end although nobody reports it.
+        # It should come to its end although no web process reports it.
         assert stream.text.rstrip().endswith("[DONE]")
     node.reaches(Status.STOPPED)
 

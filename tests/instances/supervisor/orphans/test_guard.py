@@ -1,4 +1,4 @@
-"""The worker goes, and its backends are ended unless one comes back in time."""
+"""The orphan guard ends the backends of a node without a worker."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_backends_are_ended_when_no_worker_comes_back(
     said = guard_log().read_text()
     assert all(f"SIGINT to process {pid}" in said for pid in pids)
     assert guard_log().stat().st_mode & 0o777 == 0o600
-    # What is wished has not changed, and the next worker does it.
+    # The desired state has not changed, and the next worker starts them again.
     assert set(Instance.objects.values_list("desired_state", flat=True)) == {DesiredState.RUNNING}
     workers.start(grace=FAR_OFF)
     until(lambda: node.see().pid not in (None, *pids), seconds=SECONDS)
@@ -180,7 +180,7 @@ def test_the_grace_counts_from_the_end_of_a_worker_that_ended_in_order(
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_back_while_they_are_ended_waits_and_starts_them_afresh(
+def test_a_worker_that_is_back_during_the_end_waits_and_starts_new_processes(
     node: NodeUnderTest, workers: Workers
 ) -> None:
     workers.start(grace=1.0, patience=4.0)
@@ -208,8 +208,8 @@ def test_a_guard_that_was_killed_is_replaced(node: NodeUnderTest, workers: Worke
     assert len(guards()) == 1
 
 
-def test_nobody_else_is_ended(node: NodeUnderTest, workers: Workers) -> None:
-    strangers = [
+def test_processes_of_others_are_not_ended(node: NodeUnderTest, workers: Workers) -> None:
+    others = [
         subprocess.Popen(
             [sys.executable, "-S", "-c", "import time; time.sleep(600)"],
             env=marker.to_environment() if marker else {},
@@ -223,12 +223,12 @@ def test_nobody_else_is_ended(node: NodeUnderTest, workers: Workers) -> None:
         the_guard()
         workers.end()
         until(lambda: not is_alive(pid) and not guards(), seconds=SECONDS)
-        assert all(stranger.poll() is None for stranger in strangers)
+        assert all(other.poll() is None for other in others)
         assert guard_log().read_text().count("SIGINT to process") == 1
     finally:
-        for stranger in strangers:
-            stranger.kill()
-            stranger.wait()
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_no_guard_is_kept_without_backends_or_without_a_grace(
@@ -275,25 +275,25 @@ def test_the_real_llama_cpp_is_ended_too(
     assert pid in family
     the_guard()
     workers.end()
-    # By number: what is exiting has no environment any more.
+    # By pid: an exiting process has no environment any more.
     until(lambda: not any(map(is_alive, family)), seconds=SECONDS)
     assert "SIGTERM" not in guard_log().read_text()
     until(lambda: not guards(), seconds=SECONDS)
 
 
-def test_one_that_overwrote_its_markers_is_ended_by_its_number(tmp_path: Path) -> None:
+def test_a_backend_that_overwrote_its_markers_is_ended_by_its_pid(tmp_path: Path) -> None:
     lock, orders = tmp_path / "node-x.lock", tmp_path / "node-x.guard"
     lock.touch()
     sleep = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
-    backend, stranger = (subprocess.Popen(sleep, env={}, start_new_session=True) for _ in "ab")
+    backend, other = (subprocess.Popen(sleep, env={}, start_new_session=True) for _ in "ab")
     try:
-        stats = [read_stat(each.pid) for each in (backend, stranger)]
+        stats = [read_stat(each.pid) for each in (backend, other)]
         assert stats[0] is not None
         assert stats[1] is not None
-        # The stranger has a number that was a backend's once.
+        # The other process has a pid that was a backend's once.
         orders.write_text(
             f"token\n{backend.pid} {stats[0].started_ticks}\n"
-            f"{stranger.pid} {stats[1].started_ticks - 1}\n"
+            f"{other.pid} {stats[1].started_ticks - 1}\n"
         )
         arguments = [str(lock), str(orders), "token", "0.1", "5", ""]
         done = subprocess.run(
@@ -301,14 +301,14 @@ def test_one_that_overwrote_its_markers_is_ended_by_its_number(tmp_path: Path) -
         )
         assert done.returncode == 0
         assert backend.wait(SECONDS) == -signal.SIGINT
-        assert stranger.poll() is None
+        assert other.poll() is None
     finally:
-        for process in (backend, stranger):
+        for process in (backend, other):
             process.kill()
             process.wait()
 
 
-def test_a_guard_that_is_not_wanted_any_more_leaves(tmp_path: Path) -> None:
+def test_a_dismissed_guard_ends(tmp_path: Path) -> None:
     lock, orders = tmp_path / "node-x.lock", tmp_path / "node-x.guard"
     lock.touch()
     orders.write_text("another\n")

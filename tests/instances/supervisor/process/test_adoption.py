@@ -1,4 +1,4 @@
-"""A new worker finds what an earlier one has left."""
+"""Adoption of the backends of an earlier worker."""
 
 from __future__ import annotations
 
@@ -127,14 +127,16 @@ def test_a_backend_that_is_no_child_is_stopped_with_all_its_group(
     until(lambda: not is_alive(child))
 
 
-def test_one_that_was_starting_goes_on_starting(node: NodeUnderTest, foreign: Start) -> None:
+def test_an_adopted_start_goes_on(node: NodeUnderTest, foreign: Start) -> None:
     instance = node.create()
     recorded(instance, foreign(instance), status="starting")
     node.start()
     assert node.reaches(Status.RUNNING).ready_at is not None
 
 
-def test_one_that_no_row_knows_is_found_by_its_marker(node: NodeUnderTest, foreign: Start) -> None:
+def test_a_process_without_a_row_is_found_by_its_marker(
+    node: NodeUnderTest, foreign: Start
+) -> None:
     # The worker was killed between the start and its record.
     instance = node.create()
     pid = foreign(instance)
@@ -147,7 +149,7 @@ def test_one_that_no_row_knows_is_found_by_its_marker(node: NodeUnderTest, forei
     assert found.pid_started_ticks == ticks(pid)
 
 
-def test_one_that_overwrote_its_markers_is_found_by_its_number(
+def test_a_process_that_overwrote_its_markers_is_found_by_its_pid(
     node: NodeUnderTest, foreign: Start
 ) -> None:
     instance = node.create()
@@ -177,7 +179,9 @@ def test_a_shutdown_that_was_cut_short_starts_it_again(node: NodeUnderTest, fore
 
 
 @pytest.mark.parametrize("status", ["starting", "running", "shutting_down", "restarting"])
-def test_what_is_gone_is_started_again(node: NodeUnderTest, status: str) -> None:
+def test_a_process_that_ended_without_a_worker_is_started_again(
+    node: NodeUnderTest, status: str
+) -> None:
     node.create()
     Instance.objects.update(
         status=status,
@@ -194,7 +198,9 @@ def test_what_is_gone_is_started_again(node: NodeUnderTest, status: str) -> None
 
 
 @pytest.mark.parametrize("status", ["starting", "running", "shutting_down", "restarting", "failed"])
-def test_what_is_gone_and_not_wished_is_stopped(node: NodeUnderTest, status: str) -> None:
+def test_a_process_that_ended_without_a_worker_and_was_to_stop_is_stopped(
+    node: NodeUnderTest, status: str
+) -> None:
     node.create()
     Instance.objects.update(status=status, generation=1, observed_generation=1, pid=2**22 + 1)
     node.start()
@@ -202,7 +208,7 @@ def test_what_is_gone_and_not_wished_is_stopped(node: NodeUnderTest, status: str
 
 
 @pytest.mark.parametrize("status", ["failed", "stopped"])
-def test_what_had_come_to_its_end_stays_there(node: NodeUnderTest, status: str) -> None:
+def test_a_final_status_survives_the_next_worker(node: NodeUnderTest, status: str) -> None:
     node.create()
     Instance.objects.update(
         status=status, desired_state="running", generation=1, observed_generation=1
@@ -216,19 +222,21 @@ def test_what_had_come_to_its_end_stays_there(node: NodeUnderTest, status: str) 
 
 def test_a_reused_pid_is_never_signalled(node: NodeUnderTest) -> None:
     instance = node.create()
-    stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    other = subprocess.Popen(["sleep", "60"], start_new_session=True)
     try:
-        recorded(instance, stranger.pid, desired_state="stopped")
-        Instance.objects.update(pid_started_ticks=ticks(stranger.pid) - 1)
+        recorded(instance, other.pid, desired_state="stopped")
+        Instance.objects.update(pid_started_ticks=ticks(other.pid) - 1)
         node.start()
         node.reaches(Status.STOPPED)
-        assert stranger.poll() is None
+        assert other.poll() is None
     finally:
-        stranger.kill()
-        stranger.wait()
+        other.kill()
+        other.wait()
 
 
-def test_of_two_processes_the_recorded_one_is_kept(node: NodeUnderTest, foreign: Start) -> None:
+def test_of_two_processes_the_one_in_the_database_is_kept(
+    node: NodeUnderTest, foreign: Start
+) -> None:
     instance = node.create()
     extra = foreign(instance, FAKE_BIND_SECONDS="60")
     kept = foreign(instance)
@@ -239,7 +247,7 @@ def test_of_two_processes_the_recorded_one_is_kept(node: NodeUnderTest, foreign:
     assert node.reaches(Status.RUNNING).pid == kept
 
 
-def test_of_two_processes_without_a_record_the_older_is_kept(
+def test_of_two_processes_that_the_database_does_not_know_the_older_is_kept(
     node: NodeUnderTest, foreign: Start
 ) -> None:
     instance = node.create()
@@ -270,7 +278,7 @@ def test_a_process_of_an_instance_that_had_the_name_before_is_an_orphan(
 
 
 def test_another_installations_backends_are_left_alone(node: NodeUnderTest, foreign: Start) -> None:
-    stranger = subprocess.Popen(
+    other = subprocess.Popen(
         ["sleep", "60"],
         env=Marker("/elsewhere/node-main.lock", "1:one", "x").to_environment(),
         start_new_session=True,
@@ -279,10 +287,10 @@ def test_another_installations_backends_are_left_alone(node: NodeUnderTest, fore
     try:
         node.start()
         until(lambda: not is_alive(orphan))
-        assert stranger.poll() is None
+        assert other.poll() is None
     finally:
-        stranger.kill()
-        stranger.wait()
+        other.kill()
+        other.wait()
 
 
 def test_a_second_worker_waits_until_the_first_has_gone(
@@ -318,7 +326,7 @@ def test_a_worker_that_waits_for_the_lock_can_be_stopped(
     node.running()
 
 
-def test_a_process_that_changes_while_it_is_looked_at_is_not_taken(
+def test_a_process_that_ends_during_the_scan_is_not_opened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     child = subprocess.Popen(["sleep", "60"])
@@ -335,14 +343,14 @@ def test_a_process_that_changes_while_it_is_looked_at_is_not_taken(
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-def test_a_zombie_is_not_taken() -> None:
+def test_a_zombie_is_not_opened() -> None:
     child = subprocess.Popen(["true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert open_process(child.pid, ticks(child.pid), Marker("", "", "")) is None
     child.wait()
 
 
-def test_what_does_not_lead_a_session_is_no_backend() -> None:
+def test_a_process_that_leads_no_session_is_no_backend() -> None:
     child = subprocess.Popen(["sleep", "60"])
     try:
         found: Process | None = find_process(child.pid, ticks(child.pid), [], Marker("", "", ""))

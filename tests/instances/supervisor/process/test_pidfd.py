@@ -189,5 +189,5 @@ def test_a_program_name_with_brackets_and_blanks_is_read_over(tmp_path: Path) ->
         process.communicate(b"\n")
 
 
-def test_there_is_no_stat_of_nobody() -> None:
+def test_an_unused_pid_has_no_stat() -> None:
     assert read_stat(2**22 + 1) is None  # above the highest pid that Linux gives

@@ -1,4 +1,4 @@
-"""Instances that nobody uses are stopped, and only those."""
+"""Idle stops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.until import until
 
 SEEN_ALL = 10**9
 MINUTE = 0.6
-"""As long as a minute is here."""
+"""Length of a minute in these tests."""
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def runs_on(node: NodeUnderTest, seconds: float = 3 * MINUTE) -> None:
     assert node.see().status == Status.RUNNING
 
 
-def test_what_is_not_used_after_it_got_ready_is_stopped(
+def test_an_instance_that_is_never_used_is_stopped_after_its_idle_timeout(
     supervised: NodeUnderTest, reports: list[WebReport]
 ) -> None:
     supervised.running(idle_timeout=1)
@@ -52,7 +52,7 @@ def test_what_is_not_used_after_it_got_ready_is_stopped(
     assert not children()
 
 
-def test_it_comes_back_when_it_is_asked_for(
+def test_an_idle_stop_does_not_prevent_a_start(
     supervised: NodeUnderTest, reports: list[WebReport]
 ) -> None:
     supervised.running(idle_timeout=1)
@@ -75,7 +75,7 @@ def test_timeout_0_is_never(supervised: NodeUnderTest, reports: list[WebReport])
         WebReport("other", 0),
     ],
 )
-def test_a_request_in_any_web_process_keeps_it(
+def test_a_request_in_any_web_process_prevents_an_idle_stop(
     supervised: NodeUnderTest, reports: list[WebReport], busy: WebReport
 ) -> None:
     reports.append(busy)
@@ -85,7 +85,7 @@ def test_a_request_in_any_web_process_keeps_it(
     supervised.reaches(Status.STOPPED)
 
 
-def test_it_is_counted_from_the_end_of_the_last_response(
+def test_the_idle_timeout_counts_from_the_end_of_the_last_response(
     supervised: NodeUnderTest, reports: list[WebReport]
 ) -> None:
     reports[:] = [WebReport("web", SEEN_ALL, {"one": 1})]
@@ -98,7 +98,7 @@ def test_it_is_counted_from_the_end_of_the_last_response(
     assert change.at.timestamp() - ended >= MINUTE
 
 
-def test_a_web_process_that_dies_takes_no_use_with_it(
+def test_the_last_use_survives_the_death_of_its_web_process(
     supervised: NodeUnderTest, reports: list[WebReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Half of it is for the time since its last report was read.
@@ -113,7 +113,7 @@ def test_a_web_process_that_dies_takes_no_use_with_it(
     assert change.at.timestamp() - died >= minute / 2
 
 
-def test_looking_how_it_is_does_not_keep_it(
+def test_status_requests_do_not_prevent_an_idle_stop(
     supervised: NodeUnderTest, reports: list[WebReport]
 ) -> None:
     reports[:] = [WebReport("web", SEEN_ALL, {"one": 1}, looking={"one": 1})]
@@ -123,18 +123,18 @@ def test_looking_how_it_is_does_not_keep_it(
     supervised.reaches(Status.STOPPED)
 
 
-def test_a_request_that_slips_in_is_answered(
+def test_a_request_at_the_time_of_the_idle_stop_is_answered(
     supervised: NodeUnderTest, reports: list[WebReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request_stop = rows.request_stop
 
-    def wish_and_be_late(row: Any, cause: str) -> bool:
-        # A web process that has not heard of the wish yet sends one more request.
-        is_wished = request_stop(row, cause)
+    def request_and_be_late(row: Any, cause: str) -> bool:
+        # A web process that has not seen the stop yet sends one more request.
+        is_requested = request_stop(row, cause)
         reports[:] = [WebReport("web", SEEN_ALL, {"one": 1})]
-        return is_wished
+        return is_requested
 
-    monkeypatch.setattr(rows, "request_stop", wish_and_be_late)
+    monkeypatch.setattr(rows, "request_stop", request_and_be_late)
     pid = supervised.running(idle_timeout=1).pid or 0
     until(lambda: supervised.see().status == Status.SHUTTING_DOWN)
     time.sleep(1.3)  # longer than drain_timeout
@@ -143,7 +143,7 @@ def test_a_request_that_slips_in_is_answered(
     supervised.reaches(Status.STOPPED)
 
 
-def test_a_stop_that_the_database_refuses_is_wished_again(
+def test_a_stop_that_the_database_refuses_is_requested_again(
     supervised: NodeUnderTest, reports: list[WebReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request_stop = rows.request_stop

@@ -1,4 +1,4 @@
-"""Instances that don't fit together: who starts, who makes room, who waits, with real processes."""
+"""Grants, preemptions and the queue of a node, with real processes."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tests.instances.supervisor.conftest import NodeUnderTest, children, is_aliv
 from tests.support.until import until
 
 SEEN_ALL = 10**9
-"""A revision that no change is newer than."""
+"""A revision after all changes."""
 FRESH = 0.1
-"""For how many seconds a report is fresh where none ever comes in time."""
+"""Seconds for which a report is fresh, where every report comes later."""
 
 Configure = Callable[..., AppConfig]
 
 
 class Web:
-    """What one web process reports."""
+    """The report of one web process."""
 
     def __init__(self) -> None:
         self.revision = SEEN_ALL
@@ -63,7 +63,7 @@ def web(node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch) -> Web:
 
 @pytest.fixture
 def one(node: NodeUnderTest, web: Web, fake_backend: Configure) -> NodeUnderTest:
-    """A node on which one instance at a time may run, whose supervisor runs."""
+    """A node with a running supervisor, and a limit of one running instance."""
     fake_backend(max_running_instances=1)
     node.start()
     return node
@@ -87,7 +87,7 @@ def queue_of(node: NodeUnderTest, name: str) -> Any:
     return until(lambda: node.see(name).queue, f"no queue for {name}")
 
 
-def test_an_idle_instance_makes_room_and_the_history_says_for_whom(one: NodeUnderTest) -> None:
+def test_the_history_of_a_preempted_idle_instance_names_its_successor(one: NodeUnderTest) -> None:
     made(one, "a", "b")
     one.ask_start("a")
     one.reaches(Status.RUNNING, "a")
@@ -104,7 +104,7 @@ def test_an_idle_instance_makes_room_and_the_history_says_for_whom(one: NodeUnde
     assert len(children()) == 1
 
 
-def test_three_that_are_asked_for_at_once_never_run_together(one: NodeUnderTest) -> None:
+def test_three_starts_at_once_never_run_together(one: NodeUnderTest) -> None:
     made(one, "a", "b", "c")
     most = 0
     for name in "abc":
@@ -144,7 +144,7 @@ def test_a_busy_instance_is_waited_for_and_the_queue_is_visible(
     assert one.see("b").queue is None
 
 
-def test_a_busy_instance_takes_no_more_once_others_have_waited_for_long(
+def test_a_busy_instance_is_preempted_once_another_has_waited_for_long(
     node: NodeUnderTest, web: Web, fake_backend: Configure
 ) -> None:
     fake_backend(max_running_instances=1, swap_after=0.5, drain_timeout=0.2)
@@ -163,7 +163,7 @@ def test_a_busy_instance_takes_no_more_once_others_have_waited_for_long(
     node.reaches(Status.RUNNING, "b")
 
 
-def test_who_comes_back_while_it_makes_room_stands_behind_those_it_makes_room_for(
+def test_a_preempted_instance_queues_behind_its_successor(
     node: NodeUnderTest, web: Web, fake_backend: Configure
 ) -> None:
     fake_backend(max_running_instances=1, swap_after=0.3)
@@ -184,7 +184,7 @@ def test_who_comes_back_while_it_makes_room_stands_behind_those_it_makes_room_fo
     assert loads() == ["a", "b", "a"]
 
 
-def test_an_operators_stop_ends_the_patience_of_an_eviction(
+def test_an_operators_stop_bounds_the_drain_of_a_preemption(
     node: NodeUnderTest, web: Web, fake_backend: Configure
 ) -> None:
     fake_backend(max_running_instances=1, swap_after=0.2, drain_timeout=0.3)
@@ -202,7 +202,7 @@ def test_an_operators_stop_ends_the_patience_of_an_eviction(
     assert node.see("a").requested_by == "test"
 
 
-def test_a_freshly_loaded_one_serves_those_it_was_loaded_for_first(
+def test_a_loaded_instance_serves_its_waiting_requests_first(
     node: NodeUnderTest, web: Web, fake_backend: Configure
 ) -> None:
     fake_backend(max_running_instances=1, swap_after=0)
@@ -219,7 +219,7 @@ def test_a_freshly_loaded_one_serves_those_it_was_loaded_for_first(
     node.reaches(Status.RUNNING, "b")
 
 
-def test_without_a_report_nobody_makes_room(
+def test_without_a_report_no_instance_is_preempted(
     one: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(client: object) -> list[WebReport]:
@@ -253,7 +253,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
     [(traffic_monitor, "read_reports"), (Supervisor, "_step_all")],
     ids=["read", "turn"],
 )
-def test_room_is_made_by_reports_that_are_never_fresh(
+def test_reports_that_are_never_fresh_decide_on_a_preemption(
     one: NodeUnderTest, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
 ) -> None:
     made(one, "a", "b")
@@ -281,7 +281,7 @@ def test_reports_that_are_never_fresh_keep_a_busy_instance(
     one.reaches(Status.RUNNING, "b", seconds=20)
 
 
-def test_those_who_gave_up_cause_no_swap(one: NodeUnderTest, web: Web) -> None:
+def test_disconnected_requests_cause_no_swap(one: NodeUnderTest, web: Web) -> None:
     made(one, "a", "b")
     one.ask_start("a")
     pid = one.reaches(Status.RUNNING, "a").pid
@@ -297,7 +297,9 @@ def test_those_who_gave_up_cause_no_swap(one: NodeUnderTest, web: Web) -> None:
     assert one.see("a").pid == pid
 
 
-def test_a_start_by_hand_is_not_given_up_with_the_requests(one: NodeUnderTest, web: Web) -> None:
+def test_a_start_by_hand_survives_the_disconnect_of_the_requests(
+    one: NodeUnderTest, web: Web
+) -> None:
     made(one, "a", "b")
     one.ask_start("a")
     one.reaches(Status.RUNNING, "a")
@@ -311,7 +313,7 @@ def test_a_start_by_hand_is_not_given_up_with_the_requests(one: NodeUnderTest, w
     one.reaches(Status.RUNNING, "b")
 
 
-def test_a_newer_wish_wins_over_an_eviction(
+def test_a_newer_request_wins_over_a_preemption(
     one: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from instances.supervisor.state import rows
@@ -328,13 +330,13 @@ def test_a_newer_wish_wins_over_an_eviction(
 
     monkeypatch.setattr(rows, "request_stop", restarted_meanwhile)
     one.ask_start("b")
-    # The restart is heeded first, then a is asked again.
+    # The restart comes first, then the next preemption.
     one.reaches(Status.RUNNING, "b", seconds=10)
     assert loads() == ["a", "a", "b"]
     assert last_change("a", Status.STARTING).reason == "requested by admin:bob"
 
 
-def test_a_restart_keeps_its_room(one: NodeUnderTest, web: Web) -> None:
+def test_a_restart_keeps_its_allocation(one: NodeUnderTest, web: Web) -> None:
     made(one, "a", "b")
     one.ask_start("a")
     one.reaches(Status.RUNNING, "a")
@@ -348,7 +350,7 @@ def test_a_restart_keeps_its_room(one: NodeUnderTest, web: Web) -> None:
     assert loads() == ["a", "a", "b"]
 
 
-def test_a_crashed_one_keeps_its_room_while_it_waits_to_be_restarted(
+def test_a_crashed_instance_keeps_its_allocation_until_its_restart(
     one: NodeUnderTest, web: Web
 ) -> None:
     made(one, "a", restart_delay=5)
@@ -362,7 +364,7 @@ def test_a_crashed_one_keeps_its_room_while_it_waits_to_be_restarted(
     assert loads() == ["a", "a", "b"]
 
 
-def test_a_failed_start_makes_room_for_the_next(one: NodeUnderTest) -> None:
+def test_a_failed_start_releases_its_allocation(one: NodeUnderTest) -> None:
     made(one, "a", FAKE_NEVER_HEALTHY="1", FAKE_EXIT_CODE="1", FAKE_CRASH_AFTER="0.2")
     made(one, "b")
     one.ask_start("a")
@@ -371,7 +373,7 @@ def test_a_failed_start_makes_room_for_the_next(one: NodeUnderTest) -> None:
     one.reaches(Status.RUNNING, "b")
 
 
-def test_a_group_makes_room_within_itself_alone(
+def test_a_group_limit_preempts_within_the_group_alone(
     node: NodeUnderTest, web: Web, fake_backend: Configure
 ) -> None:
     fake_backend(group_limits={"big": 1})
@@ -387,7 +389,7 @@ def test_a_group_makes_room_within_itself_alone(
     assert node.see("big-1").status == Status.STOPPED
 
 
-def test_more_that_run_than_are_allowed_now_run_on(
+def test_a_lowered_limit_ends_no_running_instance(
     node: NodeUnderTest, web: Web, fake_backend: Configure
 ) -> None:
     fake_backend(keep_backends=True)
@@ -405,7 +407,7 @@ def test_more_that_run_than_are_allowed_now_run_on(
     assert len(children()) == 2
 
 
-# -- what can never have room -------------------------------------------------------------------
+# -- starts that can never be granted ----------------------------------------------------------
 
 
 def test_a_start_by_hand_is_refused_where_all_others_are_pinned(one: NodeUnderTest) -> None:
@@ -421,7 +423,7 @@ def test_a_start_by_hand_is_refused_where_all_others_are_pinned(one: NodeUnderTe
     assert one.see("b").desired_state == DesiredState.STOPPED
 
 
-def test_a_request_is_refused_at_once_where_no_room_can_be_made(one: NodeUnderTest) -> None:
+def test_a_request_is_refused_at_once_where_no_start_can_be_granted(one: NodeUnderTest) -> None:
     one.create("a", idle_timeout=0)
     made(one, "b")
     one.ask_start("a")
@@ -431,7 +433,7 @@ def test_a_request_is_refused_at_once_where_no_room_can_be_made(one: NodeUnderTe
     one.reaches(Status.RUNNING, "a")
 
 
-def test_without_eviction_the_limit_holds_and_what_fits_still_starts(
+def test_without_preemption_the_limit_holds_and_starts_within_it_are_granted(
     node: NodeUnderTest, web: Web, fake_backend: Configure
 ) -> None:
     fake_backend(max_running_instances=1, enable_lru_eviction=False)
@@ -454,7 +456,7 @@ def test_without_eviction_the_limit_holds_and_what_fits_still_starts(
 # -- after a restart of the host ------------------------------------------------------------------
 
 
-def wished_before_boot(node: NodeUnderTest, **last_used_minutes_ago: int) -> None:
+def desired_before_boot(node: NodeUnderTest, **last_used_minutes_ago: int) -> None:
     """Rows as a host that lost power leaves them; the first to load takes its time."""
     first = min(last_used_minutes_ago.values())
     for name, minutes in last_used_minutes_ago.items():
@@ -471,10 +473,10 @@ def wished_before_boot(node: NodeUnderTest, **last_used_minutes_ago: int) -> Non
         )
 
 
-def test_after_a_boot_they_load_one_at_a_time_the_last_used_first(
+def test_after_a_boot_instances_load_one_at_a_time_the_last_used_first(
     node: NodeUnderTest, web: Web
 ) -> None:
-    wished_before_boot(node, old=50, new=1, middle=20)
+    desired_before_boot(node, old=50, new=1, middle=20)
     node.start()
     until(lambda: (node.see("old").queue or {}).get("place") == 2)
     for name in ("new", "middle", "old"):
@@ -485,11 +487,11 @@ def test_after_a_boot_they_load_one_at_a_time_the_last_used_first(
     assert all(ready <= start for ready, start in zip(readies, starts, strict=True))
 
 
-def test_after_a_boot_the_limit_holds_and_the_others_wait_for_room(
+def test_after_a_boot_the_limit_holds_and_the_others_wait(
     node: NodeUnderTest, web: Web, fake_backend: Configure
 ) -> None:
     fake_backend(max_running_instances=1)
-    wished_before_boot(node, old=50, new=1)
+    desired_before_boot(node, old=50, new=1)
     node.start()
     assert queue_of(node, "old")["place"] == 1
     node.reaches(Status.RUNNING, "new")
@@ -505,7 +507,7 @@ def test_several_may_load_at_once_after_a_boot(
     node: NodeUnderTest, web: Web, fake_backend: Configure
 ) -> None:
     fake_backend(loads_at_boot=3)
-    wished_before_boot(node, a=3, b=2, c=1)
+    desired_before_boot(node, a=3, b=2, c=1)
     node.start()
     until(lambda: len(children()) == 3)
     for name in "abc":
@@ -516,7 +518,7 @@ def test_several_may_load_at_once_after_a_boot(
 # -- the worker ends meanwhile --------------------------------------------------------------------
 
 
-def test_the_next_worker_goes_on_waiting_for_a_response_that_holds_up_an_eviction(
+def test_the_next_worker_continues_the_drain_of_a_preemption(
     node: NodeUnderTest, web: Web, fake_backend: Configure
 ) -> None:
     limits = {"max_running_instances": 1, "swap_after": 0.2, "drain_timeout": 0.2}
@@ -539,7 +541,7 @@ def test_the_next_worker_goes_on_waiting_for_a_response_that_holds_up_an_evictio
     node.reaches(Status.RUNNING, "b")
 
 
-def test_a_worker_that_ends_with_its_backends_waits_no_longer_than_it_may(
+def test_the_end_of_the_worker_bounds_the_drain_of_a_preemption(
     node: NodeUnderTest, web: Web, fake_backend: Configure
 ) -> None:
     fake_backend(max_running_instances=1, swap_after=0.2, drain_timeout=0.3)

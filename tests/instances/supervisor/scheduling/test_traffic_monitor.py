@@ -1,4 +1,4 @@
-"""What is heard of the web processes counts while it is fresh, or has only just come."""
+"""Age of the traffic reports."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> FakeLoop:
     return FakeLoop()
 
 
-def test_before_the_first_answer_nobody_can_say(loop: FakeLoop) -> None:
+def test_before_the_first_answer_the_traffic_is_unknown(loop: FakeLoop) -> None:
     loop.ask()
     assert loop.monitor.fresh() is None
     assert loop.monitor.latest() is None
 
 
-def test_an_answer_that_comes_soon_counts_for_some_turns(loop: FakeLoop) -> None:
+def test_a_quick_answer_is_fresh_for_some_turns(loop: FakeLoop) -> None:
     loop.ask()
     loop.answer(after_seconds=0.1)
     loop.ask()
@@ -56,26 +56,26 @@ def test_an_answer_that_comes_soon_counts_for_some_turns(loop: FakeLoop) -> None
     assert loop.monitor.fresh() is loop.monitor.latest() is None
 
 
-def test_one_that_was_long_on_its_way_is_news_for_the_turn_in_which_it_comes(
+def test_a_late_answer_counts_in_the_turn_in_which_it_comes(
     loop: FakeLoop,
 ) -> None:
     loop.ask()
     loop.answer(after_seconds=2 * FRESH_SECONDS)
     assert loop.monitor.latest() is not None
-    # What is not to be undone waits for a fresh one.
+    # A decision that can't be undone waits for fresh reports.
     assert loop.monitor.fresh() is None
     loop.ask()
     assert loop.monitor.latest() is None
 
 
-def test_a_turn_that_takes_long_still_has_its_news(loop: FakeLoop) -> None:
+def test_a_long_turn_keeps_its_latest_answer(loop: FakeLoop) -> None:
     loop.ask()
     loop.answer(after_seconds=0.1)
     loop.now += 2 * FRESH_SECONDS
     assert loop.monitor.latest() is not None
 
 
-def test_a_broker_that_goes_away_takes_the_last_answer_with_it(
+def test_without_a_broker_the_last_answer_does_not_count(
     loop: FakeLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(client: object) -> list[WebReport]:
