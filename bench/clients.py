@@ -61,7 +61,7 @@ class Client(asyncio.Protocol):
         self._on_lost(self)
 
     def stop(self) -> None:
-        """Hang up."""
+        """Disconnect."""
         self._is_stopped = True
         self._transport.abort()
 

@@ -167,8 +167,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds", type=_positive, help="measured window of a run, default 3; --full: 2.5"
     )
+    _add_load(parser.add_argument_group("load"))
+    _add_systems(parser.add_argument_group("systems"))
+    _add_llamactl(parser.add_argument_group("llamactl"))
+    parser.add_argument("--output", type=Path, help="JSON file, default bench/results/<time>.json")
+    return parser
 
-    load = parser.add_argument_group("load")
+
+def _add_load(load: argparse._ArgumentGroup) -> None:
     load.add_argument("--clients", type=_counts, metavar="N,N", help="default 1,16,64")
     load.add_argument("--streams", type=_counts, metavar="N,N", help="default 200")
     load.add_argument(
@@ -204,7 +210,8 @@ def _parser() -> argparse.ArgumentParser:
         "--wrk", action="store_true", help="the same with wrk, if it is on PATH (--full does it)"
     )
 
-    systems = parser.add_argument_group("systems")
+
+def _add_systems(systems: argparse._ArgumentGroup) -> None:
     systems.add_argument(
         "--with",
         dest="peers",
@@ -234,9 +241,15 @@ def _parser() -> argparse.ArgumentParser:
         help="one more running proxy to compare; may be given often",
     )
     systems.add_argument(
+        "--backend-port", type=int, default=0, help="port of the direct backend, for --also proxies"
+    )
+
+
+def _add_llamactl(llamactl: argparse._ArgumentGroup) -> None:
+    llamactl.add_argument(
         "--no-llamactl", dest="with_llamactl", action="store_false", help="leave it out"
     )
-    systems.add_argument(
+    llamactl.add_argument(
         "--set",
         type=_setting,
         action="append",
@@ -244,17 +257,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LLAMACTL_X=VALUE",
         help="a setting of our own llamactl; may be given often",
     )
-    systems.add_argument(
+    llamactl.add_argument(
         "--keys", type=_positive_int, default=1, help="keys in the database of our own llamactl"
     )
-    systems.add_argument(
+    llamactl.add_argument(
         "--instances", type=_positive_int, default=1, help="instances there, one of which runs"
     )
-    systems.add_argument(
-        "--backend-port", type=int, default=0, help="port of the direct backend, for --also proxies"
-    )
-    parser.add_argument("--output", type=Path, help="JSON file, default bench/results/<time>.json")
-    return parser
 
 
 def _positive(text: str) -> float:

@@ -77,43 +77,59 @@ def lines(
     places = sorted({x for points in series.values() for x in points})
     if not values or len(places) < 2:
         return []
-    left, right = box.left + 55, box.left + box.width - 140
-    top, bottom = box.top + 25, box.top + box.height - 30
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    high = max(high, low + 1)
-
-    def x_of(x: float) -> float:
-        part = math.log(x / places[0]) / math.log(places[-1] / places[0])
-        return left + part * (right - left)
-
-    def y_of(y: float) -> float:
-        return bottom - (math.log10(y) - low) / (high - low) * (bottom - top)
-
-    parts = [text(box.left, box.top, title, kind="text title")]
-    for power in range(low, high + 1):
-        y = y_of(10**power)
-        parts.append(f'<path class="grid" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
-        parts.append(text(left - 8, y + 4, f"{10**power:,}", kind="faint", anchor="end"))
-    parts += [text(x_of(x), bottom + 18, f"{x:,}", kind="faint", anchor="middle") for x in places]
-    parts.append(text(right + 20, bottom + 18, x_name, kind="faint"))
+    axes = Axes(box, places, values)
+    parts = [text(box.left, box.top, title, kind="text title"), *axes.drawn(x_name)]
     ends: list[tuple[float, str]] = []
     for name, points in series.items():
-        drawn = [(x_of(x), y_of(y)) for x, y in sorted(points.items()) if y > 0]
-        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in drawn)
-        parts.append(
-            f'<path d="M{path}" fill="none" stroke="{colours[name]}" stroke-width="2.5"'
-            ' stroke-linejoin="round"/>'
-        )
-        parts += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colours[name]}"/>' for x, y in drawn
-        ]
+        drawn = [(axes.x(x), axes.y(y)) for x, y in sorted(points.items()) if y > 0]
+        parts += _curve(drawn, colours[name])
         if drawn:
             ends.append((drawn[-1][1], name))
     last = -math.inf
     for y, name in sorted(ends):
         last = max(y, last + LABEL_HEIGHT)  # names never cover each other
-        parts.append(text(right + 12, last + 4, name))
+        parts.append(text(axes.right + 12, last + 4, name))
     return parts
+
+
+class Axes:
+    """Two logarithmic axes: from figures to places in the image."""
+
+    def __init__(self, box: Box, places: Sequence[int], values: Sequence[float]) -> None:
+        self.left, self.right = box.left + 55, box.left + box.width - 140
+        self._top, self._bottom = box.top + 25, box.top + box.height - 30
+        self._places = places
+        self._low = math.floor(math.log10(min(values)))
+        self._high = max(math.ceil(math.log10(max(values))), self._low + 1)
+
+    def x(self, x: float) -> float:
+        part = math.log(x / self._places[0]) / math.log(self._places[-1] / self._places[0])
+        return self.left + part * (self.right - self.left)
+
+    def y(self, y: float) -> float:
+        part = (math.log10(y) - self._low) / (self._high - self._low)
+        return self._bottom - part * (self._bottom - self._top)
+
+    def drawn(self, x_name: str) -> list[str]:
+        """The grid with its labels."""
+        parts = []
+        for power in range(self._low, self._high + 1):
+            y = self.y(10**power)
+            parts.append(f'<path class="grid" d="M{self.left:.1f} {y:.1f}H{self.right:.1f}"/>')
+            parts.append(text(self.left - 8, y + 4, f"{10**power:,}", kind="faint", anchor="end"))
+        under = self._bottom + 18
+        for x in self._places:
+            parts.append(text(self.x(x), under, f"{x:,}", kind="faint", anchor="middle"))
+        return [*parts, text(self.right + 20, under, x_name, kind="faint")]
+
+
+def _curve(points: Sequence[tuple[float, float]], colour: str) -> list[str]:
+    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return [
+        f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2.5"'
+        ' stroke-linejoin="round"/>',
+        *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points),
+    ]
 
 
 def document(parts: Sequence[str], *, description: str) -> str:

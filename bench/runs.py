@@ -74,35 +74,9 @@ def run_in_turn(
 
 def measure(plan: LoadPlan, system: System) -> Figures:
     """One run in a process of its own. Raises RuntimeError when the generator fails."""
-    processes = system.processes
-    proxy = processes.get("proxy", ())
-    resident = []
-    generator = subprocess.Popen(
-        [sys.executable, "-m", "bench.load"],
-        cwd=REPOSITORY,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert generator.stdin is not None
-    assert generator.stdout is not None
-    with generator:
-        try:
-            generator.stdin.write(plan.to_json() + "\n")
-            generator.stdin.flush()
-            _await_line(generator.stdout.readline(), "open")
-            before = sample(processes)
-            resident.append(resident_bytes(proxy))
-            _await_line(generator.stdout.readline(), "closed")
-            after = sample(processes)
-            resident.append(resident_bytes(proxy))
-            figures: Figures = json.loads(generator.stdout.readline())
-        finally:
-            if generator.poll() is None and sys.exc_info()[0] is not None:
-                generator.kill()
-    cores = after.cores_since(before)
-    known = sum(cores[f"{group}_cores"] for group in processes)
+    proxy = system.processes.get("proxy", ())
+    figures, cores, resident = _run_generator(plan, system)
+    known = sum(cores[f"{group}_cores"] for group in system.processes)
     generator_cores = figures["generator_cores"]
     assert isinstance(generator_cores, float)
     cores["elsewhere_cores"] = max(0.0, cores["machine_cores"] - known - generator_cores)
@@ -119,6 +93,38 @@ def measure(plan: LoadPlan, system: System) -> Figures:
             f"bench: {system.name} is still at work {REST_SECONDS:g} s after its load", flush=True
         )
     return {**figures, **cores}
+
+
+def _run_generator(
+    plan: LoadPlan, system: System
+) -> tuple[Figures, dict[str, float], Sequence[int]]:
+    """Return the generator's figures, and CPU and memory at both edges of the window."""
+    proxy = system.processes.get("proxy", ())
+    generator = subprocess.Popen(
+        [sys.executable, "-m", "bench.load"],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert generator.stdin is not None
+    assert generator.stdout is not None
+    with generator:
+        try:
+            generator.stdin.write(plan.to_json() + "\n")
+            generator.stdin.flush()
+            _await_line(generator.stdout.readline(), "open")
+            before = sample(system.processes)
+            resident = [resident_bytes(proxy)]
+            _await_line(generator.stdout.readline(), "closed")
+            after = sample(system.processes)
+            resident.append(resident_bytes(proxy))
+            figures: Figures = json.loads(generator.stdout.readline())
+        finally:
+            if generator.poll() is None and sys.exc_info()[0] is not None:
+                generator.kill()
+    return figures, after.cores_since(before), resident
 
 
 def _memory(plan: LoadPlan, fresh: int, resident: Sequence[int], after: int) -> dict[str, float]:

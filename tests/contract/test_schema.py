@@ -158,7 +158,7 @@ def test_each_operation_of_the_seed_is_there_under_its_tag(operation: tuple[str,
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an error, with no room for a field that it does not name."""
+    """The schema of an error, without any field that it does not name."""
     schema = copy.deepcopy(schema)
     for part in (schema, schema["properties"]["error"]):
         if "properties" in part:

@@ -16,10 +16,10 @@ from tests.support.paths import ROOT
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("wish", ["start", "start?wait=1", "restart"])
-def test_a_start_that_can_not_be_is_no_conflict(api: Client, wish: str) -> None:
+@pytest.mark.parametrize("action", ["start", "start?wait=1", "restart"])
+def test_a_start_that_can_not_be_is_no_conflict(api: Client, action: str) -> None:
     # In the seed every failed start is 409 max_instances_reached.
-    response = api.post(f"/api/v1/instances/nobody/{wish}")
+    response = api.post(f"/api/v1/instances/nobody/{action}")
     assert (response.status_code, response.json()["error"]) == (404, "invalid_instance")
 
 

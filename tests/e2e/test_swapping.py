@@ -166,7 +166,9 @@ def test_a_stream_is_never_cut_for_others(stack: Stack, keys: tuple[str, str]) -
     assert stack.instance("b")["queue"] is None
 
 
-def test_who_hangs_up_while_waiting_causes_no_swap(stack: Stack, keys: tuple[str, str]) -> None:
+def test_a_client_that_disconnects_while_waiting_causes_no_swap(
+    stack: Stack, keys: tuple[str, str]
+) -> None:
     all_stopped(stack)
     ask(make_client(stack, keys[0]), "a")
     client = make_client(stack, keys[0])
@@ -186,7 +188,10 @@ def test_who_hangs_up_while_waiting_causes_no_swap(stack: Stack, keys: tuple[str
                 headers={"Authorization": f"Bearer {keys[1]}"},
                 timeout=1.5,
             )
-        until(lambda: stack.instance("b")["desired_state"] == "stopped", "the wish withdrawn")
+        until(
+            lambda: stack.instance("b")["desired_state"] == "stopped",
+            "the desired state of b is withdrawn",
+        )
         for _ in stream:
             pass
     assert stack.instance("b")["requested_by"] == "supervisor:abandoned"
@@ -234,7 +239,7 @@ def test_an_unused_model_is_stopped_and_comes_back(
     assert ask(client, "brief").model == "brief"
 
 
-def test_pinned_ones_make_no_room(
+def test_pinned_instances_are_not_preempted(
     stack: Stack, keys: tuple[str, str], model: dict[str, object], gemma_model: Path
 ) -> None:
     all_stopped(stack)

@@ -41,19 +41,19 @@ class Operator(threading.Thread):
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
             name = self._chance.choice(["flapping", "flapping", "passing"])
-            wish = self._chance.choice(["start", "stop", "restart", "update", "delete", "create"])
-            if name == "flapping" and wish == "delete":
+            action = self._chance.choice(["start", "stop", "restart", "update", "delete", "create"])
+            if name == "flapping" and action == "delete":
                 continue
             path = f"/api/v1/instances/{name}"
-            if wish == "update":
+            if action == "update":
                 response = self._stack.call("PUT", path, self._document)
-            elif wish == "delete":
+            elif action == "delete":
                 response = self._stack.call("DELETE", path)
-            elif wish == "create":
+            elif action == "create":
                 response = self._stack.call("POST", path, self._document)
             else:
-                response = self._stack.call("POST", f"{path}/{wish}")
-            self.statuses[f"{wish} {response.status_code}"] += 1
+                response = self._stack.call("POST", f"{path}/{action}")
+            self.statuses[f"{action} {response.status_code}"] += 1
 
 
 class Witness(threading.Thread):
@@ -80,7 +80,9 @@ class Witness(threading.Thread):
             self.seen_twice |= {name for name, number in running.items() if number > 1}
 
 
-def test_it_ends_in_the_last_wish_and_others_notice_nothing(tmp_path: Path, program: Path) -> None:
+def test_the_last_desired_state_is_reached_and_other_instances_are_undisturbed(
+    tmp_path: Path, program: Path
+) -> None:
     with running(tmp_path / "data", program) as stack:
         stack.run_fake("steady")
         stack.create_fake("flapping")
@@ -103,14 +105,14 @@ def test_it_ends_in_the_last_wish_and_others_notice_nothing(tmp_path: Path, prog
         assert witness.seen_twice == set()
 
 
-def flap(stack: FakeStack, program: Path, last_wish: str) -> None:
+def flap(stack: FakeStack, program: Path, last_action: str) -> None:
     operators = [Operator(stack, program, number) for number in range(OPERATORS)]
     for operator in operators:
         operator.start()
     for operator in operators:
         operator.join()
     for name in ("flapping", "passing"):
-        stack.call("POST", f"/api/v1/instances/{name}/{last_wish}")
+        stack.call("POST", f"/api/v1/instances/{name}/{last_action}")
     statuses = sum((operator.statuses for operator in operators), Counter())
     print(dict(statuses))
     assert not [each for each in statuses if each.split()[1].startswith("5")]

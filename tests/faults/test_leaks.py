@@ -116,7 +116,7 @@ def test_a_hundred_starts_and_stops_leave_nothing(stack: FakeStack, sleeper: Pat
         has_grown_little(footprint, lambda p=process: Footprint(stack, p), f"{what}, 100 cycles")  # type: ignore[misc]
 
 
-def test_thousands_of_hang_ups_leave_no_connection_behind(stack: FakeStack) -> None:
+def test_thousands_of_disconnects_leave_no_connection_behind(stack: FakeStack) -> None:
     stack.run_fake("talker")
     key, web = stack.new_key(), victims.webs(stack)[0]
 
@@ -142,7 +142,7 @@ def test_thousands_of_hang_ups_leave_no_connection_behind(stack: FakeStack) -> N
         before = Footprint(stack, web)
         list(callers.map(ask, range(REQUESTS)))
     until(lambda: in_flight(stack) == 0, "nothing in flight", seconds=20)
-    has_grown_little(before, lambda: Footprint(stack, web), "web, 2000 hang-ups")
+    has_grown_little(before, lambda: Footprint(stack, web), "web, 2000 disconnects")
 
 
 def in_flight(stack: FakeStack) -> int:

@@ -79,7 +79,9 @@ def test_a_worker_that_ends_in_order_leaves_its_backends_to_the_next(
     assert {name: stack.one_backend(name).pid for name in ("one", "two")} == before
 
 
-def test_a_frozen_worker_delays_wishes_and_nothing_else(stack: FakeStack, key: str) -> None:
+def test_a_frozen_worker_delays_starts_and_stops_and_nothing_else(
+    stack: FakeStack, key: str
+) -> None:
     stack.stop_instance("cold") if stack.backends("cold") else None
     with Traffic(stack, key, ["one", "two"]) as traffic:
         traffic.until_streaming()
