@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args, get_origin
 
@@ -11,8 +11,18 @@ from pydantic.fields import FieldInfo
 from llamactl.config.layers import Layer, LoadContext, SectionType, section_in, suggestion
 from llamactl.config.problems import ConfigError, FieldPath, dotted
 from llamactl.config.variables import CONFIG_PATH_VARIABLE, variables_with
+from llamactl.config.yaml_text import UnresolvedText
 
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+def named_file(
+    config_path: Path | None, variables: Mapping[str, str], context: LoadContext
+) -> Path | None:
+    """Return ``config_path``, else the file of ``LLAMACTL_CONFIG_PATH``, else None."""
+    asked = str(config_path or "") or variables.get(CONFIG_PATH_VARIABLE, "")
+    if "\0" in asked:
+        raise ConfigError([f"{CONFIG_PATH_VARIABLE} has a NUL character, which is not allowed"])
+    # A shell expands "~", but systemd units, compose files and .env don't.
+    return context.cwd / context.expand_home(asked) if asked else None
 
 
 def find_file(config_path: Path | None, context: LoadContext) -> Path | None:
@@ -20,17 +30,12 @@ def find_file(config_path: Path | None, context: LoadContext) -> Path | None:
 
     An unreadable file in a usual place is a warning.
     """
-    asked = str(config_path or "") or context.variables.get(CONFIG_PATH_VARIABLE, "")
-    if "\0" in asked:
-        raise ConfigError([f"{CONFIG_PATH_VARIABLE} has a NUL character, which is not allowed"])
-    if asked:
-        # A shell expands "~", but systemd units, compose files and .env don't.
-        return context.cwd / context.expand_home(asked)
+    if named := named_file(config_path, context.variables, context):
+        return named
     places = (
         context.cwd / "llamactl.yaml",
         context.cwd / "config.yaml",
-        context.home / ".config/llamactl/config.yaml",
-        Path("/etc/llamactl/config.yaml"),
+        *(directory / "config.yaml" for directory in context.config_dirs),
     )
     for place in places:
         try:
@@ -91,10 +96,7 @@ class FileReader:
             self._read_section(value, inner, path)
 
     def _read_value(self, value: object, path: FieldPath) -> None:
-        known_problems = len(self._context.problems)
-        value = self._expand(value, path)
-        if len(self._context.problems) == known_problems:
-            self._layer.put(path, value, self._file, self._context)
+        self._layer.put(path, self._resolve(value, path), self._file, self._context)
 
     def _mapping(self, raw: object, path: FieldPath) -> dict[str, object]:
         if raw is None:
@@ -106,29 +108,45 @@ class FileReader:
         self._report(f"{subject} is {kind}, but must be a mapping of keys to values")
         return {}
 
-    def _expand(self, value: object, path: FieldPath) -> object:
-        """Replace ``${NAME}`` and ``${NAME:-default}`` in the texts of ``value``."""
-
-        def replace(match: re.Match[str]) -> str:
-            name, default = match.groups()
-            text = self._context.variables.get(name)
-            if default is not None:
-                return text or default
-            if text is None:
-                self._report(
-                    f"{dotted(path)} needs the variable {name}, which is not set "
-                    f"(${{{name}:-default}} would do without it)"
-                )
-                return ""
-            return text
-
-        def expand(item: object) -> object:
-            return _REFERENCE.sub(replace, item) if isinstance(item, str) else item
-
+    def _resolve(self, value: object, path: FieldPath) -> object:
+        """Return the value in plain texts; warn of references to variables that are not set."""
         if isinstance(value, dict):
             # Go reads an empty value in a mapping of texts as the empty text.
-            return {key: "" if item is None else expand(item) for key, item in value.items()}
-        return [expand(item) for item in value] if isinstance(value, list) else expand(value)
+            return {
+                self._plain(key, path): "" if item is None else self._plain(item, path)
+                for key, item in value.items()
+            }
+        if path[0] == "auth":
+            value = self._without_guessable_keys(value, path)
+        if isinstance(value, list):
+            return [self._plain(item, path) for item in value]
+        return self._plain(value, path)
+
+    def _plain(self, item: object, path: FieldPath) -> object:
+        if not isinstance(item, UnresolvedText):
+            return item
+        for name in item.variables:
+            self._warn(
+                f"{dotted(path)} has ${{{name}}}, which stays as it is: the variable {name} is not"
+                f" set (${{{name}:-default}} gives a default)"
+            )
+        return str(item)
+
+    def _without_guessable_keys(self, value: object, path: FieldPath) -> object:
+        """Leave out keys with a variable that is not set: anyone could guess the reference."""
+        if isinstance(value, UnresolvedText) and path[-1].endswith("_keys"):
+            names = value.variables
+            value = [UnresolvedText(key, names) if "${" in key else key for key in value.split(",")]
+        if not isinstance(value, list):
+            return value
+        for name in dict.fromkeys(
+            name for key in value if isinstance(key, UnresolvedText) for name in key.variables
+        ):
+            self._warn(
+                f"{dotted(path)} has a key with ${{{name}}}, which is left out: the variable"
+                f" {name} is not set"
+            )
+        return [key for key in value if not isinstance(key, UnresolvedText)]
 
     def _guess(self, key: str, section: SectionType, path: FieldPath) -> str:
         """Suggest a key for an unknown one: a similar neighbour, or its namesake elsewhere."""

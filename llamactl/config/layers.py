@@ -36,6 +36,11 @@ class LoadContext:
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def config_dirs(self) -> tuple[Path, ...]:
+        """The user's and the system's directory of ``config.yaml`` and ``.env``."""
+        return (self.home / ".config/llamactl", Path("/etc/llamactl"))
+
     def expand_home(self, text: str) -> str:
         """``~/models`` → ``/home/me/models``."""
         return str(self.home / text[2:]) if text == "~" or text.startswith("~/") else text

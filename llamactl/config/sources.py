@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from llamactl.config.file_reader import FileReader, find_file
+from llamactl.config.file_reader import FileReader, find_file, named_file
 from llamactl.config.layers import Layer, LoadContext, merged_origins
 from llamactl.config.problems import ConfigError, error_lines, origin_of, printable
 from llamactl.config.schema import AppConfig, BackendSections, config_model
-from llamactl.config.variables_reader import read_dotenv, read_variables
+from llamactl.config.variables_reader import find_dotenv, read_variables
 from llamactl.config.yaml_text import read_yaml
 
 
@@ -43,11 +43,10 @@ def _read_layers(
     environ: Mapping[str, str], config_path: Path | None, context: LoadContext
 ) -> list[Layer]:
     """Read the layers, the weakest first."""
-    dotenv_file = context.cwd / ".env"
-    dotenv = read_dotenv(dotenv_file, context)
+    dotenv_file, dotenv = find_dotenv(named_file(config_path, environ, context), context)
     context.variables = {**dotenv, **environ}
     file = find_file(config_path, context)
-    document = None if file is None else read_yaml(file)
+    document = None if file is None else read_yaml(file, context.variables)
     return [
         Layer({"data_dir": str(context.home / ".local/share/llamactl")}),
         read_variables(dotenv, lambda name: f"{dotenv_file}: {name}", context),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -39,8 +41,24 @@ def allowed(rule: str) -> WrapValidator:
     return WrapValidator(check)
 
 
+def parse_flow(value: object, kind: type[list[object]] | type[dict[object, object]]) -> object:
+    """Parse the text of a list or mapping: ``'["a", "b"]'`` → ``["a", "b"]``.
+
+    A variable may hold a list as YAML writes it, for the Go program expands variables in the file's
+    text. Other text, also if it only looks like a list, is returned unchanged.
+    """
+    if not isinstance(value, str) or not value.startswith("[" if kind is list else "{"):
+        return value
+    try:
+        parsed: object = yaml.load(value, Loader=yaml.BaseLoader)  # noqa: S506  texts alone
+    except (yaml.YAMLError, RecursionError):
+        return value
+    return parsed if isinstance(parsed, kind) else value
+
+
 def split_commas(value: object) -> object:
     """``"a, b"`` → ``["a", "b"]``; blanks around items and empty items are dropped."""
+    value = parse_flow(value, list)
     items = value.split(",") if isinstance(value, str) else value
     if isinstance(items, list):
         stripped = [item.strip() if isinstance(item, str) else item for item in items]
@@ -48,9 +66,13 @@ def split_commas(value: object) -> object:
     return items
 
 
-def split_blanks(value: object) -> object:
-    """``"run --rm"`` → ``["run", "--rm"]``. No quoting, as in the seed; YAML lists allow blanks."""
-    return value.split() if isinstance(value, str) else value
+def split_words(value: object) -> object:
+    """``'run -v "/my models:/m"'`` → ``["run", "-v", "/my models:/m"]``, as a shell splits words.
+
+    Raises ValueError for a quote that is never closed.
+    """
+    value = parse_flow(value, list)
+    return shlex.split(value) if isinstance(value, str) else value
 
 
 def parse_pairs(value: object, *, separator: str = ",") -> object:
@@ -59,6 +81,7 @@ def parse_pairs(value: object, *, separator: str = ",") -> object:
     So ``CUDA_VISIBLE_DEVICES=0,1`` is one variable. Raises ValueError for a first piece without
     ``=``. A value that is not text is returned unchanged.
     """
+    value = parse_flow(value, dict)
     if not isinstance(value, str):
         return value
     pairs: dict[str, str] = {}
@@ -82,6 +105,7 @@ def parse_header_pairs(value: object) -> object:
 
 def parse_port_range(value: object) -> object:
     """``"8000-9000"`` or ``"8000,9000"``, blanks allowed → ``["8000", "9000"]``."""
+    value = parse_flow(value, list)
     if isinstance(value, str):
         return re.split(r"\s*[-,]\s*", value.strip())
     return value
@@ -242,9 +266,12 @@ KeyList = Annotated[
 Words = Annotated[
     list[str],
     null_is_empty(list),
-    BeforeValidator(split_blanks),
+    BeforeValidator(split_words),
     Field(repr=False),  # Django's error pages don't hide "--api-key …" in a list
-    allowed("a list of strings, or one string with spaces between them"),
+    allowed(
+        "a list of strings, or one string with spaces between them, quoted as in a shell (a quote"
+        " has to be closed)"
+    ),
 ]
 
 Environment = Annotated[

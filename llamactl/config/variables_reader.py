@@ -59,21 +59,37 @@ def _parse(text: str, path: FieldPath, model: type[AppConfig]) -> object:
         return text  # the field's type reports the problem
 
 
-def read_dotenv(file: Path, context: LoadContext) -> dict[str, str]:
-    """Read ``NAME=value`` lines. Raises ConfigError for a file that is not text.
+def find_dotenv(config_file: Path | None, context: LoadContext) -> tuple[Path, dict[str, str]]:
+    """Find the first readable ``.env``, as the Go program does, and read it.
 
-    A missing file is empty, and an unreadable one a warning: it may be another program's. A bad
-    line is an error if it names a ``LLAMACTL_`` variable, and otherwise a warning.
+    The places: beside the explicitly named ``config_file``, the working directory, the user's and
+    the system's config directory. An unreadable file is a warning, and the next place counts.
+    """
+    places = [context.cwd, *context.config_dirs]
+    if config_file is not None:
+        places.insert(0, config_file.parent)
+    for place in places:
+        try:
+            content = read_bytes(place / ".env")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            context.warnings.append(f"{place / '.env'} is ignored: {error.strerror}")
+        else:
+            return place / ".env", parse_dotenv(content, place / ".env", context)
+    return context.cwd / ".env", {}
+
+
+def parse_dotenv(content: bytes, file: Path, context: LoadContext) -> dict[str, str]:
+    """Parse ``NAME=value`` lines. Raises ConfigError for content that is not text.
+
+    A bad line is an error if it names a ``LLAMACTL_`` variable, and otherwise a warning: the file
+    may be another program's.
     """
     try:
-        text = read_bytes(file).decode("utf-8-sig")
-    except FileNotFoundError:
-        return {}
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError([f"{file}: must be UTF-8 text (byte {error.start} is not)"]) from None
-    except OSError as error:
-        context.warnings.append(f"{file} is ignored: {error.strerror}")
-        return {}
     variables = {}
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:

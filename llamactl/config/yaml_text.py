@@ -1,8 +1,15 @@
-"""YAML reader that leaves scalars as text and refuses a duplicate key."""
+"""YAML reader that leaves scalars as text, refuses a duplicate key and expands ``${NAME}``.
+
+References are expanded in the file's text, as in the Go program, so that a reference works wherever
+YAML allows a scalar: ``[ ${KEY} ]``, ``port: ${PORT}``, a key. A variable's value takes no part in
+the syntax: the parser reads a mark in its place, and the scalar gets the value afterwards. So a
+password with ``: `` or ``#`` needs no quotes. A default (``${NAME:-default}``) is the file's text.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +18,21 @@ import yaml
 from llamactl.config.problems import ConfigError, shown
 
 LARGEST_FILE_BYTES = 1 << 20
+
+_REFERENCE = re.compile(rb"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_MARK = re.compile("\ue000[0-9]+\ue001")
+"""Number of a reference between two private characters, which YAML takes for letters."""
+
+
+class UnresolvedText(str):
+    """A scalar with references to variables that are not set; the references stay in the text."""
+
+    variables: tuple[str, ...]
+
+    def __new__(cls, text: str, variables: tuple[str, ...]) -> UnresolvedText:
+        made = super().__new__(cls, text)
+        made.variables = variables
+        return made
 
 
 def read_bytes(file: Path) -> bytes:
@@ -22,8 +44,58 @@ def read_bytes(file: Path) -> bytes:
     return content
 
 
+class _References:
+    """The references of one file: marks in the text, and the texts that replace the marks."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        self._names: dict[str, str] = {}
+        """Mark → name of the variable."""
+
+    def mark(self, content: bytes) -> bytes:
+        """Replace each reference by its default if that applies, else by a mark."""
+
+        def replace(match: re.Match[bytes]) -> bytes:
+            name, default = match[1].decode(), match[2]
+            if default is not None and not self._variables.get(name):
+                return bytes(default)
+            mark = f"\ue000{len(self._names)}\ue001"
+            self._names[mark] = name
+            return mark.encode()
+
+        return _REFERENCE.sub(replace, content)
+
+    def expand(self, scalar: str) -> str:
+        """Replace the marks by values; a variable that is not set stays as it was written."""
+        unset: list[str] = []
+
+        def replace(match: re.Match[str]) -> str:
+            name = self._names.get(match[0])
+            if name is None:  # private characters of the file's own
+                return match[0]
+            if name not in self._variables:
+                unset.append(name)
+            return self._variables.get(name, f"${{{name}}}")
+
+        text = _MARK.sub(replace, scalar)
+        return UnresolvedText(text, tuple(unset)) if unset else text
+
+
 class TextLoader(yaml.SafeLoader):
     """SafeLoader that keeps scalars as text and refuses duplicate keys."""
+
+    def __init__(self, content: bytes, references: _References) -> None:
+        super().__init__(references.mark(content))
+        self._references = references
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        """Compose one scalar with its references expanded. An empty plain scalar is null."""
+        scalar = super().compose_scalar_node(anchor)
+        if "\ue000" in scalar.value:
+            scalar.value = self._references.expand(scalar.value)
+            if not scalar.value and scalar.style is None:
+                scalar.tag = "tag:yaml.org,2002:null"
+        return scalar
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Compose one mapping. The seed's YAML library refuses a duplicate key, too."""
@@ -52,10 +124,14 @@ for _tag in ("bool", "int", "float", "binary", "timestamp"):  # explicit tags, a
     TextLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", TextLoader.construct_text)
 
 
-def read_yaml(file: Path) -> object:
+def read_yaml(file: Path, variables: Mapping[str, str]) -> object:
     """Read the document in ``file``. Raises ConfigError, with a line number if YAML has one."""
     try:
-        return yaml.load(read_bytes(file), Loader=TextLoader)  # noqa: S506  derived from SafeLoader
+        loader = TextLoader(read_bytes(file), _References(variables))
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except OSError as error:
         raise ConfigError([f"{file}: can't be read: {error.strerror}"]) from None
     except yaml.MarkedYAMLError as error:

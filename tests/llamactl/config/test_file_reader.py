@@ -342,16 +342,86 @@ def test_references_expand_into_every_kind_of_value(load_config: Load) -> None:
     assert config.data_dir.name == "d"
 
 
-def test_reference_to_nothing_names_key_and_variable(refuse: Refuse, tmp_path: Path) -> None:
-    error = refuse("auth: {management_keys: ['${NOPE}']}\nserver: {host: '${ALSO}'}")
-    assert error.lines == (
-        f"{tmp_path}/llamactl.yaml: auth.management_keys needs the variable NOPE, which is not set "
-        "(${NOPE:-default} would do without it)",
-        f"{tmp_path}/llamactl.yaml: server.host needs the variable ALSO, which is not set "
-        "(${ALSO:-default} would do without it)",
+@pytest.mark.parametrize(
+    ("yaml", "path", "expected"),
+    [
+        ("auth: {management_keys: [ ${X} ]}", ("auth", "management_keys"), ["v"]),
+        ("auth: {management_keys: [${X},${Y}]}", ("auth", "management_keys"), ["v", "w"]),
+        ("server:\n  port: ${P}", ("server", "port"), 81),
+        ("server: {port: ${P}, host: ${X}}", ("server", "port"), 81),
+        ("server: {host: ${X}.${Y:-z}}", ("server", "host"), "v.w"),
+        ("server: {host: ${NOPE:-z}}", ("server", "host"), "z"),
+        ("server:\n  host: ${NOPE:-}\n", ("server", "host"), "127.0.0.1"),
+        ("server:\n  host: ${EMPTY}\n", ("server", "host"), "127.0.0.1"),
+        ("server:\n  host: ${X} # ${NOPE} is not needed\n", ("server", "host"), "v"),
+        ("server:\n  host: |-\n    ${X}\n", ("server", "host"), "v"),
+        ("${S}: {port: ${P}}", ("server", "port"), 81),
+        ("instances: {port_range: ${R}}", ("instances", "port_range"), (81, 99)),
+        ("instances: {port_range: ${NOPE:-[81, 99]}}", ("instances", "port_range"), (81, 99)),
+        ("server: {allowed_origins: ${L}}", ("server", "allowed_origins"), ["a", "b"]),
+        ("server: {allowed_origins: ${NOPE:-[a, b]}}", ("server", "allowed_origins"), ["a", "b"]),
+        ("instances: {group_limits: ${NOPE:-{a: 1}}}", ("instances", "group_limits"), {"a": 1}),
+    ],
+)
+def test_references_stand_anywhere_in_the_text(
+    load_config: Load, yaml: str, path: tuple[str, str], expected: object
+) -> None:
+    environment = {"X": "v", "Y": "w", "P": "81", "EMPTY": "", "S": "server"}
+    config = load_config(yaml, R="[81, 99]", L='["a", "b"]', **environment)
+    found = getattr(getattr(config, path[0]), path[1])
+    if path[1] == "management_keys":
+        found = [key.get_secret_value() for key in found]
+    assert found == expected
+    assert config.config_warnings == ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a: b", "a #b", "'a", '"a', "[a", "{a}", "*a", "&a", "!a", "a\\n", "- a", "%a", "a]", "${X}"],
+)
+@pytest.mark.parametrize("quoted", ["${V}", "'${V}'", '"${V}"'])
+def test_a_value_takes_no_part_in_the_syntax(load_config: Load, value: str, quoted: str) -> None:
+    yaml = f"backends:\n  vllm:\n    environment: {{A: {quoted}, B: b}}\nserver: {{port: 81}}\n"
+    config = load_config(yaml, V=value)
+    assert config.backends.vllm.environment == {"A": value, "B": "b"}
+    assert (config.server.port, config.config_warnings) == (81, ())
+
+
+def test_a_reference_to_nothing_stays_with_a_warning_that_names_key_and_variable(
+    load_config: Load, tmp_path: Path
+) -> None:
+    config = load_config("server: {host: ${ALSO}}\ninstances: {group_limits: {${G}: 1}}")
+    assert config.server.host == "${ALSO}"
+    assert config.config_warnings == (
+        f"{tmp_path}/llamactl.yaml: server.host has ${{ALSO}}, which stays as it is: the variable"
+        " ALSO is not set (${ALSO:-default} gives a default)",
+        f"{tmp_path}/llamactl.yaml: instances.group_limits has ${{G}}, which stays as it is: the"
+        " variable G is not set (${G:-default} gives a default)",
     )
 
 
-def test_references_in_keys_and_unknown_values_stay(load_config: Load) -> None:
-    config = load_config("x: '${NOPE}'\nbackends: {vllm: {environment: {'${NOPE}': a}}}")
-    assert config.backends.vllm.environment == {"${NOPE}": "a"}
+@pytest.mark.parametrize(
+    "keys", ["[ ${NOPE}, mine ]", "'${NOPE},mine'", "[mine, 'x${NOPE}']", "${NOPE}"]
+)
+def test_a_management_key_of_an_unset_variable_is_left_out(load_config: Load, keys: str) -> None:
+    # It should not be a key that anyone can guess.
+    config = load_config(f"auth: {{management_keys: {keys}}}")
+    found = [key.get_secret_value() for key in config.auth.management_keys]
+    assert found == (["mine"] if "mine" in keys else [])
+    (warning,) = config.config_warnings
+    assert "auth.management_keys has a key with ${NOPE}, which is left out" in warning
+
+
+def test_an_error_with_an_unset_variable_comes_with_its_warning(refuse: Refuse) -> None:
+    error = refuse("server: {port: ${NOPE}}")
+    assert "server.port is '${NOPE}', but must be a port number" in str(error)
+    assert "the variable NOPE is not set" in error.warnings[0]
+
+
+def test_a_key_that_comes_twice_is_found_behind_a_reference(refuse: Refuse) -> None:
+    assert "the key 'port' comes twice" in str(refuse("server: {port: 1, ${P}: 2}", P="port"))
+
+
+def test_references_in_unknown_values_need_no_variable(load_config: Load) -> None:
+    (warning,) = load_config("x: '${NOPE}'").config_warnings
+    assert "x is unknown" in warning

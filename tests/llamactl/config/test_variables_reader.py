@@ -254,3 +254,49 @@ def test_dotenv_must_be_text(refuse: Refuse) -> None:
 def test_dotenv_directory_is_ignored_with_a_warning(load_config: Load, tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
     assert load_config().config_warnings == (f"{tmp_path}/.env is ignored: Is a directory",)
+
+
+@pytest.mark.parametrize(
+    ("place", "path"),
+    [
+        ("home/.config/llamactl/.env", ""),
+        ("conf/.env", "{tmp}/conf/my.yaml"),
+        ("conf/.env", "conf/my.yaml"),
+        ("home/conf/.env", "~/conf/my.yaml"),
+    ],
+)
+def test_dotenv_is_found_where_the_go_program_looks(
+    load_config: Load, tmp_path: Path, place: str, path: str
+) -> None:
+    for directory in ("conf", "home/conf", "home/.config/llamactl"):
+        (tmp_path / directory).mkdir(parents=True)
+        (tmp_path / directory / "my.yaml").write_text("data_dir: ${D}")
+    (tmp_path / place).write_text("LLAMACTL_HOST=found\nD=/d\n")
+    named = {"LLAMACTL_CONFIG_PATH": path.format(tmp=tmp_path)} if path else {}
+    config = load_config(None if path else "data_dir: ${D}", **named)
+    assert (config.server.host, config.data_dir) == ("found", Path("/d"))
+    assert config.origin(("server", "host")).endswith(f"{place}: LLAMACTL_HOST")
+
+
+def test_the_first_dotenv_alone_is_read(load_config: Load, tmp_path: Path) -> None:
+    other = tmp_path / "home/.config/llamactl"
+    other.mkdir(parents=True)
+    (other / ".env").write_text("LLAMACTL_PORT=82\n")
+    assert load_config(dotenv="LLAMACTL_HOST=here").server.port == 8080
+
+
+@pytest.mark.parametrize("name", ["LLAMACTL_LLAMACPP_DOCKER_ARGS", "LLAMACTL_VLLM_DOCKER_ARGS"])
+def test_docker_arguments_are_read_like_a_shell_does(load_config: Load, name: str) -> None:
+    config = load_config(**{name: """run -v "/my models:/m" -e 'A=b c' --name a\\ b"""})
+    section = config.backends.vllm if "VLLM" in name else config.backends.llama_cpp
+    assert section.docker is not None
+    assert section.docker.args == ["run", "-v", "/my models:/m", "-e", "A=b c", "--name", "a b"]
+
+
+@pytest.mark.parametrize(
+    "name", ["LLAMACTL_LLAMACPP_ARGS", "LLAMACTL_VLLM_ARGS", "LLAMACTL_MLX_ARGS"]
+)
+def test_an_open_quote_in_arguments_is_an_error(refuse: Refuse, name: str) -> None:
+    error = refuse(**{name: "--a 'b"})
+    assert str(error).startswith(f"{name}: backends.")
+    assert "a quote has to be closed" in str(error)
