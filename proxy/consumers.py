@@ -64,8 +64,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             logger.warning("a start could not be requested: %s", error)
             await self._refuse(scope, send, errors.StartNotRequested(), Outcome.REFUSED)
         except Exception:
-            names = {"instance": exchange.instance, "request_id": exchange.id}
-            logger.exception("llamactl failed on a request", extra=names)
+            logger.exception("llamactl failed on a request", extra=exchange.log_fields())
             # After a part of the response the server cuts the connection instead.
             if not exchange.status:
                 await self._refuse(scope, send, UnexpectedFailure(), Outcome.FAILED)

@@ -7,8 +7,8 @@ count for each chunk would be work for each chunk.
 
 from __future__ import annotations
 
-import os
 from enum import Enum
+from random import getrandbits
 from time import perf_counter
 from typing import Protocol
 
@@ -71,7 +71,8 @@ class Exchange:
 
     def __init__(self, route: Route | None) -> None:
         """``route``: ``None`` for a WebSocket at an unknown path."""
-        self.id = os.urandom(16).hex()
+        self.id = f"{getrandbits(128):032x}"
+        """128 random bits, in hex."""
         self.route = route
         self.rule: KeyRule | None = None
         """The rule of the request's key, once the key is known."""
@@ -121,6 +122,10 @@ class Exchange:
         if self.sent_at is None or self.first_byte_at is None:
             return 0.0
         return self.first_byte_at - self.sent_at
+
+    def log_fields(self) -> dict[str, str]:
+        """The fields of a log line on this exchange; the formatter shows them."""
+        return {"instance": self.instance, "request_id": self.id}
 
     def count_bytes(self) -> None:
         """Bring the byte counts up to date."""

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
 from time import perf_counter
 
-from llamactl.core.asgi_types import Scope, Send
+from llamactl.core.asgi_types import Message, Scope, Send
 from llamactl.core.errors import LlamactlError
 from llamactl.middleware.response_headers import keep
 from proxy import errors
 from proxy.auth import without_key
 from proxy.body.upload import Upload
-from proxy.exchange import Exchange
+from proxy.exchange import Exchange, Outcome
 from proxy.gateway import Gateway
 from proxy.headers import Pairs, to_backend
-from proxy.relay import read_first_piece, relay, response_start
+from proxy.relay import end_broken_off, read_first_piece, relay, response_start
 from proxy.routes import web_ui
 from proxy.routes.routes import Route, RouteKind, counts_as_use, may_start
 from proxy.table.table import Target
-from proxy.upstream import BackendError, Refused, Stalled, Unanswered, UpstreamResponse
+from proxy.upstream import (
+    BackendError,
+    BrokeOff,
+    Refused,
+    Stalled,
+    Unanswered,
+    UpstreamResponse,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -156,27 +164,35 @@ class ForwardedRequest:
 
     async def _attempt(self, send: Send, *, fresh: bool) -> BackendError | None:
         """Send the request once and relay the response; returns why there is no response."""
+        exchange, upstream = self._exchange, self._gateway.upstream
         # No await between reading the table and this count; see InFlight.begin.
-        self._gateway.in_flight.begin(self._exchange)
+        self._gateway.in_flight.begin(exchange)
         try:
-            self._exchange.sent_at = perf_counter()
+            exchange.sent_at = perf_counter()
+            first_piece = None
             try:
-                response, first_piece = await self._open(fresh=fresh)
+                response = await self._open(fresh=fresh)
+                if self._is_repeatable and self._method == "POST":
+                    first_piece = await read_first_piece(response, upstream.timeouts)
             except BackendError as error:
-                logger.info("no response: %s", error, extra=self._log_fields)
+                logger.info("no response: %s", error, extra=exchange.log_fields())
                 # Without its frames: this frame would be in a cycle with the error, and the whole
                 # body with it.
                 return error.with_traceback(None)
             async with response:
-                await self._relay(response, first_piece, send)
+                await send(self._response_start(response))
+                try:
+                    await relay(response, send, first_piece, upstream.timeouts)
+                except (BrokeOff, Stalled) as error:
+                    exchange.finish(Outcome.BACKEND_FAILED)
+                    logger.warning("the backend broke off: %r", error, extra=exchange.log_fields())
+                    await end_broken_off(response, send, error, path=self._route.rest)
         finally:
-            self._gateway.in_flight.end(self._exchange)
+            self._gateway.in_flight.end(exchange)
         return None
 
-    async def _open(self, *, fresh: bool) -> tuple[UpstreamResponse, bytes | None]:
-        """The response, with the first piece of its body where the request is repeatable."""
-        upstream = self._gateway.upstream
-        response = await upstream.open(
+    def _open(self, *, fresh: bool) -> Awaitable[UpstreamResponse]:
+        return self._gateway.upstream.open(
             self._target,
             method=self._method,
             path_and_query=self._path,
@@ -184,34 +200,17 @@ class ForwardedRequest:
             body=self._body,
             fresh=fresh,
         )
-        if self._is_repeatable and self._method == "POST":
-            return response, await read_first_piece(response, upstream.timeouts)
-        return response, None
 
-    async def _relay(
-        self, response: UpstreamResponse, first_piece: bytes | None, send: Send
-    ) -> None:
+    def _response_start(self, response: UpstreamResponse) -> Message:
+        """The start of the response to the client. Raises NoWebUI."""
         target, exchange = self._target, self._exchange
         exchange.first_byte_at = perf_counter()
         if self._is_web_ui and response.status in (401, 404):
             raise errors.NoWebUI(target.name, self._route.rest)
         if target.response_headers:
             keep(self._scope, target.response_headers)
-        start = response_start(response, target.response_headers, exchange)
         exchange.status, exchange.response = response.status, response
-        await send(start)
-        await relay(
-            response,
-            send,
-            exchange,
-            first_piece=first_piece,
-            path=self._route.rest,
-            timeouts=self._gateway.upstream.timeouts,
-        )
-
-    @property
-    def _log_fields(self) -> dict[str, str]:
-        return {"instance": self._target.name, "request_id": self._exchange.id}
+        return response_start(response, target.response_headers, exchange)
 
 
 def _no_response(target: Target, error: BackendError) -> LlamactlError:

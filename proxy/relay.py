@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from llamactl.core.asgi_types import Message, Send
 from llamactl.core.error_format import event_for, family_of
 from llamactl.core.errors import LlamactlError
 from proxy.errors import BackendBrokeOff, BackendStalled
-from proxy.exchange import Exchange, Outcome
+from proxy.exchange import Exchange
 from proxy.headers import to_client
 from proxy.upstream import BrokeOff, Stalled, Unanswered, UpstreamResponse, UpstreamTimeouts
-
-logger = logging.getLogger(__name__)
 
 _WITHOUT_BODY = (204, 304)
 _NEVER_SECONDS = 1e9
@@ -100,39 +97,16 @@ async def read_first_piece(response: UpstreamResponse, timeouts: UpstreamTimeout
 async def relay(
     response: UpstreamResponse,
     send: Send,
-    exchange: Exchange,
-    *,
-    first_piece: bytes | None = None,
-    path: str,
+    first_piece: bytes | None,
     timeouts: UpstreamTimeouts,
 ) -> None:
     """Send the backend's body to the client after ``response_start``: each piece as it comes.
 
     Nothing is held back and nothing re-framed. ``send`` waits while the client reads slowly, and
-    meanwhile at most one buffer is read from the backend. A backend that dies or falls silent in
-    the middle ends an event stream with an error event, in the shape that clients of the backend's
-    ``path`` expect. Any other body just stops without its end mark, which the client can tell from
-    a whole body.
+    meanwhile at most one buffer is read from the backend. ``first_piece`` is the part of the body
+    that was read before. Raises BrokeOff or Stalled, see ``end_broken_off``.
     """
-    try:
-        await _relay_pieces(response, send, first_piece, timeouts)
-    except (BrokeOff, Stalled) as error:
-        exchange.finish(Outcome.BACKEND_FAILED)
-        names = {"instance": exchange.instance, "request_id": exchange.id}
-        logger.warning("the backend broke off: %r", error, extra=names)
-        if not _takes_error_event(response):
-            return
-        refusal: LlamactlError = BackendBrokeOff()
-        if isinstance(error, Stalled):
-            refusal = BackendStalled(f"The backend fell silent ({error}); see its log.")
-        event = event_for(family_of(path), refusal)
-        await send({"type": "http.response.body", "body": event, "more_body": False})
-
-
-async def _relay_pieces(
-    response: UpstreamResponse, send: Send, piece: bytes | None, timeouts: UpstreamTimeouts
-) -> None:
-    """Relay the body; ``piece`` is the part that was read before. Raises BrokeOff or Stalled."""
+    piece = first_piece
     read_timeout = None
     if timeouts.first_byte and piece is None and not response.is_at_end:
         read_timeout = ReadTimeout(response, timeouts.first_byte)
@@ -154,6 +128,24 @@ async def _relay_pieces(
     finally:
         if read_timeout is not None:
             read_timeout.cancel()
+
+
+async def end_broken_off(
+    response: UpstreamResponse, send: Send, error: BrokeOff | Stalled, *, path: str
+) -> None:
+    """End a response whose backend died or fell silent in the middle.
+
+    An event stream ends with an error event, in the shape that clients of the backend's ``path``
+    expect. Any other body just stops without its end mark, which the client can tell from a whole
+    body.
+    """
+    if not _takes_error_event(response):
+        return
+    refusal: LlamactlError = BackendBrokeOff()
+    if isinstance(error, Stalled):
+        refusal = BackendStalled(f"The backend fell silent ({error}); see its log.")
+    event = event_for(family_of(path), refusal)
+    await send({"type": "http.response.body", "body": event, "more_body": False})
 
 
 def _takes_error_event(response: UpstreamResponse) -> bool:

@@ -190,8 +190,7 @@ async def _open_backend(
     except HandshakeRefused as error:
         raise BackendRefused(target, error.status) from error
     except BackendError as error:
-        names = {"instance": target.name, "request_id": exchange.id}
-        logger.info("no WebSocket: %s", error, extra=names)
+        logger.info("no WebSocket: %s", error, extra=exchange.log_fields())
         await gateway.activator.recheck_running(target)
         raise errors.BackendUnreachable(
             f"the backend of {target.name} does not answer a WebSocket's handshake; see GET"
