@@ -14,9 +14,9 @@ from nodes.models import Node
 pytestmark = pytest.mark.django_db
 
 
-def create(name: str, *, wanted: bool, **observed: object) -> Instance:
+def create(name: str, *, should_run: bool, **observed: object) -> Instance:
     lifecycle.create(name, {"backend_options": {"model": "/m.gguf"}}, cause="test")
-    if wanted:
+    if should_run:
         lifecycle.request_start(name, cause="test")
     Instance.objects.filter(name=name).update(**observed)
     return Instance.objects.get(name=name)
@@ -26,10 +26,10 @@ def desired_states() -> dict[str, str]:
     return dict(Instance.objects.values_list("name", "desired_state"))
 
 
-def test_drain_stops_all_that_is_wanted_and_resume_starts_just_that_again() -> None:
-    create("up", wanted=True, observed_generation=1, status=Status.RUNNING)
-    create("idle", wanted=False)
-    create("broken", wanted=True, observed_generation=1, status=Status.FAILED)
+def test_drain_stops_running_instances_and_resume_starts_the_same_again() -> None:
+    create("up", should_run=True, observed_generation=1, status=Status.RUNNING)
+    create("idle", should_run=False)
+    create("broken", should_run=True, observed_generation=1, status=Status.FAILED)
     assert node_drain.drain("main") == ["up"]
     assert set(desired_states().values()) == {DesiredState.STOPPED}
     assert Node.objects.get().is_drained
@@ -41,7 +41,7 @@ def test_drain_stops_all_that_is_wanted_and_resume_starts_just_that_again() -> N
 
 
 def test_drained_node_starts_nothing() -> None:
-    create("a", wanted=False)
+    create("a", should_run=False)
     node_drain.drain("main")
     for ask in (lifecycle.request_start, lifecycle.request_restart):
         with pytest.raises(NodeDrained, match="drained for maintenance") as caught:
@@ -52,7 +52,7 @@ def test_drained_node_starts_nothing() -> None:
 
 
 def test_api_answers_503_for_a_start_on_a_drained_node(api: Client) -> None:
-    create("a", wanted=False)
+    create("a", should_run=False)
     node_drain.drain("main")
     answer = api.post("/api/v1/instances/a/start")
     assert answer.status_code == 503
@@ -61,15 +61,15 @@ def test_api_answers_503_for_a_start_on_a_drained_node(api: Client) -> None:
 
 
 def test_second_drain_keeps_the_instances_to_resume() -> None:
-    create("a", wanted=True)
+    create("a", should_run=True)
     node_drain.drain("main")
     assert node_drain.drain("main") == []
     assert node_drain.resume("main") == ["a"]
 
 
 def test_resume_skips_deleted_instances_and_is_idempotent() -> None:
-    create("a", wanted=True)
-    create("b", wanted=True)
+    create("a", should_run=True)
+    create("b", should_run=True)
     node_drain.drain("main")
     lifecycle.delete("a", cause="test")
     assert node_drain.resume("main") == ["b"]
@@ -77,12 +77,12 @@ def test_resume_skips_deleted_instances_and_is_idempotent() -> None:
 
 
 def test_other_nodes_are_left_alone() -> None:
-    create("a", wanted=True)
+    create("a", should_run=True)
     elsewhere = Node.objects.create(name="elsewhere")
-    create("b", wanted=True, node=elsewhere)
+    create("b", should_run=True, node=elsewhere)
     node_drain.drain("elsewhere")
     assert desired_states() == {"a": "running", "b": "stopped"}
-    create("c", wanted=True)
+    create("c", should_run=True)
 
 
 def test_unknown_node_is_refused() -> None:
@@ -92,8 +92,8 @@ def test_unknown_node_is_refused() -> None:
 
 
 def test_unfinished_instances_may_have_a_process() -> None:
-    create("a", wanted=False, status=Status.SHUTTING_DOWN)
-    create("b", wanted=False, status=Status.RESTARTING)
-    create("c", wanted=False, status=Status.FAILED, pid=7)
-    create("d", wanted=False)
+    create("a", should_run=False, status=Status.SHUTTING_DOWN)
+    create("b", should_run=False, status=Status.RESTARTING)
+    create("c", should_run=False, status=Status.FAILED, pid=7)
+    create("d", should_run=False)
     assert node_drain.unfinished("main") == ["a", "b", "c"]
