@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any, cast
 
@@ -15,12 +16,15 @@ django_application = get_asgi_application()
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: E402
 
 from llamactl.config import current  # noqa: E402
+from llamactl.config.announcement import announce_warnings  # noqa: E402
 from llamactl.core.asgi_types import Application  # noqa: E402
 from llamactl.middleware.body_limit import BodyLimit  # noqa: E402
 from llamactl.middleware.cors import CrossOrigin  # noqa: E402
 from llamactl.middleware.origin_guard import OriginGuard  # noqa: E402
 from llamactl.middleware.response_headers import ResponseHeaders  # noqa: E402
 from proxy.asgi import ProxyApplication  # noqa: E402
+
+logger = logging.getLogger(__name__)
 
 
 def with_forwarded_headers(application: Application) -> Application:
@@ -35,6 +39,7 @@ def build() -> Application:
     scheme, so Django alone gets the ``X-Forwarded-…`` headers of a reverse proxy.
     """
     config = current()
+    announce_warnings(config, logger.warning)
     layers: Application = ProxyApplication(with_forwarded_headers(BodyLimit(django_application)))
     if not (config.auth.require_management_auth and config.auth.require_inference_auth):
         layers = OriginGuard(

@@ -13,6 +13,7 @@ import dj_database_url
 from instances.backends.registry import config_sections
 from llamactl.admin.theme import THEME
 from llamactl.config import ConfigError, load
+from llamactl.config.places import check_places
 from llamactl.console.sidebar import SIDEBAR
 from llamactl.core.broker_url import BrokerError, broker_urls
 from llamactl.core.secret_files import read_or_create_secret
@@ -26,13 +27,17 @@ os.umask(0o077)
 
 try:
     LLAMACTL = load(backends=config_sections())
+    check_places(LLAMACTL)
     SECRET_KEY = read_or_create_secret(
         LLAMACTL.data_dir / "secret_key", lambda: secrets.token_urlsafe(50)
     )
     BROKER = broker_urls(LLAMACTL)
 except (ConfigError, BrokerError, OSError, ValueError) as error:
     # One line with the error instead of a traceback, for every program that loads the settings.
-    sys.stderr.write(f"{error}\n")
+    if isinstance(error, OSError):  # such as a full disk; check_places has found all else
+        sys.stderr.write(f"data_dir: {error.filename}: {error.strerror or error}\n")
+    else:
+        sys.stderr.write(f"{error}\n")
     raise SystemExit(2) from None
 
 DEBUG = False

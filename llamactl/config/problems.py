@@ -15,6 +15,9 @@ FieldPath = tuple[str, ...]
 Origins = Mapping[FieldPath, str]
 """Origin of each value: field path → file, line of ``.env`` or name of a variable."""
 
+DEFAULT = "default"
+"""Origin of a value that no source sets."""
+
 _FREE_FIELDS = frozenset({"args", "environment", "response_headers", "url"})
 """Fields in which operators put secrets under any name. A bad value is not shown."""
 
@@ -61,7 +64,7 @@ def is_secret(path: FieldPath) -> bool:
 def origin_of(path: FieldPath, origins: Origins) -> str:
     """Return the origin of the value at ``path``, or of its section; ``default`` without any."""
     starts = (path[:length] for length in range(len(path), 0, -1))
-    return next((origins[start] for start in starts if start in origins), "default")
+    return next((origins[start] for start in starts if start in origins), DEFAULT)
 
 
 def error_lines(error: ValidationError, origins: Origins) -> list[str]:

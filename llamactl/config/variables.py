@@ -9,6 +9,9 @@ from llamactl.config.schema import BackendSection, BackendSections, backend_fiel
 
 CONFIG_PATH_VARIABLE = "LLAMACTL_CONFIG_PATH"
 
+ANNOUNCED_VARIABLE = "LLAMACTL_WARNINGS_ANNOUNCED"
+"""Set by llamactl for its child processes once the warnings are printed."""
+
 
 VARIABLES: dict[str, str] = {
     "LLAMACTL_HOST": "server.host",
@@ -72,6 +75,7 @@ may be written as ``${VARIABLE}`` in the file.
 
 OTHER_VARIABLES: dict[str, str] = {
     CONFIG_PATH_VARIABLE: "",
+    ANNOUNCED_VARIABLE: "",
 }
 """Known names that set no field → reason for the warning, or ``""`` for no warning."""
 

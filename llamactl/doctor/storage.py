@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llamactl.config import AppConfig
+from llamactl.config.places import PlaceProblem
 from llamactl.doctor.diagnosis import Diagnosis, note, ok, problem, size, warning
 
 SUBJECT = "data directory"
@@ -72,7 +73,7 @@ def diagnose(facts: DirectoryFacts) -> Iterator[Diagnosis]:
         yield _diagnose_unusable(facts)
         return
     yield ok(SUBJECT, f"{facts.path}, {size(facts.free_bytes)} free")
-    if facts.owner != facts.user:
+    if facts.owner != facts.user and facts.user != 0:  # root's case: places.place_warnings
         yield warning(
             SUBJECT,
             f"the directory belongs to uid {facts.owner}, and this user is uid {facts.user}",
@@ -91,6 +92,16 @@ def diagnose(facts: DirectoryFacts) -> Iterator[Diagnosis]:
             f"chmod 600 {facts.path / name}, and replace the secret if it may have been read",
         )
     yield from _diagnose_space(facts)
+
+
+def diagnose_places(
+    unusable: Iterable[PlaceProblem], warnings: Iterable[PlaceProblem]
+) -> Iterator[Diagnosis]:
+    """Report files and directories that this user can't use."""
+    for each in unusable:
+        yield problem(SUBJECT, each.finding, each.remedy)
+    for each in warnings:
+        yield warning(SUBJECT, each.finding, each.remedy)
 
 
 def _diagnose_unusable(facts: DirectoryFacts) -> Diagnosis:

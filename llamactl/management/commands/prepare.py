@@ -31,4 +31,6 @@ class Command(BaseCommand):
         except DatabaseProblem as error:
             raise CommandError(f"the database can't be used: {error}".strip()) from error
         except OSError as error:
-            raise CommandError(f"{error.filename or config.data_dir}: {error.strerror}") from error
+            raise CommandError(
+                f"{error.filename or config.data_dir}: {error.strerror}", returncode=2
+            ) from error

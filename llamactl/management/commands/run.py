@@ -17,6 +17,7 @@ from django.db import Error as DatabaseProblem
 from django.db import connections
 
 from llamactl.config import AppConfig, current
+from llamactl.config.announcement import announce_warnings
 from llamactl.core.broker_url import BrokerError
 from llamactl.core.locks import Locked, acquire
 from llamactl.server.banner import banner, example_requests, exposure_warnings
@@ -59,6 +60,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         config = current()
         began = time.monotonic()
+        announce_warnings(config, lambda line: self.stderr.write(self.style.WARNING(line)))
         try:
             if options["only"]:
                 run_single(options["only"], config, print_line=self._print_line)
@@ -88,7 +90,9 @@ class Command(BaseCommand):
         except DatabaseProblem as error:
             raise CommandError(f"the database can't be used: {error}".strip()) from error
         except OSError as error:
-            raise CommandError(f"{error.filename or config.data_dir}: {error.strerror}") from error
+            raise CommandError(
+                f"{error.filename or config.data_dir}: {error.strerror}", returncode=2
+            ) from error
         except KeyboardInterrupt:
             sys.exit(130)
 
