@@ -1,0 +1,1 @@
+"""The tests: folders mirror the tree, and tests/support holds shared helpers."""

@@ -117,7 +117,7 @@ async def test_a_backend_that_is_away_gets_502_where_the_seed_has_500(
     operation: Operation,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(forward, "REPLACED_WITHIN_SECONDS", 0.1)
+    monkeypatch.setattr(forward, "CRASH_NOTICE_SECONDS", 0.1)
     gateway.lay(make_target("http://127.0.0.1:1", is_llama_server=True))
     answer = await carry_out(app, operation)
     assert answer.status == 502

@@ -1,0 +1,1 @@
+"""A whole llamactl, driven by real clients."""

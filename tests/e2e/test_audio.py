@@ -60,12 +60,6 @@ def test_translation_is_routed_alike(client: openai.OpenAI) -> None:
     assert parts_of(answer)["model"]["value"] == "org/whisper"
 
 
-def test_form_of_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError) as caught:
-        client.audio.transcriptions.create(model="nope", file=("a.wav", RECORDING))
-    assert caught.value.code == "model_not_found"
-
-
 def test_form_is_refused_to_a_key_of_another_instance(stack: Stack, client: openai.OpenAI) -> None:
     listener = stack.instance("listener")["id"]
     key = stack.new_key(permission_mode="per_instance", instance_ids=[listener])

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import openai
 import pytest
 import requests
 from playwright.sync_api import Page, expect, sync_playwright
@@ -139,17 +138,6 @@ def test_what_acts_on_the_node_is_not_reached_with_an_inference_key(
     for method in ("GET", "POST"):
         assert ask(stack, key, method, f"demo/{path}").status_code == 404
         assert ask(stack, None, method, f"demo/{path}").status_code == 401
-
-
-def test_form_of_openais_client_reaches_the_instance_that_it_names(stack: Stack, key: str) -> None:
-    client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key=key, max_retries=0)
-    file = ("a.wav", bytes(2 * 2**20))
-    # No small model hears, so llama.cpp's own refusal is the answer.
-    with pytest.raises(openai.APIStatusError, match="does not support audio") as heard:
-        client.audio.transcriptions.create(model="demo", file=file)
-    assert heard.value.status_code == 501
-    with pytest.raises(openai.NotFoundError, match="does not exist"):
-        client.audio.transcriptions.create(model="nope", file=file)
 
 
 @pytest.mark.usefixtures("running")

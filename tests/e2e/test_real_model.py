@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import openai
@@ -24,6 +26,19 @@ def demo(stack: Stack, model: dict[str, object]) -> str:
     stack.create("demo", model)
     stack.create("other", model)
     return stack.new_key()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def brief_use(stack: Stack, demo: str, model: dict[str, object]) -> tuple[float, float]:
+    """The time before and after the last use of ``brief``, whose idle timeout is a minute.
+
+    Autouse, at the begin of the module: the minute passes while the other tests run.
+    """
+    stack.create("brief", model, idle_timeout=1)
+    assert stack.chat("brief", demo, max_tokens=1).status_code == 200
+    began = time.time()
+    assert stack.chat("brief", demo, max_tokens=1).status_code == 200
+    return began, time.time()
 
 
 def client(stack: Stack, key: str) -> openai.OpenAI:
@@ -89,31 +104,6 @@ def test_streamed_chat_arrives_token_by_token(stack: Stack, demo: str) -> None:
     assert arrivals[-1] - arrivals[0] > 0.05
 
 
-def test_text_completion(stack: Stack, demo: str) -> None:
-    answer = client(stack, demo).completions.create(
-        model="demo", prompt="Once upon a time", max_tokens=8
-    )
-    assert answer.choices[0].text
-
-
-def test_embeddings(stack: Stack, demo: str, model: dict[str, object]) -> None:
-    stack.create("embedder", {**model, "embeddings": True, "pooling": "mean"})
-    answer = client(stack, demo).embeddings.create(
-        model="embedder", input=["one", "two"], encoding_format="float"
-    )
-    assert len(answer.data) == 2
-    assert len(answer.data[0].embedding) == 640
-
-
-def test_models_lists_the_instances(stack: Stack, demo: str) -> None:
-    assert {"demo", "other"} <= {model.id for model in client(stack, demo).models.list()}
-
-
-def test_wrong_key_is_refused(stack: Stack, demo: str) -> None:
-    with pytest.raises(openai.AuthenticationError):
-        client(stack, "llamactl-wrong").models.list()
-
-
 def test_key_of_one_instance_opens_no_other(stack: Stack, demo: str) -> None:
     key = stack.new_key(
         permission_mode="per_instance", instance_ids=[stack.instance("other")["id"]]
@@ -138,7 +128,9 @@ def test_revoked_key_stops_working(stack: Stack, demo: str) -> None:
 
 
 @pytest.mark.parametrize("tokens_before", [0, 3])
-def test_client_that_hangs_up_frees_the_slot(stack: Stack, demo: str, tokens_before: int) -> None:
+def test_client_that_disconnects_frees_the_slot(
+    stack: Stack, demo: str, tokens_before: int
+) -> None:
     stream = stream_of(stack, demo, max_tokens=900)
     for _, _chunk in zip(range(tokens_before), stream, strict=False):
         pass
@@ -147,9 +139,7 @@ def test_client_that_hangs_up_frees_the_slot(stack: Stack, demo: str, tokens_bef
     until(lambda: stack.busy_slots("demo") == 0, "the slot free", seconds=15)
 
 
-def test_client_that_hangs_up_without_reading_anything_frees_the_slot(
-    stack: Stack, demo: str
-) -> None:
+def test_client_that_disconnects_without_reading_frees_the_slot(stack: Stack, demo: str) -> None:
     body = (
         '{"model":"demo","stream":true,"max_tokens":900,"ignore_eos":true,'
         '"messages":[{"role":"user","content":"' + "long prompt " * 100 + '"}]}'
@@ -221,3 +211,21 @@ def test_demo_files_are_private(stack: Stack, demo: str) -> None:
     private = ["management_key", "secret_key", "admin_password", "llamactl.db", "llamactl.db-wal"]
     for path in [*(stack.data_dir / name for name in private), *stack.data_dir.glob("logs/*")]:
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.slow
+def test_an_unused_model_is_stopped_and_comes_back(
+    stack: Stack, demo: str, brief_use: tuple[float, float]
+) -> None:
+    began, ended = brief_use
+    found = stack.until_status("brief", "stopped", within_seconds=90)
+    assert (found["desired_state"], found["requested_by"]) == ("stopped", "supervisor:idle")
+    assert began - 1 <= found["last_used_at"] <= ended + 1
+    with closing(sqlite3.connect(stack.database, timeout=10)) as database:
+        [(stopped_at,)] = database.execute(
+            "select strftime('%s', h.at) from instances_statuschange h"
+            " join instances_instance i on i.id = h.instance_id"
+            " where i.name = 'brief' and h.new = 'shutting_down'"
+        )
+    assert int(stopped_at) + 1 - found["last_used_at"] >= 60
+    assert stack.chat("brief", demo, max_tokens=1).status_code == 200

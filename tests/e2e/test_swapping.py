@@ -8,8 +8,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -208,35 +206,6 @@ def test_a_frozen_backend_is_replaced(stack: Stack, keys: tuple[str, str]) -> No
     stack.until_status("a", "running")
     assert ask(make_client(stack, keys[0]), "a").model == "a"
     assert stack.instance("a")["restarts"] == 1
-
-
-def test_an_unused_model_is_stopped_and_comes_back(
-    stack: Stack, keys: tuple[str, str], model: dict[str, object]
-) -> None:
-    all_stopped(stack)
-    stack.create("brief", model, idle_timeout=1)
-    client = make_client(stack, keys[0])
-    ask(client, "brief")
-    asked = time.time()
-    ask(client, "brief")
-    answered = time.time()
-
-    def last_use() -> float:
-        used: float = stack.instance("brief")["last_used_at"] or 0.0
-        return used
-
-    until(lambda: asked - 1 <= last_use() <= answered + 1, "the last use is recorded")
-    # The test moves the last use by most of the minute, which is the shortest timeout there is.
-    with closing(sqlite3.connect(stack.database, timeout=10)) as database, database:
-        at = datetime.fromtimestamp(last_use() - 50, UTC)
-        database.execute(
-            "update instances_instance set last_used_at = ? where name = 'brief'",
-            (f"{at:%Y-%m-%d %H:%M:%S.%f}",),
-        )
-    stopped = stack.until_status("brief", "stopped", within_seconds=60)
-    assert (stopped["desired_state"], stopped["requested_by"]) == ("stopped", "supervisor:idle")
-    assert time.time() - stopped["last_used_at"] >= 60
-    assert ask(client, "brief").model == "brief"
 
 
 def test_pinned_instances_are_not_preempted(

@@ -1,0 +1,1 @@
+"""Faults of every process, the disk and the host, under traffic."""
