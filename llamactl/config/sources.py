@@ -25,7 +25,7 @@ def load(
 ) -> AppConfig:
     """Read all sources and return the one configuration.
 
-    ``backends`` are the sections of the registry (``instances.backends.config_sections``).
+    ``backends`` are the sections of the registry (``instances.backends.registry``).
     ``environ`` and ``cwd`` default to those of the process; ``config_path`` takes precedence over
     ``LLAMACTL_CONFIG_PATH``. Raises ConfigError with a line for each problem.
     """
