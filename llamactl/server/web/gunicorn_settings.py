@@ -1,0 +1,38 @@
+"""gunicorn settings from llamactl's configuration, as JSON on standard output.
+
+``python -m llamactl.server.web.gunicorn_settings`` is called by docs/deploy/gunicorn.conf.py, which
+gunicorn's master process executes. The master must not import llamactl itself: workers forked after
+a reload would get the old code.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from instances.backends import config_sections
+from llamactl.config import AppConfig, ConfigError, load
+from llamactl.server.sockets import BACKLOG
+
+
+def gunicorn_settings(config: AppConfig) -> dict[str, object]:
+    host = config.server.host
+    return {
+        "bind": f"[{host}]:{config.server.port}" if ":" in host else f"{host}:{config.server.port}",
+        "workers": config.server.web_processes,
+        "backlog": BACKLOG,
+    }
+
+
+def main() -> int:
+    try:
+        config = load(backends=config_sections())
+    except ConfigError as error:
+        sys.stderr.write("\n".join([*error.lines, ""]))
+        return 2
+    sys.stdout.write(json.dumps(gunicorn_settings(config)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
