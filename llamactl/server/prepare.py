@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from django.db import connections
 
+from keys.secrets import management_keys
 from llamactl.config import AppConfig
 from llamactl.core.locks import acquire
 from llamactl.server.bootstrap import ensure_admin, make_directories, migrate
@@ -15,10 +16,10 @@ MIGRATION_SECONDS = 300.0
 """How long one service waits for another that migrates the database."""
 
 
-def prepare_service(
-    config: AppConfig, *, with_admin: bool, print_line: Callable[[str], None]
-) -> None:
-    """Create the directories, migrate the database, and create the admin account if asked to.
+def prepare_service(config: AppConfig, *, for_web: bool, print_line: Callable[[str], None]) -> None:
+    """Create the directories and migrate the database; for the web, create its credentials too.
+
+    These are the admin account and the management key.
 
     Raises Locked, OSError or a database error.
     """
@@ -27,8 +28,9 @@ def prepare_service(
     lock = acquire(config.data_dir / "migrate.lock", wait_seconds=MIGRATION_SECONDS)
     try:
         migrate(print_line)
-        if with_admin:
+        if for_web:
             ensure_admin(config)
+            management_keys(config)
     finally:
         os.close(lock)
         connections.close_all()

@@ -36,7 +36,7 @@ def run_single(service: str, config: AppConfig, *, print_line: Callable[[str], N
             listeners = listen(config.server.host, config.server.port)
             resources.callback(close_all, listeners)
         if service != "broker":
-            prepare_service(config, with_admin=service == "web", print_line=print_line)
+            prepare_service(config, for_web=service == "web", print_line=print_line)
         every = stages(config, listeners, keep_backends=config.instances.keep_backends)
         specs = [spec for stage in every for spec in stage if spec.name.split()[0] == service]
         if len(specs) == 1:

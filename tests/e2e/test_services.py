@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from configparser import ConfigParser
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,72 +15,21 @@ import pytest
 import requests
 
 from instances.supervisor.orphans import program
-from tests.support.paths import FAKE_BACKEND, ROOT
-from tests.support.stack import Stack, kill_all
+from tests.support.paths import ROOT
+from tests.support.services import Services, unit
 from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(180)]
 
-UNITS = ROOT / "docs" / "deploy"
-PROGRAM = FAKE_BACKEND
-
-
-def unit(service: str) -> ConfigParser:
-    parser = ConfigParser(interpolation=None, strict=False)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(UNITS / f"llamactl-{service}.service")
-    return parser
-
-
-class Services(Stack):
-    """The three services; each may be ended and started again."""
-
-    def __init__(self, data_dir: Path, **environment: str) -> None:
-        super().__init__(data_dir, **environment)
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def launch(self, service: str) -> None:
-        command = shlex.split(unit(service)["Service"]["ExecStart"])
-        assert command[0] == "/opt/llamactl/.venv/bin/python"
-        with self.output.open("ab") as output:
-            self.running[service] = subprocess.Popen(
-                [sys.executable, *command[1:]],
-                cwd=ROOT,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-
-    def end(self, service: str, number: signal.Signals = signal.SIGTERM) -> int:
-        process = self.running.pop(service)
-        process.send_signal(number)
-        return process.wait(60)
-
-    def is_answering(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/healthz", timeout=1).ok
-        except requests.RequestException:
-            return False
-
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
-    services = Services(
-        tmp_path / "data",
-        LLAMACTL_LLAMACPP_COMMAND=sys.executable,
-        LLAMACTL_LLAMACPP_ARGS=f"-S -E {PROGRAM}",
-    )
+    services = Services(tmp_path / "data")
     try:
-        for service in ("broker", "worker", "web"):
-            services.launch(service)
-        until(services.is_answering, "web answers", seconds=60)
+        services.launch_all()
         yield services
     finally:
-        for service in list(services.running):
-            services.end(service)
-        kill_all(services.processes())
+        services.end_all()
 
 
 def test_a_stream_goes_on_over_restarts_of_worker_and_broker(services: Services) -> None:

@@ -18,14 +18,15 @@ from llamactl.server.prepare import prepare_service
 
 class Command(BaseCommand):
     help = (
-        "Creates the data directory, the database tables and the admin account, as 'run --only web'"
-        " does before it starts the web process. For web servers that 'run' does not start."
+        "Creates the data directory, the database tables, the admin account and the management key,"
+        " as 'run --only web' does before it starts the web process. For web servers that 'run'"
+        " does not start."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
         config = current()
         try:
-            prepare_service(config, with_admin=True, print_line=self.stdout.write)
+            prepare_service(config, for_web=True, print_line=self.stdout.write)
         except Locked as error:
             raise CommandError(str(error)) from error
         except DatabaseProblem as error:

@@ -1,8 +1,8 @@
 """gunicorn settings from llamactl's configuration, as JSON on standard output.
 
-``python -m llamactl.server.web.gunicorn_settings`` is called by docs/deploy/gunicorn.conf.py, which
-gunicorn's master process executes. The master must not import llamactl itself: workers forked after
-a reload would get the old code.
+docs/deploy/gunicorn/gunicorn.conf.py runs ``python -m llamactl.server.web.gunicorn_settings``.
+gunicorn's master process executes that file and must not import llamactl itself: workers forked
+after a reload would get the old code.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 
-from instances.backends import config_sections
+from instances.backends.registry import config_sections
 from llamactl.config import AppConfig, ConfigError, load
 from llamactl.server.sockets import BACKLOG
 

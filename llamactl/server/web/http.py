@@ -29,6 +29,10 @@ MAX_HEAD_BYTES = 64 * 1024
 DISCONNECT_GRACE_SECONDS = 0.1
 """Time for an application to receive the disconnect of its client before it is cancelled."""
 
+DRAIN_SECONDS = 0.1
+"""How long a connection may be idle during a shutdown. A client may just be sending a request on an
+idle connection; the request is answered, with ``Connection: close``."""
+
 _OTHER_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:(?![ \t]*websocket[ \t]*\r\n)[^\r\n]*", re.I)
 
 
@@ -47,6 +51,10 @@ class HttpProtocol(HttpToolsProtocol):
     """Timeout from the first byte of a request (or from connecting) until its last header."""
     body_seconds = 30.0
     """Timeout between two pieces of a request's body; it does not run while reading is paused."""
+
+    def __init__(self, *args: Any, drain_seconds: float = DRAIN_SECONDS, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._drain_seconds = drain_seconds
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, WatchedTransport(transport, self.loop)))
@@ -145,6 +153,24 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self._idle_timer = None
             self.timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        """Close the connection once it has been idle for ``drain_seconds``.
+
+        uvicorn closes it at once, or right after a response whose head did not say so. Either fails
+        a request that the client is just sending.
+        """
+        self.timeout_keep_alive = self._drain_seconds  # type: ignore[assignment] # uvicorn: int
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        if self.cycle is None:
+            if not self._head_bytes:
+                self.transport.close()
+        elif self.cycle.response_complete:
+            self._close_idle()
+        elif not self.cycle.response_started:
+            self.cycle.keep_alive = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         # As in uvicorn, which keeps no reference to the task for a later cancel.

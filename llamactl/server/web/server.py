@@ -16,7 +16,7 @@ from llamactl.core.asgi_types import Application
 from llamactl.core.shutdown_flag import begin_shutdown
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
 from llamactl.server.web.acceptor import MAX_ACCEPTS_PER_TURN, Acceptor
-from llamactl.server.web.http import HttpProtocol
+from llamactl.server.web.http import DRAIN_SECONDS, HttpProtocol
 from llamactl.server.web.websocket import WebSocketProtocol
 
 GRACE_SECONDS = 10
@@ -25,10 +25,6 @@ GRACE_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75
 """Idle timeout of a connection. Load balancers usually close idle connections after 60 s, and the
 side in front has to be first."""
-
-DRAIN_SECONDS = 0.1
-"""How long established connections may still send a request after SIGTERM. An idle connection is
-closed after that; a request that comes before is answered with ``Connection: close``."""
 
 PING_SECONDS = 20
 """Interval of WebSocket pings: often enough that no middlebox sees an idle connection."""
@@ -86,6 +82,7 @@ class Server(uvicorn.Server):
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
+            drain_seconds=self._drain_seconds,
         )
         self._acceptors = [
             Acceptor(each, protocol, max_accepts=self._max_accepts) for each in sockets or ()
@@ -98,7 +95,8 @@ class Server(uvicorn.Server):
         1. End work without an end of its own (followed logs) and programs run for their output.
         2. Stop accepting, and wait for connections whose accept is under way.
         3. Drain: answer the requests of established connections, with ``Connection: close``.
-        4. uvicorn closes idle connections and waits ``GRACE_SECONDS`` for requests in flight.
+        4. uvicorn shuts idle connections down and waits for requests in flight, for the grace
+           period.
         """
         begin_shutdown()
         end_running_programs()

@@ -14,6 +14,7 @@ import pytest
 from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.server.web import server as web
 from llamactl.server.web.acceptor import Acceptor
+from llamactl.server.web.http import HttpProtocol
 from tests.support.until import until_async
 
 
@@ -77,3 +78,40 @@ async def test_a_connection_accepted_in_the_turn_of_the_shutdown_is_served_and_d
     assert [b"connection: close" in answer for answer in answers] == [True, True, False]
     for _, writer in clients:
         writer.close()
+
+
+async def test_a_request_right_behind_a_response_of_the_shutdown_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_end = asyncio.Event()
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or scope["path"] == "/next":
+            await application(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await may_end.wait()
+        await send({"type": "http.response.body", "body": b"last"})
+
+    monkeypatch.setattr(web, "begin_shutdown", lambda: None)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = web.Server(web.uvicorn_config(stream), drain_seconds=2.0)
+    serving: asyncio.Task[Any] = asyncio.create_task(server._serve([listener]))
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    head = await reader.readuntil(b"first\r\n")
+    assert b"connection: close" not in head
+    server.should_exit = True
+    (connection,) = server.server_state.connections
+    assert isinstance(connection, HttpProtocol)
+    await until_async(lambda: connection.timeout_keep_alive == 2.0, "shut down")
+    may_end.set()
+    assert b"last" in await reader.readuntil(b"0\r\n\r\n")
+    # It should still answer on this connection, whose response did not announce a close.
+    writer.write(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+    response = await reader.read()
+    assert b"answered" in response
+    assert b"connection: close" in response
+    await serving
+    writer.close()

@@ -1,6 +1,6 @@
 """gunicorn's configuration for llamactl's web processes; read at the start and at each reload.
 
-    python -m gunicorn -c docs/deploy/gunicorn.conf.py llamactl.asgi:application
+    python -m gunicorn -c docs/deploy/gunicorn/gunicorn.conf.py llamactl.asgi:application
 
 Address and number of processes are server.host, server.port and server.web_processes of llamactl's
 configuration.
@@ -25,6 +25,9 @@ graceful_timeout = 60
 
 # A process that does not answer gunicorn for so long is killed.
 timeout = 30
+
+# The socket of gunicornc, an operator's tool, would lie in a directory that the unit protects.
+control_socket_disable = True
 
 loglevel = "warning"
 proc_name = "llamactl-web"
