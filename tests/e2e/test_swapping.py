@@ -157,7 +157,7 @@ def test_a_stream_is_never_cut_for_others(stack: Stack, keys: tuple[str, str]) -
 
         shown = until(queue, "b in the queue")
         assert shown["place"] == 1
-        assert "max_running_instances (1) is reached; waiting for a" in shown["reason"]
+        assert "max_running_instances" in shown["reason"]
         chunks += list(stream)
         assert other.result().model == "b"
     assert chunks[-1].choices[0].finish_reason == "length"

@@ -27,10 +27,11 @@ class DurationCheck:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._found:
             terminalreporter.section(f"not marked slow, but over {MAX_SECONDS:g} s")
-            for line in self._lines():
+            for line in self.lines():
                 terminalreporter.line(line)
 
-    def _lines(self) -> Iterator[str]:
+    def lines(self) -> Iterator[str]:
+        """The unmarked slow tests, the slowest first."""
         for node, seconds in sorted(self._found.items(), key=lambda item: -item[1]):
             yield f"{seconds:.1f} s {node}"
 
