@@ -138,7 +138,7 @@ class Client:
         return sent
 
     async def answer(self) -> bytes:
-        """The next answer, of those with a body of at most nine bytes."""
+        """The next response, with a body of at most nine bytes."""
         loop, answer = asyncio.get_running_loop(), b""
         async with asyncio.timeout(SECONDS):
             while not answer.endswith(b"\r\n\r\n"):

@@ -44,7 +44,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Backend:
-    """A backend server of the test, and what it saw."""
+    """A backend server of the test, and the requests that it got."""
 
     handler: Handler
     requests: list[web.Request] = field(default_factory=list)
@@ -105,6 +105,13 @@ def make_target(origin: str, **changes: Any) -> Target:
         failure=None,
     )
     return replace(target, **changes)
+
+
+def stopped(backend: Backend, **changes: Any) -> Target:
+    return make_target(
+        backend.origin,
+        **{"status": Status.STOPPED, "desired_state": DesiredState.STOPPED, **changes},
+    )
 
 
 def rules() -> dict[bytes, KeyRule]:

@@ -5,7 +5,7 @@ import asyncio
 from proxy import cancel
 
 
-async def test_task_that_swallows_its_first_cancellation_is_ended_by_the_next() -> None:
+async def test_task_that_swallows_its_first_cancellation_is_cancelled_again() -> None:
     async def stubborn() -> None:
         try:
             await asyncio.sleep(60)

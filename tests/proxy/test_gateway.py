@@ -36,7 +36,7 @@ SECONDS = 20
 
 
 async def started(no_blocking_call: BlockBuster) -> Gateway:
-    """A gateway, whose client libraries may look at files while they connect."""
+    """A gateway whose client libraries may read files while they connect."""
     no_blocking_call.deactivate()
     gateway = Gateway()
     await gateway.start()
@@ -62,13 +62,13 @@ def issue(**fields: Any) -> tuple[InferenceKey, str]:
 
 @pytest.fixture
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a test lasts, no look comes by the clock, and none is given up by it."""
+    """No refresh by the clock during a test."""
     monkeypatch.setattr(refresh, "POLL_SECONDS", 600)
 
 
 @pytest.mark.usefixtures("no_clock")
 async def test_change_is_in_the_table_by_its_event(broker: None, gateway: Gateway) -> None:
-    # Of the first, the look may tell that the subscription itself brings about.
+    # The first may be in the table by the refresh that the subscription itself causes.
     for name in ("a", "b", "c"):
         await create(name)
         await until_async(lambda name=name: name in gateway.live.table.targets)  # type: ignore[misc]
@@ -78,14 +78,14 @@ async def test_change_whose_event_was_lost_is_in_the_table_all_the_same(
     broker: None, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "publish", lambda change: None)
-    # Past the look that the subscription itself brings about.
+    # Past the refresh that the subscription itself causes.
     await asyncio.sleep(0.3)
     await create("a")
     await until_async(lambda: "a" in gateway.live.table.targets)
 
 
 @pytest.mark.usefixtures("no_clock")
-async def test_what_was_made_a_moment_ago_is_known_to_whoever_looks_again(
+async def test_instance_made_a_moment_ago_is_in_a_refreshed_table(
     broker: None, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "publish", lambda change: None)
@@ -117,7 +117,7 @@ async def test_instance_that_runs_since_a_moment_ago_is_found_running(
     assert (await gateway.activator.require_running(before)).is_ready
 
 
-async def test_look_waits_neither_for_who_writes_nor_for_the_broker(
+async def test_refresh_waits_neither_for_writers_nor_for_the_broker(
     broker: None, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unlocked, answered = threading.Event(), asyncio.Event()
@@ -125,7 +125,7 @@ async def test_look_waits_neither_for_who_writes_nor_for_the_broker(
     writers = [asyncio.ensure_future(refresher.in_thread(unlocked.wait)) for _ in range(4)]
     monkeypatch.setattr(gateway, "_report", answered.wait)
     await create("a")
-    await asyncio.wait_for(gateway.recheck.refreshed(), 8)  # less than a look may take
+    await asyncio.wait_for(gateway.recheck.refreshed(), 8)  # less than the time limit of a refresh
     assert "a" in gateway.live.table.targets
     unlocked.set()
     answered.set()
@@ -188,10 +188,10 @@ async def test_status_that_a_supervisor_writes_ends_the_wait_for_it(
     await until_async(lambda: "a" in gateway.live.table.targets)
     waiting = asyncio.ensure_future(gateway.activator.activate(gateway.live.table.targets["a"]))
 
-    def wished() -> bool:
+    def requested() -> bool:
         return gateway.live.table.targets["a"].generation == 1
 
-    await until_async(wished)
+    await until_async(requested)
 
     @sync_to_async
     def observe() -> None:

@@ -39,7 +39,7 @@ def test_repeated_and_odd_headers_reach_the_backend_in_order() -> None:
     assert to_backend(headers, None) == headers
 
 
-def test_what_a_client_says_of_its_api_reaches_the_backend() -> None:
+def test_api_headers_of_a_client_reach_the_backend() -> None:
     said = [
         (b"anthropic-version", b"2023-06-01"),
         (b"anthropic-beta", b"tools-2024-04-04"),
@@ -76,7 +76,7 @@ def test_header_that_would_make_another_of_it_is_refused(bad: bytes) -> None:
 @pytest.mark.parametrize(
     "header", [(b"retry-after", b"7"), (b"x-should-retry", b"true"), (b"request-id", b"req_1")]
 )
-def test_what_a_backend_says_of_trying_again_reaches_the_client(
+def test_retry_headers_of_a_backend_reach_the_client(
     header: tuple[bytes, bytes],
 ) -> None:
     assert to_client([header], []) == [header]
@@ -121,5 +121,5 @@ def test_configured_header_takes_the_place_of_the_backends_own() -> None:
         (b"x-gzip", True),
     ],
 )
-def test_gzip_is_taken_by_who_says_so(said: bytes | None, takes_it: bool) -> None:
+def test_client_accepts_gzip_by_its_header_alone(said: bytes | None, takes_it: bool) -> None:
     assert accepts_gzip([] if said is None else [(b"accept-encoding", said)]) is takes_it

@@ -1,4 +1,4 @@
-"""``/api/v1/instances/{name}/proxy/…``: whatever method and path, byte for byte."""
+"""``/api/v1/instances/{name}/proxy/…``: any method and path, byte for byte."""
 
 from __future__ import annotations
 

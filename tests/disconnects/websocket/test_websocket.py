@@ -121,7 +121,7 @@ async def test_disconnect_while_the_backend_does_not_read_is_noticed_before_it_r
     with pytest.raises((aiohttp.ClientError, OSError)):
         await asyncio.wait_for(flooding, 10)
     await served.until_idle()
-    # It should leave the backend time to read what was sent before, and why nothing follows.
+    # It should leave the backend time to read the messages before, and the close frame.
     may_read.set()
     await sockets.end()
     assert sockets.close_code == 1001

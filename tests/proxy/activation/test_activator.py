@@ -71,7 +71,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_waiters_are_released_in_fair_turns_between_keys(activation: Activation) -> None:
+async def test_waiters_go_on_in_fair_turns_between_keys(activation: Activation) -> None:
     target = activation.starting()
     released: list[int] = []
 
@@ -112,16 +112,16 @@ async def test_report_counts_by_key_from_the_first_to_the_last_that_waits(
     assert activation.changes == 2
 
 
-async def test_what_is_ready_is_not_waited_for(activation: Activation) -> None:
+async def test_ready_instance_is_not_waited_for(activation: Activation) -> None:
     target = activation.lay()
     assert await activation.activator.activate(target) is target
     assert activation.changes == 0
 
 
-async def test_request_counts_as_waiting_before_it_asks_for_the_start(
+async def test_request_counts_as_waiting_before_it_requests_the_start(
     activation: Activation,
 ) -> None:
-    # The supervisor takes a wish back if nobody is reported to wait for it.
+    # The supervisor withdraws the request for a start if no waiter is reported.
     seen = []
 
     async def start(name: str) -> int:
@@ -139,7 +139,7 @@ async def test_request_counts_as_waiting_before_it_asks_for_the_start(
 
 @pytest.mark.parametrize("cause", [EVICTED, IDLE])
 @pytest.mark.parametrize("status", [Status.SHUTTING_DOWN, Status.RUNNING, Status.STOPPED])
-async def test_an_instance_that_made_room_is_asked_back_and_waited_for(
+async def test_preempted_or_idle_instance_is_started_again_and_waited_for(
     activation: Activation, status: Status, cause: str
 ) -> None:
     target = activation.stopped(status=status, requested_by=cause)
@@ -152,7 +152,7 @@ async def test_an_instance_that_made_room_is_asked_back_and_waited_for(
 
 @pytest.mark.parametrize("cause", ["api", "admin:bob", ""])
 @pytest.mark.parametrize("status", [Status.SHUTTING_DOWN, Status.RUNNING])
-async def test_an_instance_that_an_operator_stops_is_not_waited_for(
+async def test_instance_that_an_operator_stops_is_not_waited_for(
     activation: Activation, status: Status, cause: str
 ) -> None:
     target = activation.stopped(status=status, requested_by=cause)
@@ -161,7 +161,9 @@ async def test_an_instance_that_an_operator_stops_is_not_waited_for(
     assert activation.starts == 0
 
 
-async def test_one_that_is_not_started_on_demand_is_not_asked_back(activation: Activation) -> None:
+async def test_preempted_instance_without_on_demand_start_is_not_started_again(
+    activation: Activation,
+) -> None:
     gone = {"requested_by": EVICTED, "on_demand_start": False}
     with pytest.raises(InstanceShuttingDown):
         await activation.activator.activate(activation.stopped(status=Status.SHUTTING_DOWN, **gone))
@@ -169,11 +171,13 @@ async def test_one_that_is_not_started_on_demand_is_not_asked_back(activation: A
         await activation.activator.activate(activation.stopped(**gone))
 
 
-async def test_request_that_missed_its_moment_asks_again(activation: Activation) -> None:
+async def test_request_that_missed_the_ready_instance_requests_another_start(
+    activation: Activation,
+) -> None:
     target = activation.starting()
     task = asyncio.create_task(activation.activator.activate(target))
     await settle()
-    # It was ready and made room again between two looks at the table.
+    # It was ready and was preempted between two readings of the table.
     activation.stopped(status=Status.SHUTTING_DOWN, requested_by=EVICTED)
     await settle()
     assert activation.starts == 1

@@ -50,7 +50,7 @@ async def test_body_without_a_length_is_refused_once_it_passes_the_limit() -> No
         await read_routed(receive, [], 100)
 
 
-async def test_client_that_leaves_in_the_middle_of_its_body_is_gone() -> None:
+async def test_disconnect_in_the_middle_of_the_body_raises() -> None:
     receive = receiving(
         {"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}
     )
@@ -110,7 +110,7 @@ def test_escaped_and_repeated_keys_are_all_replaced() -> None:
         (b'{"input":[' + b"1," * 2**20 + b'1],"model":"old"}', None),
     ],
 )
-def test_what_only_looks_like_the_key_is_left_alone(body: bytes, expected: bytes | None) -> None:
+def test_text_that_resembles_the_key_is_left_alone(body: bytes, expected: bytes | None) -> None:
     assert with_model(body, "n") == (expected or body.replace(b"old", b"n"))
 
 

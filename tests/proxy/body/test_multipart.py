@@ -72,7 +72,7 @@ FORMS = [
 
 
 def understood(pieces: list[bytes]) -> str:
-    """What the reader makes of a form that comes so: its field, or why it is refused."""
+    """The reader's result for a form in these pieces: its field, or the refusal."""
     reader = FormReader(b"B")
     try:
         for piece in pieces:

@@ -18,7 +18,7 @@ AUDIO = b"RIFF\r\n--" * (2**20 * 30 // 8)
 
 @pytest.fixture
 async def parsed(gateway: TableGateway) -> AsyncIterator[list[dict[str, str]]]:
-    """What aiohttp's form parser made of each request; a file is shown by its digest."""
+    """The requests as aiohttp's form parser read them; a file is shown by its digest."""
     seen: list[dict[str, str]] = []
 
     async def transcribe(request: web.Request) -> web.Response:

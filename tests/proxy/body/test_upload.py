@@ -34,7 +34,7 @@ async def test_last_piece_never_has_to_wait() -> None:
     upload = Upload(b"ab", LENGTH, limit=None)
     await upload.take()
     await upload.put(b"cd", is_last=False)
-    # Who puts it has nothing else to do but to see whether the client leaves.
+    # The caller then has to listen for a disconnect.
     async with asyncio.timeout(10):
         await upload.put(b"ef", is_last=True)
     assert [await upload.take() for _ in range(3)] == [b"cd", b"ef", None]
@@ -53,7 +53,7 @@ async def test_pieces_gather_until_the_first_is_taken_and_no_further_than_the_li
     putting.cancel()
 
 
-async def test_another_beginning_changes_the_length_and_not_the_limit() -> None:
+async def test_replaced_beginning_changes_the_length_and_not_the_limit() -> None:
     upload = Upload(b"ab", LENGTH, limit=6)
     upload.replace_beginning(b"abcd")
     assert upload.length == 8

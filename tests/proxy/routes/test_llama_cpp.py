@@ -118,7 +118,7 @@ def test_every_other_spelling_leads_nowhere(rest: str) -> None:
 
 
 @given(st.text(alphabet="av1/.%2e-_~;?\\\n\x00pros", max_size=30))
-def test_what_is_let_through_has_no_spelling_that_could_be_read_otherwise(rest: str) -> None:
+def test_exposed_path_has_no_ambiguous_spelling(rest: str) -> None:
     found = find(rest)
     if found.kind is not EndpointKind.NONE:
         assert found.path.rstrip("/") == f"/{rest}".rstrip("/")

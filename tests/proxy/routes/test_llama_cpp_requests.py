@@ -72,7 +72,7 @@ async def test_page_and_its_files_need_no_key(
 @pytest.mark.parametrize(
     "said", [[], [(b"accept-encoding", b"identity"), (b"range", b"bytes=0-9")]]
 )
-async def test_page_comes_unpacked_to_who_takes_no_gzip(
+async def test_page_comes_unpacked_to_a_client_without_gzip(
     app: ProxyApplication, said: list[tuple[bytes, bytes]]
 ) -> None:
     answer = await ask(app, "demo/", None, headers=said)
@@ -117,7 +117,7 @@ async def test_web_ui_takes_neither_another_method_nor_a_body(
     for method in ("POST", "PUT", "DELETE"):
         answer = await ask(app, "demo/", None, method=method)
         assert (answer.status, answer.header("allow")) == (405, "GET, HEAD")
-    # Nobody without a key is to fill our memory.
+    # A client without a key must not fill the memory.
     assert (await ask(app, "demo/", None, body=b"x")).status == 413
     assert not backend.requests
 
@@ -193,7 +193,7 @@ async def test_body_needs_no_model_and_is_not_touched(
         assert backend.bodies[-1] == body
 
 
-async def test_endpoint_starts_a_stopped_instance_unless_it_only_looks(
+async def test_endpoint_starts_a_stopped_instance_unless_it_only_observes(
     app: ProxyApplication, backend: Backend, gateway: TableGateway
 ) -> None:
     gateway.lay(stopped(backend))

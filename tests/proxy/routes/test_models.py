@@ -26,7 +26,7 @@ async def test_model_is_the_entry_of_the_list(app: ProxyApplication, backend: Ba
     answer = await retrieve(app, "demo").finish()
     assert (answer.status, answer.json()) == (200, listed.json()["data"][0])
     assert answer.json()["id"] == "demo"
-    # It should wake nobody for that.
+    # It should start no instance for that.
     assert not backend.requests
 
 

@@ -87,7 +87,7 @@ def test_paths_below_llama_cpp_are_pages_or_endpoints(
         ("POST", "/llama-cpp/a/tools", False, False),
     ],
 )
-def test_what_only_looks_neither_starts_an_instance_nor_counts_as_its_use(
+def test_observing_request_neither_starts_an_instance_nor_counts_as_use(
     method: str, path: str, starts: bool, counts: bool
 ) -> None:
     found = route(path)

@@ -21,7 +21,7 @@ Connect = Callable[[], Awaitable[RawClient]]
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The loop that a web process has: transports differ in what they do at their ends."""
+    """The event loop of a web process: transports of other loops end differently."""
     return {"uvloop": uvloop.new_event_loop}
 
 

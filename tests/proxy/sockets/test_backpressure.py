@@ -18,7 +18,7 @@ PIECE = b"10000\r\n" + b"x" * 2**16 + b"\r\n"
 
 
 class Flood:
-    """Sends without end, and counts what could be sent."""
+    """Sends without end, and counts the bytes sent."""
 
     def __init__(self, backend: RawBackend) -> None:
         self.sent = 0
@@ -49,7 +49,7 @@ async def test_slow_reader_holds_a_buffer_however_much_the_backend_sends(
     try:
         client.post(CHAT, MODEL)
         await until_async(lambda: flood.sent > 0, "the flood begun")
-        # It should make the backend wait: what it got rid of is in the kernel's buffers.
+        # It should make the backend wait: the bytes sent are in the kernel's buffers.
         assert await flood.until_blocked() < MUCH // 4
         sent = flood.sent
         held, _ = tracemalloc.get_traced_memory()

@@ -88,7 +88,7 @@ async def test_backend_that_is_silent_after_its_headers_is_504(
     await until_async(lambda: backend.closed == 1, "the connection to the backend closed")
 
 
-async def test_headers_of_what_is_watched_come_at_once(
+async def test_headers_of_a_followed_response_come_at_once(
     client: RawClient, backend: RawBackend
 ) -> None:
     is_open = asyncio.Event()
@@ -246,7 +246,7 @@ async def test_first_event_may_take_longer_than_the_next(
     assert b"backend_stalled" in answer.body
 
 
-async def test_defect_of_ours_is_500_in_the_shape_of_the_path_and_in_the_log(
+async def test_defect_of_llamactl_is_500_in_the_shape_of_the_path_and_in_the_log(
     connect: Connect,
     gateway: TableGateway,
     monkeypatch: pytest.MonkeyPatch,
@@ -273,7 +273,7 @@ async def test_defect_of_ours_is_500_in_the_shape_of_the_path_and_in_the_log(
     assert all(record.exc_info for record in records)
 
 
-async def test_defect_of_ours_within_an_answer_is_a_cut(
+async def test_defect_of_llamactl_within_a_response_is_a_cut(
     client: RawClient, backend: RawBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(response: object, send: object, *_: object, **__: object) -> None:

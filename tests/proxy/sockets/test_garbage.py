@@ -75,7 +75,7 @@ async def dies_every_other_time(session: Session) -> None:
     ("script", "status"),
     [
         (playing(OK), 200),
-        # Long enough for somebody to listen for the client's leaving.
+        # Long enough for the disconnect watch to listen.
         (playing(OK, seconds=0.06), 200),
         (playing(EVENTS, b"1\r\na\r\n"), 200),
         (playing(), 502),
@@ -118,9 +118,7 @@ async def test_backend_that_stalls_leaves_no_cycle(
     assert await garbage_of(ask) < TIMES
 
 
-async def test_nothing_that_listens_leaves_no_cycle(
-    client: RawClient, gateway: TableGateway
-) -> None:
+async def test_refused_connection_leaves_no_cycle(client: RawClient, gateway: TableGateway) -> None:
     gateway.lay(make_target("http://127.0.0.1:1"))
 
     async def ask() -> None:
@@ -134,7 +132,7 @@ async def test_nothing_that_listens_leaves_no_cycle(
     assert await garbage_of(ask) < TIMES
 
 
-async def test_who_leaves_leaves_no_cycle(connect: Connect, backend: RawBackend) -> None:
+async def test_disconnect_leaves_no_cycle(connect: Connect, backend: RawBackend) -> None:
     async def stay(session: Session) -> None:
         await session.request()
         await session.until_closed()

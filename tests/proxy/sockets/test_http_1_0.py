@@ -1,4 +1,4 @@
-"""A client that speaks HTTP/1.0 knows no chunks: what has no length ends with the connection."""
+"""HTTP/1.0 has no chunks: a response without a length ends with the connection."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def head_of_unframed(client: RawClient) -> None:
 
 
 async def rest(client: RawClient) -> bytes:
-    """What comes until the connection ends in order. Raises ConnectionResetError if it doesn't."""
+    """The bytes until the connection ends in order. Raises ConnectionResetError if it doesn't."""
     async with asyncio.timeout(SECONDS):
         return await client.reader.read()
 

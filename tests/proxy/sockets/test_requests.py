@@ -1,4 +1,4 @@
-"""What a client sends is what the backend gets, and nothing else of it than that."""
+"""Requests: the backend gets exactly what the client sends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_body_that_trickles_arrives_whole(client: RawClient, backend: RawB
     assert backend.requests[0].body == MODEL
 
 
-async def test_who_expects_100_continue_gets_it_before_the_body(
+async def test_client_that_expects_100_continue_gets_it_before_the_body(
     client: RawClient, backend: RawBackend
 ) -> None:
     client.ask(b"POST " + CHAT, b"Content-Length: 16", b"Expect: 100-continue")
@@ -43,7 +43,7 @@ async def test_who_expects_100_continue_gets_it_before_the_body(
     assert not backend.requests[0].values(b"expect")
 
 
-async def test_who_may_not_come_in_is_told_so_instead_of_100(client: RawClient) -> None:
+async def test_client_without_a_valid_key_gets_its_401_instead_of_100(client: RawClient) -> None:
     client.key = b"llamactl-wrong"
     client.ask(b"POST " + CHAT, b"Content-Length: 16", b"Expect: 100-continue")
     assert (await client.answer()).status == 401
@@ -294,7 +294,7 @@ async def test_idempotent_method_is_sent_again_and_a_post_to_the_proxy_is_not(
         backend.requests.clear()
         client = await connect()
         client.ask(start + ANY + b"/x", b"Content-Length: 1", body=b"x")
-        # What a POST does there may be anything: it should not be done twice.
+        # The effect of a POST there is unknown: it should not be sent twice.
         assert (await client.answer()).status == (200 if times == 2 else 502), start
         assert [request.body for request in backend.requests] == [b"x"] * times
 

@@ -1,4 +1,4 @@
-"""What a backend says is what the client gets, and no answer leaks into the next."""
+"""Responses: the client gets exactly what the backend sends, one response at a time."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN.keys())
-async def test_what_is_no_proper_answer_is_502_and_ends_its_connection(
+async def test_malformed_response_is_502_and_ends_its_connection(
     client: RawClient, backend: RawBackend, answer: bytes
 ) -> None:
     async def play(session: Session) -> None:
@@ -233,7 +233,7 @@ async def test_what_is_no_proper_answer_is_502_and_ends_its_connection(
 
 
 @pytest.mark.parametrize("head", [b"999 Odd\r\n", b"200 OK\r\nX-A: a\x01b\r\n"])
-async def test_what_can_be_read_but_not_be_passed_on_is_502(
+async def test_response_that_can_not_be_relayed_is_502(
     client: RawClient, backend: RawBackend, head: bytes
 ) -> None:
     backend.answers = [b"HTTP/1.1 " + head + b"Content-Length: 0\r\n\r\n", OK]
@@ -249,7 +249,7 @@ async def test_what_can_be_read_but_not_be_passed_on_is_502(
     [b"more than it said", POISON, b"\r\n" + POISON, b"HTTP/1.1 100 Continue\r\n\r\n" + POISON],
     ids=["garbage", "an answer", "a line and an answer", "an interim one and an answer"],
 )
-async def test_what_comes_after_an_answer_never_answers_another_request(
+async def test_bytes_after_a_response_never_answer_another_request(
     client: RawClient, backend: RawBackend, more: bytes, seconds: float
 ) -> None:
     async def play(session: Session) -> None:
@@ -271,7 +271,7 @@ async def test_what_comes_after_an_answer_never_answers_another_request(
     poisoned = asyncio.Event()
     backend.script = play
     client.post(CHAT, MODEL)
-    # With the garbage in the same packet nobody can tell what of it is the answer.
+    # With garbage in the same packet, the response can't be told from it.
     assert (await client.answer()).status in (200, 502)
     await poisoned.wait()
     await asyncio.sleep(0.05)

@@ -59,13 +59,13 @@ async def test_answer_says_how_much_of_the_wait_was_the_load(
         # It came when a long load was under way.
         assert figures["load"] >= 100 > figures["queue"] >= 0
     else:
-        # Before the load it waited for room.
+        # Before the load it waited in the scheduler's queue.
         assert figures["load"] == (load_seconds or 0) * 1000
         assert figures["queue"] >= 100
 
 
 def timings(answer: Message) -> dict[str, float]:
-    """What Server-Timing tells, in milliseconds, in its order."""
+    """The times of Server-Timing, in milliseconds and in its order."""
     ours = answer.values(b"server-timing")[-1].decode()
     pairs = [part.strip().split(";dur=") for part in ours.split(",")]
     return {name: float(text) for name, text in pairs}

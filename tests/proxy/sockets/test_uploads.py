@@ -91,7 +91,7 @@ async def test_answer_before_the_end_of_an_upload_reaches_the_client(
     client.send(b"x" * (SIZE // 4))
     answer = await client.answer()
     assert (answer.status, answer.body) == (413, b"no")
-    # It should take the rest as what it is, and not as the next request.
+    # It should take the rest for the upload's, and not for the next request.
     client.send(b"x" * (SIZE - SIZE // 4))
     backend.script = backend._answer
     client.post(CHAT, MODEL)

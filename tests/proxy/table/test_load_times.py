@@ -57,7 +57,7 @@ def test_time_of_the_last_start_is_known_during_the_next() -> None:
         (7200.0, 120.0, MAX_SECONDS),
     ],
 )
-def test_who_waited_is_told_what_is_left_of_the_last_load_time(
+def test_retry_after_is_the_rest_of_the_last_load_time(
     last: float | None, waited: float, told: float
 ) -> None:
     assert retry_after(last, waited) == pytest.approx(told)

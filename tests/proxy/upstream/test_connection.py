@@ -1,4 +1,4 @@
-"""What a backend may say, and which connection is used again; see also tests/proxy/sockets."""
+"""Parsing of responses, and reuse of connections; see also tests/proxy/sockets."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_connection_whose_backend_answered_before_it_had_read_all_is_not_u
     assert backend.connections == 2
 
 
-async def test_what_came_before_the_break_is_read_before_it_is_told(
+async def test_bytes_before_the_break_are_read_before_the_error(
     asker: Asker, backend: RawBackend
 ) -> None:
     async def play(session: Session) -> None:
@@ -156,7 +156,7 @@ async def test_headers_are_counted(
 
 
 @pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip", b"identity"])
-async def test_transfer_coding_that_nobody_asked_for_is_no_answer(
+async def test_transfer_coding_that_was_not_requested_is_no_response(
     asker: Asker, backend: RawBackend, coding: bytes
 ) -> None:
     backend.answers = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + coding + b"\r\n\r\n"]
@@ -179,7 +179,7 @@ async def test_end_instead_of_an_answer_is_unanswered(asker: Asker, backend: Raw
         await asker.ask()
 
 
-async def test_who_stops_waiting_ends_the_request(asker: Asker, backend: RawBackend) -> None:
+async def test_cancelled_request_closes_its_connection(asker: Asker, backend: RawBackend) -> None:
     async def play(session: Session) -> None:
         await session.request()
         await session.until_closed()

@@ -39,7 +39,7 @@ async def test_old_connection_is_closed_by_us_before_the_backend_does(
     assert backend.connections == 2
 
 
-async def test_old_connections_are_closed_though_nobody_asks(
+async def test_idle_connections_are_closed_without_a_request(
     asker: Asker, backend: RawBackend
 ) -> None:
     pool = Pool(backend.origin, asyncio.get_running_loop())

@@ -15,7 +15,9 @@ from tests.support.wire import RawBackend, Session
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 
-async def test_websocket_whose_backend_reads_nothing_ends_with_us(backend: RawBackend) -> None:
+async def test_websocket_whose_backend_reads_nothing_ends_with_llamactl(
+    backend: RawBackend,
+) -> None:
     async def play(session: Session) -> None:
         head = await session.request()
         (key,) = head.values(b"sec-websocket-key")

@@ -15,7 +15,7 @@ from tests.proxy.websocket.served import Served
 
 @pytest.fixture
 def nothing_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Whatever a peer does is no error of ours."""
+    """No behaviour of a peer is logged as an error of llamactl."""
     yield
     assert not [
         record.getMessage()

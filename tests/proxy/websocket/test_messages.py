@@ -143,7 +143,7 @@ async def test_backend_that_breaks_off_closes_the_client_with_1011(
     await socket.finish()
 
 
-async def test_last_words_of_a_backend_that_went_are_heard_by_a_client_that_talks_on(
+async def test_last_messages_of_a_backend_that_ended_reach_a_client_that_still_sends(
     app: ProxyApplication, sockets: SocketBackend
 ) -> None:
     async def leave(socket: web.WebSocketResponse) -> None:
@@ -202,7 +202,7 @@ async def test_backend_waits_for_a_client_that_does_not_read(
     sockets.script = flood
     socket = await opened(app)
     socket.is_reading.clear()
-    # What it can be rid of is what the buffers of two sockets hold, not all 128 MB.
+    # The buffers of two sockets take some of it, but not all 128 MB.
     assert await until_it_stalls(lambda: sent) < number // 2
     socket.is_reading.set()
     for _ in range(number):
@@ -236,7 +236,7 @@ async def test_client_waits_for_a_backend_that_does_not_read(
     await socket.finish()
 
 
-async def test_send_that_finds_the_client_gone_waits_for_its_close_code(
+async def test_send_to_a_disconnected_client_waits_for_its_close_code(
     app: ProxyApplication, sockets: SocketBackend
 ) -> None:
     async def tick_on(socket: web.WebSocketResponse) -> None:
@@ -261,7 +261,7 @@ async def test_send_that_finds_the_client_gone_waits_for_its_close_code(
     assert sockets.close_code == 4002
 
 
-async def test_cancelled_relay_says_goodbye_to_the_backend(
+async def test_cancelled_relay_closes_the_backend_with_a_close_frame(
     app: ProxyApplication, gateway: TableGateway, sockets: SocketBackend
 ) -> None:
     socket = await opened(app)

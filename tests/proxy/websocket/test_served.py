@@ -93,7 +93,7 @@ async def test_message_of_a_client_that_is_too_large_is_answered_with_1009(
         while message.type is aiohttp.WSMsgType.TEXT:
             message = await connection.receive(timeout=10)
         await asyncio.gather(sending, return_exceptions=True)
-        # The client may see the connection go before the frame that is behind what it still sends.
+        # The client may lose the connection before it reads the close frame.
         if message.type is aiohttp.WSMsgType.CLOSE:
             assert message.data == 1009
     await sockets.end()
@@ -130,7 +130,7 @@ async def test_flood_for_a_client_that_does_not_read_stays_with_the_backend(
     process = psutil.Process()
     before = process.memory_info().rss
     connection = await raw_handshake(served)
-    # Of 500 MB: what the kernel's buffers hold, and hardly anything in this process.
+    # Of 500 MB, the kernel's buffers hold some, and this process hardly any.
     assert await until_it_stalls(lambda: sent) < number // 4
     assert process.memory_info().rss - before < 40 * 2**20
     # It should end for the backend when the client gives up.

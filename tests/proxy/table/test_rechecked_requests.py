@@ -1,7 +1,7 @@
-"""What was changed a moment ago is not refused for a table that has not heard of it yet.
+"""Rechecks: a change of a moment ago is not refused by a table that is older than the change.
 
-A client that has read of the change in the API's answer, which comes of the database, may ask
-before the event has reached this web process.
+The API's response about a change comes from the database, so a client may send its request before
+the event of the change has reached this web process.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ async def test_key_that_was_revoked_meanwhile_is_unknown(
 
 
 @pytest.mark.parametrize("way", [CHAT, TOKENIZE, MODEL])
-async def test_what_the_key_does_not_open_is_refused_after_one_look(
+async def test_instance_without_permission_is_refused_after_one_refresh(
     app: ProxyApplication, gateway: TableGateway, backend: Backend, way: tuple[str, str]
 ) -> None:
     gateway.lay(demo(backend))
@@ -180,7 +180,7 @@ async def test_what_the_key_does_not_open_is_refused_after_one_look(
 
 
 @pytest.mark.parametrize("way", [CHAT, TOKENIZE, MODEL, METRICS])
-async def test_what_is_answered_needs_no_look(
+async def test_permitted_request_needs_no_refresh(
     app: ProxyApplication, gateway: TableGateway, backend: Backend, way: tuple[str, str]
 ) -> None:
     gateway.lay(demo(backend))
