@@ -26,7 +26,7 @@ from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, is_alive
 from tests.support.paths import ROOT
 from tests.support.until import until
 
-WORKER = ROOT / "tests" / "instances" / "supervisor" / "worker_program.py"
+WORKER = Path(__file__).with_name("worker_program.py")
 SECONDS = 30.0
 """A worker takes a second or two to start, and more on a busy machine."""
 FAR_OFF = 600.0
