@@ -246,7 +246,12 @@ def _refuse_without_capacity(instance: Instance, limits: CapacityLimits, cause: 
 
 def _claim(instance: Instance) -> Claim:
     options = instance.options
-    return Claim(instance.name, options.get("group", ""), is_pinned=not options["idle_timeout"])
+    return Claim(
+        instance.name,
+        options.get("group", ""),
+        is_pinned=options.get("pinned", False),
+        stops_when_idle=bool(options["idle_timeout"]),
+    )
 
 
 def _write_desired_state(

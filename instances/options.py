@@ -73,7 +73,14 @@ class InstanceOptions(OptionDocument):
         Count, DefaultFrom(lambda config: config.instances.default_idle_timeout)
     ] = Field(
         title="Idle timeout (min)",
-        description="Minutes without a request before the instance is stopped. 0: never.",
+        description="Minutes without a request before the instance is stopped. 0: never stopped for"
+        " being idle.",
+    )
+    pinned: bool = Field(
+        default=False,
+        title="Pinned",
+        description="Whether the instance keeps its capacity: it is never preempted for another"
+        " one.",
     )
     environment: Environment = Field(
         default={}, title="Environment", description="Environment variables of the process."

@@ -155,5 +155,5 @@ FOLLOWED_LOG: dict[str, object] = {
     "followed": "retry: 1000\n\nid: 1a2b3c-1-23\ndata: main: loading model\n\n: still there\n\n"
 }
 NO_CAPACITY = NoCapacity(
-    NAME, "max_running_instances (1) is reached by qwen, which never stops for idleness"
+    NAME, "max_running_instances (1) is reached; waiting for qwen (pinned: never preempted)"
 )

@@ -55,7 +55,9 @@ class Claim:
     name: str
     group: str = ""
     is_pinned: bool = False
-    """Never preempted: its ``idle_timeout`` is 0."""
+    """Never preempted."""
+    stops_when_idle: bool = False
+    """Has an idle timeout."""
 
 
 @dataclass(frozen=True)
@@ -219,18 +221,17 @@ def in_order(pending: Iterable[PendingStart], turns: Mapping[str, float]) -> lis
 def obstacle(limits: CapacityLimits, claims: Sequence[Claim], wanted: Claim) -> Obstacle | None:
     """Return the obstacle that keeps ``wanted`` from ever being granted; ``None`` without one.
 
-    ``claims``: the other instances that run or are to run. Pinned instances keep their capacity for
-    good; without preemption all do.
+    ``claims``: the other instances that run or are to run. Pinned instances keep their capacity,
+    and without preemption all do, until an idle timeout or an operator stops them.
     """
-    pinned = [each for each in claims if each.is_pinned]
-    lasting = pinned if limits.may_preempt else list(claims)
+    lasting = [each for each in claims if each.is_pinned or not limits.may_preempt]
     if _fits(limits, wanted, lasting):
         return None
     reason = _why_full(limits, wanted, lasting)
-    if limits.may_preempt:
-        return Obstacle(reason, is_temporary=False)
-    reason += "; instances.enable_lru_eviction is off"
-    return Obstacle(reason, is_temporary=_fits(limits, wanted, pinned))
+    if not limits.may_preempt:
+        reason += "; instances.enable_lru_eviction is off"
+    endless = [each for each in lasting if not each.stops_when_idle]
+    return Obstacle(reason, is_temporary=_fits(limits, wanted, endless))
 
 
 def _fits(limits: CapacityLimits, wanted: Claim, others: Sequence[Claim]) -> bool:
@@ -316,11 +317,11 @@ def _waiting_for(others: Sequence[Claim]) -> str:
 
 def _state_of(claim: Claim) -> str:
     if not isinstance(claim, Resident):
-        return " (idle_timeout 0: never preempted)" if claim.is_pinned else ""
+        return " (pinned: never preempted)" if claim.is_pinned else ""
     if claim.is_ending and not claim.requests:
         return " (ending)"
     if claim.is_pinned:
-        return " (idle_timeout 0: never preempted)"
+        return " (pinned: never preempted)"
     if claim.is_loading:
         return " (loading)"
     if claim.requests:

@@ -212,7 +212,7 @@ def test_pinned_instances_are_not_preempted(
     stack: Stack, keys: tuple[str, str], model: dict[str, object], gemma_model: Path
 ) -> None:
     all_stopped(stack)
-    stack.create("pinned", model, idle_timeout=0)
+    stack.create("pinned", model, pinned=True)
     ask(make_client(stack, keys[0]), "pinned")
     refused = stack.call("POST", "/api/v1/instances/a/start")
     assert refused.status_code == 409

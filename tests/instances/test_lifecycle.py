@@ -354,10 +354,10 @@ def test_an_operators_stop_wins_over_the_supervisors_while_that_is_under_way() -
 
 def test_two_concurrent_starts_do_not_both_get_the_last_capacity(override: Any) -> None:
     override(instances={"max_running_instances": 1})
-    create("a")
+    create("a", pinned=True)
     create("b")
     lifecycle.request_start("a", cause="api")
-    # It is not running yet, and never preempted: its idle_timeout is 0.
+    # It is not running yet, and never preempted: it is pinned.
     with pytest.raises(NoCapacity) as refused:
         lifecycle.request_start("b", cause="api")
     assert "max_running_instances (1) is reached; waiting for a" in refused.value.details
@@ -365,10 +365,11 @@ def test_two_concurrent_starts_do_not_both_get_the_last_capacity(override: Any) 
     assert lifecycle.request_start("b", cause="api").should_run
 
 
-def test_start_that_preemption_can_serve_is_accepted(override: Any) -> None:
+@pytest.mark.parametrize("options", [{}, {"idle_timeout": 0}, {"idle_timeout": 5}])
+def test_start_that_preemption_can_serve_is_accepted(override: Any, options: Any) -> None:
     override(instances={"max_running_instances": 1})
-    create("a", idle_timeout=5)
-    create("b", idle_timeout=5)
+    create("a", **options)
+    create("b", **options)
     lifecycle.request_start("a", cause="api")
     assert lifecycle.request_start("b", cause="api").should_run
 
@@ -382,7 +383,7 @@ def test_restart_of_a_running_instance_needs_no_more_capacity(override: Any) -> 
 
 def test_groups_have_limits_of_their_own(override: Any) -> None:
     override(instances={"group_limits": {"big": 1}})
-    create("a", group="big")
+    create("a", group="big", pinned=True)
     create("b", group="big")
     create("c", group="small")
     create("d")

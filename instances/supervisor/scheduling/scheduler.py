@@ -211,7 +211,8 @@ class Scheduler:
         return Resident(
             instance.name,
             row.group,
-            is_pinned=not row.idle_timeout_seconds,
+            is_pinned=row.is_pinned,
+            stops_when_idle=row.idle_timeout_seconds > 0,
             is_loading=not instance.is_ready and not instance.is_ending,
             is_ending=instance.is_ending,
             requests=self._requests(instance, traffic),

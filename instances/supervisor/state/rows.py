@@ -66,6 +66,10 @@ class Row:
         return minutes * MINUTE_SECONDS if isinstance(minutes, int) else 0.0
 
     @property
+    def is_pinned(self) -> bool:
+        return bool(self.options.get("pinned"))
+
+    @property
     def starts_on_demand(self) -> bool:
         return bool(self.options.get("on_demand_start"))
 

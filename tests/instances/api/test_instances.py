@@ -366,8 +366,8 @@ def test_queued_instance_shows_place_and_reason(api: Client, override: Any) -> N
 
 def test_start_beyond_the_limits_is_the_seeds_conflict(api: Client, override: Any) -> None:
     override(instances={"max_running_instances": 1})
-    for name in ("x", "y"):
-        send(api, "POST", name, {})
+    send(api, "POST", "x", {"pinned": True})
+    send(api, "POST", "y", {})
     assert api.post("/api/v1/instances/x/start").status_code == 200
     refused = api.post("/api/v1/instances/y/start")
     assert (refused.status_code, refused.json()["error"]) == (409, "max_instances_reached")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from instances.scheduling.policy import (
@@ -223,7 +225,14 @@ PINNED = Claim("p", is_pinned=True)
             Claim("x", "g"),
             False,
         ),
-        (CapacityLimits(max_running=1, may_preempt=False), [Claim("a")], Claim("x"), True),
+        (ONE, [replace(PINNED, stops_when_idle=True)], Claim("x"), True),
+        (
+            CapacityLimits(max_running=1, may_preempt=False),
+            [Claim("a", stops_when_idle=True)],
+            Claim("x"),
+            True,
+        ),
+        (CapacityLimits(max_running=1, may_preempt=False), [Claim("a")], Claim("x"), False),
         (CapacityLimits(max_running=1, may_preempt=False), [PINNED], Claim("x"), False),
     ],
 )

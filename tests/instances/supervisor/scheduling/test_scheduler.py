@@ -410,8 +410,19 @@ def test_a_lowered_limit_ends_no_running_instance(
 # -- starts that can never be granted ----------------------------------------------------------
 
 
+def test_an_instance_without_an_idle_timeout_makes_room_for_another(
+    one: NodeUnderTest, web: Web
+) -> None:
+    made(one, "a", "b", idle_timeout=0)
+    one.ask_start("a")
+    one.reaches(Status.RUNNING, "a")
+    one.ask_start("b")
+    one.reaches(Status.RUNNING, "b")
+    assert one.see("a").requested_by == EVICTED
+
+
 def test_a_start_by_hand_is_refused_where_all_others_are_pinned(one: NodeUnderTest) -> None:
-    one.create("a", idle_timeout=0)
+    one.create("a", pinned=True)
     made(one, "b")
     one.ask_start("a")
     one.reaches(Status.RUNNING, "a")
@@ -419,12 +430,12 @@ def test_a_start_by_hand_is_refused_where_all_others_are_pinned(one: NodeUnderTe
         with pytest.raises(NoCapacity) as refused:
             ask("b")
         assert (refused.value.code, refused.value.status) == ("max_instances_reached", 409)
-        assert "waiting for a (idle_timeout 0: never preempted)" in refused.value.details
+        assert "waiting for a (pinned: never preempted)" in refused.value.details
     assert one.see("b").desired_state == DesiredState.STOPPED
 
 
 def test_a_request_is_refused_at_once_where_no_start_can_be_granted(one: NodeUnderTest) -> None:
-    one.create("a", idle_timeout=0)
+    one.create("a", pinned=True)
     made(one, "b")
     one.ask_start("a")
     with pytest.raises(NoCapacityForActivation) as refused:
