@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from instances.backends.command_errors import (
@@ -18,12 +19,18 @@ from instances.backends.command_errors import (
 )
 from instances.backends.extra_args import Bare, extra_key, normal_value
 from instances.backends.flags import SWITCH_WORDS, Flag, FlagTable, FlagType, Many
-from instances.backends.shell_words import BLANKS, split
+from instances.backends.shell_words import BLANKS, CHOSEN_PORT, Word, split
 from instances.backends.values import InvalidBackendOptions, is_flag_like, shown
 
 MAX_COMMAND_LENGTH = 64 * 1024
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.ASCII | re.DOTALL)
+_PROMPTS = frozenset({"$", ">", "%"})
+_BEFORE_PROGRAM = frozenset({"env", "export", "sudo", "exec", "nohup", "time"})
+_DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
+"""The hyphen, and what a word processor or a web page makes of it."""
+_TO_HYPHEN = dict.fromkeys(map(ord, _DASHES), "-")
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]+", re.ASCII)
 _PYTHON = re.compile(r"python[0-9.]*", re.ASCII)
 
 
@@ -72,22 +79,73 @@ def parse(command: str, table: FlagTable, programs: Programs) -> ParsedCommand:
         )
     if "\x00" in command:
         raise CommandSyntaxError("the command must not contain NUL characters")
-    words = deque(split(command))
-    environment = _take_environment(words)
+    words = deque(_with_chosen_port(_with_typed_dashes(split(command), table), table))
+    environment = take_environment(words)
     recognised = _take_program(words, programs)
     reader = _Reader(table, words, recognised=recognised, programs=programs)
     return ParsedCommand(reader.read(), environment)
 
 
-def _take_environment(words: deque[str]) -> dict[str, str]:
+def take_environment(words: deque[str]) -> dict[str, str]:
+    """Take the prompt, ``sudo`` and its like, and the variables off the front.
+
+    Raises EmptyCommand if nothing is left.
+    """
     environment: dict[str, str] = {}
+    if words and words[0] in _PROMPTS:
+        words.popleft()
     while words:
         if match := _ASSIGNMENT.fullmatch(words[0]):
             environment[match[1]] = match[2]
-        elif words[0] not in ("env", "export"):
+        elif words[0] not in _BEFORE_PROGRAM:
             return environment
         words.popleft()
     raise EmptyCommand
+
+
+def _with_typed_dashes(words: Iterable[Word], table: FlagTable) -> list[str]:
+    """Return words in which hyphens stand for the dashes that replaced them in flags and numbers.
+
+    A long dash may stand for one hyphen or for two; the flag's name decides.
+    """
+    return [_typed(word, table) if word.is_bare else word for word in words]
+
+
+def _typed(word: str, table: FlagTable) -> str:
+    if not word or word[0] not in _DASHES or not any(dash in word for dash in _DASHES[1:]):
+        return word
+    name, equals, value = word.partition("=")
+    core = name.lstrip(_DASHES)
+    if _NUMBER.fullmatch(core):
+        return f"-{core}{equals}{value}"
+    core = core.translate(_TO_HYPHEN)
+    is_short = len(core) == 1 or (
+        table.find_spelling(f"-{core}") is not None and table.find_spelling(f"--{core}") is None
+    )
+    return f"{'-' if is_short else '--'}{core}{equals}{value}"
+
+
+def _with_chosen_port(words: Iterable[str], table: FlagTable) -> list[str]:
+    """Return words in which ``--port $PORT`` is ``--port 0``: llamactl chooses the port.
+
+    Raises WrongCommand for ``$PORT`` in any other place.
+    """
+    port = table.flags["port"]
+    spellings = (port.spelling, *port.aliases)
+    replaced: list[str] = []
+    for word in words:
+        name, _, value = word.rpartition("=")
+        if word == CHOSEN_PORT and replaced[-1:] and replaced[-1] in spellings:
+            word = "0"
+        elif value == CHOSEN_PORT and name in spellings:
+            word = f"{name}=0"
+        elif CHOSEN_PORT in word:
+            raise WrongCommand(
+                f"{shown(word.replace(CHOSEN_PORT, '${PORT}'))} has the port that llamactl chooses,"
+                f" which only {port.spelling} may name; leave it out"
+            )
+        replaced.append(word)
+    return replaced
 
 
 def _take_program(words: deque[str], programs: Programs) -> bool:

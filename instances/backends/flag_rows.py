@@ -61,8 +61,8 @@ def text(
     )
 
 
-def json_text(name: str, *aliases: str) -> Flag:
-    return Flag(name, FlagType.JSON, aliases, prose=True)
+def json_text(name: str, *aliases: str, other_forms: bool = False) -> Flag:
+    return Flag(name, FlagType.JSON, aliases, prose=True, other_forms=other_forms)
 
 
 def switch(name: str, *aliases: str) -> Flag:

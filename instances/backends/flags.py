@@ -24,6 +24,7 @@ from instances.backends.values import (
     as_text,
     check_characters,
     is_flag_like,
+    json_problem,
     read_number,
     shown,
 )
@@ -94,6 +95,8 @@ class Flag:
     """TEXT that may have line breaks and tabs, such as a chat template."""
     secret: bool = False
     """Whether error messages hide the value."""
+    other_forms: bool = False
+    """Whether the program takes this JSON in other forms too, such as ``image=16,video=2``."""
     low: int = LOWEST_INT
     high: int = HIGHEST_INT
     attached: bool = False
@@ -195,12 +198,21 @@ class Flag:
             rule = "an object or its JSON text" if self.kind is FlagType.JSON else "a text"
             raise self.refusal(label, value, rule)
         self._check_characters(value, label)
+        if self.kind is FlagType.JSON and value:
+            self._check_json(value, label)
         if self.pair and value:
             words = value.split()
             if len(words) != 2:
                 raise self.refusal(label, value, "two values with a blank between them")
             value = " ".join(words)
         return value or None
+
+    def _check_json(self, value: str, label: str) -> None:
+        """Refuse a value that the program could only answer by ending at its start."""
+        if self.other_forms and not value.lstrip().startswith(("{", "[")):
+            return
+        if problem := json_problem(value):
+            raise self.refusal(label, value, f"JSON ({problem})")
 
     def _check_characters(self, text: str, label: str) -> None:
         check_characters(text, label, prose=self.prose, secret=self.secret)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from decimal import Decimal
 
 from llamactl.core.errors import LlamactlError
@@ -21,6 +22,7 @@ LARGEST_EXACT = 2**53
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 
 _SHOWN = 80
+_TYPOGRAPHIC = re.compile("[\u00a0\u00ab\u00bb\u2018-\u201f\u2032\u2033\u200b\ufeff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_IN_PROSE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
@@ -64,6 +66,25 @@ def as_text(value: object) -> str | None:
         return compact(value)
     except (TypeError, ValueError, RecursionError):
         return None
+
+
+def json_problem(text: str) -> str:
+    """Say why ``text`` is no JSON; empty if it is JSON."""
+    try:
+        json.loads(text)
+    except RecursionError:
+        return "it is nested too deeply"
+    except ValueError as error:
+        if typographic := _TYPOGRAPHIC.search(text):
+            character = typographic[0]
+            name = unicodedata.name(character).lower()
+            return f"{character} (U+{ord(character):04X}, {name}) is no character of JSON"
+        if '\\"' in text and not json_problem(text.replace('\\"', '"')):
+            return "leave out the backslashes before the quotes"
+        if "'" in text and not json_problem(text.replace("'", '"')):
+            return "JSON has double quotes"
+        return str(error)
+    return ""
 
 
 def read_number(word: str) -> object:

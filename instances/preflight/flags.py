@@ -16,6 +16,7 @@ from typing import cast
 from instances.backends.base import LOOPBACK, Backend
 from instances.backends.extra_args import ExtraValue, extra_spelling
 from instances.backends.flags import Flag, Setting
+from instances.backends.values import json_problem
 from instances.preflight.findings import PreflightFinding, error, warning
 from instances.preflight.help_text import Help, ListedFlag
 
@@ -61,6 +62,22 @@ def check_flags(
             warning(given.field, f"{given.spelling} is not in the help of {program}", suggestion)
         )
     return findings
+
+
+def check_json(backend: Backend, options: Mapping[str, object]) -> list[PreflightFinding]:
+    """Warn of text that is no JSON, for flags that some versions of the program take JSON for."""
+    return [
+        warning(
+            f"backend_options.{name}",
+            f"{flag.spelling} is given text that is no JSON: {problem}",
+            "most versions of the program take JSON here",
+        )
+        for name, value in options.items()
+        if (flag := backend.table.flags.get(name)) is not None
+        and flag.other_forms
+        and isinstance(value, str)
+        and (problem := json_problem(value))
+    ]
 
 
 def _given_flags(backend: Backend, options: Mapping[str, object]) -> Iterator[_GivenFlag]:

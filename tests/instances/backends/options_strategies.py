@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hypothesis import strategies as st
@@ -75,7 +76,7 @@ def values_of(flag: Flag) -> st.SearchStrategy[Any]:
             return (
                 st.dictionaries(PROSE, JSON_VALUES, max_size=3)
                 | st.lists(JSON_VALUES, max_size=3)
-                | texts
+                | JSON_VALUES.map(json.dumps)
             )
         case FlagType.LIST:
             if flag.many is Many.SPAN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import pytest
@@ -19,6 +20,8 @@ def test_splitting_is_the_inverse_of_quoting(words: list[str]) -> None:
 
 @given(st.text(st.sampled_from("ab '\"\\$=-\t"), max_size=30))
 def test_words_are_those_of_a_posix_shell(command: str) -> None:
+    # A backslash before a letter stays (C:\\models), and what a shell would replace is refused.
+    assume(not re.search(r"\\[ab]|\$[ab]", command))
     try:
         expected = shlex.split(command)
     except ValueError as error:
