@@ -9,7 +9,7 @@ there observes the outcome. ``cause`` is the origin of the request: ``api``, ``a
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from django.db import IntegrityError, transaction
 from django.db.models import F
@@ -33,6 +33,7 @@ from instances.scheduling.policy import CapacityLimits, Claim, limits_of, obstac
 from instances.states import HAS_PROCESS, ON_DEMAND, DesiredState
 from instances.wake import wake_node
 from llamactl.config import AppConfig, current
+from llamactl.core.errors import LlamactlError
 from llamactl.core.events import announce
 from llamactl.models import Topic
 from nodes.errors import NodeDrained
@@ -54,8 +55,18 @@ def get(name: str) -> Instance:
         raise InstanceNotFound(name) from None
 
 
-def create(name: str, document: Mapping[str, object], *, cause: str) -> Instance:
+def create(
+    name: str,
+    document: Mapping[str, object],
+    *,
+    cause: str,
+    pk: int | None = None,
+    assigned_port: int | None = None,
+) -> Instance:
     """Save a new, stopped instance.
+
+    An import keeps the id (``pk``) and the port that another llamactl had assigned, as long as the
+    port is free and in the range.
 
     Raises InvalidInstanceName, InvalidRequest, InvalidInstance, InstanceExists,
     TooManyInstances, PortOutOfRange or PortUnavailable; nothing is saved then.
@@ -74,10 +85,12 @@ def create(name: str, document: Mapping[str, object], *, cause: str) -> Instance
         try:
             with transaction.atomic():
                 instance = Instance.objects.create(
+                    pk=pk,
                     name=name,
                     node=node,
                     options=_stored(options, wanted_port),
-                    port=choose_port(wanted_port, taken, config),
+                    port=_kept_port(assigned_port, taken, config)
+                    or choose_port(wanted_port, taken, config),
                 )
         except IntegrityError:
             # Only the name can still collide: ports are chosen under the node's lock.
@@ -282,6 +295,16 @@ def _without_port(options: InstanceOptions) -> tuple[InstanceOptions, int | None
     port = backend_options.pop("port", None)
     wanted = port if isinstance(port, int) and port > 0 else None
     return options.model_copy(update={"backend_options": backend_options}), wanted
+
+
+def _kept_port(assigned: int | None, taken: Container[int], config: AppConfig) -> int | None:
+    """Return the port that an import would keep, or None if the port can't be had."""
+    if assigned is None:
+        return None
+    try:
+        return choose_port(assigned, taken, config)
+    except LlamactlError:
+        return None
 
 
 def _fixed_port(instance: Instance) -> int | None:

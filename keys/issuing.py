@@ -17,7 +17,7 @@ from keys.errors import (
     MissingPermissions,
 )
 from keys.models import MAX_NAME_LENGTH, InferenceKey
-from keys.secrets import digest, new_inference_key
+from keys.secrets import HINT_LENGTH, digest, new_inference_key
 from llamactl.core.events import announce
 from llamactl.models import Topic
 
@@ -46,7 +46,7 @@ def issue(
         key = InferenceKey.objects.create(
             name=name,
             digest=digest(plain),
-            hint=plain[-4:],
+            hint=plain[-HINT_LENGTH:],
             permission_mode=permission_mode,
             expires_at=expires_at,
         )

@@ -51,3 +51,26 @@ class InferenceKey(models.Model):
 
     def is_expired(self, now: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= now
+
+
+class ImportedHash(models.Model):
+    """Argon2id hash of a key of the Go program: how the key's first use here is recognised.
+
+    Argon2id hashes can't be looked up by the key. Until the first use, ``InferenceKey.digest`` is
+    random and opens nothing; the first use replaces the digest by the key's SHA-256. The row stays,
+    without a key once the key is revoked, so that a second import brings no key twice or back.
+    """
+
+    argon2 = models.CharField(max_length=200, unique=True)
+    key = models.OneToOneField(
+        InferenceKey,
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="imported",
+        # The release before this table deletes keys without knowing of it.
+        db_constraint=False,
+    )
+    recognised_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"imported key {self.key_id}"

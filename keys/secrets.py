@@ -11,6 +11,8 @@ from llamactl.core.secret_files import read_or_create_secret
 
 INFERENCE_PREFIX = "llamactl-"
 MANAGEMENT_PREFIX = "llamactl-mgmt-"
+HINT_LENGTH = 4
+"""Number of a key's last characters that are kept readable."""
 
 
 def new_inference_key() -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 from instances.errors import InstanceNotFound
@@ -53,6 +54,28 @@ def authorise_by(
     if rule.id is not None:
         gateway.usage.record(rule.id)
     return rule
+
+
+T = TypeVar("T")
+
+
+async def admit(
+    gateway: Gateway, scope: Scope, decide: Callable[[RoutingTable], T], *, is_management: bool
+) -> T:
+    """The result of ``decide``, which refuses a wrong key by raising InvalidKey.
+
+    Before the refusal the table is refreshed, and the key compared with those imported from the Go
+    llamactl, whose hashes can't be looked up. Raises KeyNotCompared if that takes too long.
+    """
+    try:
+        return await gateway.recheck.before_refusal(decide)
+    except InvalidKey:
+        if is_management:
+            raise
+        key = key_in(scope["headers"], scope["query_string"])
+        if not await gateway.imported_keys.recognise(key):
+            raise
+    return await gateway.recheck.before_refusal(decide)
 
 
 async def authorise(gateway: Gateway, scope: Scope, *, is_management: bool) -> KeyRule:

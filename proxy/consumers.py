@@ -13,7 +13,7 @@ from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.error_response import send_error
 from llamactl.core.errors import LlamactlError, MethodNotAllowed, UnexpectedFailure
 from proxy import errors
-from proxy.auth import authorise_by, target_named
+from proxy.auth import admit, authorise_by, target_named
 from proxy.body.body import ClientDisconnected, model_in, read_beginning, read_routed, with_model
 from proxy.body.multipart import ModelField
 from proxy.body.upload import Upload
@@ -80,7 +80,12 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             allow = ", ".join((*allowed, "OPTIONS")).encode()
             await self._answer(send, 204, b"", (b"allow", allow))
             return
-        await self.gateway.recheck.before_refusal(lambda table: self._rule(table, scope))
+        await admit(
+            self.gateway,
+            scope,
+            lambda table: self._rule(table, scope),
+            is_management=route.kind is RouteKind.INSTANCE,
+        )
         if route.kind is RouteKind.UNKNOWN:
             raise errors.PathNotExposed(scope["path"])
         if allowed is not None and method not in allowed:

@@ -33,6 +33,20 @@ class ModelNotFound(LlamactlError):
         )
 
 
+class KeyNotCompared(LlamactlError):
+    """A key that waits to be compared with the keys imported from the Go llamactl."""
+
+    code = "key_not_compared"
+    status = 503
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(
+            "this key is being compared with the keys imported from the Go llamactl, which takes"
+            " time once for each key; try again in a moment",
+            retry_after=retry_after,
+        )
+
+
 class RequestTooLarge(BodyTooLarge):
     """A request body beyond ``server.max_body_mib``; the code is Anthropic's."""
 

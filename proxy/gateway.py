@@ -13,6 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from instances.scheduling.traffic_report import REPORT_EXPIRES_SECONDS, REPORT_KEY
+from keys.imported import recognise
 from keys.last_used import KeyUsage, write_last_used
 from llamactl.config import AppConfig, current
 from llamactl.core.broker_url import broker_urls
@@ -20,6 +21,7 @@ from proxy import cancel
 from proxy.activation.activator import Activator
 from proxy.disconnect import DisconnectWatcher
 from proxy.exchange import Exchange
+from proxy.imported_keys import ImportedKeys
 from proxy.inflight import InFlight
 from proxy.table.live import LiveTable
 from proxy.table.recheck import Recheck
@@ -40,6 +42,9 @@ class Gateway:
         self.in_flight = InFlight()
         self.disconnects = DisconnectWatcher()
         self.usage = KeyUsage()
+        self.imported_keys = ImportedKeys(
+            self.live, self._remember_imported, lambda: self._refresher.request_refresh()
+        )
         self.observers: list[Callable[[Exchange], None]] = []
         """Called with each exchange that has ended."""
         self.is_started = False
@@ -94,6 +99,7 @@ class Gateway:
         self.is_started = False
         await cancel.cancel_and_wait(self._tasks)
         await self._write_usage()
+        await self.imported_keys.stop()
         await self._refresher.stop()
         await self.upstream.close()
         try:
@@ -106,6 +112,9 @@ class Gateway:
         """Hand an exchange that has ended to the observers."""
         for observer in self.observers:
             observer(exchange)
+
+    async def _remember_imported(self, argon2: str, key: str) -> None:
+        await self._refresher.in_thread(lambda: recognise(argon2, key))
 
     async def _report(self) -> None:
         """Publish the in-flight and waiting requests, with the table revision they are based on."""

@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from llamactl.config.database_file import own_file
 from llamactl.config.problems import FieldPath, Origins, origin_of
 from llamactl.config.types import (
     Address,
@@ -135,7 +136,8 @@ class DatabaseConfig(Section):
     """SQLite at ``path``, or PostgreSQL at ``url``."""
 
     path: HomePath = Path("llamactl.db")
-    """Absolute once loaded; a relative one is below ``data_dir``."""
+    """Absolute once loaded; a relative one is below ``data_dir``. Beside a file of the Go program:
+    see ``database_file``."""
     url: DatabaseUrl = None
     max_open_connections: Limit = 25
     max_idle_connections: Limit = 5
@@ -287,7 +289,7 @@ class AppConfig(BaseSettings):
     @classmethod
     def _place_database(cls, database: DatabaseConfig, info: ValidationInfo) -> DatabaseConfig:
         path = info.data.get("data_dir", Path()) / database.path
-        return database.model_copy(update={"path": path})
+        return database.model_copy(update={"path": own_file(path)})
 
     @field_validator("backends", mode="after")
     @classmethod

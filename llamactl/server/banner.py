@@ -23,9 +23,17 @@ def base_url(config: AppConfig) -> str:
 
 
 def banner(
-    config: AppConfig, account: AdminAccount, *, start_seconds: float, keep_backends: bool
+    config: AppConfig,
+    account: AdminAccount,
+    *,
+    start_seconds: float,
+    keep_backends: bool,
+    found: str = "",
 ) -> str:
-    """Format the lines that are printed once web is ready."""
+    """Format the lines that are printed once web is ready.
+
+    ``found`` is the importer's notice of a Go database, if there is one.
+    """
     url = base_url(config)
     listening = "" if is_loopback(config.server.host) else f"  (listens on {config.server.host})"
     rows = [
@@ -41,6 +49,8 @@ def banner(
     ]
     lines = [f"  {label + ':':<9} {text}" for label, text in rows]
     title = f"llamactl {VERSION} is ready ({start_seconds:.1f} s)"
+    if found:
+        lines += ["", f"  {found}"]
     return "\n".join(["", title, "", *lines, ""])
 
 

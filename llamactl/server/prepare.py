@@ -10,6 +10,7 @@ from django.db import connections
 from keys.secrets import management_keys
 from llamactl.config import AppConfig
 from llamactl.core.locks import acquire
+from llamactl.importer.run import notice
 from llamactl.server.bootstrap import ensure_admin, make_directories, migrate
 
 MIGRATION_SECONDS = 300.0
@@ -21,6 +22,8 @@ def prepare_service(config: AppConfig, *, for_web: bool, print_line: Callable[[s
 
     These are the admin account and the management key.
 
+    For the web, the notice of a Go database is printed too, if the database is not imported yet.
+
     Raises Locked, OSError or a database error.
     """
     make_directories(config)
@@ -31,6 +34,8 @@ def prepare_service(config: AppConfig, *, for_web: bool, print_line: Callable[[s
         if for_web:
             ensure_admin(config)
             management_keys(config)
+            if found := notice(config):
+                print_line(found)
     finally:
         os.close(lock)
         connections.close_all()

@@ -23,6 +23,7 @@ from instances.backends.registry import backend_for
 from instances.launch import effective_api_key
 from instances.models import Instance
 from instances.states import ON_DEMAND, DesiredState, Status
+from keys.imported import unrecognised_hashes
 from keys.models import InferenceKey
 from keys.secrets import backend_key, digest, management_keys
 from llamactl.config import AppConfig, current
@@ -113,7 +114,8 @@ class Refresher:
             table = replace(table, targets=MappingProxyType(targets), revision=revision)
         if self._is_behind(revisions, Topic.KEYS):
             rules = await _run(self._reading, read_rules)
-            table = replace(table, keys=MappingProxyType(rules))
+            hashes = await _run(self._reading, unrecognised_hashes)
+            table = replace(table, keys=MappingProxyType(rules), imported_hashes=hashes)
         if table is not self._live.table:
             self._revisions = revisions
             self._live.replace(table)

@@ -74,6 +74,8 @@ class RoutingTable:
     targets: Mapping[str, Target] = field(default_factory=lambda: MappingProxyType({}))
     keys: Mapping[bytes, KeyRule] = field(default_factory=lambda: MappingProxyType({}))
     revision: int = -1
+    imported_hashes: tuple[str, ...] = ()
+    """Argon2id hashes of imported keys that were not used yet; see ``proxy.imported_keys``."""
 
     def rule(self, digest: bytes, now: float) -> KeyRule | None:
         """The rule of the key with this SHA-256, unless it has expired at ``now``."""

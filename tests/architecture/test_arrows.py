@@ -96,16 +96,17 @@ ARROWS = {
     ),
     "llamactl.server.web": "instances.backends llamactl.config llamactl.core",
     "llamactl.server": (
-        "instances keys llamactl.celery llamactl.config llamactl.core "
+        "instances keys llamactl.celery llamactl.config llamactl.core llamactl.importer "
         "llamactl.server.web llamactl.version nodes"
     ),
+    "llamactl.importer": "instances keys llamactl.config llamactl.core llamactl.models",
     "llamactl.doctor": (
         "instances instances.backends instances.supervisor.process llamactl.config "
         "llamactl.core llamactl.masking llamactl.server nodes"
     ),
     "llamactl.management": (
         "instances instances.backends llamactl.config llamactl.core llamactl.doctor "
-        "llamactl.server nodes"
+        "llamactl.importer llamactl.server nodes"
     ),
     "llamactl.celery": "",
     "llamactl.apps": "",

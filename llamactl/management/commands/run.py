@@ -20,6 +20,7 @@ from llamactl.config import AppConfig, current
 from llamactl.config.announcement import announce_warnings
 from llamactl.core.broker_url import BrokerError
 from llamactl.core.locks import Locked, acquire
+from llamactl.importer.run import notice
 from llamactl.server.banner import banner, example_requests, exposure_warnings
 from llamactl.server.bootstrap import AdminAccount, ensure_admin, make_directories, migrate
 from llamactl.server.demo import (
@@ -74,6 +75,7 @@ class Command(BaseCommand):
                     self.stderr.write(self.style.ERROR(line))
                 migrate(self._print_line)
                 account = ensure_admin(config)
+                found = notice(config)
                 connections.close_all()
                 model = unpack_model(config, self._print_line) if options["demo"] else None
                 self._run(
@@ -81,6 +83,7 @@ class Command(BaseCommand):
                     listeners,
                     children_lock,
                     account=account,
+                    found=found,
                     model=model,
                     keep_backends=options["keep_backends"],
                     began=began,
@@ -103,6 +106,7 @@ class Command(BaseCommand):
         children_lock: int,
         *,
         account: AdminAccount,
+        found: str,
         model: Path | None,
         keep_backends: bool,
         began: float,
@@ -119,7 +123,13 @@ class Command(BaseCommand):
                     group.start()
                     seconds = time.monotonic() - began
                     self._print_line(
-                        banner(config, account, start_seconds=seconds, keep_backends=keep_backends)
+                        banner(
+                            config,
+                            account,
+                            start_seconds=seconds,
+                            keep_backends=keep_backends,
+                            found=found,
+                        )
                     )
                     if model is not None:
                         self._start_demo(config, group, model)

@@ -1,0 +1,1 @@
+"""Import of a Go llamactl's instances and keys."""
