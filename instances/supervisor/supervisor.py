@@ -71,9 +71,7 @@ class Supervisor:
         is_ready: Callable[[str, tuple[str, ...], str], bool] = health_check.is_ready,
     ) -> None:
         """``key_for``: instance id → API key that llamactl shares with the backend."""
-        self._node = node
-        self._config = config
-        self._clock = clock
+        self._node, self._config, self._clock = node, config, clock
         self._lock_path = config.data_dir.resolve() / f"node-{node}.lock"
         self._wakeup = Wakeup()
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
