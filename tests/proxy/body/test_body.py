@@ -121,6 +121,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     document=st.dictionaries(st.text(), json_values),
     old=st.text(min_size=1),
