@@ -21,6 +21,7 @@ from keys import issuing
 from keys.forms import KeyForm
 from keys.models import InferenceKey
 from llamactl.admin.base import DomainAdmin, relative_time
+from llamactl.core.links import public_base_url
 
 NAMES_IN_A_ROW = 3
 
@@ -148,9 +149,7 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
             "media": self.media,
             "key": obj,
             "plain": plain,
-            "curl": curl_line(
-                self._example_instance(obj), request.build_absolute_uri("/").rstrip("/"), key=plain
-            ),
+            "curl": curl_line(self._example_instance(obj), public_base_url(request), key=plain),
             "list_url": self.page_url("changelist"),
         }
         return TemplateResponse(

@@ -21,6 +21,11 @@ from llamactl.core.asgi_types import Application  # noqa: E402
 from llamactl.middleware.body_limit import BodyLimit  # noqa: E402
 from llamactl.middleware.cors import CrossOrigin  # noqa: E402
 from llamactl.middleware.origin_guard import OriginGuard  # noqa: E402
+from llamactl.middleware.public_prefix import (  # noqa: E402
+    PrefixAddition,
+    PrefixRemoval,
+    can_remove,
+)
 from llamactl.middleware.response_headers import ResponseHeaders  # noqa: E402
 from proxy.asgi import ProxyApplication  # noqa: E402
 
@@ -37,15 +42,22 @@ def build() -> Application:
 
     The origin guard is for keys that are switched off. Django alone uses the client's address and
     scheme, so Django alone gets the ``X-Forwarded-…`` headers of a reverse proxy.
+
+    With ``server.public_url`` the prefix of its path is removed first, and added for Django.
     """
     config = current()
+    prefix = config.server.public_prefix
+    django: Application = BodyLimit(django_application)
+    if prefix:
+        django = PrefixAddition(django, prefix)
     announce_warnings(config, logger.warning)
-    layers: Application = ProxyApplication(with_forwarded_headers(BodyLimit(django_application)))
+    layers: Application = ProxyApplication(with_forwarded_headers(django))
     if not (config.auth.require_management_auth and config.auth.require_inference_auth):
         layers = OriginGuard(
             layers,
             host=config.server.host,
             allowed_origins=config.server.allowed_origins,
+            public_origin=config.server.public_origin,
         )
     layers = CrossOrigin(
         layers,
@@ -54,7 +66,7 @@ def build() -> Application:
     )
     if config.server.response_headers:
         layers = ResponseHeaders(layers, config.server.response_headers)
-    return layers
+    return PrefixRemoval(layers, prefix) if can_remove(prefix) else layers
 
 
 application = build()

@@ -142,7 +142,14 @@ CHANNEL_LAYERS = {
     }
 }
 
-STATIC_URL = "static/"
+# Behind a reverse proxy (server.public_url): links, redirects and cookies of its path and scheme.
+# Its Host is foreign, so that a form's Origin is compared with the public one.
+FORCE_SCRIPT_NAME = LLAMACTL.server.public_prefix or None
+CSRF_TRUSTED_ORIGINS = [LLAMACTL.server.public_origin] if LLAMACTL.server.public_url else []
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{LLAMACTL.server.public_prefix}/"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LLAMACTL.server.is_public_by_https
+
+STATIC_URL = f"{LLAMACTL.server.public_prefix}/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 # Without collectstatic: whitenoise serves the files from the apps' folders.
 WHITENOISE_USE_FINDERS = True
@@ -180,6 +187,7 @@ SPECTACULAR_SETTINGS = {
     "VERSION": VERSION,
     "LICENSE": {"name": "MIT License", "url": "https://opensource.org/license/mit/"},
     "OAS_VERSION": "3.1.0",
+    "SERVERS": [{"url": LLAMACTL.server.public_url}] if LLAMACTL.server.public_url else [],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "llamactl.openapi.document.complete",

@@ -32,6 +32,7 @@ from instances.models import Instance
 from llamactl.config import current
 from llamactl.core.error_format import seed_document
 from llamactl.core.errors import LlamactlError
+from llamactl.core.links import public_base_url
 from llamactl.core.sanitize import sanitize_json, sanitize_text
 from llamactl.masking import mask_document
 
@@ -116,7 +117,7 @@ class ChangeFormAdmin(ControlsAdmin, PreflightAdmin):
         instance = context.get("original")
         if isinstance(instance, Instance):
             context |= self._detail(request, instance)
-            context["curl"] = curl_line(instance.name, request.build_absolute_uri("/").rstrip("/"))
+            context["curl"] = curl_line(instance.name, public_base_url(request))
             context["title"] = instance.name
             if self.has_change_permission(request, instance):
                 context["command_line"] = sanitize_text(command_line_of(instance))

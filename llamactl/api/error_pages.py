@@ -15,6 +15,7 @@ from llamactl.core.errors import (
     PermissionDenied,
     UnexpectedFailure,
 )
+from llamactl.core.links import public_path
 
 Handler = Callable[[HttpRequest, Exception], HttpResponse]
 
@@ -28,7 +29,10 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _response(request, PathNotFound("there is nothing at this path; /docs lists all paths"))
+    return _response(
+        request,
+        PathNotFound(f"there is nothing at this path; {public_path('/docs')} lists all paths"),
+    )
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
@@ -36,8 +40,8 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def _response(request: HttpRequest, error: LlamactlError) -> HttpResponse:
-    if request.path.startswith("/api/"):
-        status, headers, body = render(request.path, error)
+    if request.path_info.startswith("/api/"):
+        status, headers, body = render(request.path_info, error)
         fields = {name.decode(): value.decode() for name, value in headers}
         return HttpResponse(body, status=status, headers=fields)
     # Rendered without the request: its context processors may need the very database that failed.

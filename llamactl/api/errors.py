@@ -33,6 +33,7 @@ from llamactl.core.errors import (
     PermissionDenied,
     UnexpectedFailure,
 )
+from llamactl.core.links import public_path
 
 __all__ = [
     "JSONRenderer",
@@ -80,7 +81,9 @@ def to_llamactl_error(error: Exception, request: Request) -> LlamactlError:
         case exceptions.AuthenticationFailed():
             return InvalidKey()
         case Http404() | exceptions.NotFound():
-            return PathNotFound(f"there is no {request.path[:200]}; /docs lists all paths")
+            return PathNotFound(
+                f"there is no {request.path[:200]}; {public_path('/docs')} lists all paths"
+            )
         case exceptions.MethodNotAllowed():
             return MethodNotAllowed(request.method or "", request.path)
         case DjangoPermissionDenied() | exceptions.PermissionDenied():

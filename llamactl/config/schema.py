@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -39,6 +40,7 @@ from llamactl.config.types import (
     Port,
     PortRange,
     PositiveInt,
+    PublicUrl,
     RedisUrl,
     Seconds,
     SecondsOrZero,
@@ -71,6 +73,8 @@ class ServerConfig(Section):
 
     host: Text = "127.0.0.1"
     port: Port = 8080
+    public_url: PublicUrl = ""
+    """URL at which a reverse proxy serves llamactl, also below a path; empty without a proxy."""
     allowed_origins: CommaList = ["*"]
     allowed_headers: CommaList = ["*"]
     enable_swagger: Switch = True
@@ -82,6 +86,21 @@ class ServerConfig(Section):
     that is not streamed, take minutes without a byte."""
     upstream_idle_timeout: SecondsOrZero = 600
     """Seconds between two pieces of a backend's answer; 0 is no limit."""
+
+    @property
+    def public_origin(self) -> str:
+        """Scheme, host and port of ``public_url``, as a browser's ``Origin``; empty without one."""
+        return "/".join(self.public_url.split("/")[:3])
+
+    @property
+    def public_prefix(self) -> str:
+        """Path of ``public_url`` without the slash at its end: ``/llm``, or empty."""
+        return urlsplit(self.public_url).path
+
+    @property
+    def is_public_by_https(self) -> bool:
+        """Whether browsers reach llamactl by ``https``."""
+        return self.public_url.startswith("https:")
 
 
 class InstancesConfig(Section):

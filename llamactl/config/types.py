@@ -194,6 +194,27 @@ def _check_address(address: str) -> str:
     return address.rstrip("/")
 
 
+_URL_PATH = re.compile(r"(/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)*/?")
+
+
+def _check_public_url(url: str) -> str:
+    """Return the URL without the slash at its end; scheme and host in small letters."""
+    if not url:
+        return ""
+    parts = urlsplit(url)
+    is_plain = not (parts.username is not None or parts.query or parts.fragment)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain:
+        raise ValueError("no URL")
+    if not url.isascii() or not re.fullmatch(r"[^\s\\?#@]+", url):
+        raise ValueError("a bad character")
+    if not _URL_PATH.fullmatch(parts.path):
+        raise ValueError("a bad path")
+    port = parts.port  # raises ValueError for text
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    is_default = port in (None, {"http": 80, "https": 443}[parts.scheme])
+    return f"{parts.scheme}://{host}{'' if is_default else f':{port}'}{parts.path.rstrip('/')}"
+
+
 def _check_port_range(ports: tuple[int, int]) -> tuple[int, int]:
     if ports[0] >= ports[1]:
         raise ValueError("start is not below end")
@@ -309,6 +330,14 @@ RedisUrl = Annotated[
 ]
 
 Secret = Annotated[SecretStr | None, BeforeValidator(parse_optional), allowed("a string")]
+
+PublicUrl = Annotated[
+    str,
+    AfterValidator(_check_public_url),
+    allowed(
+        "a URL such as https://llm.example/llm/, without user, query and percent signs, or empty"
+    ),
+]
 
 Address = Annotated[
     str,

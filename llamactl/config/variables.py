@@ -16,6 +16,7 @@ ANNOUNCED_VARIABLE = "LLAMACTL_WARNINGS_ANNOUNCED"
 VARIABLES: dict[str, str] = {
     "LLAMACTL_HOST": "server.host",
     "LLAMACTL_PORT": "server.port",
+    "LLAMACTL_PUBLIC_URL": "server.public_url",
     "LLAMACTL_ALLOWED_ORIGINS": "server.allowed_origins",
     "LLAMACTL_ALLOWED_HEADERS": "server.allowed_headers",
     "LLAMACTL_ENABLE_SWAGGER": "server.enable_swagger",

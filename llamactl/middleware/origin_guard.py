@@ -30,11 +30,20 @@ class ForeignPage(PermissionDenied):
 class OriginGuard:
     """Refuses requests of foreign pages with 403. Needed only where keys are switched off."""
 
-    def __init__(self, application: Application, *, host: str, allowed_origins: list[str]) -> None:
+    def __init__(
+        self,
+        application: Application,
+        *,
+        host: str,
+        allowed_origins: list[str],
+        public_origin: str = "",
+    ) -> None:
         self._application = application
-        self._origins = frozenset(allowed_origins) - {"*"}
+        self._origins = (frozenset(allowed_origins) - {"*"}) | {public_origin} - {""}
         # Bound to more than loopback, our names are unknown, and other machines get in anyway.
-        self._names = _LOOPBACK_NAMES | {host} if host in _LOOPBACK_NAMES else None
+        # A reverse proxy may send the public name as ``Host``.
+        names = _LOOPBACK_NAMES | {host, _name_of(public_origin)} - {""}
+        self._names = names if host in _LOOPBACK_NAMES else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):

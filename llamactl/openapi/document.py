@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from llamactl.config import current
 from llamactl.openapi import errors
 from proxy import openapi
 
 INTRODUCTION = Path(__file__).with_name("introduction.md").read_text(encoding="utf-8")
+
+EXAMPLE_URL = "http://127.0.0.1:8080"
 
 TAGS = [
     {"name": "Instances", "description": "Create, change, start, stop and inspect instances."},
@@ -44,7 +47,8 @@ def complete(result: Document, generator: object, request: object, public: bool)
     Operations are sorted by tag, as on the page, and methods by ``_METHODS``, since the views'
     methods come in the order of a set.
     """
-    result["info"]["description"] = INTRODUCTION
+    public_url = current().server.public_url
+    result["info"]["description"] = INTRODUCTION.replace(EXAMPLE_URL, public_url or EXAMPLE_URL)
     result["tags"] = TAGS
     components = result["components"]
     components["schemas"] |= errors.SCHEMAS

@@ -34,8 +34,12 @@ def banner(
 
     ``found`` is the importer's notice of a Go database, if there is one.
     """
-    url = base_url(config)
+    url = config.server.public_url or base_url(config)
     listening = "" if is_loopback(config.server.host) else f"  (listens on {config.server.host})"
+    if config.server.public_url:
+        listening = (
+            f"  (by the reverse proxy; listens on {config.server.host}:{config.server.port})"
+        )
     rows = [
         ("Web", f"{url}/{listening}"),
         ("Admin", f"{url}/admin/  {_login(account)}"),

@@ -277,3 +277,36 @@ def test_repr_has_no_secrets(load_config: Load) -> None:
         "redis: {url: 'redis://:hunter2@h'}\ndatabase: {url: 'postgres://u:hunter2@h/d'}\n"
     )
     assert "hunter2" not in repr(config) + str(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "origin", "prefix"),
+    [
+        ("https://llm.example/llm/", "https://llm.example/llm", "https://llm.example", "/llm"),
+        ("https://llm.example", "https://llm.example", "https://llm.example", ""),
+        ("HTTPS://LLM.example:443/", "https://llm.example", "https://llm.example", ""),
+        ("http://10.0.0.1:81/a/b", "http://10.0.0.1:81/a/b", "http://10.0.0.1:81", "/a/b"),
+        ("https://[::1]:8443/x/", "https://[::1]:8443/x", "https://[::1]:8443", "/x"),
+        ("", "", "", ""),
+    ],
+)
+def test_public_url_gives_origin_and_prefix(
+    load_config: Load, text: str, url: str, origin: str, prefix: str
+) -> None:
+    server = load_config(LLAMACTL_PUBLIC_URL=text).server
+    assert (server.public_url, server.public_origin, server.public_prefix) == (url, origin, prefix)
+    assert server.is_public_by_https == text.lower().startswith("https")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("llm.example", "ftp://x/", "https://", "https:///llm", "//llm.example/llm"),
+        *("https://me:pw@x/", "https://x/?a", "https://x/#a", "https://x/a//b", "https://x//"),
+        *("https://x/../a", "https://x/a/.", "https://x/a%20b", "https://x/a b", "https://x/ä"),
+        *("https://x:0y/", "https://x/a\\b", "https://x:99999/"),
+    ],
+)
+def test_public_url_that_is_none_is_refused(refuse: Refuse, url: str) -> None:
+    assert "server.public_url is" in str(refuse(LLAMACTL_PUBLIC_URL=url))
+    assert "must be a URL such as https://llm.example/llm/" in str(refuse(LLAMACTL_PUBLIC_URL=url))

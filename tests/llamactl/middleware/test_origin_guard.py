@@ -80,3 +80,15 @@ async def test_handshakes_are_guarded_as_requests_are(kind: str) -> None:
 
 async def unused(*_: object) -> Any:
     raise AssertionError
+
+
+def test_the_public_name_of_a_reverse_proxy_gets_in() -> None:
+    async def unused(*_: object) -> None:
+        raise AssertionError
+
+    public = "https://llm.example:8443"
+    guard = OriginGuard(unused, host="127.0.0.1", allowed_origins=["*"], public_origin=public)
+    guard.check({b"host": b"127.0.0.1:8080", b"origin": public.encode()})
+    guard.check({b"host": b"llm.example:8443"})
+    with pytest.raises(ForeignPage):
+        guard.check({b"host": b"127.0.0.1:8080", b"origin": b"https://evil.example"})

@@ -1,0 +1,23 @@
+"""Links to llamactl itself, as clients reach it: below ``server.public_url``."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from llamactl.config import current
+
+
+class Locatable(Protocol):
+    """A request that knows its own scheme and host: Django's."""
+
+    def build_absolute_uri(self, location: str, /) -> str: ...
+
+
+def public_path(path: str) -> str:
+    """``/docs`` → ``/llm/docs`` with ``server.public_url: https://llm.example/llm/``."""
+    return current().server.public_prefix + path
+
+
+def public_base_url(request: Locatable) -> str:
+    """Return ``server.public_url``, else scheme and host of ``request``; no slash at the end."""
+    return current().server.public_url or request.build_absolute_uri("/").rstrip("/")
