@@ -94,21 +94,20 @@ ARROWS = {
         "instances instances.admin llamactl.admin llamactl.api llamactl.config "
         "llamactl.core llamactl.openapi llamactl.version nodes nodes.admin"
     ),
-    "llamactl.server.web": "instances.backends llamactl.config llamactl.core",
+    "llamactl.server.web": "instances.backends llamactl.config llamactl.core llamactl.server",
     "llamactl.server": (
-        "instances keys llamactl.celery llamactl.config llamactl.core llamactl.importer "
+        "instances keys llamactl llamactl.celery llamactl.config llamactl.core "
         "llamactl.server.web llamactl.version nodes"
     ),
-    "llamactl.importer": "instances keys llamactl.config llamactl.core llamactl.models",
     "llamactl.doctor": (
         "instances instances.backends instances.supervisor.process llamactl.config "
         "llamactl.core llamactl.masking llamactl.server nodes"
     ),
     "llamactl.management": (
-        "instances instances.backends llamactl.config llamactl.core llamactl.doctor "
-        "llamactl.importer llamactl.server nodes"
+        "instances instances.backends llamactl llamactl.config llamactl.core "
+        "llamactl.doctor llamactl.server nodes"
     ),
-    "llamactl.celery": "",
+    "llamactl.celery": "llamactl.config",
     "llamactl.apps": "",
     "llamactl.settings": (
         "instances.backends llamactl.admin llamactl.config llamactl.console "
@@ -117,12 +116,18 @@ ARROWS = {
     "llamactl.urls": "llamactl.api llamactl.console",
     "llamactl.asgi": "llamactl.config llamactl.core llamactl.middleware proxy",
     "llamactl.wsgi": "",
-    "llamactl": "llamactl.celery llamactl.version",
+    "llamactl": (
+        "instances keys llamactl.celery llamactl.config llamactl.core llamactl.models "
+        "llamactl.version"
+    ),
 }
 
 LATE = {
     ("llamactl.apps", "llamactl.console.admin"): "models are loaded when ready() is called",
     ("instances.apps", "instances.local_agent"): "models are loaded when ready() is called",
+    ("llamactl.server.web.gunicorn_worker", "llamactl.server.web.gunicorn_server"): (
+        "gunicorn's master imports the worker class; the code is loaded after the fork"
+    ),
     ("llamactl.doctor.checks", "llamactl.doctor.runtime_checks"): "the settings may not load",
 }
 """Imports inside functions, with their reasons."""
