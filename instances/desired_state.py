@@ -56,6 +56,12 @@ def is_stopped_by_supervisor(state: InstanceState) -> bool:
     return state.desired_state == DesiredState.STOPPED and is_by_supervisor(state.requested_by)
 
 
+def is_stopping(state: InstanceState) -> bool:
+    """Return whether a stop was requested, and the process has not ended yet."""
+    resting = (Status.STOPPED, Status.FAILED)
+    return state.desired_state == DesiredState.STOPPED and state.status not in resting
+
+
 def is_by_supervisor(requested_by: str) -> bool:
     return requested_by.startswith(SUPERVISOR)
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from instances import lifecycle
 from instances.errors import PreflightFailed
 from instances.models import Instance
 from instances.names import validate_name
 from instances.node_checks import check_on_node, node_of
-from instances.options import InstanceOptions
+from instances.options import InstanceOptions, parse_new
 from instances.ports import choose_port
-from instances.preflight.findings import PreflightFinding, warning
+from instances.preflight.findings import PreflightFinding, Severity, warning
+from instances.unknown_options import unknown_options
 from llamactl.config import AppConfig, current
 from llamactl.masking import MASK, is_secret_name, mask_arguments, mask_command, mask_url
 from nodes.agent import FindingDocument, StartCommand, agent_for, has_own_agent
@@ -64,9 +65,9 @@ def dry_run_create(name: str, document: Mapping[str, object]) -> DryRun:
     """
     validate_name(name)
     config = current()
-    options = InstanceOptions.parse(document, config)
+    options = parse_new(document, config)
     existing = Instance.objects.filter(name=name).first()
-    return _dry_run(name, options, _port(options, existing, config), config)
+    return _dry_run(name, options, _port(options, existing, config), document, config)
 
 
 def dry_run_update(name: str, document: Mapping[str, object]) -> DryRun:
@@ -74,18 +75,19 @@ def dry_run_update(name: str, document: Mapping[str, object]) -> DryRun:
     instance = lifecycle.get(name)
     config = current()
     options = lifecycle.replaced_options(instance, document, config)
-    return _dry_run(name, options, _port(options, instance, config), config)
+    return _dry_run(name, options, _port(options, instance, config), document, config)
 
 
 def refuse_create_with_errors(name: str, document: Mapping[str, object]) -> None:
     """Raise PreflightFailed if the check finds errors; otherwise raises as ``dry_run_create``."""
     validate_name(name)
-    _refuse_errors(InstanceOptions.parse(document, current()))
+    _refuse_errors(parse_new(document, current()), document)
 
 
 def refuse_update_with_errors(name: str, document: Mapping[str, object]) -> None:
     """Raise PreflightFailed if the check finds errors; otherwise raises as ``dry_run_update``."""
-    _refuse_errors(lifecycle.replaced_options(lifecycle.get(name), document, current()))
+    options = lifecycle.replaced_options(lifecycle.get(name), document, current())
+    _refuse_errors(options, document)
 
 
 def findings_of(instance: Instance) -> list[PreflightFinding]:
@@ -93,8 +95,10 @@ def findings_of(instance: Instance) -> list[PreflightFinding]:
     return check_on_node(InstanceOptions.from_document(instance.options), current())
 
 
-def _refuse_errors(options: InstanceOptions) -> None:
-    findings = check_on_node(options, current())
+def _refuse_errors(options: InstanceOptions, document: Mapping[str, object]) -> None:
+    """Raise PreflightFailed for an error, and for a name that no option has."""
+    unknown = [replace(each, severity=Severity.ERROR) for each in unknown_options(document)]
+    findings = [*unknown, *check_on_node(options, current())]
     errors, warnings = split_by_severity(findings)
     if errors:
         details = ". ".join(finding.text for finding in findings if finding.is_error)
@@ -124,10 +128,16 @@ def _port(options: InstanceOptions, existing: Instance | None, config: AppConfig
     return choose_port(requested if isinstance(requested, int) else None, taken, config)
 
 
-def _dry_run(name: str, options: InstanceOptions, port: int, config: AppConfig) -> DryRun:
+def _dry_run(
+    name: str,
+    options: InstanceOptions,
+    port: int,
+    document: Mapping[str, object],
+    config: AppConfig,
+) -> DryRun:
     node = node_of(options, config)
     command = agent_for(node).start_command(name, options.to_document(), port)
-    findings = check_on_node(options, config)
+    findings = [*check_on_node(options, config), *unknown_options(document)]
     if node != config.local_node and not has_own_agent(node):
         text = (
             f"it would be started on node {node}, whose programs and files can't be seen from here"

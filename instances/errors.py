@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from llamactl.core.errors import LlamactlError
 
+RETRY_DELETE_SECONDS = 5
+
 
 class InstanceNotFound(LlamactlError):
     """No instance has this name."""
@@ -104,6 +106,17 @@ class InstanceBusy(LlamactlError):
 
     code = "delete_failed"
     status = 409
+
+
+class InstanceStopping(InstanceBusy):
+    """A delete of an instance whose stop is still under way."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"instance with name {name} is stopping, and its process has not ended yet; delete it"
+            " again in a moment, or with ?wait=60",
+            retry_after=RETRY_DELETE_SECONDS,
+        )
 
 
 class InstanceNotRunning(LlamactlError):

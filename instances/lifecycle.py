@@ -10,24 +10,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Mapping
+from dataclasses import dataclass
 
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from instances.desired_state import has_pending_generation, is_by_operator, is_stopped_by_supervisor
+from instances.desired_state import (
+    has_pending_generation,
+    is_by_operator,
+    is_stopped_by_supervisor,
+    is_stopping,
+)
 from instances.errors import (
     InstanceBusy,
     InstanceExists,
     InstanceNotFound,
+    InstanceStopping,
     NoCapacity,
     NoCapacityForActivation,
     TooManyInstances,
 )
+from instances.launched import Launched
 from instances.models import Instance
 from instances.names import validate_name
 from instances.node_checks import node_of
-from instances.options import InstanceOptions
+from instances.option_document import is_same_document
+from instances.options import InstanceOptions, parse_new, parse_replacing
 from instances.ports import choose_port
 from instances.scheduling.policy import CapacityLimits, Claim, limits_of, obstacle
 from instances.states import HAS_PROCESS, ON_DEMAND, DesiredState
@@ -44,6 +53,17 @@ logger = logging.getLogger(__name__)
 IDLE_RETRY_SECONDS = 60.0
 """``Retry-After`` of a request whose capacity can only come from an idle instance's stop: idle
 timeouts are whole minutes."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """Outcome of an update of an instance's options."""
+
+    instance: Instance
+    is_changed: bool
+    """Whether the options or the port differ from before."""
+    is_restarted: bool
+    """Whether a new process was requested, because the change is one of the launch."""
 
 
 def get(name: str) -> Instance:
@@ -73,7 +93,7 @@ def create(
     """
     validate_name(name)
     config = current()
-    options, wanted_port = _without_port(InstanceOptions.parse(document, config))
+    options, wanted_port = _without_port(parse_new(document, config))
     with transaction.atomic():
         node = _locked_node(options, config)
         if Instance.objects.filter(name=name).exists():
@@ -100,11 +120,12 @@ def create(
     return instance
 
 
-def update(name: str, document: Mapping[str, object], *, cause: str) -> Instance:
+def update(name: str, document: Mapping[str, object], *, cause: str) -> Update:
     """Replace the options as a whole (fields left out get their defaults again).
 
-    The node stays, and so does a port that is left out. A running instance is restarted.
-    Raises as ``create``, and InstanceNotFound.
+    The node stays, and so do backend, backend options and port where they are left out. A running
+    instance is restarted if the change is one of its launch. Raises as ``create``, and
+    InstanceNotFound.
     """
     config = current()
     with transaction.atomic():
@@ -119,13 +140,38 @@ def update(name: str, document: Mapping[str, object], *, cause: str) -> Instance
         if wanted_port is not None and wanted_port != instance.port:
             others = Instance.objects.filter(node=instance.node).exclude(pk=instance.pk)
             taken = set(others.values_list("port", flat=True))
-            instance.port = choose_port(wanted_port, taken, config)
-        instance.options = _stored(options, wanted_port)
-        instance.save(update_fields=["options", "port", "updated_at"])
-        if instance.should_run:
-            _write_desired_state(instance, DesiredState.RUNNING, new_process=True, cause=cause)
-        announce(Topic.INSTANCES, name)
-    return instance
+            port = choose_port(wanted_port, taken, config)
+        else:
+            port = instance.port
+        return _replace(instance, options, port, _stored(options, wanted_port), cause=cause)
+
+
+def _replace(
+    instance: Instance,
+    options: InstanceOptions,
+    port: int,
+    document: dict[str, object],
+    *,
+    cause: str,
+) -> Update:
+    """Save ``document`` and ``port`` if they are new; restart a running instance if it has to be.
+
+    Raises nothing: the options are valid, and the row is locked.
+    """
+    if port == instance.port and is_same_document(document, instance.options):
+        return Update(instance, is_changed=False, is_restarted=False)
+    needs_process = instance.should_run and Launched(options, port).differs_from(
+        Launched(instance.parsed_options, instance.port), instance.name, current()
+    )
+    instance.options, instance.port = document, port
+    instance.save(update_fields=["options", "port", "updated_at"])
+    if needs_process:
+        _write_desired_state(instance, DesiredState.RUNNING, new_process=True, cause=cause)
+    else:
+        _wake_on_commit(instance)  # for the idle timeout, the restart policy …
+    announce(Topic.INSTANCES, instance.name)
+    logger.info("options changed by %s", cause, extra={"instance": instance.name})
+    return Update(instance, is_changed=True, is_restarted=needs_process)
 
 
 def replaced_options(
@@ -135,16 +181,19 @@ def replaced_options(
 
     Raises InvalidRequest or InvalidInstance.
     """
-    return InstanceOptions.parse({**document, "nodes": instance.options["nodes"]}, config)
+    return parse_replacing(instance.options, document, config)
 
 
 def delete(name: str, *, cause: str) -> None:
     """Delete a stopped instance; its log file stays.
 
-    Raises InstanceBusy if the instance may have a process.
+    Raises InstanceStopping while a stop is under way, InstanceBusy if the instance may have a
+    process otherwise.
     """
     with transaction.atomic():
         instance = _locked(name)
+        if is_stopping(instance):
+            raise InstanceStopping(name)
         if instance.should_run or instance.pid is not None or instance.status in HAS_PROCESS:
             raise InstanceBusy(
                 f"instance with name {name} is still {instance.reported_status.value}, stop it"
@@ -279,8 +328,7 @@ def _write_desired_state(
     )
     instance.refresh_from_db()
     announce(Topic.INSTANCES, instance.name)
-    node = instance.node.name
-    transaction.on_commit(lambda: wake_node(node))
+    _wake_on_commit(instance)
     logger.info(
         "desired state requested by %s: %s (generation %d)",
         cause,
@@ -288,6 +336,11 @@ def _write_desired_state(
         instance.generation,
         extra={"instance": instance.name},
     )
+
+
+def _wake_on_commit(instance: Instance) -> None:
+    node = instance.node.name
+    transaction.on_commit(lambda: wake_node(node))
 
 
 def _without_port(options: InstanceOptions) -> tuple[InstanceOptions, int | None]:

@@ -122,13 +122,14 @@ class Instance(models.Model):
     def reported_status(self) -> Status:
         """Status to show: the observed status, or the status that a pending generation leads to.
 
-        Right after ``POST …/start`` the node has observed nothing yet. "stopped" would read as a
-        refusal, and "failed" as the outcome of this start instead of the previous start.
+        Right after ``POST …/start`` or ``…/restart`` the node has observed nothing yet. "stopped"
+        would read as a refusal, "failed" as the outcome of this start instead of the previous
+        start, and "running" as a restart that is over.
         """
         observed = Status(self.status)
-        resting = observed in (Status.STOPPED, Status.FAILED)
         if self.desired_state == DesiredState.RUNNING:
-            return Status.STARTING if resting and self.has_pending_generation else observed
+            return Status.STARTING if self.has_pending_generation else observed
+        resting = observed in (Status.STOPPED, Status.FAILED)
         return observed if resting else Status.SHUTTING_DOWN
 
     @property

@@ -38,7 +38,9 @@ def drain(name: str, *, cause: str = CAUSE) -> list[str]:
             node.resumes = [instance.pk for instance in running]
             node.save(update_fields=["drained_at", "resumes"])
         for instance in instances:
-            lifecycle.request_stop(instance.name, cause=cause)
+            # A failed instance stays failed: a stop would forget the failure.
+            if instance.should_run or instance.status in HAS_PROCESS:
+                lifecycle.request_stop(instance.name, cause=cause)
     return [instance.name for instance in running]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_origin
@@ -115,6 +116,11 @@ class OptionDocument(BaseModel):
             return raw
         given = {name: value for name, value in raw.items() if value is not None}
         return given if info.context is None else cls.config_defaults(info.context) | given
+
+
+def is_same_document(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    """Return whether two documents say the same: ``1`` is not ``true``, and order is nothing."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def json_kind(value: object) -> str:

@@ -7,13 +7,15 @@ name in a section of ``instances.admin.form`` if the option is to have a certain
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from instances.backends.registry import backend_for, default_backend_type
+from instances.backends.registry import backend_for, backend_types, default_backend_type
+from instances.errors import InvalidInstance
 from instances.limits import ResourceLimits
-from instances.option_document import DefaultFrom, OptionDocument
+from instances.option_document import SHOWN_CHARACTERS, DefaultFrom, OptionDocument
 from instances.option_types import (
     AbsolutePath,
     BackendOptions,
@@ -23,6 +25,10 @@ from instances.option_types import (
     NodeNames,
     Text,
 )
+from llamactl.core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from llamactl.config import AppConfig
 
 
 class InstanceOptions(OptionDocument):
@@ -125,3 +131,41 @@ class InstanceOptions(OptionDocument):
     @classmethod
     def _only_without_docker(cls, command: object, info: ValidationInfo) -> object:
         return "" if info.data.get("docker_enabled") else command
+
+
+def parse_new(document: Mapping[str, object], config: AppConfig) -> InstanceOptions:
+    """Return the options of a new instance. Raises InvalidRequest or InvalidInstance."""
+    _refuse_blank_type(document)
+    return InstanceOptions.parse(document, config)
+
+
+def parse_replacing(
+    stored: Mapping[str, object], document: Mapping[str, object], config: AppConfig
+) -> InstanceOptions:
+    """Return the options of an instance after an update of its ``stored`` ones.
+
+    The node stays. A backend that is left out stays too, and so do its options: their defaults
+    would make another thing of the instance. Raises InvalidRequest or InvalidInstance.
+    """
+    _refuse_blank_type(document)
+    given = {name: value for name, value in document.items() if value is not None}
+    kept = {"backend_type": stored["backend_type"]}
+    if given.get("backend_type", stored["backend_type"]) == stored["backend_type"]:
+        kept["backend_options"] = stored["backend_options"]
+    elif "backend_options" not in given:
+        raise InvalidInstance(
+            "backend_options must be given with another backend_type, got none: the options of"
+            f" {stored['backend_type']} are not those of"
+            f" {str(given['backend_type'])[:SHOWN_CHARACTERS]}"
+        )
+    return InstanceOptions.parse({**kept, **given, "nodes": stored["nodes"]}, config)
+
+
+def _refuse_blank_type(document: Mapping[str, object]) -> None:
+    # Most often a client's unset variable, and then the default is the wrong program.
+    if document.get("backend_type", default_backend_type()) in (None, ""):
+        shown = "null" if document["backend_type"] is None else "an empty text"
+        raise InvalidRequest(
+            f"backend_type must be one of {', '.join(backend_types())}, got {shown}; leave it out"
+            f" for {default_backend_type()}, or in an update to keep it"
+        )

@@ -18,8 +18,8 @@ def with_reported_status(status: Status) -> Q:
         case Status.STOPPED | Status.FAILED:
             return observed & ~(_WANTED & _UNSEEN)
         case Status.STARTING:
-            return _WANTED & (observed | (_RESTING & _UNSEEN))
+            return _WANTED & (observed | _UNSEEN)
         case Status.SHUTTING_DOWN:
-            return (_WANTED & observed) | (~_WANTED & ~_RESTING)
+            return (_WANTED & observed & ~_UNSEEN) | (~_WANTED & ~_RESTING)
         case _:
-            return _WANTED & observed
+            return _WANTED & observed & ~_UNSEEN

@@ -109,6 +109,16 @@ SAVED: dict[str, object] = {
     **STOPPED,
     "with warnings": {**_STOPPED, "warnings": [_NO_SUCH_MODEL, _NO_SUCH_FLAG]},
 }
+UPDATED: dict[str, object] = {
+    "unchanged": {**_STOPPED, "changed": False, "restarted": False},
+    "restarted": {
+        **_STARTED,
+        "status": "starting",
+        "warnings": [_NO_SUCH_FLAG],
+        "changed": True,
+        "restarted": True,
+    },
+}
 DRY_RUN: dict[str, object] = {
     "a dry run": {
         "command": [

@@ -19,8 +19,9 @@ Schema = dict[str, Any]
 
 _COMPONENT_NAMES = {ResourceLimits.__name__: "Limits"}
 _REQUEST = (
-    "Options of an instance. `null` means the same as a missing option: its default. Unknown names"
-    " are ignored, and a negative count becomes 0."
+    "Options of an instance. `null` means the same as a missing option: its default (but a"
+    " `backend_type` of `null` is refused). Unknown names are ignored with a warning, and a"
+    " negative count becomes 0."
 )
 _RESPONSE = "Options of an instance, defaults filled in."
 

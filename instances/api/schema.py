@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, PolymorphicProxySerializer
 
+from instances import wait_stopped
 from instances.api import examples
 from instances.api.options_schema import ReplacedOptions
 from instances.api.query_params import MAX_LINES, MAX_WAIT_SECONDS
@@ -16,6 +17,7 @@ from instances.api.serializers import (
     InstanceSerializer,
     ParsedCommandSerializer,
     SavedInstanceSerializer,
+    UpdatedInstanceSerializer,
 )
 from instances.backends.base import Backend
 from instances.backends.command_errors import CommandSyntaxError, EmptyCommand
@@ -26,6 +28,7 @@ from instances.errors import (
     InstanceExists,
     InstanceNotFound,
     InstanceNotRunning,
+    InstanceStopping,
     InvalidInstance,
     InvalidInstanceName,
     PortOutOfRange,
@@ -56,6 +59,12 @@ _WAIT = OpenApiParameter(
     {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS},
     description="Respond when the instance is ready or has failed, or after this many seconds (at"
     " most instances.on_demand_start_timeout). Default: respond at once.",
+)
+_WAIT_FOR_STOP = OpenApiParameter(
+    "wait",
+    {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS},
+    description="Longest wait in seconds for a stop that is under way (at most"
+    f" {wait_stopped.MAX_WAIT_SECONDS:g}). Default: {wait_stopped.DEFAULT_WAIT_SECONDS:g}.",
 )
 _LINES = OpenApiParameter(
     "lines",
@@ -154,17 +163,18 @@ replace_options = operation(
     _INSTANCES,
     "Replace the options of an instance",
     name="replace_instance_options",
-    description="A missing option gets its default. The node stays, and so does a missing port. A"
-    " running instance is restarted.",
+    description="A missing option gets its default. The node stays, and so do the backend, its"
+    " options and the port where they are missing. A running instance is restarted if the change is"
+    " one of its launch: argv, environment, limits, working directory, Docker.",
     parameters=[_NAME, _DRY_RUN, _STRICT],
     request=ReplacedOptions,
     requests=examples.NEW_INSTANCES,
     answer=PolymorphicProxySerializer(
-        "SavedInstanceOrDryRun",
-        [SavedInstanceSerializer, DryRunSerializer],
+        "UpdatedInstanceOrDryRun",
+        [UpdatedInstanceSerializer, DryRunSerializer],
         resource_type_field_name=None,
     ),
-    answers={**examples.SAVED, **examples.DRY_RUN},
+    answers={**examples.UPDATED, **examples.DRY_RUN},
     errors=[*_BAD_OPTIONS, *_UNKNOWN],
 )
 delete_instance = operation(
@@ -172,10 +182,14 @@ delete_instance = operation(
     "Delete a stopped instance",
     name="delete_instance",
     description="The log file stays.",
-    parameters=[_NAME],
+    parameters=[_NAME, _WAIT_FOR_STOP],
     status=204,
     errors=[
         *_UNKNOWN,
+        InvalidParameter(
+            "Invalid wait parameter: 'soon' is no number of seconds from 0 to 1000000000"
+        ),
+        InstanceStopping(examples.NAME),
         InstanceBusy(
             f"instance with name {examples.NAME} is still running, stop it before deleting"
         ),

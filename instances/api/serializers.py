@@ -11,6 +11,8 @@ from rest_framework import serializers
 from instances.api.options_schema import EnvironmentField, OptionsField, shows_options
 from instances.backends.registry import backend_types
 from instances.models import Instance
+from instances.option_document import json_kind
+from instances.options import InstanceOptions
 from instances.states import DesiredState, Status
 from llamactl.core.errors import InvalidRequest
 from llamactl.core.unix_time import UnixSecondsField
@@ -55,6 +57,7 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
     )
     last_used_at = UnixSecondsField(allow_null=True)
     queue = serializers.SerializerMethodField()
+    pid = serializers.SerializerMethodField()
     failure = serializers.SerializerMethodField()
 
     class Meta:
@@ -91,6 +94,12 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
         queue: dict[str, Any] | None = instance.queue
         return queue if instance.should_run else None
 
+    @extend_schema_field(serializers.IntegerField(allow_null=True))
+    def get_pid(self, instance: Instance) -> int | None:
+        """Process id; null while the process of a requested start or restart is yet to come."""
+        is_pending = instance.desired_state == DesiredState.RUNNING
+        return None if is_pending and instance.has_pending_generation else instance.pid
+
     @extend_schema_field(FailureSerializer(allow_null=True))
     def get_failure(self, instance: Instance) -> dict[str, Any] | None:
         """Reason of the failure while the status is `failed`; else null."""
@@ -121,6 +130,19 @@ class SavedInstanceSerializer(InstanceSerializer):
 
     class Meta(InstanceSerializer.Meta):
         fields = (*InstanceSerializer.Meta.fields, "warnings")
+        read_only_fields = fields
+
+
+class UpdatedInstanceSerializer(SavedInstanceSerializer):
+    """An instance after an update, with the effect of the update."""
+
+    changed = serializers.BooleanField(help_text="Whether an option or the port is another now.")
+    restarted = serializers.BooleanField(
+        help_text="Whether a new process was requested: what is launched has changed."
+    )
+
+    class Meta(SavedInstanceSerializer.Meta):
+        fields = (*SavedInstanceSerializer.Meta.fields, "changed", "restarted")
         read_only_fields = fields
 
 
@@ -178,14 +200,28 @@ def command_of(document: Mapping[str, object] | None) -> str:
     return command
 
 
-def whole_options(document: Mapping[str, object] | None) -> Mapping[str, object]:
-    """Return the options in an update's body.
+def options_of(document: Mapping[str, object] | None) -> Mapping[str, object]:
+    """Return the options in the body of a create or an update.
 
-    Raises InvalidRequest for an empty body: an update replaces all options, so an empty body would
-    silently reset every option to its default.
+    The body may also be an instance as GET shows it: its ``options`` are taken.
+
+    Raises InvalidRequest for an empty body, which is a client's mistake more often than a wish for
+    nothing but defaults, and for options both inside and outside of ``options``.
     """
     if document is None:
         raise InvalidRequest(
-            "Invalid request body: it is empty; send all options: a missing option gets its default"
+            "Invalid request body: it is empty; send the options of the instance ({} for defaults"
+            " alone)"
         )
-    return document
+    if "options" not in document:
+        return document
+    options = document["options"]
+    beside = sorted(document.keys() & InstanceOptions.model_fields.keys())
+    if not isinstance(options, Mapping) or beside:
+        raise InvalidRequest(
+            "Invalid request body: options must be an object with all options,"
+            f" {f'but {beside[0]} stands beside it' if beside else f'got {json_kind(options)}'};"
+            " send the options themselves, or an instance as GET shows it"
+        )
+    own = SavedInstanceSerializer.Meta.fields
+    return {**{name: value for name, value in document.items() if name not in own}, **options}

@@ -6,12 +6,14 @@ default is a form). Request and response bodies are JSON.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
 
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, QueryDict
 from django.urls import URLPattern, path
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,6 +21,10 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSetMixin
 
 from llamactl.api.errors import JSONRenderer
+from llamactl.core.errors import InvalidParameter
+from llamactl.core.nearest_name import nearest_name
+
+KEY_PARAMETER = "api_key"
 
 
 class IgnoreHeaders(BaseContentNegotiation):
@@ -80,6 +86,29 @@ class UnknownPath(ApiView):
 
 class ApiViewSet(ViewSetMixin, ApiView):
     """A view with several operations; the routes map methods to operations."""
+
+    query_parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Operation → its query parameters, for the operations that change something."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if request.method not in SAFE_METHODS:
+            refuse_unknown_parameters(
+                request.query_params, self.query_parameters.get(self.action, ())
+            )
+
+
+def refuse_unknown_parameters(query: QueryDict, known: tuple[str, ...]) -> None:
+    """Raise InvalidParameter for a parameter that has no effect: ``?dryrun=true`` would save."""
+    for name, values in query.lists():
+        if name == KEY_PARAMETER:
+            continue
+        if name not in known:
+            nearest = nearest_name(name, known)
+            hint = f"did you mean {nearest}?" if nearest else f"known: {', '.join(known) or 'none'}"
+            raise InvalidParameter(f"Unknown query parameter {name[:80]!r}; {hint}")
+        if len(values) > 1:
+            raise InvalidParameter(f"Query parameter {name} must be given once, got {len(values)}")
 
 
 def endpoint(

@@ -177,7 +177,7 @@ def test_backend_that_ended_by_itself_can_be_started_changed_and_deleted() -> No
     instance = create()
     lifecycle.request_start("a", cause="test")
     observe(instance, status=Status.STOPPED, observed_generation=1)
-    assert lifecycle.update("a", MODEL, cause="test").generation == 1
+    assert lifecycle.update("a", MODEL, cause="test").instance.generation == 1
     assert lifecycle.request_start("a", cause="test").generation == 2
     observe(instance, status=Status.STOPPED, observed_generation=2)
     lifecycle.delete("a", cause="test")
@@ -200,23 +200,134 @@ def test_stop_of_a_running_instance_shows_as_shutting_down_at_once() -> None:
 
 def test_update_replaces_all_options_but_keeps_node_and_port() -> None:
     created = create(idle_timeout=7)
-    updated = lifecycle.update("a", {"backend_options": {"model": "/b.gguf"}}, cause="test")
+    updated = lifecycle.update(
+        "a", {"backend_options": {"model": "/b.gguf"}}, cause="test"
+    ).instance
     assert updated.port == created.port
     assert updated.options["idle_timeout"] == 0
     assert updated.options["backend_options"] == {"model": "/b.gguf"}
     assert updated.generation == 0
 
 
-def test_update_of_a_running_instance_restarts_it() -> None:
-    create()
+WHOLE: dict[str, Any] = {
+    "backend_type": "llama_cpp",
+    "backend_options": {"model": "/models/a.gguf", "extra_args": {"x": "1", "y": "2"}},
+    "environment": {"A": "1", "B": "2"},
+    "limits": {"nice": 5},
+    "working_directory": "/srv",
+    "command_override": "/opt/llama-server",
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"idle_timeout": 9},
+        {"pinned": True},
+        {"group": "large"},
+        {"on_demand_start": False},
+        {"auto_restart": False},
+        {"max_restarts": 9},
+        {"restart_delay": 9},
+        # The same in other words:
+        {"docker_enabled": False, "idle_timeout": 9},
+        {"environment": {"B": "2", "A": "1"}, "idle_timeout": 9},
+        {
+            "backend_options": {"extra_args": {"y": "2", "x": "1"}, "m": "/models/a.gguf"},
+            "group": "g",
+        },
+    ],
+)
+def test_update_of_what_is_not_launched_restarts_nothing(changes: dict[str, Any]) -> None:
+    create(**WHOLE)
     lifecycle.request_start("a", cause="test")
-    assert lifecycle.update("a", MODEL, cause="test").generation == 2
+    update = lifecycle.update("a", WHOLE | changes, cause="test")
+    assert (update.is_changed, update.is_restarted) == (True, False)
+    assert update.instance.generation == 1
+    assert lifecycle.get("a").options == update.instance.options
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backend_options": {"model": "/models/b.gguf"}},
+        {"backend_options": {"model": "/models/a.gguf", "extra_args": {"x": "1"}}},
+        {"backend_type": "vllm", "backend_options": {"model": "o/m"}},
+        {"environment": {"A": "1"}},
+        {"limits": {"nice": 6}},
+        {"limits": {}},
+        {"working_directory": ""},
+        {"command_override": ""},
+        {"docker_enabled": True},
+    ],
+)
+def test_update_of_what_is_launched_restarts_a_running_instance(changes: dict[str, Any]) -> None:
+    create(**WHOLE)
+    assert not lifecycle.update("a", WHOLE | {"group": "g"}, cause="test").is_restarted
+    lifecycle.request_start("a", cause="test")
+    update = lifecycle.update("a", WHOLE | {"group": "g"} | changes, cause="test")
+    assert (update.is_changed, update.is_restarted) == (True, True)
+    assert update.instance.generation == 2
+
+
+def test_update_to_another_port_restarts_a_running_instance() -> None:
+    port = create().port
+    lifecycle.request_start("a", cause="test")
+    shown = {"backend_options": {"model": "/models/a.gguf", "port": port + 7}}
+    assert lifecycle.update("a", shown, cause="test").is_restarted
+    assert lifecycle.get("a").port == port + 7
+
+
+def test_update_without_a_change_writes_and_announces_nothing() -> None:
+    create(**WHOLE)
+    lifecycle.request_start("a", cause="test")
+    before = (Instance.objects.values().get(), Revision.numbers())
+    for document in (WHOLE, {**lifecycle.get("a").options}):
+        update = lifecycle.update("a", document, cause="test")
+        assert (update.is_changed, update.is_restarted) == (False, False)
+    assert (Instance.objects.values().get(), Revision.numbers()) == before
+
+
+def test_one_is_not_the_same_as_true() -> None:
+    create(backend_options={"extra_args": {"flag": 1}})
+    lifecycle.request_start("a", cause="test")
+    other = {"backend_options": {"extra_args": {"flag": True}}}
+    assert lifecycle.update("a", other, cause="test").is_restarted
+
+
+@pytest.mark.parametrize("missing", [{}, {"backend_options": None}, {"backend_type": "vllm"}])
+def test_update_keeps_the_backend_and_its_options_where_they_are_left_out(
+    missing: dict[str, object],
+) -> None:
+    options = {"model": "org/m", "tensor_parallel_size": 2}
+    create(backend_type="vllm", backend_options=options)
+    updated = lifecycle.update("a", {"idle_timeout": 5, **missing}, cause="test").instance
+    assert updated.options["backend_type"] == "vllm"
+    assert updated.options["backend_options"] == options
+    lifecycle.update("a", {"backend_options": {"model": "org/m2"}}, cause="test")
+    assert lifecycle.get("a").options["backend_type"] == "vllm"
+
+
+def test_update_to_another_backend_needs_its_options() -> None:
+    create()
+    with pytest.raises(InvalidInstance, match="backend_options must be given with another"):
+        lifecycle.update("a", {"backend_type": "vllm"}, cause="test")
+
+
+@pytest.mark.parametrize("blank", [None, ""])
+def test_blank_backend_type_is_refused_and_changes_nothing(blank: object) -> None:
+    with pytest.raises(LlamactlError, match="backend_type must be one of llama_cpp"):
+        create(backend_type=blank)
+    before = create().options
+    with pytest.raises(LlamactlError, match="backend_type must be one of llama_cpp"):
+        lifecycle.update("a", {**MODEL, "backend_type": blank}, cause="test")
+    assert lifecycle.get("a").options == before
 
 
 def test_options_that_get_shows_can_be_put_back_without_pinning_the_port() -> None:
     port = create().port
     shown = {**MODEL, "backend_options": {"model": "/models/a.gguf", "port": port}}
-    updated = lifecycle.update("a", shown, cause="test")
+    updated = lifecycle.update("a", shown, cause="test").instance
     assert "port" not in updated.options["backend_options"]
 
 

@@ -7,7 +7,7 @@ from django.test import Client
 
 from instances import lifecycle, node_drain
 from instances.models import Instance
-from instances.states import DesiredState, Status
+from instances.states import EVICTED, DesiredState, Status
 from nodes.errors import NodeDrained, NodeNotFound
 from nodes.models import Node
 
@@ -31,13 +31,32 @@ def test_drain_stops_running_instances_and_resume_starts_the_same_again() -> Non
     create("idle", should_run=False)
     create("broken", should_run=True, observed_generation=1, status=Status.FAILED)
     assert node_drain.drain("main") == ["up"]
-    assert set(desired_states().values()) == {DesiredState.STOPPED}
+    assert [name for name, state in desired_states().items() if state == "running"] == ["broken"]
     assert Node.objects.get().is_drained
-    Instance.objects.update(status=Status.STOPPED)
+    Instance.objects.filter(name="up").update(status=Status.STOPPED)
     assert node_drain.resume("main") == ["up"]
-    assert desired_states() == {"up": "running", "idle": "stopped", "broken": "stopped"}
+    assert desired_states() == {"up": "running", "idle": "stopped", "broken": "running"}
+    assert not Instance.objects.get(name="broken").should_run
     assert Instance.objects.get(name="up").has_pending_generation
     assert not Node.objects.get().is_drained
+
+
+def test_failure_outlives_a_drain_and_a_resume() -> None:
+    failure = {"reason": "out_of_memory", "details": "no", "exit_code": 1, "log_tail": []}
+    seen = {"observed_generation": 1, "status": Status.FAILED, "failure": failure}
+    create("broken", should_run=True, **seen)
+    before = Instance.objects.values().get()
+    node_drain.drain("main")
+    node_drain.resume("main")
+    assert Instance.objects.values().get() == before
+
+
+def test_drain_takes_over_a_stop_that_the_supervisor_began() -> None:
+    seen = {"observed_generation": 1, "status": Status.SHUTTING_DOWN, "pid": 7}
+    evicted = {"desired_state": DesiredState.STOPPED, "requested_by": EVICTED}
+    create("a", should_run=True, **seen, **evicted)
+    node_drain.drain("main", cause="drain")
+    assert Instance.objects.get().requested_by == "drain"
 
 
 def test_drained_node_starts_nothing() -> None:

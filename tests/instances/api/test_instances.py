@@ -11,6 +11,7 @@ from instances import lifecycle
 from instances.models import Instance
 from instances.states import Status
 from instances.wait_ready import wait_until_ready
+from instances.wait_stopped import delete_when_stopped
 from tests.support.observed import FAILURE, observe
 
 pytestmark = pytest.mark.django_db
@@ -68,11 +69,71 @@ def test_a_new_instance_is_stopped_and_has_its_defaults(api: Client) -> None:
     assert api.get(INSTANCES).json() == [document]
 
 
-@pytest.mark.parametrize("raw", [b"", b" ", b"{}", b"null"])
-def test_a_body_is_not_needed(api: Client, raw: bytes) -> None:
+@pytest.mark.parametrize(
+    "raw", [b"", b" ", b"null", b'""', b'{"backend_type": ""}', b'{"backend_type": null}']
+)
+def test_a_body_that_says_nothing_makes_no_instance(api: Client, raw: bytes) -> None:
     response = api.generic("POST", f"{INSTANCES}/x", raw, content_type="")
+    assert refusal(response) == (400, "invalid_request")
+    assert not Instance.objects.exists()
+
+
+def test_an_empty_object_asks_for_defaults(api: Client) -> None:
+    response = send(api, "POST", "x", {})
     assert response.status_code == 201, response.content
     assert response.json()["options"]["backend_type"] == "llama_cpp"
+
+
+def test_unknown_names_are_warnings_and_errors_with_strict(api: Client) -> None:
+    options = {"idle_timout": 5, "Backend_Type": "vllm", "nonsense": 1}
+    warnings = send(api, "POST", "x", options).json()["warnings"]
+    assert [(found["field"], found["suggestion"]) for found in warnings] == [
+        ("idle_timout", "did you mean idle_timeout?"),
+        ("Backend_Type", "did you mean backend_type?"),
+        ("nonsense", "options of the program go in backend_options"),
+    ]
+    assert send(api, "PUT", "x", {"idle_timout": 5}).json()["warnings"] == warnings[:1]
+    assert send(api, "POST", "y?dry_run=true", options).json()["warnings"][-3:] == warnings
+    for method, name in (("POST", "z"), ("PUT", "x")):
+        response = send(api, method, f"{name}?strict=true", {"idle_timout": 5})
+        assert refusal(response) == (400, "invalid_instance")
+        assert "did you mean idle_timeout?" in response.json()["details"]
+    assert not Instance.objects.filter(name="z").exists()
+    # Thousands of names take neither long nor many bytes.
+    response = send(api, "POST", "w", {f"n{number}": "x" for number in range(10_000)})
+    assert len(response.json()["warnings"]) == 21
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "named"),
+    [
+        ("POST", "x?dryrun=true", "did you mean dry_run?"),
+        ("PUT", "x?stric=true", "did you mean strict?"),
+        ("PUT", "x?wait=5", "known: dry_run, strict"),
+        ("DELETE", "x?force=true", "known: wait"),
+        ("POST", "x/start?wiat=5", "did you mean wait?"),
+        ("POST", "x/stop?dry_run=true", "known: none"),
+        ("POST", "x?dry_run=true&dry_run=false", "must be given once"),
+        ("POST", "x?=1", "known"),
+        ("POST", "x?" + "a" * 5000, "known"),
+    ],
+)
+def test_an_unknown_query_parameter_of_a_change_is_refused(
+    api: Client, method: str, path: str, named: str
+) -> None:
+    send(api, "POST", "x", {"group": "g"})
+    before = list(Instance.objects.values())
+    response = send(api, method, path.replace("x?", "x?", 1), {"group": "other"})
+    assert refusal(response) == (400, "invalid_parameter")
+    assert named in response.json()["details"]
+    assert len(response.content) < 500
+    assert list(Instance.objects.values()) == before
+
+
+def test_a_key_in_the_query_is_no_unknown_parameter(client: Client, management_key: str) -> None:
+    path = f"{INSTANCES}/x?api_key={management_key}"
+    assert client.post(path, {}, content_type="application/json").status_code == 201
+    assert client.get(f"{INSTANCES}?api_key={management_key}&page=7").status_code == 200
 
 
 def test_every_option_comes_back(api: Client) -> None:
@@ -98,21 +159,21 @@ def test_every_option_comes_back(api: Client) -> None:
 def test_names_are_listed_in_order(api: Client) -> None:
     assert api.get(INSTANCES).json() == []
     for name in ("b", "C", "a", "a.1"):
-        send(api, "POST", name)
+        send(api, "POST", name, {})
     assert [instance["name"] for instance in api.get(INSTANCES).json()] == ["C", "a", "a.1", "b"]
 
 
 def test_a_name_is_given_once(api: Client) -> None:
-    send(api, "POST", "x")
-    response = send(api, "POST", "x")
+    send(api, "POST", "x", {})
+    response = send(api, "POST", "x", {})
     assert refusal(response) == (409, "create_failed")
     assert response.json()["details"].startswith("instance with name x already exists")
 
 
 def test_there_are_no_more_than_allowed(api: Client, override: Any) -> None:
     override(instances={"max_instances": 1})
-    send(api, "POST", "x")
-    response = send(api, "POST", "y")
+    send(api, "POST", "x", {})
+    response = send(api, "POST", "y", {})
     assert refusal(response) == (409, "max_instances_reached")
     assert "maximum number of instances (1) reached" in response.json()["details"]
 
@@ -192,7 +253,7 @@ def test_a_broken_spelling_of_a_name_is_refused(api: Client) -> None:
 
 def test_a_name_may_have_periods_and_any_case(api: Client) -> None:
     for name in ("gemma-3.1", "A", "_x-", "a" * 50):
-        assert send(api, "POST", name).status_code == 201
+        assert send(api, "POST", name, {}).status_code == 201
 
 
 # -- what is not there ----------------------------------------------------------------------------
@@ -233,8 +294,41 @@ def test_an_update_replaces_all_options_and_keeps_the_port(api: Client) -> None:
 
 
 def test_options_of_a_get_can_be_put_back(api: Client) -> None:
-    shown = send(api, "POST", "x", {"backend_options": {"model": "a"}}).json()
-    assert send(api, "PUT", "x", shown["options"]).json() == shown
+    send(api, "POST", "x", {"backend_options": {"model": "a"}, "limits": {"nice": 5}})
+    send(api, "POST", "x/start")
+    observe("x", Status.RUNNING, pid=4242)
+    shown = send(api, "GET", "x").json()
+    for document in (shown["options"], shown):
+        answer = send(api, "PUT", "x", document).json()
+        assert {field["field"] for field in answer.pop("warnings")} == {"backend_options.model"}
+        assert answer == shown | {"changed": False, "restarted": False}
+    assert Instance.objects.get().generation == 1
+
+
+def test_an_update_says_whether_it_restarts(api: Client) -> None:
+    shown = send(api, "POST", "x", {"backend_options": {"model": "a"}}).json()["options"]
+    send(api, "POST", "x/start")
+    observe("x", Status.RUNNING, pid=4242)
+    quiet = send(api, "PUT", "x", shown | {"idle_timeout": 7}).json()
+    assert (quiet["changed"], quiet["restarted"], quiet["status"]) == (True, False, "running")
+    loud = send(api, "PUT", "x", shown | {"environment": {"A": "1"}}).json()
+    assert (loud["changed"], loud["restarted"]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"options": {"group": "a"}, "idle_timeout": 5},
+        {"options": []},
+        {"options": None},
+        {"options": "x"},
+    ],
+)
+def test_options_inside_and_outside_of_an_instance_are_refused(
+    api: Client, document: dict[str, object]
+) -> None:
+    assert refusal(send(api, "POST", "x", document)) == (400, "invalid_request")
+    assert not Instance.objects.exists()
 
 
 def test_an_empty_update_is_refused_rather_than_a_reset(api: Client) -> None:
@@ -254,7 +348,7 @@ def test_a_refused_update_changes_nothing(api: Client) -> None:
 
 
 def test_start_responds_at_once_with_the_status_starting(api: Client) -> None:
-    send(api, "POST", "x")
+    send(api, "POST", "x", {})
     response = send(api, "POST", "x/start")
     assert response.status_code == 200
     assert response.json()["status"] == "starting"
@@ -262,7 +356,7 @@ def test_start_responds_at_once_with_the_status_starting(api: Client) -> None:
 
 
 def test_start_and_stop_are_idempotent(api: Client) -> None:
-    send(api, "POST", "x")
+    send(api, "POST", "x", {})
     for _ in range(2):
         assert send(api, "POST", "x/start").status_code == 200
     assert Instance.objects.get().generation == 1
@@ -271,23 +365,26 @@ def test_start_and_stop_are_idempotent(api: Client) -> None:
 
 
 def test_restart_asks_for_a_new_process(api: Client) -> None:
-    send(api, "POST", "x")
+    send(api, "POST", "x", {})
     send(api, "POST", "x/start")
     observe("x", Status.RUNNING, pid=4242)
     response = send(api, "POST", "x/restart")
-    assert (response.status_code, response.json()["pid"]) == (200, 4242)
+    shown = response.json()
+    # The process that is about to end should not look like the one that was asked for.
+    assert (response.status_code, shown["status"], shown["pid"]) == (200, "starting", None)
+    assert send(api, "GET", "x").json() == shown
     assert Instance.objects.get().generation == 2
 
 
 def test_wait_for_a_running_instance_responds_at_once(api: Client) -> None:
-    send(api, "POST", "x")
+    send(api, "POST", "x", {})
     send(api, "POST", "x/start")
     observe("x", Status.RUNNING)
     assert send(api, "POST", "x/start?wait=60").json()["status"] == "running"
 
 
 def test_wait_is_bounded_by_the_parameter_and_by_the_config(api: Client, override: Any) -> None:
-    send(api, "POST", "x")
+    send(api, "POST", "x", {})
     override(instances={"on_demand_start_timeout": 0.3})
     for wait in ("0", "0.1", "1000"):
         response = send(api, "POST", f"x/start?wait={wait}")
@@ -297,7 +394,7 @@ def test_wait_is_bounded_by_the_parameter_and_by_the_config(api: Client, overrid
 
 
 def test_wait_for_a_failed_start_responds_with_the_reason(api: Client, monkeypatch: Any) -> None:
-    send(api, "POST", "x")
+    send(api, "POST", "x", {})
 
     def fail(seconds: float) -> None:
         observe("x", Status.FAILED, failure=FAILURE)
@@ -316,14 +413,14 @@ def test_wait_for_a_failed_start_responds_with_the_reason(api: Client, monkeypat
 def test_a_wait_that_is_no_number_is_refused_and_nothing_starts(
     api: Client, operation: str, wait: str
 ) -> None:
-    send(api, "POST", "x")
+    send(api, "POST", "x", {})
     response = send(api, "POST", f"x/{operation}?wait={wait}")
     assert refusal(response) == (400, "invalid_parameter")
     assert Instance.objects.get().generation == 0
 
 
 def test_a_failed_instance_shows_its_failure_until_it_is_started_again(api: Client) -> None:
-    send(api, "POST", "x")
+    send(api, "POST", "x", {})
     send(api, "POST", "x/start")
     observe("x", Status.FAILED, failure=FAILURE)
     shown = send(api, "GET", "x").json()
@@ -332,8 +429,39 @@ def test_a_failed_instance_shows_its_failure_until_it_is_started_again(api: Clie
     assert (shown["status"], shown["failure"]) == ("starting", None)
 
 
+def stopping(api: Client) -> None:
+    send(api, "POST", "x", {})
+    send(api, "POST", "x/start")
+    observe("x", Status.RUNNING, pid=4242)
+    send(api, "POST", "x/stop")
+
+
+@pytest.mark.parametrize("query", ["", "?wait=60"])
+def test_delete_right_after_a_stop_waits_for_its_end(
+    api: Client, monkeypatch: Any, query: str
+) -> None:
+    stopping(api)
+
+    def end(seconds: float) -> None:
+        observe("x", Status.STOPPED, pid=None)
+
+    monkeypatch.setitem(delete_when_stopped.__kwdefaults__, "sleep", end)
+    assert send(api, "DELETE", f"x{query}").status_code == 204
+    assert not Instance.objects.exists()
+
+
+def test_delete_during_a_long_stop_says_that_it_is_stopping(api: Client) -> None:
+    stopping(api)
+    response = send(api, "DELETE", "x?wait=0.1")
+    assert refusal(response) == (409, "delete_failed")
+    assert "is stopping" in response.json()["details"]
+    assert int(response["Retry-After"]) > 0
+    assert refusal(send(api, "DELETE", "x?wait=soon")) == (400, "invalid_parameter")
+    assert Instance.objects.exists()
+
+
 def test_delete_takes_a_stopped_instance_and_no_other(api: Client) -> None:
-    send(api, "POST", "x")
+    send(api, "POST", "x", {})
     send(api, "POST", "x/start")
     observe("x", Status.RUNNING, pid=4242)
     assert refusal(send(api, "DELETE", "x")) == (409, "delete_failed")
