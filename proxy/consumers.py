@@ -14,7 +14,8 @@ from llamactl.core.error_response import send_error
 from llamactl.core.errors import LlamactlError, MethodNotAllowed, UnexpectedFailure
 from proxy import errors
 from proxy.auth import admit, authorise_by, target_named
-from proxy.body.body import ClientDisconnected, model_in, read_beginning, read_routed, with_model
+from proxy.body.body import ClientDisconnected, read_beginning, read_routed
+from proxy.body.json_model import JsonModel, json_model
 from proxy.body.multipart import ModelField
 from proxy.body.upload import Upload
 from proxy.exchange import Exchange, Outcome
@@ -132,14 +133,17 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         body, field = await read_routed(receive, scope["headers"], gateway.max_body_bytes)
         upload = body if isinstance(body, Upload) else None
         async with gateway.disconnects.watch(receive, upload):
-            read = upload.beginning if upload is not None else body
-            assert isinstance(read, bytes)  # noqa: S101 - an upload's beginning is bytes too
-            model = model_in(read) if field is None else field.model
+            found: ModelField | JsonModel
+            if field is not None:
+                found = field
+            else:
+                assert isinstance(body, bytes)  # noqa: S101 - uploads are forms, with a field
+                found = await json_model(body, gateway.turns)
             target, served_model = await gateway.recheck.before_refusal(
-                lambda table: self._find_by_model(table, scope, model)
+                lambda table: self._find_by_model(table, scope, found.model)
             )
             if served_model is not None:
-                body = _with_served_model(body, field, served_model)
+                body = _with_served_model(body, found, served_model)
             await self._forward(scope, send, target, body)
 
     async def _forward_by_name(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -217,14 +221,10 @@ def outcome_of(error: LlamactlError) -> Outcome:
 
 
 def _with_served_model(
-    body: bytes | Upload, field: ModelField | None, model: str
+    body: bytes | Upload, found: ModelField | JsonModel, model: str
 ) -> bytes | Upload:
     """The body with the name that the backend has for its model."""
-    read = body.beginning if isinstance(body, Upload) else body
-    if field is None:
-        return with_model(read, model)
-    read = field.replaced(read, model)
     if not isinstance(body, Upload):
-        return read
-    body.replace_beginning(read)
+        return found.replaced(body, model)
+    body.replace_beginning(found.replaced(body.beginning, model))
     return body

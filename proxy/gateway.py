@@ -26,6 +26,7 @@ from proxy.inflight import InFlight
 from proxy.table.live import LiveTable
 from proxy.table.recheck import Recheck
 from proxy.table.refresh import Refresher
+from proxy.turns import Turns
 from proxy.upstream import Upstream, UpstreamTimeouts
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Gateway:
         self.live = LiveTable()
         self.in_flight = InFlight()
         self.disconnects = DisconnectWatcher()
+        self.turns = Turns()
         self.usage = KeyUsage()
         self.imported_keys = ImportedKeys(
             self.live, self._remember_imported, lambda: self._refresher.request_refresh()

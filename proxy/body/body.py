@@ -1,15 +1,10 @@
-"""The request body: reading within a limit, and the ``model`` in a JSON document."""
+"""Reading of a request body within its limit."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from itertools import islice
-
-import orjson
 
 from llamactl.core.asgi_types import Receive
-from llamactl.core.errors import InvalidRequest
 from proxy.body.multipart import FormReader, ModelField, boundary_in
 from proxy.body.upload import Upload
 from proxy.errors import RequestTooLarge
@@ -96,69 +91,3 @@ async def _next(receive: Receive) -> tuple[bytes, bool]:
     if message["type"] == "http.disconnect":
         raise ClientDisconnected
     return message.get("body", b""), not message.get("more_body")
-
-
-def model_in(body: bytes) -> str:
-    """The ``model`` of a JSON request. Raises InvalidRequest (400) for a body without one."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"Invalid request body: it is not JSON ({error})") from None
-    if not isinstance(document, dict):
-        raise InvalidRequest("Invalid request body: expected a JSON object")
-    model = document.get("model")
-    if model is None:
-        raise InvalidRequest(
-            'Model name is required: put "model" into the request; GET /v1/models lists the names'
-        )
-    if not isinstance(model, str) or not model:
-        raise InvalidRequest("Invalid model: it must be a non-empty string")
-    return model
-
-
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
-_MODEL_KEY = re.compile(
-    b'"'
-    + b"".join(rb"(?:%c|\\u00%x)" % (letter, letter) for letter in b"model")
-    + rb'"[ \t\r\n]*:[ \t\r\n]*',
-    re.IGNORECASE,
-)
-"""Every spelling of the key ``model``. May match in other strings too, and matches ``MODEL``."""
-
-
-def with_model(body: bytes, model: str) -> bytes:
-    """The body with its top-level ``model`` replaced and every other byte untouched.
-
-    Decoding and encoding the body would turn integers above 2^53 into floats for some readers,
-    and lose the client's spelling of numbers; so the value is found by walking the tokens. A
-    repeated key is replaced everywhere. ``body`` must have passed ``model_in``.
-    """
-    encoded = orjson.dumps(model)
-    found = list(islice(_MODEL_KEY.finditer(body), 2))
-    if len(found) == 1:
-        # model_in found the key at the top level, so this match is the key. The walk below visits
-        # every token: a million of them in a prompt of ten megabytes made of numbers.
-        start = found[0].end()
-        value = _TOKEN.match(body, start)
-        assert value is not None  # noqa: S101 - model_in saw a text there
-        return b"".join((memoryview(body)[:start], encoded, memoryview(body)[value.end() :]))
-    parts: list[bytes] = []
-    copied = depth = 0
-    key = pending = None
-    for match in _TOKEN.finditer(body):
-        token = match.group()
-        if token in (b"{", b"["):
-            depth += 1
-        elif token in (b"}", b"]"):
-            depth -= 1
-        elif depth == 1:
-            if token == b":":
-                key = pending
-            elif token == b",":
-                key = None
-            elif key is None:
-                pending = orjson.loads(token)
-            elif key == "model":
-                parts += (body[copied : match.start()], encoded)
-                copied = match.end()
-    return b"".join((*parts, body[copied:]))

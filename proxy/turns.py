@@ -1,0 +1,48 @@
+"""Turns of CPU work on the event loop: bounded, and one at a time.
+
+Work that grows with a request's body is written as a generator that yields after each small step.
+The runs here give the loop back every few milliseconds. One lock is for all requests of a web
+process, because ten runs at once would each take a turn between two callbacks of everybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from time import perf_counter
+from typing import TypeVar
+
+TURN_SECONDS = 0.004
+"""A step of its own may take as long again."""
+
+T = TypeVar("T")
+
+
+class Turns:
+    """The queue for turns; made once for each event loop."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def run(self, steps: Generator[None, None, T]) -> T:
+        """Run the steps to their end and return their result."""
+        while True:
+            async with self._lock:
+                ends_at = perf_counter() + TURN_SECONDS
+                while perf_counter() < ends_at:
+                    try:
+                        next(steps)
+                    except StopIteration as end:
+                        result: T = end.value
+                        return result
+            await asyncio.sleep(0)
+
+
+def at_once(steps: Generator[None, None, T]) -> T:
+    """Run the steps without a pause, for a small input."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
