@@ -139,6 +139,17 @@ def mask_command(argv: Sequence[str]) -> str:
     )
 
 
+def secret_words(words: Sequence[str]) -> Iterator[str]:
+    """Yield the flag of each secret in the words of a command: ``--header``, ``-e``, ``NAME=``."""
+    previous = "a word"
+    for word, masked in zip(words, mask_arguments(words), strict=True):
+        if masked != word:
+            assignment = _ASSIGNMENT.fullmatch(word)
+            is_flag = _FLAG.fullmatch(previous) and not (assignment and word.startswith("-"))
+            yield previous if is_flag else assignment[1] if assignment else "an argument"
+        previous = word
+
+
 def _split_words(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Yield, for each word, the part to show, and whether a masked part followed it."""
     previous = ""

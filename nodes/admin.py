@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 
 from instances import node_drain
 from llamactl.admin.base import DomainAdmin, relative_time
+from llamactl.masking import mask_url
 from nodes.models import Node
 
 
@@ -98,7 +99,7 @@ class NodeAdmin(DomainAdmin[Node]):
 
     @admin.display(description="address", ordering="address")
     def shown_address(self, node: Node) -> str:
-        return node.address or "this host"
+        return mask_url(node.address) or "this host"
 
     @admin.display(description="instances", ordering="instance_count")
     def instance_counts(self, node: Node) -> str:

@@ -28,6 +28,7 @@ from instances.preflight.findings import PreflightFinding, error, warning
 from instances.preflight.flags import check_flags, check_json
 from instances.preflight.help_cache import HelpCache, HelpUnavailable
 from instances.preflight.programs import identify
+from instances.preflight.secrets import check_secrets
 from llamactl.config import AppConfig
 
 TIMEOUT_SECONDS = 3.0
@@ -51,7 +52,11 @@ def check_options(
     if not is_local(options, config):
         return []
     if runs_in_docker(options, backend.config_section(config)):
-        return [*_check_docker(backend), *check_json(backend, options.backend_options)]
+        return [
+            *_check_docker(backend),
+            *check_json(backend, options.backend_options),
+            *check_secrets(backend, options.backend_options),
+        ]
     deadline = time.monotonic() + timeout_seconds
     directory = working_directory(options, config)
     # The search for the program has a thread too: PATH may lead to a network disk that is away.
@@ -64,6 +69,7 @@ def check_options(
     started = [(field, _start(check)) for field, check in checks.items()]
     findings = [found for field, future in started for found in _result(field, future, deadline)]
     findings += check_json(backend, options.backend_options)
+    findings += check_secrets(backend, options.backend_options)
     return sorted(findings, key=lambda finding: not finding.is_error)
 
 

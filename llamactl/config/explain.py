@@ -52,7 +52,7 @@ def redacted(
             "management_keys": [],
         },
         "local_node": config.local_node,
-        "nodes": {name: {"address": node.address} for name, node in config.nodes.items()},
+        "nodes": {name: {"address": mask_url(node.address)} for name, node in config.nodes.items()},
         "data_dir": str(config.data_dir),
         "version": version,
         "commit_hash": commit_hash,
@@ -145,7 +145,7 @@ def _text(name: str, value: object) -> str:
         return f"{{{', '.join(pairs)}}}"
     if isinstance(value, float):
         return f"{value:g}s"
-    return str(value) or "''"
+    return mask_url(str(value)) or "''"
 
 
 def main(argv: Sequence[str], backends: BackendSections) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import ValidationError
 
-from llamactl.masking import is_secret_name
+from llamactl.masking import MASK, is_secret_name
 
 FieldPath = tuple[str, ...]
 """Field names from the root: ``("backends", "llama_cpp", "docker", "image")``."""
@@ -75,7 +75,10 @@ def error_lines(error: ValidationError, origins: Origins) -> list[str]:
         is_name = path[-1:] == ("[key]",)
         subject = f"a name in {dotted(path[:-2])}" if is_name else dotted(path)
         if not is_secret(path):
-            subject += f" is {shown(problem['input'])}, but"
+            value = problem["input"]
+            if isinstance(value, str) and "@" in value:  # a URL, or what was meant as one
+                value = f"{MASK}@{value.rpartition('@')[2]}"
+            subject += f" is {shown(value)}, but"
         message = problem["msg"].replace("Input should", "should")
         lines.append(f"{origin_of(path, origins)}: {subject} {message}")
     return lines

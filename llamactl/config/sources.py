@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from llamactl.config.file_reader import FileReader, find_file, named_file
 from llamactl.config.layers import Layer, LoadContext, merged_origins
-from llamactl.config.problems import ConfigError, error_lines, origin_of, printable
-from llamactl.config.schema import AppConfig, BackendSections, config_model
+from llamactl.config.problems import (
+    ConfigError,
+    FieldPath,
+    dotted,
+    error_lines,
+    origin_of,
+    printable,
+)
+from llamactl.config.schema import AppConfig, BackendConfig, BackendSections, config_model
 from llamactl.config.variables_reader import find_dotenv, read_variables
 from llamactl.config.yaml_text import read_yaml
+from llamactl.masking import secret_words
 
 
 def load(
@@ -72,9 +80,27 @@ def _build(layers: Sequence[Layer], context: LoadContext) -> AppConfig:
             f"{origin_of(('auth', 'inference_keys'), origins)}: auth.inference_keys is ignored "
             "(as in the Go program): make inference keys in the admin or by POST /api/v1/auth/keys"
         )
+    context.warnings += _secrets_in_arguments(config)
     config._warnings = tuple(map(printable, context.warnings))
     config._origins = origins
     return config
+
+
+def _secrets_in_arguments(config: AppConfig) -> Iterator[str]:
+    """Warn of secrets in the arguments of all instances: every user of the host can read them."""
+    sections: Iterable[tuple[str, BackendConfig]] = config.backends
+    for name, section in sections:
+        arguments: dict[FieldPath, list[str]] = {("backends", name): section.args}
+        if section.docker is not None:
+            arguments["backends", name, "docker"] = section.docker.args
+        for parent, words in arguments.items():
+            path = (*parent, "args")
+            for flag in dict.fromkeys(secret_words(words)):
+                yield (
+                    f"{config.origin(path)}: {dotted(path)} has a secret, the value of {flag}, and"
+                    " every user of the host can read it in the list of processes: put it into"
+                    f" {dotted((*parent, 'environment'))}, or into a file"
+                )
 
 
 def _home(environ: Mapping[str, str]) -> Path:

@@ -18,6 +18,7 @@ from instances.states import Status
 from llamactl.admin.base import relative_time
 from llamactl.config import current
 from llamactl.core.sanitize import sanitize_text
+from llamactl.masking import mask_url
 from nodes.admin import alive_badge
 from nodes.models import Node
 
@@ -140,7 +141,7 @@ def _nodes() -> list[NodeLine]:
         NodeLine(
             name=node.name,
             url=reverse("admin:nodes_node_change", args=[node.pk]),
-            address=sanitize_text(node.address),
+            address=sanitize_text(mask_url(node.address)),
             badge=alive_badge(node),
             heartbeat=relative_time(node.heartbeat_at, now),
         )

@@ -7,6 +7,7 @@ from rest_framework.response import Response
 
 from llamactl.api.views import ApiViewSet
 from llamactl.config import current
+from llamactl.masking import mask_url
 from nodes.api import schema
 from nodes.directory import known_nodes, node_address
 
@@ -18,8 +19,8 @@ class NodeViewSet(ApiViewSet):
     @schema.list_nodes
     def directory(self, request: Request) -> Response:
         nodes = known_nodes(current())
-        return Response({name: {"address": address} for name, address in nodes.items()})
+        return Response({name: {"address": mask_url(address)} for name, address in nodes.items()})
 
     @schema.show_node
     def retrieve(self, request: Request, name: str) -> Response:
-        return Response({"address": node_address(name, current())})
+        return Response({"address": mask_url(node_address(name, current()))})

@@ -26,10 +26,10 @@ ARROWS = {
     "llamactl.middleware": "llamactl.core",
     # Apps, from the bottom up.
     "nodes": "llamactl.config llamactl.core",
-    "nodes.api": "llamactl.api llamactl.config llamactl.openapi nodes",
-    "nodes.admin": "instances llamactl.admin nodes",
+    "nodes.api": "llamactl.api llamactl.config llamactl.masking llamactl.openapi nodes",
+    "nodes.admin": "instances llamactl.admin llamactl.masking nodes",
     "instances.backends": "llamactl.config llamactl.core",
-    "instances.preflight": "instances instances.backends llamactl.config nodes",
+    "instances.preflight": "instances instances.backends llamactl.config llamactl.masking nodes",
     "instances.scheduling": "llamactl.config",
     "instances.logs": "llamactl.config nodes",
     "instances": (
@@ -73,7 +73,7 @@ ARROWS = {
     ),
     "keys": "instances llamactl.admin llamactl.config llamactl.core llamactl.models",
     "keys.api": "instances keys llamactl.api llamactl.core llamactl.openapi",
-    "keys.admin": "instances instances.admin keys llamactl.admin",
+    "keys.admin": "instances instances.admin keys llamactl.admin llamactl.core",
     "proxy.body": "llamactl.core proxy",
     "proxy.upstream": "llamactl.core proxy proxy.body proxy.table",
     "proxy.table": (
@@ -92,7 +92,7 @@ ARROWS = {
     "llamactl.openapi": "llamactl.api llamactl.config llamactl.core proxy.openapi",
     "llamactl.console": (
         "instances instances.admin llamactl.admin llamactl.api llamactl.config "
-        "llamactl.core llamactl.openapi llamactl.version nodes nodes.admin"
+        "llamactl.core llamactl.masking llamactl.openapi llamactl.version nodes nodes.admin"
     ),
     "llamactl.server.web": "instances.backends llamactl.config llamactl.core llamactl.server",
     "llamactl.server": (

@@ -123,3 +123,29 @@ def test_a_disk_that_does_not_answer_delays_nothing(
         answers.set()
     assert ("backend_options", "warning") in fields(findings)
     assert "does not answer" in findings[-1].message or "does not answer" in findings[0].message
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"header": "Authorization: Bearer hunter2"},
+        {"ssl_key_password": "hunter2"},
+        {"model_url2": "https://me:hunter2@x/y"},
+        {"header": ["X-A: 1", "X-Api-Key: hunter2"]},
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"docker_enabled": True}])
+def test_a_secret_in_the_command_line_is_a_warning(
+    config: AppConfig, extra: dict[str, Any], more: dict[str, Any]
+) -> None:
+    findings = found(config, backend_options={"extra_args": extra}, **more)
+    (finding,) = [each for each in findings if "is a secret" in each.message]
+    flag = next(iter(extra)).replace("_", "-")
+    assert finding.message.startswith(f"the value of --{flag} is a secret")
+    assert "hunter2" not in finding.text
+
+
+def test_secrets_that_go_by_environment_are_no_finding(config: AppConfig) -> None:
+    for options in ({"api_key": "k", "hf_token": "t"}, {"extra_args": {"hf_token": "t"}}):
+        findings = found(config, backend_options=options)
+        assert not [each for each in findings if "secret" in each.message]

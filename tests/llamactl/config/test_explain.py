@@ -13,11 +13,11 @@ import pytest
 from instances.backends.registry import config_sections
 from llamactl import config as config_package
 from llamactl.config import current, explain
-from llamactl.config.explain import redacted
+from llamactl.config.explain import redacted, values
 from llamactl.management.commands.check_config import Command
 from tests.support.paths import ROOT
 
-from .conftest import Load
+from .conftest import Load, Refuse
 
 SECRETS = """
 auth: {management_keys: [hunter2], inference_keys: [hunter2]}
@@ -185,3 +185,32 @@ def test_current_returns_the_configuration_of_the_settings(
     config = load_config()
     monkeypatch.setattr(config_package, "settings", SimpleNamespace(LLAMACTL=config))
     assert current() is config
+
+
+@pytest.mark.parametrize("user", ["me:hunter2", "hunter2"])
+def test_a_nodes_address_is_shown_without_its_password(
+    load_config: Load, refuse: Refuse, user: str
+) -> None:
+    config = load_config(f"nodes: {{w: {{address: 'http://{user}@gpu:81/x'}}}}")
+    assert config.nodes["w"].address == f"http://{user}@gpu:81/x"
+    assert "hunter2" not in str(redacted(config))
+    assert "@gpu:81/x" in str(redacted(config)["nodes"])
+    assert not [row for row in values(config) if "hunter2" in row[1]]
+    assert "hunter2" not in str(refuse(f"nodes: {{w: {{address: 'htp://{user}@gpu'}}}}"))
+
+
+@pytest.mark.parametrize(
+    ("yaml", "flag"),
+    [
+        ("args: [--api-key, hunter2]", "--api-key"),
+        ("args: [--api-key=hunter2]", "--api-key"),
+        ("args: [--header, 'Authorization: Bearer hunter2']", "--header"),
+        ("args: [--model-url, 'https://me:hunter2@x/y']", "--model-url"),
+        ("docker: {args: [run, -e, HF_TOKEN=hunter2]}", "-e"),
+    ],
+)
+def test_a_secret_in_arguments_is_a_warning(load_config: Load, yaml: str, flag: str) -> None:
+    (warning,) = load_config(f"backends: {{llama-cpp: {{{yaml}}}}}").config_warnings
+    assert f"args has a secret, the value of {flag}, and every user" in warning
+    assert "put it into backends.llama-cpp." in warning
+    assert "hunter2" not in warning
