@@ -157,14 +157,27 @@ def find_processes(node: str, recorded: set[tuple[int, int]]) -> list[GuardedPro
     process again, because its environment is gone.
     """
     wanted = NODE_MARKER + os.fsencode(node)
-    seen = {}
+    stats = {}
+    environments = {}
     for name in os.listdir("/proc"):
-        if name.isdecimal() and int(name) != os.getpid():
+        if name.isdecimal() and int(name) != os.getpid() and is_own_user(int(name)):
             stat = read_stat(int(name))
-            if stat is not None:
-                container = container_of(int(name), stat, wanted, recorded)
-                if container is not None:
-                    seen[int(name)] = (stat, container)
+            environ = read_environ(int(name))
+            if stat is not None and environ is not None:
+                stats[int(name)] = stat
+                environments[int(name)] = environ
+    # Sessions with another node's marker: adopted by pid and start time, but not by this node.
+    others = {
+        stats[pid][1]
+        for pid, environ in environments.items()
+        if wanted not in environ and any(entry.startswith(NODE_MARKER) for entry in environ)
+    }
+    seen = {}
+    for pid, stat in stats.items():
+        is_recorded = (pid, stat[2]) in recorded and stat[1] == pid and pid not in others
+        container = container_of(environments[pid], wanted, is_recorded=is_recorded)
+        if container is not None:
+            seen[pid] = (stat, container)
     found = []
     for pid, ((group, _, ticks), container) in seen.items():
         is_led = group != pid and group in seen
@@ -174,22 +187,32 @@ def find_processes(node: str, recorded: set[tuple[int, int]]) -> list[GuardedPro
     return found
 
 
-def container_of(
-    pid: int, stat: tuple[int, int, int], wanted: bytes, recorded: set[tuple[int, int]]
-) -> str | None:
+def container_of(environ: list[bytes], wanted: bytes, *, is_recorded: bool) -> str | None:
     """Return the process's container, or an empty name; ``None`` for a process of another node."""
-    _, session, ticks = stat
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            environ = file.read().split(b"\0")
-        is_own_user = os.stat(f"/proc/{pid}").st_uid == os.getuid()
-    except OSError:  # another user's, or gone
-        return None
     if wanted in environ:
         names = [entry for entry in environ if entry.startswith(CONTAINER_MARKER)]
         return os.fsdecode(names[0][len(CONTAINER_MARKER) :]) if names else ""
     # Some programs overwrite their environment to set their title.
-    return "" if is_own_user and session == pid and (pid, ticks) in recorded else None
+    return "" if is_recorded else None
+
+
+def read_environ(pid: int) -> list[bytes] | None:
+    """Read the environment of a process; ``None`` if it is not readable or gone."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return None
+
+
+def is_own_user(pid: int) -> bool:
+    """Whether real and effective user are the guard's: a setuid program has a foreign real user."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            uids = [line.split()[1:] for line in file if line[:4] == b"Uid:"]
+    except OSError:
+        return False
+    return bool(uids) and set(map(int, uids[0])) == {os.getuid()}
 
 
 def read_stat(pid: int) -> tuple[int, int, int] | None:

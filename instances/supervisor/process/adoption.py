@@ -59,13 +59,18 @@ def find_process(
     """Open the process of an instance: the one in its row, or else the first of ``candidates``.
 
     ``candidates`` carry the instance's marker. ``marker`` replaces the marker of a process in the
-    row that has overwritten its environment.
+    row that has overwritten its environment. A process in the row that carries another node's
+    marker stays with the worker of that node.
     """
     if pid is not None and started_ticks is not None and is_backend(pid):
         markers = [each.marker for each in candidates if each.pid == pid]
         process = open_process(pid, started_ticks, markers[0] if markers else marker)
-        if process is not None:
+        other = other_node_of(pid, marker.node) if process is not None else None
+        if process is not None and other is None:
             return process
+        if process is not None:
+            logger.warning("process %d belongs to the worker that locks %s", pid, other)
+            process.close()
     for each in candidates:
         process = open_process(each.pid, each.started_ticks, each.marker)
         if process is not None:
@@ -94,11 +99,35 @@ def open_process(pid: int, started_ticks: int, marker: Marker) -> Process | None
 def is_backend(pid: int) -> bool:
     """Whether ``pid`` may be a backend: the leader of a session, and of the worker's own user."""
     stat = read_stat(pid)
+    return stat is not None and stat.session == pid and is_own_user(pid)
+
+
+def is_own_user(pid: int) -> bool:
+    """Whether the process runs as the worker's user, by its real and effective ids.
+
+    The effective id alone proves nothing: anybody can start a setuid program of root with any
+    environment.
+    """
     try:
-        owner = Path(f"/proc/{pid}").stat().st_uid
-    except FileNotFoundError:
+        status = Path(f"/proc/{pid}/status").read_bytes()
+    except OSError:
         return False
-    return stat is not None and stat.session == pid and owner == os.getuid()
+    uids = next((line.split()[1:] for line in status.splitlines() if line[:4] == b"Uid:"), [])
+    return bool(uids) and set(map(int, uids)) == {os.getuid()}
+
+
+def other_node_of(pid: int, node: str) -> str | None:
+    """Return the node in the marker of a session, if it is another one than ``node``.
+
+    The leader may have overwritten its environment; then the markers of its children count.
+    ``None`` if no process of the session has a readable marker.
+    """
+    nodes = [
+        found.marker.node
+        for found in marked_processes()
+        if (stat := read_stat(found.pid)) is not None and stat.session == pid
+    ]
+    return None if node in nodes else next(iter(nodes), None)
 
 
 def kill_stragglers(launch: str) -> int:
@@ -128,16 +157,18 @@ def kill_stragglers(launch: str) -> int:
 
 def _inspect(pid: int) -> MarkedProcess | None:
     stat = read_stat(pid)
-    if stat is None or not stat.is_alive:
+    if stat is None or not stat.is_alive or not is_own_user(pid):
         return None
     try:
         content = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # another user's process, or gone
+    except OSError:  # not dumpable, or gone
         return None
     if NODE_MARKER.encode() not in content:
         return None
     pairs = (entry.partition(b"=") for entry in content.split(b"\0"))
     environ = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+    if NODE_MARKER not in environ:  # a variable whose value or name holds the marker's name
+        return None
     marker = Marker(
         node=environ.get(NODE_MARKER, ""),
         instance=environ.get(INSTANCE_MARKER, ""),

@@ -308,6 +308,45 @@ def test_a_backend_that_overwrote_its_markers_is_ended_by_its_pid(tmp_path: Path
             process.wait()
 
 
+def test_a_recorded_process_with_the_marker_of_another_node_is_not_ended(tmp_path: Path) -> None:
+    # Adopted by pid and start time once, but the worker of another data directory owns it.
+    lock = str(tmp_path / "node-x.lock")
+    sleep = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    marker = Marker("/elsewhere/node-main.lock", "1:one", uuid.uuid4().hex)
+    other = subprocess.Popen(sleep, env=marker.to_environment(), start_new_session=True)
+    wiped = subprocess.Popen(sleep, env={}, start_new_session=True)
+    try:
+        stats = {each.pid: read_stat(each.pid) for each in (other, wiped)}
+        recorded = {(pid, stat.started_ticks) for pid, stat in stats.items() if stat is not None}
+        found = program.find_processes(lock, recorded)
+        assert [each.pid for each in found] == [wiped.pid]
+        for each in found:
+            each.close()
+        assert program.end_all(lock, recorded, 5.0, "")
+        assert other.poll() is None
+        assert wiped.wait(SECONDS) == -signal.SIGINT
+    finally:
+        for process in (other, wiped):
+            process.kill()
+            process.wait()
+
+
+def test_a_process_of_another_user_is_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A guard of root can read the environment of everybody, and anybody can forge a marker.
+    marker = Marker(str(tmp_path / "node-x.lock"), "1:one", "x", container="victim")
+    process = subprocess.Popen(["sleep", "60"], env=marker.to_environment(), start_new_session=True)
+    try:
+        found = until(lambda: program.find_processes(marker.node, set()))
+        found[0].close()
+        monkeypatch.setattr(os, "getuid", lambda: 4242)
+        assert program.find_processes(marker.node, set()) == []
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_dismissed_guard_ends(tmp_path: Path) -> None:
     lock, orders = tmp_path / "node-x.lock", tmp_path / "node-x.guard"
     lock.touch()

@@ -15,8 +15,15 @@ import requests
 
 from instances.models import Instance
 from instances.states import Status
-from instances.supervisor.process.adoption import find_process, open_process
-from instances.supervisor.process.pidfd import Marker, Process, read_stat
+from instances.supervisor.process.adoption import (
+    backends_of,
+    find_process,
+    is_own_user,
+    kill_stragglers,
+    open_process,
+    other_node_of,
+)
+from instances.supervisor.process.pidfd import NODE_MARKER, Marker, Process, read_stat
 from llamactl.config import AppConfig, current
 from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, children, is_alive
 from tests.support.until import until
@@ -291,6 +298,78 @@ def test_another_installations_backends_are_left_alone(node: NodeUnderTest, fore
     finally:
         other.kill()
         other.wait()
+
+
+ELSEWHERE = Marker("/elsewhere/node-main.lock", "1:one", "x")
+
+
+@pytest.fixture
+def sleeping() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a process that leads a session and does nothing, with an environment."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_backend_of_another_data_directory_is_not_adopted_by_its_row(
+    node: NodeUnderTest,
+    sleeping: Callable[..., subprocess.Popen[bytes]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # A second worker with the same database and another data directory.
+    other = sleeping(ELSEWHERE.to_environment())
+    recorded(node.create(), other.pid, desired_state="stopped")
+    node.start()
+    node.reaches(Status.STOPPED)
+    assert other.poll() is None
+    assert f"process {other.pid} belongs to the worker that locks {ELSEWHERE.node}" in caplog.text
+
+
+def test_a_leader_that_overwrote_its_marker_is_known_by_its_children() -> None:
+    # As a server that sets its title does: the children still carry the marker.
+    child = f"{NODE_MARKER}=/elsewhere/node-main.lock sleep 60 & wait"
+    leader = subprocess.Popen(
+        ["sh", "-c", child], env={"PATH": os.environ["PATH"]}, start_new_session=True
+    )
+    try:
+        until(lambda: other_node_of(leader.pid, "/here/node-main.lock"))
+        marker = Marker("/here/node-main.lock", "1:one", "")
+        assert find_process(leader.pid, ticks(leader.pid), [], marker) is None
+        marker = Marker("/elsewhere/node-main.lock", "1:one", "")
+        found = find_process(leader.pid, ticks(leader.pid), [], marker)
+        assert found is not None
+        found.close()
+    finally:
+        os.killpg(leader.pid, signal.SIGKILL)
+        leader.wait()
+
+
+def test_a_process_of_another_user_is_not_adopted(
+    sleeping: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = sleeping(ELSEWHERE.to_environment())
+    until(lambda: backends_of(ELSEWHERE.node))
+    monkeypatch.setattr(os, "getuid", lambda: 4242)
+    assert backends_of(ELSEWHERE.node) == []
+    assert find_process(process.pid, ticks(process.pid), [], ELSEWHERE) is None
+    assert kill_stragglers(ELSEWHERE.launch) == 0
+
+
+def test_a_setuid_program_of_another_user_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Anybody can start su or passwd with forged markers: it runs as root, for another real user.
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    uids = "1000\t0\t0\t0"
+    monkeypatch.setattr(Path, "read_bytes", lambda path: f"Name:\tsu\nUid:\t{uids}\n".encode())
+    assert not is_own_user(4242)
+    uids = "0\t0\t0\t0"
+    assert is_own_user(4242)
 
 
 def test_a_second_worker_waits_until_the_first_has_gone(
