@@ -9,17 +9,17 @@ also after the model was found: the backend must not read another model than lla
 from __future__ import annotations
 
 from collections.abc import Iterable
-from email import policy
-from email.message import Message
-from email.parser import BytesHeaderParser
 from enum import Enum, auto
 from typing import NamedTuple
 
 from llamactl.core.errors import InvalidRequest
+from proxy.body.part_headers import MAX_HEADER_BYTES, dispositions, parameters
 
 MAX_PARTS = 1000
 """OpenAI's requests have about twenty; each part takes time on the event loop."""
-MAX_HEADER_BYTES = 8192
+MAX_PART_HEADER_BYTES = 4096
+MAX_ALL_HEADER_BYTES = 256 * 1024
+"""Of all parts; a usual part has about a hundred bytes of headers."""
 MAX_MODEL_BYTES = 1000
 _LINE_END = b"\r\n"
 
@@ -45,14 +45,13 @@ def boundary_in(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     content_types = [value for name, value in headers if name == b"content-type"]
     if not content_types or not content_types[0].lower().startswith(b"multipart/form-data"):
         return None
-    message = Message()
-    message["content-type"] = content_types[0].decode("latin-1")
-    boundaries = [value for key, value in message.get_params([]) if key.lower() == "boundary"]
-    boundary = boundaries[0] if len(content_types) == len(boundaries) == 1 else None
+    content_type = parameters(content_types[0])
+    pairs = content_type.pairs if content_type is not None else ()
+    boundaries = [value for name, value in pairs if name == b"boundary"]
     # RFC 2046, section 5.1.1: up to 70 characters.
-    if not isinstance(boundary, str) or not 1 <= len(boundary) <= 70:
+    if len(content_types) != 1 or len(boundaries) != 1 or not 1 <= len(boundaries[0]) <= 70:
         raise _bad_form("its Content-Type must name one boundary of 1 to 70 characters")
-    return boundary.encode("latin-1")
+    return boundaries[0]
 
 
 def model_field(body: bytes, boundary: bytes) -> ModelField:
@@ -84,6 +83,8 @@ class FormReader:
         self._delimiter = _LINE_END + b"--" + boundary
         self._state = _State.BEGINNING
         self._parts = 0
+        self._header_bytes = 0
+        """Of all parts so far."""
         self._held = b""
         """The last bytes so far, which can't be parsed without the next piece."""
         self._held_from = 0
@@ -164,11 +165,17 @@ class FormReader:
         blank = done - 2 if data.startswith(_LINE_END, done) else data.find(b"\r\n\r\n", done)
         # No boundary may begin within the headers, or with the line end after them.
         end = len(data) if blank == -1 else blank + 2 + len(delimiter)
-        if data.find(delimiter, done, end) != -1 or end - len(delimiter) - done > MAX_HEADER_BYTES:
-            raise _bad_form(f"the headers of a part do not end within {MAX_HEADER_BYTES} bytes")
+        size = end - len(delimiter) - done
+        if data.find(delimiter, done, end) != -1 or size > MAX_PART_HEADER_BYTES:
+            raise _bad_form(
+                f"the headers of a part do not end within {MAX_PART_HEADER_BYTES} bytes"
+            )
         if blank == -1 or len(data) < end:
             return done
-        is_model = _field_name(data[done : blank + 2]) == "model"
+        self._header_bytes += size
+        if self._header_bytes > MAX_ALL_HEADER_BYTES:
+            raise _bad_form(f"the headers of its parts have more than {MAX_ALL_HEADER_BYTES} bytes")
+        is_model = _field_name(data[done : blank + 2]) == b"model"
         self._state = _State.MODEL if is_model else _State.OTHER_PART
         return blank + 4
 
@@ -192,26 +199,23 @@ class FormReader:
         return end + len(self._delimiter)
 
 
-_parser = BytesHeaderParser(policy=policy.compat32)
-
-
-def _field_name(headers: bytes) -> str | None:
+def _field_name(headers: bytes) -> bytes | None:
     """The name of a field; ``None`` for a file."""
-    dispositions = _parser.parsebytes(headers).get_all("content-disposition", [])
-    if len(dispositions) != 1:
-        raise _bad_form("each part must have one Content-Disposition")
-    message = Message()
-    message["content-disposition"] = dispositions[0]
-    names = [
-        (key.lower(), value)
-        for key, value in message.get_params([], header="content-disposition")
-        if key.lower().startswith(("name", "filename"))
-    ]
-    if any(key.startswith("filename") for key, _ in names):
+    values = dispositions(headers)
+    if values is None:
+        raise _bad_form(
+            f"each header of a part must be one line of at most {MAX_HEADER_BYTES} bytes"
+        )
+    disposition = parameters(values[0]) if len(values) == 1 else None
+    if disposition is None:
+        raise _bad_form("each part must have one valid Content-Disposition")
+    names = [pair for pair in disposition.pairs if pair[0].startswith((b"name", b"filename"))]
+    if any(name.startswith(b"filename") for name, _ in names):
         return None
-    # Not a str: the extended notation of RFC 2231, which few parsers know.
-    if len(names) != 1 or names[0][0] != "name" or not isinstance(names[0][1], str):
-        raise _bad_form("each part must have one name")
+    # Not "name*", the extended notation of RFC 2231, which few parsers know. Of a backslash some
+    # parsers make another name than others.
+    if len(names) != 1 or names[0][0] != b"name" or b"\\" in values[0]:
+        raise _bad_form("each part must have one name, without backslashes")
     return names[0][1]
 
 

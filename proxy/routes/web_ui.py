@@ -9,13 +9,18 @@ llama-server is asked without its key: a path that needs the key stays closed, e
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Iterable
 
 from llamactl.core.asgi_types import Message, Send
 from proxy.headers import Pairs, accepts_gzip, to_backend
+from proxy.upstream import BrokeOff
 
 _AS_GZIP_FILE = 16 + zlib.MAX_WBITS
+STEP_BYTES = 64 * 1024
+MAX_UNPACKED_BYTES = 64 * 2**20
+"""llama-server's whole page has about 6 MB."""
 # A part of a packed file can't be unpacked, and the ETag is that of the packed file.
 _CHANGED_BY_UNPACKING = frozenset(
     [b"content-encoding", b"content-length", b"etag", b"accept-ranges"]
@@ -41,6 +46,9 @@ class Unpacking:
         self._send = send
         self._takes_gzip = client_takes_gzip
         self._unpacker: zlib._Decompress | None = None
+        self._has_begun = False
+        """Whether a part of the body has come; HEAD has none."""
+        self._unpacked_bytes = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -51,7 +59,31 @@ class Unpacking:
                 headers = [pair for pair in headers if pair[0] not in _CHANGED_BY_UNPACKING]
             if is_packed:
                 headers = [*headers, (b"vary", b"Accept-Encoding")]
-            message = {**message, "headers": headers}
-        elif self._unpacker is not None:
-            message = {**message, "body": self._unpacker.decompress(message.get("body", b""))}
-        await self._send(message)
+            await self._send({**message, "headers": headers})
+        elif self._unpacker is None:
+            await self._send(message)
+        else:
+            await self._send_unpacked(message, self._unpacker)
+
+    async def _send_unpacked(self, message: Message, unpacker: zlib._Decompress) -> None:
+        """Send a piece of the body in steps, because 1 KB of gzip may hold 1 MB."""
+        is_last = not message.get("more_body")
+        rest = message.get("body", b"")
+        self._has_begun |= bool(rest)
+        while rest and not unpacker.eof:
+            try:
+                step = unpacker.decompress(rest, STEP_BYTES)
+            except zlib.error as error:
+                raise BrokeOff(f"the web UI is no gzip: {error}") from None
+            rest = unpacker.unconsumed_tail
+            self._unpacked_bytes += len(step)
+            if self._unpacked_bytes > MAX_UNPACKED_BYTES:
+                raise BrokeOff(f"a file of the web UI has more than {MAX_UNPACKED_BYTES} bytes")
+            if step:
+                await self._send({"type": "http.response.body", "body": step, "more_body": True})
+            # A fast client's send does not give the loop back.
+            await asyncio.sleep(0)
+        if is_last:
+            if self._has_begun and not unpacker.eof:
+                raise BrokeOff("a file of the web UI breaks off")
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})

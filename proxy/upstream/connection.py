@@ -22,6 +22,12 @@ MAX_HEAD_BYTES = 64 * 1024
 """Of all headers of a response; also of bytes without any of a body among them."""
 MAX_HEADERS = 128
 
+HEAD_SECONDS = 30.0
+"""From the first byte of a head to its last. Before the first byte a backend may compute for
+minutes; a backend that has begun to answer has the rest of its head too."""
+MAX_INTERIM_RESPONSES = 16
+"""Responses with a status of 1xx before the response; the usual number is none."""
+
 TOGETHER_BYTES = 64 * 1024
 """A body up to this size is joined with its head, to be sent in one system call."""
 
@@ -47,6 +53,10 @@ class Connection(asyncio.Protocol):
         self._response: UpstreamResponse | None = None
         self._headers: Pairs = []
         self._is_interim = False
+        self._interim_responses = 0
+        self._is_in_head = False
+        """Whether a head has begun, and not ended."""
+        self._head_timer: asyncio.TimerHandle | None = None
         self._ends_with_connection = False
         self._bytes_without_body = 0
         """Received since the last piece of a body, or since the request."""
@@ -61,6 +71,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close at once, so that the backend stops working on the request."""
         self._is_reusable = self._is_busy = False
+        self._stop_head_timer()
         head, self._head = self._head, None
         if head is not None:
             head.cancel()
@@ -110,7 +121,7 @@ class Connection(asyncio.Protocol):
         self._method = method
         self._response = None
         self._headers = []
-        self._bytes_without_body = 0
+        self._bytes_without_body = self._interim_responses = 0
         self._head = waiter = self.loop.create_future()
         return waiter
 
@@ -148,6 +159,8 @@ class Connection(asyncio.Protocol):
             return
         assert self._parser is not None  # noqa: S101 - nothing comes after connection_lost
         self._bytes_without_body += len(data)
+        if self._response is None:
+            self._is_in_head = True  # also in the line ends that may come before
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -156,9 +169,13 @@ class Connection(asyncio.Protocol):
         else:
             if self._bytes_without_body > MAX_HEAD_BYTES and self._is_busy:
                 self._fail(BackendError(f"{self._bytes_without_body} bytes without a body"))
+            elif self._is_in_head and self._head_timer is None:
+                # A head that comes in one piece, as nearly all, sets no timer.
+                self._head_timer = self.loop.call_later(HEAD_SECONDS, self._end_slow_head)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._is_reusable = False
+        self._stop_head_timer()
         self._transport = None
         self._parser = None  # the two refer to each other
         if self._writable is not None and not self._writable.done():
@@ -188,6 +205,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if not self._is_busy:
             raise BackendError("more than one response")
+        self._is_in_head = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._response is None:  # trailers are dropped
@@ -195,12 +213,17 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None  # noqa: S101 - the parser is the caller
+        self._is_in_head = False
+        self._stop_head_timer()
         status = self._parser.get_status_code()
         headers, self._headers = self._headers, []
         if not 100 <= status <= 599 or status == 101:
             raise BackendError(f"the status {status} is not allowed")
         if status < 200:
             self._is_interim = True
+            self._interim_responses += 1
+            if self._interim_responses > MAX_INTERIM_RESPONSES:
+                raise BackendError(f"more than {MAX_INTERIM_RESPONSES} interim responses")
             return
         length, is_chunked = _framing(headers)
         if len(headers) > MAX_HEADERS or self._bytes_without_body > MAX_HEAD_BYTES < _size(headers):
@@ -250,6 +273,15 @@ class Connection(asyncio.Protocol):
             self.close()
         self._response = self._head = self._sender = None
         self._released(self)
+
+    def _end_slow_head(self) -> None:
+        self._head_timer = None
+        self._fail(Stalled(f"the head of its response did not end within {HEAD_SECONDS:g} s"))
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     # -- ends ------------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import tracemalloc
 
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from llamactl.core.errors import InvalidRequest
 from proxy.body.multipart import MAX_PARTS, FormReader, boundary_in, model_field
+from tests.support.loop_stall import MAX_STALL_SECONDS, measured_stall
 
 MODEL = b'Content-Disposition: form-data; name="model"'
 FILE = b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav'
@@ -142,6 +145,15 @@ def test_model_after_a_file_of_thirty_megabytes_is_found() -> None:
         (form((b"X-A: b", b"demo")), "Content-Disposition"),
         (form((MODEL + b"\r\n" + FILE, b"demo")), "Content-Disposition"),
         (form((MODEL + b"\r\nX: " + b"x" * 9000, b"demo")), "headers of a part"),
+        (form((MODEL + b"\r\nX: " + b"x" * 1022, b"demo")), "header of a part"),
+        (form((MODEL + b";" * 1000, b"demo")), "header of a part"),
+        (form((MODEL + b"\r\nX: a\nContent-Type: b", b"demo")), "header of a part"),
+        (form((MODEL + b"\r\nX : a", b"demo")), "header of a part"),
+        (form((MODEL + b"\r\nno colon", b"demo")), "header of a part"),
+        (form((MODEL + b'; x="a', b"demo")), "Content-Disposition"),
+        (form((MODEL + b'; "x"=a', b"demo")), "Content-Disposition"),
+        (form((MODEL.replace(b"model", rb"mod\el"), b"demo")), "one name"),
+        (form(*[(FILE + b"\r\nX: " + b"x" * 900, b"")] * 300), "headers of its parts"),
         (form((MODEL, b"demo"), end=b""), "breaks off"),
         (form((MODEL, b"demo"), end=b"x--"), "follows a boundary"),
         (form((MODEL, b"demo")).replace(b"--B\r\n", b"--B \r\n", 1), "follows a boundary"),
@@ -166,6 +178,8 @@ def test_form_without_one_clear_model_is_refused(body: bytes, why: str) -> None:
         (b"multipart/form-data; boundary=abc", b"abc"),
         (b'Multipart/Form-Data; charset=utf-8;BOUNDARY="a b;c"', b"a b;c"),
         (b'multipart/form-data; boundary="a\\"b"', b'a"b'),
+        (b"multipart/form-data;boundary=abc;", b"abc"),
+        (b"multipart/form-data ; boundary=abc ; x=y", b"abc"),
         (b"application/json; boundary=abc", None),
         (b"application/x-www-form-urlencoded", None),
     ],
@@ -183,6 +197,8 @@ def test_request_without_content_type_is_no_form() -> None:
     [
         [b"multipart/form-data"],
         [b"multipart/form-data; boundary="],
+        [b'multipart/form-data; boundary="abc'],
+        [b'multipart/form-data; boundary="abc"def'],
         [b"multipart/form-data; boundary=" + b"x" * 71],
         [b"multipart/form-data; boundary=a; boundary=b"],
         [b"multipart/form-data; boundary=a", b"multipart/form-data; boundary=b"],
@@ -191,3 +207,32 @@ def test_request_without_content_type_is_no_form() -> None:
 def test_form_without_one_clear_boundary_is_refused(content_types: list[bytes]) -> None:
     with pytest.raises(InvalidRequest, match="boundary"):
         boundary_in([(b"content-type", value) for value in content_types])
+
+
+SEMICOLONS = b'Content-Disposition: form-data; name="a' + b";" * 980
+QUOTED = b"Content-Disposition: form-data" + b';a="b"' * 160
+BACKSLASHES = b'Content-Disposition: form-data; name="a' + b"\\" * 980 + b'"'
+LINES = b"Content-Disposition: form-data; name=a" + b"\r\na:b" * 700
+
+
+@pytest.mark.parametrize("head", [SEMICOLONS, SEMICOLONS + b'"', QUOTED, BACKSLASHES, LINES])
+async def test_no_form_stops_the_loop(head: bytes) -> None:
+    # As the server hands it on: in pieces of 64 KiB.
+    body = form(*[(head, b"x")] * 990)
+    async with measured_stall() as stall:
+        reader = FormReader(b"B")
+        try:
+            for at in range(0, len(body), 2**16):
+                reader.feed(body[at : at + 2**16])
+                await asyncio.sleep(0)
+        except InvalidRequest:
+            pass
+    assert stall.seconds < MAX_STALL_SECONDS
+
+
+@pytest.mark.parametrize("filling", [b";", b';a="', b"\\", b'"', b"; a=b", b" ", b"=", b"a"])
+async def test_no_content_type_stops_the_loop(filling: bytes) -> None:
+    async with measured_stall() as stall:
+        with contextlib.suppress(InvalidRequest):
+            boundary_in([(b"content-type", b"multipart/form-data; a=" + filling * 60_000)])
+    assert stall.seconds < MAX_STALL_SECONDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from aiohttp import web
 
 from instances.states import DesiredState, Status
 from proxy.asgi import ProxyApplication
+from proxy.routes.web_ui import MAX_UNPACKED_BYTES
 from proxy.table.table import Target
 from tests.proxy.conftest import ALICE, BOB, CHARLIE, MANAGER, Backend, TableGateway, make_target
 from tests.support.asgi import AsgiRequest, AsgiResponse
+from tests.support.loop_stall import MAX_STALL_SECONDS, measured_memory, measured_stall
 
 PAGE = b"<!doctype html>" + b"page " * 50_000
 
@@ -80,6 +83,43 @@ async def test_page_comes_unpacked_to_a_client_without_gzip(
     for name in ("content-encoding", "content-length", "etag"):
         assert answer.header(name) is None
     assert answer.header("vary") == "Accept-Encoding"
+
+
+def packed_zeros(size: int) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    zeros = bytes(2**20)
+    pieces = [packer.compress(zeros) for _ in range(size // 2**20)]
+    return b"".join((*pieces, packer.flush()))
+
+
+BOMB = packed_zeros(2 * MAX_UNPACKED_BYTES)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [BOMB, gzip.compress(PAGE)[:-20], gzip.compress(PAGE)[:200], b"no gzip" * 100],
+)
+async def test_page_that_is_no_gzip_or_a_bomb_is_cut(
+    app: ProxyApplication, backend: Backend, packed: bytes
+) -> None:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=packed, headers={"Content-Encoding": "gzip"})
+
+    backend.handler = serve
+    with measured_memory() as memory:
+        async with measured_stall() as stall:
+            answer = await ask(app, "demo/", None)
+    assert (answer.status, answer.is_complete) == (200, False)
+    assert stall.seconds < MAX_STALL_SECONDS
+    assert len(answer.body) <= MAX_UNPACKED_BYTES
+    # The test's client keeps what it got.
+    assert memory.grown_bytes < len(answer.body) + 2**23
+
+
+@pytest.mark.usefixtures("web_ui")
+async def test_head_of_the_packed_page_has_no_body_to_unpack(app: ProxyApplication) -> None:
+    answer = await ask(app, "demo/", None, method="HEAD")
+    assert (answer.status, answer.body, answer.is_complete) == (200, b"", True)
 
 
 @pytest.mark.usefixtures("web_ui")

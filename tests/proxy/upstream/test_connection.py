@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from proxy.upstream import BackendError, BrokeOff, Refused, Unanswered
-from proxy.upstream.connection import MAX_HEAD_BYTES, MAX_HEADERS
+from proxy.upstream import BackendError, BrokeOff, Refused, Stalled, Unanswered, connection
+from proxy.upstream.connection import MAX_HEAD_BYTES, MAX_HEADERS, MAX_INTERIM_RESPONSES
 from tests.proxy.upstream.conftest import Asker
 from tests.support.until import until_async
 from tests.support.wire import OK, RawBackend, Session
@@ -113,6 +113,65 @@ async def test_interim_answers_have_an_end(asker: Asker, backend: RawBackend) ->
     backend.answers = [interim * (2 * MAX_HEAD_BYTES // len(interim)) + OK]
     with pytest.raises(BackendError):
         await asker.body()
+
+
+INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
+
+
+async def test_some_interim_answers_are_skipped(asker: Asker, backend: RawBackend) -> None:
+    backend.answers = [INTERIM * MAX_INTERIM_RESPONSES + OK]
+    for _ in range(2):
+        assert await asker.body() == b"{}"
+    assert backend.connections == 1
+
+
+async def test_interim_answers_are_counted(asker: Asker, backend: RawBackend) -> None:
+    async def play(session: Session) -> None:
+        await session.request()
+        for _ in range(MAX_INTERIM_RESPONSES + 1):
+            await session.send(INTERIM)
+        await session.until_closed()
+
+    backend.script = play
+    with pytest.raises(BackendError, match="interim"):
+        await asker.body()
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"H", b"\r\n", b"HTTP/1.1 200 OK\r\nX-A: a", INTERIM + b"HTTP/1.1 ", INTERIM[:-2]],
+)
+async def test_head_that_has_begun_has_to_end(
+    asker: Asker, backend: RawBackend, monkeypatch: pytest.MonkeyPatch, beginning: bytes
+) -> None:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
+
+    async def play(session: Session) -> None:
+        await session.request()
+        await session.send(beginning)
+        await session.until_closed()
+
+    backend.script = play
+    with pytest.raises(Stalled, match="head"):
+        await asker.body()
+    await until_async(lambda: backend.closed == 1, "the connection closed")
+
+
+@pytest.mark.parametrize("beginning", [b"", INTERIM])
+async def test_backend_may_think_for_longer_before_its_head(
+    asker: Asker, backend: RawBackend, monkeypatch: pytest.MonkeyPatch, beginning: bytes
+) -> None:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.05)
+
+    async def play(session: Session) -> None:
+        await session.request()
+        await session.send(beginning)
+        await asyncio.sleep(0.3)
+        await session.send(OK)
+        await session.until_closed()
+
+    backend.script = play
+    assert await asker.body() == b"{}"
 
 
 async def test_trailers_have_an_end(asker: Asker, backend: RawBackend) -> None:
