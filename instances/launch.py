@@ -14,8 +14,12 @@ from instances.backends.registry import backend_for
 from instances.backends.values import shown
 from instances.errors import BackendStartFailed
 from instances.options import InstanceOptions
+from instances.preset_file import PresetFile, preset_path
 from llamactl.config import AppConfig
 from llamactl.config.schema import BackendConfig, DockerConfig
+
+CONTAINER_PRESET = "/etc/llamactl/preset.ini"
+"""Path of the presets inside a container."""
 
 
 class ExecutableNotFound(BackendStartFailed):
@@ -35,6 +39,8 @@ class Launch:
     llamactl's."""
     container_name: str | None = None
     """For Docker. The process is only Docker's client; a stop has to stop this container."""
+    preset: PresetFile | None = None
+    """File that the program reads, to be written before the start."""
 
 
 def effective_api_key(options: InstanceOptions, derived_key: str) -> str:
@@ -53,6 +59,7 @@ def build_launch(
     host: str,
     port: int,
     api_key: str,
+    preset_path: Path | None = None,
     which: Callable[..., str | None] = shutil.which,
 ) -> Launch:
     """Return the process for an instance on this node.
@@ -63,7 +70,9 @@ def build_launch(
     3. The arguments: the config's (not for docker), then the options.
 
     ``api_key`` is the derived key; an empty key means no key, unless the operator chose one.
-    ``which`` is called like ``shutil.which``, with ``path`` if the environment sets PATH.
+    ``preset_path`` is where the node keeps the instance's model presets. ``which`` is called like
+    ``shutil.which``, with ``path`` if the environment sets PATH.
+
     Raises ExecutableNotFound, InvalidBackendOptions.
     """
     backend = backend_for(options.backend_type)
@@ -72,19 +81,25 @@ def build_launch(
     launched = backend.launch_options(
         options.backend_options, instance_name=instance_name, host=host, port=port
     )
+    preset = None
+    if options.preset_ini and preset_path is not None:
+        preset = PresetFile(preset_path, options.preset_ini)
+        launched[backend.preset_option] = CONTAINER_PRESET if docker else str(preset_path)
     if docker is None:
         command = find_program(options, config, which=which)
-        return Launch((*command, *config.args, *backend.build_args(launched)), environment)
+        argv = (*command, *config.args, *backend.build_args(launched))
+        return Launch(argv, environment, preset=preset)
+    mounts = ["-v", f"{preset.path}:{CONTAINER_PRESET}:ro"] if preset else []
     name = container_name(instance_name, port)
     command = run_command(
         find_docker(backend, which),
-        docker_args=docker.args,
+        docker_args=[*docker.args, *mounts],
         variables=environment,
         name=name,
         image=docker.image,
         args=backend.build_args(launched, docker=True),
     )
-    return Launch(tuple(command), environment, name)
+    return Launch(tuple(command), environment, name, preset)
 
 
 def _environment(
@@ -200,6 +215,7 @@ def launch_for(
         host=LOOPBACK,
         port=port,
         api_key=derived_key,
+        preset_path=preset_path(name, config),
         which=which,
     )
 

@@ -1,7 +1,7 @@
 """Parts of a launch: a change of one of them takes a new process.
 
-Argv (Docker's included), environment, working directory and resource limits are given to a process
-at its start. Every other option takes effect on the running process.
+Argv (Docker's included), environment, working directory, resource limits and model presets are
+given to a process at its start. Every other option takes effect on the running process.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _OPTIONS = (
     "command_override",
     "working_directory",
     "limits",
+    "preset_ini",
 )
 """Options that a launch is made from."""
 
@@ -64,4 +65,4 @@ class Launched:
         section = backend_for(self.options.backend_type).config_section(config)
         inside = runs_in_docker(self.options, section)
         outside = None if inside else (command.working_directory, self.options.limits)
-        return command.argv, command.environment, outside
+        return command.argv, command.environment, outside, self.options.preset_ini

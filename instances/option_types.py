@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from llamactl.core.errors import InvalidRequest
 
 MAX_COUNT = 2**31 - 1
 MAX_PATH_BYTES = 4095
+MAX_LINES_BYTES = 256 * 1024
 ENVIRONMENT_NAME_PATTERN = r"[A-Za-z_][A-Za-z0-9_]*"
 _ENVIRONMENT_NAME = re.compile(ENVIRONMENT_NAME_PATTERN, re.ASCII)
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[a-zA-Z0-9-]{1,63}(\.[a-zA-Z0-9-]{1,63})*", re.ASCII)
@@ -39,6 +41,28 @@ def _no_control_characters(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_no_control_characters)]
 """One line of text."""
+
+
+@dataclass(frozen=True)
+class SeveralLines:
+    """Marks a text option that the admin's form shows in several lines."""
+
+
+def _lines(text: str) -> str:
+    text = text.replace("\r\n", "\n")
+    if _CONTROL_CHARACTER.search(text.replace("\n", "").replace("\t", "")):
+        raise ValueError("must not contain control characters other than line breaks and tabs")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode") from None
+    if size > MAX_LINES_BYTES:
+        raise ValueError(f"must be at most {MAX_LINES_BYTES} bytes long, got {size}")
+    return text
+
+
+Lines = Annotated[str, AfterValidator(_lines), SeveralLines()]
+"""Text of several lines."""
 
 
 def _absolute(path: str) -> str:

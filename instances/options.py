@@ -22,6 +22,7 @@ from instances.option_types import (
     BackendType,
     Count,
     Environment,
+    Lines,
     NodeNames,
     Text,
 )
@@ -101,6 +102,12 @@ class InstanceOptions(OptionDocument):
         title="Command override",
         description="Program to start instead of the configured one. Not used with Docker.",
     )
+    preset_ini: Lines = Field(
+        default="",
+        title="Model presets",
+        description="Text of an INI file with a section of options for each model of a llama.cpp"
+        " router; given to the program by `--models-preset`.",
+    )
     group: Text = Field(
         default="",
         title="Group",
@@ -126,6 +133,20 @@ class InstanceOptions(OptionDocument):
             return enabled
         section = backend_for(backend_type).config_section(info.context)
         return None if section.docker is None else enabled
+
+    @field_validator("preset_ini")
+    @classmethod
+    def _only_where_presets_are_read(cls, text: str, info: ValidationInfo) -> str:
+        """Refuse presets that no program would read, or that a file of the operator replaces."""
+        backend_type = info.data.get("backend_type")
+        if not text or info.context is None or backend_type is None:
+            return text
+        option = backend_for(backend_type).preset_option
+        if not option:
+            raise ValueError(f"is not read by a program of the type {backend_type}; leave it out")
+        if info.data.get("backend_options", {}).get(option):
+            raise ValueError(f"and backend_options.{option} name two files; leave one of them out")
+        return text
 
     @field_validator("command_override", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import orjson
 from channels.consumer import AsyncConsumer
 from django.db import DatabaseError
 
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 MAX_TARGET_BYTES = 8000
 """cpp-httplib refuses a longer request line by closing the connection, like a dead backend."""
+
+MAX_UNREAD_BODY_BYTES = 64 * 1024
+"""A body beside a model that the path names is not read; a client may send one all the same."""
 
 _KEYLESS_KINDS = (RouteKind.WEB_UI, RouteKind.WEB_UI_REDIRECT)
 """Routes that need no key, and take no body."""
@@ -85,7 +89,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             self.gateway,
             scope,
             lambda table: self._rule(table, scope),
-            is_management=route.kind is RouteKind.INSTANCE,
+            is_management=route.is_management,
         )
         if route.kind is RouteKind.UNKNOWN:
             raise errors.PathNotExposed(scope["path"])
@@ -113,8 +117,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             if kind in _KEYLESS_KINDS:
                 rule = UNRESTRICTED
             else:
-                is_management = kind is RouteKind.INSTANCE
-                rule = authorise_by(table, self.gateway, scope, is_management=is_management)
+                rule = authorise_by(
+                    table, self.gateway, scope, is_management=self.route.is_management
+                )
             self.exchange.rule, self._rule_table = rule, table
         return rule
 
@@ -155,7 +160,11 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             max_body_bytes = 0
         elif kind is RouteKind.INSTANCE:
             max_body_bytes = None
+        elif kind is RouteKind.ROUTER_MODELS:
+            max_body_bytes = MAX_UNREAD_BODY_BYTES
         body = await read_beginning(receive, scope["headers"], max_body_bytes)
+        if self.route.model:
+            body = orjson.dumps({"model": self.route.model})
         upload = body if isinstance(body, Upload) else None
         async with gateway.disconnects.watch(receive, upload):
             target = await gateway.recheck.before_refusal(

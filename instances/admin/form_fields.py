@@ -18,6 +18,7 @@ from unfold.widgets import (
 
 from instances.admin.form_values import parse_lines, parse_object, to_lines
 from instances.option_document import OptionDocument
+from instances.option_types import SeveralLines
 from llamactl.core.sanitize import sanitize_json, sanitize_text
 
 _PLAIN = {"spellcheck": "false"}
@@ -99,6 +100,8 @@ def form_field(option: FieldInfo) -> forms.Field:
         return forms.BooleanField(required=False, widget=UnfoldBooleanSwitchWidget(), **texts)
     if kind is int:
         return forms.IntegerField(min_value=0, widget=UnfoldAdminIntegerFieldWidget(), **texts)
+    if kind is str and SeveralLines() in option.metadata:
+        return LinesField(rows=6, **texts)
     if kind is str:
         return TextField(required=False, widget=UnfoldAdminTextInputWidget(_PLAIN), **texts)
     if get_origin(kind) is dict:

@@ -74,6 +74,8 @@ class Backend:
     """Options that name an existing file or directory; not options that say where to write."""
     secret_variables: ClassVar[Mapping[str, str]] = {}
     """Option → environment variable, for secrets: all users of a host can read command lines."""
+    preset_option: ClassVar[str] = ""
+    """Option that names the file of ``preset_ini``; empty if the program reads no such file."""
     option_fields: ClassVar[tuple[tuple[OptionField, ...], ...]] = ()
     """Rows of fields in the admin's form."""
     example_instances: ClassVar[Mapping[str, Mapping[str, object]]] = {}

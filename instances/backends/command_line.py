@@ -108,10 +108,11 @@ def _with_typed_dashes(words: Iterable[Word], table: FlagTable) -> list[str]:
 
     A long dash may stand for one hyphen or for two; the flag's name decides.
     """
-    return [_typed(word, table) if word.is_bare else word for word in words]
+    return [_typed(word, table) if word.is_bare else str(word) for word in words]
 
 
-def _typed(word: str, table: FlagTable) -> str:
+def _typed(bare: Word, table: FlagTable) -> str:
+    word = str(bare)
     if not word or word[0] not in _DASHES or not any(dash in word for dash in _DASHES[1:]):
         return word
     name, equals, value = word.partition("=")

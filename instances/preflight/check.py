@@ -52,11 +52,7 @@ def check_options(
     if not is_local(options, config):
         return []
     if runs_in_docker(options, backend.config_section(config)):
-        return [
-            *_check_docker(backend),
-            *check_json(backend, options.backend_options),
-            *check_secrets(backend, options.backend_options),
-        ]
+        return [*_check_docker(backend), *_check_options(backend, options)]
     deadline = time.monotonic() + timeout_seconds
     directory = working_directory(options, config)
     # The search for the program has a thread too: PATH may lead to a network disk that is away.
@@ -68,14 +64,19 @@ def check_options(
     }
     started = [(field, _start(check)) for field, check in checks.items()]
     findings = [found for field, future in started for found in _result(field, future, deadline)]
-    findings += check_json(backend, options.backend_options)
-    findings += check_secrets(backend, options.backend_options)
+    findings += _check_options(backend, options)
     return sorted(findings, key=lambda finding: not finding.is_error)
 
 
 def is_local(options: InstanceOptions, config: AppConfig) -> bool:
     """Tell whether the instance belongs to this host's node."""
     return config.local_node in options.nodes
+
+
+def _check_options(backend: Backend, options: InstanceOptions) -> list[PreflightFinding]:
+    """Return what the options alone show, without a look at program or files."""
+    checks = (check_json, check_secrets)
+    return [finding for check in checks for finding in check(backend, options.backend_options)]
 
 
 def _check_docker(backend: Backend) -> list[PreflightFinding]:

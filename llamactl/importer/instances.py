@@ -93,12 +93,10 @@ def _document(options: Mapping[str, object], entry: Entry) -> dict[str, object]:
         }
     known = InstanceOptions.model_fields
     if not document.get("idle_timeout"):
-        document["idle_timeout"] = 0
-        if "pinned" in known:
-            document["pinned"] = True
-            entry.notes.append(
-                "it had no idle timeout, so that it was never stopped for another: it is pinned"
-            )
+        document |= {"idle_timeout": 0, "pinned": True}
+        entry.notes.append(
+            "it had no idle timeout, so that it was never stopped for another: it is pinned"
+        )
     for name in [name for name in document if name not in known]:
         entry.notes.append(f"the option {name[:80]} is not known here, and left out")
         del document[name]

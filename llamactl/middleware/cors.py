@@ -41,7 +41,7 @@ class CrossOrigin:
         added = self._response_headers(origin)
         requested_method = _header(scope, b"access-control-request-method")
         if scope["method"] == "OPTIONS" and requested_method is not None:
-            if added:
+            if self._allows_all or origin in self._origins:
                 added += self._preflight(_header(scope, b"access-control-request-headers") or b"")
             await send({"type": "http.response.start", "status": 204, "headers": added})
             await send({"type": "http.response.body", "body": b""})
@@ -55,12 +55,14 @@ class CrossOrigin:
         await self._application(scope, receive, with_headers)
 
     def _response_headers(self, origin: bytes) -> Headers:
-        """Return the headers that allow this origin to read the response."""
+        """Return the headers that allow this origin to read the response, or not."""
         if self._allows_all:
             return [(b"access-control-allow-origin", b"*")]
+        # The refusal depends on the origin too: a cache must not keep it for an allowed one.
+        vary = (b"vary", b"Origin")
         if origin in self._origins:
-            return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
-        return []
+            return [(b"access-control-allow-origin", origin), vary]
+        return [vary]
 
     def _preflight(self, requested_headers: bytes) -> Headers:
         return [

@@ -108,6 +108,7 @@ _STARTING: tuple[LlamactlError, ...] = (
         f"instance {_NAME} is shutting down; try again in a few seconds", retry_after=5
     ),
     errors.StartNotRequested(),
+    errors.KeyNotCompared(5),
     errors.TooManyOpenFiles(),
     NodeDrained("main"),
 )
@@ -158,6 +159,13 @@ GROUPS = {
             "llama_cpp_v1.yaml", f"/llama-cpp/{_NAME}/v1/models", "OpenAIError", _LLAMA_CPP
         ),
         OperationGroup("instance_proxy.yaml", "/api/v1", "Error", _BY_NAME, key=Key.MANAGEMENT),
+        OperationGroup(
+            "router_models.yaml",
+            "/api/v1",
+            "Error",
+            (*_BY_NAME, errors.NotLlamaCpp(_NAME)),
+            key=Key.MANAGEMENT,
+        ),
     )
 }
 

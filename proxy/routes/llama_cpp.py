@@ -35,6 +35,11 @@ _READ: MethodRules = {"GET": MethodRule("GET", True), "HEAD": MethodRule("HEAD",
 _OBSERVE: MethodRules = {"GET": MethodRule("GET", False), "HEAD": MethodRule("HEAD", False)}
 _CALL: MethodRules = {"POST": MethodRule("POST", True)}
 
+LIST_MODELS = _OBSERVE
+"""Methods of the management API's list of a router's models."""
+CHANGE_MODELS: MethodRules = {"POST": MethodRule("POST", False)}
+"""Methods of loading and unloading a router's model; a stopped instance is not started."""
+
 _ENDPOINTS: Mapping[str, MethodRules] = {
     **dict.fromkeys(
         [

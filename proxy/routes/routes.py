@@ -10,6 +10,9 @@ from urllib.parse import unquote
 from proxy.routes import llama_cpp
 
 _INSTANCE_PROXY = re.compile(r"/api/v1/instances/([^/]+)/proxy(/.*)?", re.DOTALL)
+_ROUTER_MODELS = re.compile(
+    r"/api/v1/llama-cpp/([^/]+)/models(?:/(.+)/(load|unload))?/?", re.DOTALL
+)
 _LLAMA_CPP = re.compile(r"/llama-cpp/([^/]+)(?:/(.*))?", re.DOTALL)
 
 
@@ -22,6 +25,8 @@ class RouteKind(Enum):
     """``/v1/models``, or one model, whose id is ``rest`` (as text)."""
     INSTANCE = "instance"
     """``/api/v1/instances/{name}/proxy/…``: any method, with a management key."""
+    ROUTER_MODELS = "router-models"
+    """``/api/v1/llama-cpp/{name}/models…``: the models of a router, with a management key."""
     LLAMA_CPP = "llama-cpp"
     """``/llama-cpp/{name}/…``: an endpoint of llama-server, with an inference key."""
     WEB_UI = "web-ui"
@@ -44,7 +49,14 @@ class Route(NamedTuple):
     rest: str = ""
     """The path that the backend gets, as the client spelt it (percent-encoded)."""
     endpoint: llama_cpp.MethodRules | None = None
-    """The rules of the methods, for an endpoint below ``/llama-cpp``."""
+    """The rules of the methods, for an endpoint of llama-server."""
+    model: str = ""
+    """The model to load or unload, which the path names and llama-server reads in the body."""
+
+    @property
+    def is_management(self) -> bool:
+        """Whether the request needs a management key."""
+        return self.kind in _MANAGEMENT
 
     @property
     def methods(self) -> tuple[str, ...] | None:
@@ -57,6 +69,7 @@ class Route(NamedTuple):
 
 
 _POST = ("POST",)
+_MANAGEMENT = frozenset({RouteKind.INSTANCE, RouteKind.ROUTER_MODELS})
 _METHODS: dict[RouteKind, tuple[str, ...] | None] = {
     RouteKind.MODELS: ("GET", "HEAD"),
     RouteKind.INSTANCE: None,
@@ -89,11 +102,22 @@ def route(raw_path: str) -> Route | None:
         match = _INSTANCE_PROXY.fullmatch(raw_path)
         if match is not None:
             return Route(RouteKind.INSTANCE, unquote(match[1]), match[2] or "/")
+    elif raw_path.startswith("/api/v1/llama-cpp/"):
+        match = _ROUTER_MODELS.fullmatch(raw_path)
+        if match is not None:
+            return _router_route(unquote(match[1]), match[2], match[3])
     elif raw_path.startswith("/llama-cpp/"):
         match = _LLAMA_CPP.fullmatch(raw_path)
         if match is not None:
             return _llama_cpp_route(unquote(match[1]), match[2])
     return None
+
+
+def _router_route(name: str, model: str | None, action: str | None) -> Route:
+    if model is None or action is None:
+        return Route(RouteKind.ROUTER_MODELS, name, "/models", llama_cpp.LIST_MODELS)
+    path = f"/models/{action}"
+    return Route(RouteKind.ROUTER_MODELS, name, path, llama_cpp.CHANGE_MODELS, unquote(model))
 
 
 def _llama_cpp_route(name: str, rest: str | None) -> Route:
@@ -121,6 +145,6 @@ def counts_as_use(route: Route, method: str) -> bool:
     A polling page, a scraper and the files of the web UI only observe: with an open dashboard an
     idle instance would otherwise never stop.
     """
-    if route.kind is RouteKind.INSTANCE:
+    if route.is_management:
         return method not in _OBSERVING_METHODS
     return may_start(route, method)

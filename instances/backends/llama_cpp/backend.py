@@ -77,6 +77,7 @@ class LlamaCpp(Backend):
     example_instances = NEW_INSTANCES
     example_command = COMMAND
     secret_variables = {"hf_token": "HF_TOKEN"}
+    preset_option = "models_preset"
 
     def launch_options(
         self, options: Mapping[str, object], *, instance_name: str, host: str, port: int

@@ -70,6 +70,18 @@ class Vllm(Backend):
         others = {name: value for name, value in options.items() if name != "model"}
         return [model, *self.table.argv(others)]
 
+    def launch_options(
+        self, options: Mapping[str, object], *, instance_name: str, host: str, port: int
+    ) -> dict[str, object]:
+        """As for all backends, but several API keys stay: the variable holds one key alone."""
+        launched = super().launch_options(
+            options, instance_name=instance_name, host=host, port=port
+        )
+        keys = self.normalise(options).get("api_key")
+        if isinstance(keys, list) and len(keys) > 1:
+            launched["api_key"] = keys
+        return launched
+
     def key_environment(self, key: str) -> dict[str, str]:
         return {"VLLM_API_KEY": key}
 

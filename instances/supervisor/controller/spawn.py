@@ -114,6 +114,12 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
         raise LaunchFailed(Failure(FailureReason.BAD_FLAG, details))
     argv = executed(launch)
     marker = Marker(node, instance, uuid.uuid4().hex, launch.container_name or "")
+    if launch.preset is not None:
+        try:
+            launch.preset.write()
+        except OSError as error:
+            details = f"{launch.preset.path} can't be written"
+            raise LaunchFailed(spawn_failure(details, error)) from error
     try:
         log = files.open_log(plan.log, create_directory=config.instances.auto_create_dirs)
     except OSError as error:

@@ -44,7 +44,10 @@ def test_a_model_that_was_pasted_is_the_one_that_was_meant(
     typed: str, model: str, form: str
 ) -> None:
     command = f"llama-server {form.format(typed)}"
-    assert backend_for("llama_cpp").parse_command(command).backend_options["model"] == model
+    read = backend_for("llama_cpp").parse_command(command).backend_options["model"]
+    assert read == model
+    # orjson takes no subclass.
+    assert type(read) is str
 
 
 @pytest.mark.parametrize(

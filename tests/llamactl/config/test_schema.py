@@ -86,6 +86,26 @@ def test_cache_directory_does_not_override_the_environment(load_config: Load) ->
     assert load_config(yaml).backends.llama_cpp.environment == {"LLAMA_CACHE": "/b"}
 
 
+@pytest.mark.parametrize(
+    ("yaml", "cache"),
+    [
+        ("data_dir: /d", "/d/llama.cpp:/root/.cache/llama.cpp"),
+        ("backends: {llama-cpp: {cache_dir: /a}}", "/a:/a"),
+        ("{data_dir: /d, backends: {llama-cpp: {cache_dir: c}}}", "/d/c:/d/c"),
+        ("backends: {llama-cpp: {cache_dir: /a, environment: {LLAMA_CACHE: /b}}}", "/b:/b"),
+        ("backends: {llama-cpp: {cache_dir: /a, docker: {args: [-v, 'x:/y']}}}", "x:/y"),
+    ],
+)
+def test_a_container_finds_the_cache_that_its_environment_names(
+    load_config: Load, yaml: str, cache: str
+) -> None:
+    section = load_config(yaml).backends.llama_cpp
+    assert section.docker is not None
+    assert section.docker.args[-1] == cache
+    named = section.environment.get("LLAMA_CACHE")
+    assert named is None or cache in (f"{named}:{named}", "x:/y")
+
+
 def test_the_local_node_is_listed_once_with_its_settings_in_the_file(load_config: Load) -> None:
     config = load_config("local_node: w1\nnodes: {w1: {address: 'http://w1:8080/'}, w2: }")
     assert {name: node.address for name, node in config.nodes.items()} == {

@@ -71,6 +71,23 @@ def test_instances_keep_id_port_time_and_options() -> None:
     assert over.backend_options["extra_args"] == {"new_flag_of_later": "7"}
     assert (over.command_override, over.max_restarts) == ("/opt/llama/llama-server", 0)
     assert Instance.objects.get(name="vl.lm").parsed_options.docker_enabled is True
+    router = Instance.objects.get(name="router").parsed_options
+    assert router.preset_ini == "[*]\nctx-size = 4096\n\n[small]\nmodel = /models/small.gguf\n"
+    assert not any(entry.notes for entry in report.entries if entry.name != "chat")
+
+
+def test_an_instance_that_was_never_idle_is_pinned(tmp_path: Path) -> None:
+    path = copy_database(
+        tmp_path,
+        "UPDATE instances SET options_json = json_set(options_json, '$.idle_timeout', 0)"
+        " WHERE name = 'over'",
+        "UPDATE instances SET options_json = json_remove(options_json, '$.idle_timeout')"
+        " WHERE name = 'apple'",
+    )
+    report = imported(path)
+    pinned = {row.name for row in Instance.objects.all() if row.parsed_options.pinned}
+    assert pinned == {"over", "apple"}
+    assert "it is pinned" in notes(report, "over")
 
 
 def test_the_instance_that_ran_is_to_run_and_the_others_are_stopped() -> None:

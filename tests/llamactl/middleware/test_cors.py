@@ -57,4 +57,15 @@ async def test_preflight_is_answered_here_and_never_allows_credentials() -> None
 async def test_preflight_of_a_foreign_page_allows_nothing() -> None:
     foreign = layer("https://other.example", headers=("authorization",))
     answer = await AsgiRequest(foreign, "/v1/x", method="OPTIONS", headers=PREFLIGHT).finish()
-    assert answer.headers == []
+    # A cache must not keep the refusal for a page that may.
+    assert answer.headers == [(b"vary", b"Origin")]
+
+
+@pytest.mark.parametrize("origin", [b"https://page.example", b"https://other.example", b"null"])
+async def test_an_answer_that_depends_on_the_origin_says_so(origin: bytes) -> None:
+    request = AsgiRequest(
+        layer("https://page.example"), "/v1/models", headers=[(b"origin", origin)]
+    )
+    assert (await request.finish()).header("vary") == "Origin"
+    anyone = AsgiRequest(layer("*"), "/v1/models", headers=[(b"origin", origin)])
+    assert (await anyone.finish()).header("vary") is None

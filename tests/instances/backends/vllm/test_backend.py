@@ -120,7 +120,7 @@ def test_a_value_is_written_as_vllm_takes_it(options: dict[str, Any], args: list
 
 def test_launching_takes_out_the_keys() -> None:
     options = VLLM.launch_options(
-        {"model": "m", "api_key": ["k1", "k2"], "hf_token": "hf_x"},
+        {"model": "m", "api_key": ["k1"], "hf_token": "hf_x"},
         instance_name="tiny",
         host="127.0.0.1",
         port=8001,
@@ -131,6 +131,18 @@ def test_launching_takes_out_the_keys() -> None:
     assert VLLM.secret_environment({"hf_token": True}) == {}
     assert VLLM.operator_key({"api_key": ["k1", "k2"]}) == "k1"
     assert VLLM.key_environment("k") == {"VLLM_API_KEY": "k"}
+
+
+def test_of_several_keys_all_are_given_and_the_first_is_llamactls() -> None:
+    # vLLM's variable holds one key, so that several can only be arguments.
+    options = VLLM.launch_options(
+        {"model": "m", "api_key": ["k1", "k2"]}, instance_name="tiny", host="127.0.0.1", port=8001
+    )
+    assert options["api_key"] == ["k1", "k2"]
+    args = VLLM.build_args(options)
+    at = args.index("--api-key")
+    assert args[at : at + 3] == ["--api-key", "k1", "k2"]
+    assert VLLM.operator_key({"api_key": ["k1", "k2"]}) == "k1"
 
 
 @pytest.mark.parametrize(
