@@ -147,18 +147,30 @@ def secret_words(words: Sequence[str]) -> Iterator[str]:
             assignment = _ASSIGNMENT.fullmatch(word)
             is_flag = _FLAG.fullmatch(previous) and not (assignment and word.startswith("-"))
             yield previous if is_flag else assignment[1] if assignment else "an argument"
+            if is_flag and masked == MASK:
+                continue  # the flag may have further values
         previous = word
+
+
+_SEVERAL_SECRETS = frozenset({"--api-key"})
+"""Flags that take several values: vLLM's ``--api-key k1 k2``."""
 
 
 def _split_words(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Yield, for each word, the part to show, and whether a masked part followed it."""
     previous = ""
+    takes_more = False
     for word in words:
         if _FLAG.fullmatch(previous) and is_secret_name(previous) and not word.startswith("--"):
             yield "", True
             # The value of a secret flag may look like a flag, and is none.
+            takes_more = previous in _SEVERAL_SECRETS and not word.startswith("-")
             previous = ""
             continue
+        if takes_more and not word.startswith("-"):
+            yield "", True
+            continue
+        takes_more = False
         start = _start_before_secret(word, previous)
         yield (_mask_text(word), False) if start is None else (start, True)
         previous = word

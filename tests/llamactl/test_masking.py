@@ -21,6 +21,7 @@ from llamactl.config import current, explain
 from llamactl.config.explain import redacted
 from llamactl.doctor.diagnosis import problem, to_json, to_lines
 from llamactl.masking import (
+    MASK,
     is_secret_name,
     mask_arguments,
     mask_command,
@@ -253,3 +254,10 @@ def test_log_of_a_start_masks_the_command(caplog: pytest.LogCaptureFixture) -> N
     os.waitpid(process.pid, 0)
     os.close(process.fileno())
     assert_masked(next(line for line in caplog.messages if "/bin/true" in line))
+
+
+def test_each_of_several_keys_after_one_flag_is_masked() -> None:
+    words = ["vllm", "serve", "m", "--api-key", "k1", "k2", "-k3", "--dtype", "half"]
+    masked = ["vllm", "serve", "m", "--api-key", MASK, MASK, "-k3", "--dtype", "half"]
+    assert mask_arguments(words) == masked
+    assert "k2" not in mask_command(words)
