@@ -12,7 +12,7 @@ from instances.errors import BackendStartFailed, BackendStartTimeout
 from instances.names import validate_name
 from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.error_response import send_error
-from llamactl.core.errors import LlamactlError, MethodNotAllowed, UnexpectedFailure
+from llamactl.core.errors import LlamactlError, MethodNotAllowed, UnexpectedFailure, UriTooLong
 from proxy import errors
 from proxy.auth import admit, authorise_by, target_named
 from proxy.body.body import ClientDisconnected, read_beginning, read_routed
@@ -99,7 +99,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             await self._answer(send, 200, await self._models(scope))
             return
         if len(scope["query_string"]) + len(route.rest) > MAX_TARGET_BYTES:
-            raise errors.UriTooLong(MAX_TARGET_BYTES)
+            raise UriTooLong(MAX_TARGET_BYTES)
         if route.kind is RouteKind.WEB_UI_REDIRECT:
             # Relative, so that it is also right behind a proxy that serves us below a prefix.
             location = path_and_query(f"{validate_name(route.instance)}/", scope["query_string"])

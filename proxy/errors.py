@@ -59,14 +59,6 @@ class RequestTooLarge(BodyTooLarge):
         )
 
 
-class UriTooLong(LlamactlError):
-    code = "uri_too_long"
-    status = 414
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"The path and query are longer than {limit} bytes; use the body")
-
-
 class PathNotExposed(PathNotFound):
     """A path that inference keys may not reach, or that no backend has."""
 

@@ -89,6 +89,16 @@ class BodyTooLarge(LlamactlError):
     status = 413
 
 
+class UriTooLong(LlamactlError):
+    """A request target beyond its limit."""
+
+    code = "uri_too_long"
+    status = 414
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The path and query are longer than {limit} bytes; use the body")
+
+
 class DatabaseUnavailable(LlamactlError):
     """The database is unreachable, or was locked for longer than the time limit."""
 

@@ -1,49 +1,124 @@
-"""Limit on the body of a request to Django.
+"""Limits on the bodies of requests to Django: of each body, and of all incomplete bodies together.
 
 Django writes a whole body to a temporary file before any view, and so before any key, is checked.
-Without this limit outside of Django, any client could fill the disk. The proxy has its own limit.
+Without these limits outside of Django, any client could fill disk and memory. The proxy has limits
+of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 from llamactl.core.asgi_types import Application, Message, Receive, Scope, Send
 from llamactl.core.error_response import send_error
-from llamactl.core.errors import BodyTooLarge
+from llamactl.core.errors import BodyTooLarge, LlamactlError
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """More than the limits of ``json_parser`` and of the admin's forms, which have better messages."""
 
+MAX_WAITING_BYTES = 32 * 1024 * 1024
+"""Limit on all incomplete bodies of a web process."""
+
+
+class TooManyBodies(LlamactlError):
+    """An incomplete body that made room for those of other requests."""
+
+    code = "too_many_uploads"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "llamactl receives too many request bodies at once; send this one again",
+            retry_after=5,
+        )
+
 
 class BodyLimit:
-    """Refuses bodies of more than ``max_bytes`` with 413."""
+    """Receives a body whole before the application runs.
 
-    def __init__(self, application: Application, max_bytes: int = MAX_REQUEST_BYTES) -> None:
+    A body of more than ``max_bytes`` is refused with 413. When all incomplete bodies have more than
+    ``max_waiting_bytes``, the largest is refused with 503, so that a login still gets through.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        max_bytes: int = MAX_REQUEST_BYTES,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
+    ) -> None:
         self._application = application
         self._max_bytes = max_bytes
+        self._max_waiting_bytes = max_waiting_bytes
+        self._waiting: set[_WaitingBody] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        if _content_length(scope) > self._max_bytes:
-            await self._refuse(scope, send)
+        try:
+            received: Message | None = await self._whole_body(scope, receive)
+        except LlamactlError as error:
+            await send_error(scope, send, error, (b"connection", b"close"))
             return
-        received = 0
 
-        async def receive_counted() -> Message:
+        async def receive_whole() -> Message:
             nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            # Django drops the body of a disconnected client, and sends no response.
-            return {"type": "http.disconnect"} if received > self._max_bytes else message
+            if received is None:
+                return await receive()
+            message, received = received, None
+            return message
 
-        await self._application(scope, receive_counted, send)
-        if received > self._max_bytes:
-            await self._refuse(scope, send)
+        await self._application(scope, receive_whole, send)
 
-    async def _refuse(self, scope: Scope, send: Send) -> None:
-        error = BodyTooLarge(f"the request body must have at most {self._max_bytes} bytes")
-        await send_error(scope, send, error, (b"connection", b"close"))
+    async def _whole_body(self, scope: Scope, receive: Receive) -> Message:
+        """The body as one message, or the disconnect. Raises BodyTooLarge or TooManyBodies."""
+        too_large = BodyTooLarge(f"the request body must have at most {self._max_bytes} bytes")
+        if _content_length(scope) > self._max_bytes:
+            raise too_large
+        waiting = _WaitingBody()
+        self._waiting.add(waiting)
+        try:
+            while (message := await receive())["type"] != "http.disconnect":
+                waiting.content += message.get("body", b"")
+                if len(waiting.content) > self._max_bytes:
+                    raise too_large
+                if not message.get("more_body", False):
+                    return {"type": "http.request", "body": waiting.take(), "more_body": False}
+                self._bound_waiting_bodies()
+            return message
+        except asyncio.CancelledError:
+            if not waiting.is_refused or waiting.task.uncancel():
+                raise
+            raise TooManyBodies from None
+        finally:
+            self._waiting.discard(waiting)
+
+    def _bound_waiting_bodies(self) -> None:
+        if sum(len(each.content) for each in self._waiting) > self._max_waiting_bytes:
+            largest = max(self._waiting, key=lambda each: len(each.content))
+            self._waiting.discard(largest)
+            largest.refuse()
+
+
+class _WaitingBody:
+    """The body of a request as far as it was received."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+        self.is_refused = False
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine always runs in a task here
+        self.task = task
+
+    def refuse(self) -> None:
+        self.is_refused = True
+        self.content.clear()
+        self.task.cancel()
+
+    def take(self) -> bytes:
+        content = bytes(self.content)
+        self.content.clear()
+        return content
 
 
 def _content_length(scope: Scope) -> int:

@@ -30,6 +30,7 @@ from llamactl.core.errors import (
     LlamactlError,
     MissingKey,
     UnexpectedFailure,
+    UriTooLong,
 )
 from llamactl.openapi import errors as documented
 from llamactl.openapi.keys import REQUIREMENT, Key
@@ -116,7 +117,7 @@ _ANY: tuple[LlamactlError, ...] = (
     MissingKey(),
     InvalidKey(),
     errors.RequestTooLarge(64 * 1024 * 1024),
-    errors.UriTooLong(8000),
+    UriTooLong(8000),
     UnexpectedFailure(),
     errors.BackendUnreachable(f"instance {_NAME} runs, but does not answer; see its log"),
     errors.BackendStalled(f"the backend of {_NAME} sent nothing for 600 s"),

@@ -10,7 +10,7 @@ from django.db import DatabaseError
 from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.disconnect_event import disconnect_event
 from llamactl.core.error_response import send_error
-from llamactl.core.errors import DatabaseUnavailable, LlamactlError, PathNotFound
+from llamactl.core.errors import DatabaseUnavailable, LlamactlError, PathNotFound, UriTooLong
 from proxy import errors
 from proxy.auth import authorise, target_named, without_key
 from proxy.body.body import ClientDisconnected
@@ -115,7 +115,7 @@ async def _target(gateway: Gateway, exchange: Exchange, route: Route, scope: Sco
     """
     exchange.rule = await authorise(gateway, scope, is_management=True)
     if len(scope["query_string"]) + len(route.rest) > MAX_TARGET_BYTES:
-        raise errors.UriTooLong(MAX_TARGET_BYTES)
+        raise UriTooLong(MAX_TARGET_BYTES)
     target = await gateway.recheck.before_refusal(lambda table: target_named(table, route.instance))
     exchange.instance = target.name
     exchange.queued_at = perf_counter()

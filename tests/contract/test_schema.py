@@ -12,7 +12,7 @@ from django.test import Client
 
 from instances.errors import BackendStartFailed, InstanceNotFound, InstanceShuttingDown
 from llamactl.core.error_format import document_for, family_of
-from llamactl.core.errors import InvalidKey, InvalidRequest, LlamactlError, MissingKey
+from llamactl.core.errors import InvalidKey, InvalidRequest, LlamactlError, MissingKey, UriTooLong
 from llamactl.openapi.views import document
 from nodes.errors import NodeDrained
 from proxy import errors
@@ -180,7 +180,7 @@ ERRORS: list[LlamactlError] = [
     errors.InstanceNotPermitted(),
     errors.ModelNotFound("gemma"),
     errors.RequestTooLarge(1),
-    errors.UriTooLong(1),
+    UriTooLong(1),
     errors.BackendUnreachable("it does not answer"),
     errors.StartNotRequested(),
     errors.PathNotExposed("/x"),

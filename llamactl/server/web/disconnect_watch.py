@@ -39,20 +39,34 @@ class WatchedTransport(CoalescingTransport):
     send_probe: Callable[[], None] | None = None
     """Sends a message that needs no reply, where the protocol has one."""
 
+    on_lost: Callable[[], None] | None = None
+    """Called when the connection of a WebSocket is lost."""
+
+    _earlier_pauses_seconds = 0.0
+    _paused_at = 0.0
     _pauses = 0
     _is_paused = False
     _is_check_scheduled = False
 
     def pause_reading(self) -> None:
         self._transport.pause_reading()
+        if not self._is_paused:
+            self._paused_at = self._loop.time()
         self._is_paused = True
         self._pauses += 1
         if not self._is_check_scheduled:
             self._schedule_check()
 
     def resume_reading(self) -> None:
+        self._earlier_pauses_seconds = self.paused_seconds
         self._is_paused = False
         self._transport.resume_reading()
+
+    @property
+    def paused_seconds(self) -> float:
+        """For how long reading has been paused in all."""
+        pause = self._loop.time() - self._paused_at if self._is_paused else 0.0
+        return self._earlier_pauses_seconds + pause
 
     def _schedule_check(self) -> None:
         self._is_check_scheduled = True

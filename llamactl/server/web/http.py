@@ -10,21 +10,30 @@ import asyncio
 import logging
 import re
 from enum import Enum, auto
-from http import HTTPStatus
+from functools import partial
 from typing import Any, cast
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from llamactl.core.error_format import PathFamily, body_for
-from llamactl.core.errors import InvalidRequest
+from llamactl.core.asgi_types import IS_AUTHORISED
+from llamactl.core.errors import LlamactlError
+from llamactl.server.web.connection_limits import ConnectionLimits
 from llamactl.server.web.disconnect_watch import WatchedTransport
+from llamactl.server.web.errors import (
+    HeadTooLarge,
+    MalformedRequest,
+    RequestTimedOut,
+    TooManyConnections,
+    response_to,
+)
+from llamactl.server.web.head import MAX_HEAD_BYTES, check_handshake, check_head, has_body
 from llamactl.server.web.http_1_0 import Http10Cycle
 
 logger = logging.getLogger(__name__)
 
-MAX_HEAD_BYTES = 64 * 1024
-"""Request line and headers; llama.cpp itself takes 8 KiB of each header."""
+MIN_BODY_RATE = 4 * 1024
+"""Bytes per second of a slow line: a body that comes more slowly is ended after its timeout."""
 
 DISCONNECT_GRACE_SECONDS = 0.1
 """Time for an application to receive the disconnect of its client before it is cancelled."""
@@ -51,13 +60,29 @@ class HttpProtocol(HttpToolsProtocol):
     """Timeout from the first byte of a request (or from connecting) until its last header."""
     body_seconds = 30.0
     """Timeout between two pieces of a request's body; it does not run while reading is paused."""
+    whole_body_seconds = 60.0
+    """Timeout of a whole body, to which each second at MIN_BODY_RATE and each pause is added."""
 
-    def __init__(self, *args: Any, drain_seconds: float = DRAIN_SECONDS, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        drain_seconds: float = DRAIN_SECONDS,
+        limits: ConnectionLimits | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._drain_seconds = drain_seconds
+        self._limits = limits
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast(asyncio.Transport, WatchedTransport(transport, self.loop)))
+        watched = WatchedTransport(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, watched))
+        self._watched = watched
+        self._refusal: LlamactlError | None = None
+        """The error of the head that is being parsed, for the response."""
+        self._body_bytes = 0
+        self._body_due_at = 0.0
+        """When the body is due, without its bytes' share of the time."""
         self._phase = RequestPhase.HEAD
         self._head_bytes = 0
         self._has_body_data = False
@@ -70,6 +95,23 @@ class HttpProtocol(HttpToolsProtocol):
         self._idle_timer: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._arm(self.head_seconds)
+        if self._limits is not None:
+            address = self.client[0] if self.client else ""
+            if not self._limits.admit(watched, address, self._close_waiting):
+                self._reject(TooManyConnections())
+
+    def _close_waiting(self) -> bool:
+        """Close the connection if it waits for a request without a key; return whether it did.
+
+        Complete requests are answered soon, or belong to a key. The proxy checks the key before
+        it reads the body, so a body that Django reads has shown no key yet.
+        """
+        cycle = self.cycle
+        is_responding = cycle is not None and not cycle.response_complete
+        if is_responding and (self._phase is not RequestPhase.BODY or IS_AUTHORISED in cycle.scope):
+            return False
+        self.transport.abort()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
@@ -81,6 +123,8 @@ class HttpProtocol(HttpToolsProtocol):
                 cycle.disconnected = True
                 cycle.message_event.set()
         super().connection_lost(exc)
+        if self._limits is not None:
+            self._limits.remove(self._watched)
         if self._running is not None and not self._running[0].response_complete:
             self.loop.call_later(
                 DISCONNECT_GRACE_SECONDS, self._cancel_stuck_application, *self._running
@@ -131,6 +175,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._phase = RequestPhase.IDLE
         self._disarm()
         super().handle_websocket_upgrade()
+        protocol = self._watched.get_protocol()
+        if not protocol.handshake_initiated:
+            # The websockets package refuses what the HTTP parser took, without an answer.
+            self._reject(MalformedRequest())
+        elif self._limits is not None:
+            self._limits.keep(self._watched)
+            self._watched.on_lost = partial(self._limits.remove, self._watched)
 
     def on_response_complete(self) -> None:
         if self.pipeline or self.transport.is_closing():
@@ -187,12 +238,17 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        if self.parser.should_upgrade() and not self._should_upgrade() and self._has_body():
-            # The head came in parts, or behind another request, so its offer was not removed. The
-            # parser would read the body as the next request.
-            raise ValueError("a body behind an offer of another protocol")
+        try:
+            self._check_head()
+        except LlamactlError as error:
+            self._refusal = error
+            raise
         # The body has a timeout of its own.
         self._disarm()
+        self._body_bytes = 0
+        self._body_due_at = (
+            self.loop.time() + self.whole_body_seconds - self._watched.paused_seconds
+        )
         before = self.cycle
         super().on_headers_complete()
         if self.scope["http_version"] < "1.1" and self.cycle is not before:
@@ -209,21 +265,30 @@ class HttpProtocol(HttpToolsProtocol):
                 before,
             ]
 
+    def _check_head(self) -> None:
+        """Raise LlamactlError for a head that must not reach the application."""
+        version = self.parser.get_http_version()
+        check_head(self.url, self.headers, is_host_required=version != "1.0")
+        if not self.parser.should_upgrade():
+            return
+        if self._should_upgrade():
+            check_handshake(self.parser.get_method().decode(), version, self.headers)
+            if self.cycle is not None and not self.cycle.response_complete:
+                raise MalformedRequest("a WebSocket handshake must not be pipelined")
+        elif has_body(self.headers):
+            # The head came in parts, or behind another request, so its offer was not removed. The
+            # parser would read the body as the next request.
+            raise MalformedRequest("a body behind an offer of another protocol")
+
     def on_body(self, body: bytes) -> None:
         self._has_body_data = True
+        self._body_bytes += len(body)
         self._head_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._phase = RequestPhase.IDLE
         super().on_message_complete()
-
-    def _has_body(self) -> bool:
-        """Whether the head that was just parsed announces a body."""
-        return any(
-            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
-            for name, value in self.headers
-        )
 
     # -- bounds on time and size ------------------------------------------------------------------
 
@@ -246,45 +311,47 @@ class HttpProtocol(HttpToolsProtocol):
         elif self._phase is RequestPhase.BODY and (left := self._body_seconds_left()) > 0:
             self._arm(left)
         elif self._head_bytes or self._phase is RequestPhase.BODY:
-            self._reject(HTTPStatus.REQUEST_TIMEOUT, "the rest of the request did not come in time")
+            self._reject(RequestTimedOut())
         else:
             self.transport.close()  # no byte since the connection was made
 
     def _body_seconds_left(self) -> float:
         if self.flow.read_paused:
             return self.body_seconds
-        return self._read_at + self.body_seconds - self.loop.time()
+        due_at = self._body_due_at + self._watched.paused_seconds + self._body_bytes / MIN_BODY_RATE
+        return min(self._read_at + self.body_seconds, due_at) - self.loop.time()
 
     def _reject_large_head(self) -> None:
         self._reject(
-            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-            f"the request line and the headers must have at most {MAX_HEAD_BYTES} bytes",
+            HeadTooLarge(
+                f"the request line and the headers must have at most {MAX_HEAD_BYTES} bytes"
+            )
         )
 
     def send_400_response(self, msg: str) -> None:
         """Reject a request that the parser could not parse; called by uvicorn."""
-        self._reject(HTTPStatus.BAD_REQUEST, "this is no valid HTTP/1.1 request")
+        self._reject(self._refusal or MalformedRequest())
 
-    def _reject(self, status: HTTPStatus, details: str) -> None:
+    def _reject(self, error: LlamactlError) -> None:
         """Send an error response, unless a response has started, and close the connection."""
         logger.info(
             "rejected a request of %s with %d: %s",
             self.client and self.client[0],
-            status,
-            details,
+            error.status,
+            error.details,
         )
         self._disarm()
         cycle = self.cycle
         if self._phase is RequestPhase.BODY and cycle.response_complete:
             pass  # the application responded before the whole body was received
         elif cycle is None or cycle.response_complete or not cycle.response_started:
-            body = body_for(PathFamily.MANAGEMENT, InvalidRequest(details))
-            head = (
-                f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
+            self.transport.write(response_to(self._path(), error))
         self.transport.close()
+
+    def _path(self) -> str:
+        """The path of the request that is being received, for the shape of an error."""
+        url: bytes = b"/" if self.scope is None else self.url
+        return url.partition(b"?")[0].decode("latin-1")
 
 
 def _without_other_upgrades(data: bytes) -> bytes:

@@ -16,6 +16,7 @@ from llamactl.core.asgi_types import Application
 from llamactl.core.shutdown_flag import begin_shutdown
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
 from llamactl.server.web.acceptor import MAX_ACCEPTS_PER_TURN, Acceptor
+from llamactl.server.web.connection_limits import ConnectionLimits
 from llamactl.server.web.http import DRAIN_SECONDS, HttpProtocol
 from llamactl.server.web.websocket import WebSocketProtocol
 
@@ -73,6 +74,7 @@ class Server(uvicorn.Server):
         # The first of several processes to wake would otherwise accept all of a few connections.
         self._max_accepts = max(1, MAX_ACCEPTS_PER_TURN // processes)
         self._drain_seconds = drain_seconds
+        self._default_headers: list[tuple[bytes, bytes]] = []
         self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -83,11 +85,23 @@ class Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
             drain_seconds=self._drain_seconds,
+            limits=ConnectionLimits(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         )
         self._acceptors = [
             Acceptor(each, protocol, max_accepts=self._max_accepts) for each in sockets or ()
         ]
         self.servers = cast(list[asyncio.Server], self._acceptors)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Keep the headers of all responses current, of waiting requests too.
+
+        A request takes the list of the moment of its head, and uvicorn makes a new list at each
+        tick: the ``Date`` of a response that waited 60 s for its backend would be 60 s behind.
+        """
+        is_ending = await super().on_tick(counter)
+        self._default_headers[:] = self.server_state.default_headers
+        self.server_state.default_headers = self._default_headers
+        return is_ending
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down without failing a request that a client has sent.

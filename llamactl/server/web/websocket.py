@@ -1,7 +1,7 @@
-"""WebSocket protocol of the web process: uvicorn's, with disconnect detection.
+"""WebSocket protocol of the web process: uvicorn's, with disconnect detection and a deadline.
 
 A client's disconnect lies behind the messages that the application has not taken yet; see
-``disconnect_watch``.
+``disconnect_watch``. uvicorn waits without a timeout for the application's answer to a handshake.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from websockets.protocol import State
 
 from llamactl.core.disconnect_event import EXTENSION
 from llamactl.server.web.disconnect_watch import WatchedTransport
+from llamactl.server.web.errors import HandshakeTimedOut, response_to
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """The WebSocket of one client."""
 
+    handshake_seconds = 60.0
+    """Timeout of the application's answer to the handshake."""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._deadline: asyncio.TimerHandle | None = None
         self._disconnected = asyncio.Event()
         self._is_shut_down = False
         if isinstance(transport, WatchedTransport):
@@ -28,6 +33,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if isinstance(self.transport, WatchedTransport) and self.transport.on_lost is not None:
+            self.transport.on_lost()
         if not self._is_shut_down:
             self._disconnected.set()
 
@@ -40,6 +49,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code == 101:
             self.scope["extensions"][EXTENSION] = {"event": self._disconnected}
+            self._deadline = self.loop.call_later(self.handshake_seconds, self._on_deadline)
+
+    def _on_deadline(self) -> None:
+        """Refuse a handshake that the application has not answered in time."""
+        self._deadline = None
+        if not self.handshake_complete:
+            self.transport.write(response_to(self.scope["path"], HandshakeTimedOut()))
+            self.transport.close()
 
     def _send_unsolicited_pong(self) -> None:
         """Send a pong without a ping, a one-way heartbeat (RFC 6455, section 5.5.3).

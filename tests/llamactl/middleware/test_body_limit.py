@@ -76,3 +76,61 @@ async def test_the_lifespan_passes() -> None:
 
     await BodyLimit(application)({"type": "lifespan"}, receive, receive)  # type: ignore[arg-type]
     assert seen == [({"type": "lifespan"}, receive)]
+
+
+class DrippingBody:
+    """A request whose body comes in pieces, and never to its end."""
+
+    def __init__(self, application: BodyLimit, *pieces: bytes) -> None:
+        self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.sent: list[Any] = []
+        for piece in pieces:
+            self.put(piece)
+        scope = {"type": "http", "path": "/admin/login/", "headers": []}
+        self.task = asyncio.ensure_future(application(scope, self._inbox.get, self._send))
+
+    def put(self, piece: bytes, *, more_body: bool = True) -> None:
+        self._inbox.put_nowait({"type": "http.request", "body": piece, "more_body": more_body})
+
+    async def _send(self, message: Any) -> None:
+        self.sent.append(message)
+
+
+async def test_the_largest_of_too_many_incomplete_bodies_makes_room() -> None:
+    limit = BodyLimit(reader, 100, 150)
+    small, large = DrippingBody(limit, b"x" * 60), DrippingBody(limit, b"x" * 80)
+    await asyncio.sleep(0)
+    # It should be refused although it sends nothing at this moment.
+    last = DrippingBody(limit, b"x" * 20)
+    async with asyncio.timeout(10):
+        await large.task
+    assert large.sent[0]["status"] == 503
+    assert (b"retry-after", b"5") in large.sent[0]["headers"]
+    assert not small.task.done()
+    assert not last.task.done()
+    # A short form should still be answered.
+    answer = await AsgiRequest(limit, "/admin/login/", body=b"x" * 50).finish()
+    assert answer.body == b"50"
+    for each in (small, last):
+        each.task.cancel()
+        await asyncio.wait((each.task,))
+
+
+async def test_the_body_that_exceeds_the_sum_may_itself_be_the_largest() -> None:
+    limit = BodyLimit(reader, 1000, 150)
+    small, large = DrippingBody(limit, b"x" * 60), DrippingBody(limit, b"x" * 80, b"x" * 20)
+    async with asyncio.timeout(10):
+        await large.task
+    assert large.sent[0]["status"] == 503
+    assert not small.task.done()
+    small.task.cancel()
+    await asyncio.wait((small.task,))
+    assert small.task.cancelled()
+
+
+async def test_a_body_in_pieces_is_received_whole() -> None:
+    request = DrippingBody(BodyLimit(reader), b"x", b"y" * 70_000)
+    request.put(b"z", more_body=False)
+    async with asyncio.timeout(10):
+        await request.task
+    assert request.sent[1]["body"] == b"70002"

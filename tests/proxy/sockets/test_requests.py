@@ -273,9 +273,15 @@ async def test_connect_is_no_way_through(client: RawClient, backend: RawBackend)
     assert not backend.connections
 
 
-async def test_url_that_no_backend_takes_is_refused(client: RawClient, backend: RawBackend) -> None:
+async def test_url_that_no_backend_takes_is_refused(
+    client: RawClient, connect: Connect, backend: RawBackend
+) -> None:
+    client.ask(b"GET " + ANY + b"/" + b"a" * 8050)
+    assert (await client.answer()).status == 414
     client.ask(b"GET " + ANY + b"/" + b"a" * 9000)
     assert (await client.answer()).status == 414
+    assert await client.is_closed()
+    client = await connect()
     client.ask(b"GET " + ANY + b"/" + b"a" * 70_000)
     assert (await client.answer()).status == 431
     assert not backend.requests

@@ -32,6 +32,9 @@ class Wire:
     def is_closing(self) -> bool:
         return False
 
+    def time(self) -> float:
+        return 0.0
+
     def call_later(self, seconds: float, *call: Any) -> None:
         self.timers.append(call)
 

@@ -10,7 +10,10 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from llamactl.server.web.http import MAX_HEAD_BYTES, HttpProtocol
+from llamactl.server.web.head import MAX_HEAD_BYTES
+from llamactl.server.web.http import HttpProtocol
+from llamactl.server.web.websocket import WebSocketProtocol
+from tests.support.until import until_async
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[[], Awaitable[Connection]]
@@ -49,8 +52,10 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": answer})
 
 
-async def serving(protocol: type[HttpProtocol]) -> AsyncIterator[Connect]:
-    config = uvicorn.Config(echo, log_config=None, lifespan="off", access_log=False)
+async def serving(
+    protocol: type[HttpProtocol], application: Any = echo, ws: Any = WebSocketProtocol
+) -> AsyncIterator[Connect]:
+    config = uvicorn.Config(application, log_config=None, lifespan="off", access_log=False, ws=ws)
     config.load()
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
@@ -216,6 +221,72 @@ async def test_a_slow_body_may_take_longer_than_the_timeout_in_all(
         writer.write(b"x")
         await asyncio.sleep(0.3)
     assert await answer(reader) == (b"HTTP/1.1 200 OK", b"POST " + b"x" * 12)
+
+
+class ShortWholeTimeout(HttpProtocol):
+    body_seconds = 5.0
+    whole_body_seconds = 0.5
+
+
+@pytest.fixture
+async def connect_short_whole_timeout() -> AsyncIterator[Connect]:
+    async for each in serving(ShortWholeTimeout):
+        yield each
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+    ids=["with a length", "in chunks"],
+)
+async def test_a_body_that_drips_is_rejected_with_408(
+    connect_short_whole_timeout: Connect, head: bytes
+) -> None:
+    reader, writer = await connect_short_whole_timeout()
+    writer.write(head)
+    piece = b"1\r\nx\r\n" if b"chunked" in head else b"x"
+    async with asyncio.timeout(20):
+        while not reader._buffer:  # type: ignore[attr-defined]
+            writer.write(piece)
+            await asyncio.sleep(0.05)
+    assert (await answer(reader))[0] == b"HTTP/1.1 408 Request Timeout"
+    assert await is_closed(reader)
+
+
+async def test_a_large_body_on_a_slow_line_has_time_for_its_bytes(
+    connect_short_whole_timeout: Connect,
+) -> None:
+    reader, writer = await connect_short_whole_timeout()
+    pieces = [b"x" * 8192] * 10
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 81920\r\n\r\n")
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.sleep(0.1)
+    assert await answer(reader) == (b"HTTP/1.1 200 OK", b"POST " + b"".join(pieces))
+
+
+class ShortHandshake(WebSocketProtocol):
+    handshake_seconds = 0.2
+
+
+async def test_a_handshake_that_the_application_does_not_answer_is_504() -> None:
+    async def silent(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        disconnects.append((await receive())["type"])
+
+    disconnects: list[str] = []
+    async for connect in serving(HttpProtocol, silent, ShortHandshake):
+        reader, writer = await connect()
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert (await answer(reader))[0] == b"HTTP/1.1 504 Gateway Timeout"
+        assert await is_closed(reader)
+        await until_async(lambda: disconnects == ["websocket.disconnect"], "the disconnect")
 
 
 async def test_an_idle_connection_is_kept_between_requests(connect_short_timeouts: Connect) -> None:

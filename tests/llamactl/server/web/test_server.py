@@ -115,3 +115,31 @@ async def test_a_request_right_behind_a_response_of_the_shutdown_is_answered(
     assert b"connection: close" in response
     await serving
     writer.close()
+
+
+async def test_the_date_of_a_response_is_that_of_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, may_respond = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            asked.set()
+            await may_respond.wait()
+        await application(scope, receive, send)
+
+    monkeypatch.setattr(web, "begin_shutdown", lambda: None)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = web.Server(web.uvicorn_config(slow))
+    serving: asyncio.Task[Any] = asyncio.create_task(server._serve([listener]))
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    await asked.wait()
+    # As if the request had waited for a minute.
+    date = "Fri, 15 Jan 2027 08:00:00 GMT"
+    monkeypatch.setattr("uvicorn.server.formatdate", lambda *_, **__: date)
+    expected = (b"date", date.encode())
+    await until_async(lambda: expected in server.server_state.default_headers, "a tick")
+    may_respond.set()
+    assert b"date: %b\r\n" % date.encode() in await reader.read()
+    server.should_exit = True
+    await serving
+    writer.close()
