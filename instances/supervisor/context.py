@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from instances.scheduling.traffic_report import Traffic
+from instances.supervisor.controller.health_check import ProbeAnswer
 from instances.supervisor.process.pidfd import Process
 from instances.supervisor.state.store import StateStore
 from llamactl.config import AppConfig
@@ -42,7 +43,7 @@ class SupervisorContext:
     """Instance id → API key that llamactl shares with the backend."""
     clock: Callable[[], float]
     """Monotonic seconds."""
-    is_ready: Callable[[str, tuple[str, ...], str], bool]
-    """``health_check.is_ready``."""
+    check_health: Callable[[str, tuple[str, ...]], ProbeAnswer]
+    """``health_check.check``."""
     traffic: Callable[[], Traffic | None]
     """The traffic of all web processes; ``None`` without fresh reports."""

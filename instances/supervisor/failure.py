@@ -86,12 +86,22 @@ def exit_failure(
 
 
 def deadline_failure(
-    reason: FailureReason, limits: InstancesConfig, exit_code: int | None, log_tail: Sequence[str]
+    reason: FailureReason,
+    limits: InstancesConfig,
+    exit_code: int | None,
+    log_tail: Sequence[str],
+    *,
+    last_answer: str = "",
 ) -> Failure:
-    """The failure of a process that missed the startup or the liveness deadline."""
+    """The failure of a process that missed the startup or the liveness deadline.
+
+    ``last_answer``: what the last startup probe got.
+    """
     if reason is FailureReason.TIMEOUT:
         seconds = limits.start_timeout
         details = f"not ready within {seconds:g} s (instances.start_timeout), so it was stopped"
+        if last_answer:
+            details += f"; the last probe got: {last_answer}"
     else:
         seconds = limits.unhealthy_timeout
         details = (

@@ -26,6 +26,7 @@ from django.utils import timezone
 from instances.supervisor.context import NO_DEADLINE, SupervisorContext
 from instances.supervisor.controller import health_check
 from instances.supervisor.controller.controller import InstanceController
+from instances.supervisor.controller.health_check import ProbeAnswer
 from instances.supervisor.controller.spawn import instance_marker
 from instances.supervisor.log_rotation import LogRotation
 from instances.supervisor.orphans.guard import OrphanGuard
@@ -68,7 +69,7 @@ class Supervisor:
         *,
         key_for: Callable[[int], str],
         clock: Callable[[], float] = time.monotonic,
-        is_ready: Callable[[str, tuple[str, ...], str], bool] = health_check.is_ready,
+        check_health: Callable[[str, tuple[str, ...]], ProbeAnswer] = health_check.check,
     ) -> None:
         """``key_for``: instance id → API key that llamactl shares with the backend."""
         self._node, self._config, self._clock = node, config, clock
@@ -97,7 +98,7 @@ class Supervisor:
             watch=self._watch,
             key_for=key_for,
             clock=clock,
-            is_ready=is_ready,
+            check_health=check_health,
             traffic=self._traffic.fresh,
         )
 

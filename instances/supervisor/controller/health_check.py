@@ -1,12 +1,16 @@
 """Health check of a backend over HTTP.
 
-``is_ready`` blocks until its timeouts, so it is called off the supervisor's thread.
+``check`` blocks until its timeouts, so it is called off the supervisor's thread.
 """
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 import requests
 
@@ -17,33 +21,87 @@ READ_SECONDS = 2.0
 SHORTEST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 1.0
 
+READY_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
-def is_ready(origin: str, paths: Sequence[str], key: str) -> bool:
-    """Whether the backend at ``origin`` (``http://host:port``) is ready to answer requests.
+
+@dataclass(frozen=True)
+class ProbeAnswer:
+    """Answer to one probe, for the failure of a start that takes too long."""
+
+    is_ready: bool
+    details: str = ""
+    """What the probe got, such as ``503 at /health (still loading)``."""
+
+
+READY = ProbeAnswer(is_ready=True)
+
+
+def check(origin: str, paths: Sequence[str]) -> ProbeAnswer:
+    """Probe the backend at ``origin`` (``http://host:port``).
 
     The first of ``paths`` that is not 404 decides: 200 is ready, and so are 401 and 403 (a backend
-    that asks for another key is up); 503 is loading. Any other status is not ready, nor is a
-    failed connection.
+    that asks for a key is up); 503 is loading. Any other status is not ready, nor is a failed
+    connection. The probe carries no key: the listener may be another user's program that took the
+    port while the backend starts.
     """
     with requests.Session() as session:
         # A call within the node: neither the proxies nor the .netrc of the worker's user apply.
         session.trust_env = False
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
         for path in paths:
             try:
                 with session.get(
                     origin + path,
-                    headers=headers,
                     timeout=(CONNECT_SECONDS, READ_SECONDS),
                     allow_redirects=False,
                     stream=True,  # the status is enough; a body may be long
                 ) as response:
                     status = response.status_code
-            except requests.RequestException:
-                return False
+            except requests.RequestException as error:
+                return ProbeAnswer(is_ready=False, details=_failed(origin, path, error))
             if status != HTTPStatus.NOT_FOUND:
-                return status in (HTTPStatus.OK, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-    return False
+                loading = " (still loading)" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
+                return ProbeAnswer(status in READY_STATUSES, f"{status} at {path}{loading}")
+    return ProbeAnswer(
+        is_ready=False,
+        details=f"404 at {' and '.join(paths)}: another program listens there, or the backend"
+        " answers below a prefix",
+    )
+
+
+def _failed(origin: str, path: str, error: requests.RequestException) -> str:
+    """Describe a probe without an answer."""
+    if isinstance(error, requests.ReadTimeout):
+        return f"no answer at {path} within {READ_SECONDS:g} s"
+    address = urlsplit(origin)
+    host, port = address.hostname or "", address.port or 80
+    try:
+        connection = socket.create_connection((host, port), CONNECT_SECONDS)
+    except ConnectionRefusedError:
+        return f"connection refused at port {port}"
+    except TimeoutError:
+        return f"no connection to port {port} within {CONNECT_SECONDS:g} s"
+    except OSError as refused:
+        return f"no connection to port {port} ({refused.strerror or refused})"
+    with connection:
+        if _speaks_tls(connection):
+            return f"a TLS record at port {port}: the backend serves https, llamactl asks by http"
+    return f"a connection to port {port} that was closed without an answer in HTTP"
+
+
+def _speaks_tls(connection: socket.socket) -> bool:
+    """Whether the listener answers a TLS handshake, with whatever certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    connection.settimeout(CONNECT_SECONDS)
+    try:
+        context.wrap_socket(connection).close()
+    except ssl.SSLError as error:
+        # An alert (the server wants a client's certificate, say) is TLS, too.
+        return "ALERT" in (error.reason or "")
+    except OSError:
+        return False
+    return True
 
 
 def pause_before_next(elapsed_seconds: float) -> float:

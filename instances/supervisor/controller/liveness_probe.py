@@ -12,6 +12,7 @@ from instances.backends.registry import backend_for
 from instances.scheduling.traffic_report import Traffic
 from instances.supervisor.context import NO_DEADLINE, SupervisorContext
 from instances.supervisor.controller import spawn
+from instances.supervisor.controller.health_check import READY, ProbeAnswer
 from instances.supervisor.controller.spawn import Endpoint
 from instances.supervisor.state.rows import Row
 
@@ -59,9 +60,9 @@ class LivenessProbe:
         self._probe_at = NO_DEADLINE
         target = self._endpoint
         self._context.off_thread(
-            lambda: self._context.is_ready(target.origin, target.health_paths, target.key),
+            lambda: self._context.check_health(target.origin, target.health_paths),
             self._take_answer,
-            on_error=True,  # an error of llamactl says nothing about the backend
+            on_error=READY,  # an error of llamactl says nothing about the backend
         )
 
     def is_hung(self, now: float) -> bool:
@@ -82,7 +83,8 @@ class LivenessProbe:
             return False
         return traffic.last_byte(self._name) <= since
 
-    def _take_answer(self, is_well: bool) -> None:
+    def _take_answer(self, answer: ProbeAnswer) -> None:
+        is_well = answer.is_ready
         now = self._context.clock()
         was_unresponsive = self.is_unresponsive
         if is_well:
@@ -95,10 +97,11 @@ class LivenessProbe:
             self._unanswered += 1
             self._probe_at = now + min(self._timeout / 10, LONGEST_PAUSE_SECONDS)
         if self.is_unresponsive is not was_unresponsive:
-            text = "liveness probe answered again" if is_well else "liveness probe not answered"
-            logger.log(
-                logging.INFO if is_well else logging.WARNING, text, extra={"instance": self._name}
-            )
+            instance = {"instance": self._name}
+            if is_well:
+                logger.info("liveness probe answered again", extra=instance)
+            else:
+                logger.warning("liveness probe not answered: %s", answer.details, extra=instance)
 
 
 def liveness_probe_for(row: Row, context: SupervisorContext, now: float) -> LivenessProbe | None:
@@ -106,7 +109,7 @@ def liveness_probe_for(row: Row, context: SupervisorContext, now: float) -> Live
     if context.config.instances.unhealthy_timeout <= 0:
         return None
     try:
-        endpoint = spawn.endpoint(row, context.key_for(row.id))
+        endpoint = spawn.endpoint(row)
     except spawn.LaunchFailed:  # an adopted process, with options that can't be read any more
         return None
     return LivenessProbe(row, endpoint, context, now)

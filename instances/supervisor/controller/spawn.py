@@ -14,7 +14,7 @@ from instances.backends.base import LOOPBACK
 from instances.backends.environment import clean_environment
 from instances.backends.failure_signs import FailureReason
 from instances.backends.registry import backend_for
-from instances.launch import Launch, effective_api_key, executed, launch_for
+from instances.launch import Launch, executed, launch_for
 from instances.limits import ResourceLimits
 from instances.logs import files
 from instances.options import InstanceOptions
@@ -60,11 +60,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Address and key for the health check of a backend."""
+    """Address for the health check of a backend."""
 
     origin: str
     health_paths: tuple[str, ...]
-    key: str
 
 
 def parse(row: Row) -> InstanceOptions:
@@ -77,13 +76,13 @@ def parse(row: Row) -> InstanceOptions:
         ) from error
 
 
-def endpoint(row: Row, derived_key: str) -> Endpoint:
+def endpoint(row: Row) -> Endpoint:
     """Return the endpoint of the backend of ``row`` on this node. Raises LaunchFailed."""
     options = parse(row)
     backend = backend_for(options.backend_type)
     host = backend.connect_host(options.backend_options)
     origin = f"http://{f'[{host}]' if ':' in host else host}:{row.port}"
-    return Endpoint(origin, backend.health_paths, effective_api_key(options, derived_key))
+    return Endpoint(origin, backend.health_paths)
 
 
 def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:

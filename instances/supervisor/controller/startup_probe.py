@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instances.supervisor.context import NO_DEADLINE, SupervisorContext
-from instances.supervisor.controller.health_check import pause_before_next
+from instances.supervisor.controller.health_check import ProbeAnswer, pause_before_next
 from instances.supervisor.controller.spawn import Endpoint
 
 
@@ -15,6 +15,8 @@ class StartupProbe:
     ) -> None:
         self.ready_after: float | None = None
         """Seconds until the process was ready; ``None`` before."""
+        self.last_answer = ""
+        """What the last probe got."""
         self._endpoint = endpoint
         self._context = context
         self._began_at = now
@@ -34,15 +36,18 @@ class StartupProbe:
         self._probe_at = NO_DEADLINE
         target = self._endpoint
         self._context.off_thread(
-            lambda: self._context.is_ready(target.origin, target.health_paths, target.key),
+            lambda: self._context.check_health(target.origin, target.health_paths),
             self._take_answer,
-            on_error=False,
+            on_error=ProbeAnswer(
+                is_ready=False, details="an error of llamactl; see the worker's log"
+            ),
         )
 
-    def _take_answer(self, is_ready: bool) -> None:
+    def _take_answer(self, answer: ProbeAnswer) -> None:
         now = self._context.clock()
         elapsed = now - self._began_at
-        if is_ready:
+        self.last_answer = answer.details
+        if answer.is_ready:
             self.ready_after = elapsed
         else:
             self._probe_at = now + pause_before_next(elapsed)

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from instances.states import Status
+from instances.supervisor.controller.health_check import READY
 from llamactl.config import AppConfig
 from tests.instances.supervisor.conftest import NodeUnderTest, children
 from tests.support.until import until
@@ -41,7 +42,7 @@ def test_thirty_starts_and_stops_leave_no_descriptor_and_no_process(
 ) -> None:
     fake_backend(drain_timeout=0)
     # No HTTP: this is about processes, and 30 times 100 ms would be 3 s.
-    node.start(is_ready=lambda *_: True)
+    node.start(check_health=lambda *_: READY)
     for number in range(6):
         node.create(f"i{number}", FAKE_LOG_LINES="1")
     before: list[str] = []
@@ -72,7 +73,7 @@ def test_five_hundred_starts_and_stops_cost_no_memory(
     # pytest keeps every record, which would be most of the measured memory.
     caplog.set_level(logging.ERROR)
     fake_backend(drain_timeout=0)
-    node.start(is_ready=lambda *_: True)
+    node.start(check_health=lambda *_: READY)
     program = tmp_path / "sleeper"
     program.write_text("#!/bin/sh\nexec sleep 600\n")
     program.chmod(0o755)

@@ -41,8 +41,10 @@ class PhaseFactory:
     def waiting_to_restart(self, at: float) -> Phase:
         return WaitingToRestart(self._instance, self, at)
 
-    def stopping(self, process: Process, failed_by: FailureReason | None = None) -> Phase:
-        return Stopping(self._instance, self, process, failed_by)
+    def stopping(
+        self, process: Process, failed_by: FailureReason | None = None, last_answer: str = ""
+    ) -> Phase:
+        return Stopping(self._instance, self, process, failed_by, last_answer)
 
     def abandoned(self, process: Process, failure: Failure) -> Phase:
         return Abandoned(self._instance, self, process, failure)

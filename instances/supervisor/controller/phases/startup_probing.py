@@ -58,7 +58,7 @@ class StartupProbing(PhaseWithProcess):
         if probe is None:
             return self._phases.ready(self.process, None)
         if probe.is_late(now):
-            return self._phases.stopping(self.process, FailureReason.TIMEOUT)
+            return self._phases.stopping(self.process, FailureReason.TIMEOUT, probe.last_answer)
         probe.step(now)
         self.due = probe.due
         return self
@@ -79,7 +79,7 @@ class StartupProbing(PhaseWithProcess):
     def _startup_probe(self, now: float, timeout_seconds: float) -> StartupProbe | None:
         context = self._instance.context
         try:
-            endpoint = spawn.endpoint(self._row, context.key_for(self._row.id))
+            endpoint = spawn.endpoint(self._row)
         except LaunchFailed as failed:
             # An adopted process with options that can't be read any more: it runs on, unprobed.
             logger.warning("not probed: %s", failed, extra={"instance": self._instance.name})

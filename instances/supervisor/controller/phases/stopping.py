@@ -38,9 +38,12 @@ class Stopping(PhaseWithProcess):
         phases: Phases,
         process: Process,
         failed_by: FailureReason | None,
+        last_answer: str,
     ) -> None:
+        """``last_answer``: what the last startup probe got, for the failure."""
         super().__init__(instance, phases, process)
         self._failed_by = failed_by
+        self._last_answer = last_answer
         self._cause = ""
         self._sequence: StopSequence | None = None
 
@@ -86,7 +89,9 @@ class Stopping(PhaseWithProcess):
         instance = self._instance
         if self._failed_by is None or instance.row_to_keep_running() is None:
             return self._stopped(end, self._cause)
-        failure = deadline_failure(self._failed_by, instance.limits, end.code, end.log_tail)
+        failure = deadline_failure(
+            self._failed_by, instance.limits, end.code, end.log_tail, last_answer=self._last_answer
+        )
         if self._failed_by is not FailureReason.TIMEOUT:
             return self._after_crash(end.row, failure, now)
         instance.observed.failed(end.row, failure)

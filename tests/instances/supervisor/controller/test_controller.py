@@ -9,6 +9,7 @@ import pytest
 
 from instances.states import EVICTED, DesiredState, Status
 from instances.supervisor.controller.controller import InstanceController
+from instances.supervisor.controller.health_check import READY
 from instances.supervisor.controller.phases.stopping import Stopping
 from instances.supervisor.state.rows import Row
 from tests.instances.supervisor.controller.phases.conftest import Bench, FakeProcess, bench, row
@@ -43,7 +44,7 @@ def test_an_adopted_process_becomes_ready(bench: Bench, process: FakeProcess, ru
     assert controller.has_process
     assert not controller.is_ready
     controller.step()
-    bench.answer(True)
+    bench.answer(READY)
     controller.step()
     assert controller.is_ready
     assert controller.identity == (1234, 99)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from instances.supervisor.controller import health_check
-from instances.supervisor.controller.health_check import is_ready, pause_before_next
+from instances.supervisor.controller.health_check import ProbeAnswer, check, pause_before_next
 from tests.instances.supervisor.conftest import PROGRAM
 from tests.support.until import until
 
@@ -46,48 +50,122 @@ def backend() -> Iterator[Start]:
         process.wait()
 
 
+@pytest.fixture
+def listener() -> Iterator[Callable[[Callable[[socket.socket], None]], str]]:
+    """Answers each connection with a function; returns the origin."""
+    servers: list[socket.socket] = []
+
+    def start(answer: Callable[[socket.socket], None]) -> str:
+        server = socket.create_server(("127.0.0.1", 0))
+        servers.append(server)
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:  # closed
+                    return
+                with connection, suppress(OSError):
+                    answer(connection)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        threads.append(thread)
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+    threads: list[threading.Thread] = []
+    yield start
+    for server in servers:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+    for thread in threads:
+        thread.join()
+
+
 def test_healthy_is_ready(backend: Start) -> None:
-    assert is_ready(backend(), PATHS, "")
+    assert check(backend(), PATHS).is_ready
 
 
 def test_loading_is_not_ready(backend: Start) -> None:
-    assert not is_ready(backend(FAKE_NEVER_HEALTHY="1"), PATHS, "")
+    answer = check(backend(FAKE_NEVER_HEALTHY="1"), PATHS)
+    assert answer == ProbeAnswer(is_ready=False, details="503 at /health (still loading)")
 
 
 def test_a_backend_without_health_is_asked_for_its_models(backend: Start) -> None:
-    assert is_ready(backend(FAKE_NO_HEALTH="1"), PATHS, "")
+    assert check(backend(FAKE_NO_HEALTH="1"), PATHS).is_ready
 
 
-def test_the_key_is_sent(backend: Start) -> None:
-    origin = backend(FAKE_MODELS_NEED_KEY="1", LLAMA_API_KEY="k")
-    assert is_ready(origin, ("/fake/stats",), "k")
+def test_no_key_is_sent(
+    listener: Callable[[Callable[[socket.socket], None]], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Another user's program may have taken the port while the backend starts.
+    seen: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        seen.append(connection.recv(4096))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert check(listener(answer), PATHS).is_ready
+    assert seen[0].startswith(b"GET /health HTTP/1.1\r\n")
+    assert b"authorization" not in seen[0].lower()
 
 
-def test_a_backend_that_wants_another_key_is_up(backend: Start) -> None:
+def test_a_backend_that_wants_a_key_is_up(backend: Start) -> None:
     origin = backend(FAKE_NO_HEALTH="1", FAKE_MODELS_NEED_KEY="1", LLAMA_API_KEY="k")
-    assert is_ready(origin, PATHS, "other")
+    assert check(origin, PATHS) == ProbeAnswer(is_ready=True, details="401 at /v1/models")
 
 
 def test_a_server_that_knows_no_path_is_not_ready(backend: Start) -> None:
-    assert not is_ready(backend(), ("/nothing", "/here"), "")
+    answer = check(backend(), ("/nothing", "/here"))
+    assert not answer.is_ready
+    assert answer.details.startswith("404 at /nothing and /here")
 
 
 def test_a_port_without_a_listener_is_not_ready() -> None:
-    assert not is_ready("http://127.0.0.1:9", PATHS, "")
+    answer = check("http://127.0.0.1:9", PATHS)
+    assert answer == ProbeAnswer(is_ready=False, details="connection refused at port 9")
 
 
 def test_a_probe_of_a_hung_backend_times_out(
     backend: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health_check, "READ_SECONDS", 0.1)
-    assert not is_ready(backend(FAKE_HANG="1"), PATHS, "")
+    answer = check(backend(FAKE_HANG="1"), PATHS)
+    assert answer == ProbeAnswer(is_ready=False, details="no answer at /health within 0.1 s")
+
+
+def test_a_backend_that_serves_https_is_recognised(
+    listener: Callable[[Callable[[socket.socket], None]], str],
+) -> None:
+    # A server without a certificate refuses each handshake with an alert: a TLS record.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def answer(connection: socket.socket) -> None:
+        context.wrap_socket(connection, server_side=True)
+
+    details = check(listener(answer), PATHS).details
+    assert details.startswith("a TLS record at port ")
+
+
+@pytest.mark.parametrize("text", [b"", b"SSH-2.0-OpenSSH_9.2\r\n"])
+def test_a_listener_that_speaks_no_http_is_described(
+    listener: Callable[[Callable[[socket.socket], None]], str], text: bytes
+) -> None:
+    answer = check(listener(lambda connection: connection.sendall(text)), PATHS)
+    assert not answer.is_ready
+    assert "closed without an answer in HTTP" in answer.details
 
 
 def test_a_proxy_of_the_environment_is_not_used(
     backend: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert is_ready(backend(), PATHS, "")
+    assert check(backend(), PATHS).is_ready
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from instances.supervisor.context import LONG_AGO, SupervisorContext
+from instances.supervisor.controller.health_check import ProbeAnswer
 from instances.supervisor.controller.liveness_probe import LivenessProbe
 from instances.supervisor.controller.spawn import Endpoint
 from instances.supervisor.state.rows import Row
@@ -25,7 +26,7 @@ class FakeContext:
         self.config = SimpleNamespace(instances=SimpleNamespace(unhealthy_timeout=timeout))
         self.probe = LivenessProbe(
             cast(Row, SimpleNamespace(name="one", options={"backend_type": "llama_cpp"})),
-            Endpoint("http://127.0.0.1:1", ("/health",), ""),
+            Endpoint("http://127.0.0.1:1", ("/health",)),
             cast(SupervisorContext, self),
             self.now,
         )
@@ -33,13 +34,13 @@ class FakeContext:
     def clock(self) -> float:
         return self.now
 
-    def is_ready(self, *_: object) -> bool:
-        return self.answers
+    def check_health(self, *_: object) -> ProbeAnswer:
+        return ProbeAnswer(self.answers)
 
     def off_thread(self, work: Any, then: Any, *, on_error: object) -> None:
-        is_well = work()
-        self.now += 0.01 if is_well else PROBE_SECONDS
-        then(is_well)
+        answer = work()
+        self.now += 0.01 if answer.is_ready else PROBE_SECONDS
+        then(answer)
 
     def traffic(self) -> Any:
         return SimpleNamespace(read_at=self.now, last_byte=lambda name: LONG_AGO)

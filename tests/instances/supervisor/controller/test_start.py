@@ -17,6 +17,7 @@ from django.db import DataError
 from instances import lifecycle
 from instances.models import Instance
 from instances.states import Status
+from instances.supervisor.controller.health_check import ProbeAnswer
 from instances.supervisor.state import rows
 from llamactl.config import AppConfig, current
 from tests.instances.supervisor.conftest import NodeUnderTest, children, is_alive
@@ -270,7 +271,7 @@ def test_a_hung_start_fails_too(
 ) -> None:
     fake_backend(start_timeout=0.4)
     is_over = threading.Event()
-    node.start(is_ready=lambda *_: is_over.wait(2))
+    node.start(check_health=lambda *_: ProbeAnswer(is_over.wait(2)))
     node.create()
     node.ask_start()
     failure = node.reaches(Status.FAILED).failure

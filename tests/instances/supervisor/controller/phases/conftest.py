@@ -14,6 +14,7 @@ from instances.options import InstanceOptions
 from instances.states import DesiredState, Status
 from instances.supervisor.context import SupervisorContext
 from instances.supervisor.controller import spawn
+from instances.supervisor.controller.health_check import READY
 from instances.supervisor.controller.managed_instance import ManagedInstance
 from instances.supervisor.controller.phases.factory import PhaseFactory
 from instances.supervisor.controller.phases.phase import Exit, Phase
@@ -108,7 +109,7 @@ class Bench:
             watch=lambda process, on_exit: self.watched.append(on_exit),
             key_for=lambda instance_id: "key",
             clock=lambda: self.now,
-            is_ready=lambda *_: True,
+            check_health=lambda *_: READY,
             traffic=lambda: self.traffic,
         )
         self.set(row())

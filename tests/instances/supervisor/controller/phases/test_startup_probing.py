@@ -9,6 +9,7 @@ import pytest
 from django.utils import timezone
 
 from instances.states import Status
+from instances.supervisor.controller.health_check import READY, ProbeAnswer
 from instances.supervisor.controller.phases.phase import Phase
 from instances.supervisor.controller.phases.ready import Ready
 from instances.supervisor.controller.phases.settled import Settled
@@ -44,11 +45,11 @@ def test_the_pid_is_written_and_the_first_answer_makes_it_ready(
 ) -> None:
     assert bench.last().columns["pid"] == 1234
     assert bench.step(probing) is probing
-    bench.answer(False)
+    bench.answer(ProbeAnswer(is_ready=False))
     assert bench.step(probing, after_seconds=0.05) is probing
     assert bench.jobs == []
     assert bench.step(probing, after_seconds=0.1) is probing
-    bench.answer(True)
+    bench.answer(READY)
     ready = bench.step(probing)
     assert isinstance(ready, Ready)
     assert bench.last().new is Status.RUNNING
@@ -74,10 +75,25 @@ def test_a_start_that_takes_too_long_is_stopped_and_fails(
     assert (failure["reason"], failure["log_tail"]) == ("timeout", ["last line"])
 
 
+def test_a_start_that_takes_too_long_says_what_the_last_probe_got(
+    bench: Bench, probing: Phase
+) -> None:
+    bench.step(probing)
+    bench.answer(ProbeAnswer(is_ready=False, details="503 at /health (still loading)"))
+    stopping = bench.enter(bench.step(probing, after_seconds=60))
+    bench.exit(stopping, -9)
+    failure = bench.last().columns["failure"]
+    assert isinstance(failure, dict)
+    assert failure["details"] == (
+        "not ready within 60 s (instances.start_timeout), so it was stopped; the last probe got:"
+        " 503 at /health (still loading)"
+    )
+
+
 def test_an_answer_after_the_end_of_the_phase_changes_nothing(bench: Bench, probing: Phase) -> None:
     bench.step(probing)
     stopping = bench.enter(bench.step(probing, after_seconds=60))
-    bench.answer(True)
+    bench.answer(READY)
     assert bench.step(stopping) is stopping
     assert bench.last().new is Status.STARTING
 
@@ -118,7 +134,7 @@ def test_an_adopted_process_that_was_ready_has_no_deadline(
     assert bench.instance.allocation.ready_since == pytest.approx(bench.now - 100, abs=5)
     bench.step(phase)
     assert bench.step(phase, after_seconds=600) is phase
-    bench.answer(True)
+    bench.answer(READY)
     assert isinstance(bench.step(phase), Ready)
 
 
