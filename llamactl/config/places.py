@@ -35,6 +35,8 @@ class PlaceProblem:
 
     finding: str
     remedy: str
+    stops_instances: bool = False
+    """Whether llamactl starts, but no instance can."""
 
     def __str__(self) -> str:
         return f"{self.finding}: {self.remedy}"
@@ -98,7 +100,9 @@ def place_warnings(config: AppConfig) -> Iterator[PlaceProblem]:
         problem = _unusable_directory(path)
     if problem:
         named = _named(config, LOGS_DIR, problem)
-        yield PlaceProblem(f"no instance can start: {named.finding}", named.remedy)
+        yield PlaceProblem(
+            f"no instance can start: {named.finding}", named.remedy, stops_instances=True
+        )
     try:
         owner = config.data_dir.stat().st_uid
     except OSError:

@@ -11,8 +11,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from llamactl.config import AppConfig
-from llamactl.core.broker_url import broker_urls
+from llamactl.core.broker_url import broker_urls, socket_path_for
 from llamactl.doctor.diagnosis import Diagnosis, note, ok, problem, warning
+from llamactl.doctor.processes import lock_holder
 
 SUBJECT = "broker"
 TIMEOUT_SECONDS = 2.0
@@ -25,6 +26,10 @@ class BrokerFacts:
     error: str = ""
     is_refused: bool = False
     """The broker answers, and rejects the password."""
+    missing_socket: str = ""
+    """Path of the socket of an embedded broker that runs; empty if the socket exists."""
+    process: int | None = None
+    """Pid of the process that started the embedded broker which runs."""
     milliseconds: float = 0.0
     info: Mapping[str, object] = field(default_factory=dict)
     unix_time: float | None = None
@@ -49,6 +54,11 @@ def collect(config: AppConfig) -> BrokerFacts:
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
         return BrokerFacts(is_embedded, str(error), is_refused=True)
     except (redis.RedisError, OSError) as error:
+        if is_embedded and not socket_path_for(config).exists():
+            holder = lock_holder(config.data_dir.resolve() / "broker" / "lock")
+            if holder is not None:
+                path = str(socket_path_for(config))
+                return BrokerFacts(is_embedded, str(error), missing_socket=path, process=holder)
         return BrokerFacts(is_embedded, str(error), is_refused="NOAUTH" in str(error))
     finally:
         client.close()
@@ -76,6 +86,14 @@ def diagnose(facts: BrokerFacts) -> Iterator[Diagnosis]:
 
 
 def _diagnose_failure(facts: BrokerFacts) -> Diagnosis:
+    if facts.missing_socket:
+        return problem(
+            SUBJECT,
+            f"the broker runs (started by process {facts.process}), but its socket"
+            f" {facts.missing_socket} is gone: a cleaner of temporary files may have removed it",
+            "restart llamactl, or the service llamactl-broker; exempt that directory from cleaning"
+            " (tmpfiles.d), or set data_dir to a shorter path outside of /tmp",
+        )
     if facts.is_refused:
         return problem(
             SUBJECT,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import django
 
 from llamactl.config import AppConfig
+from llamactl.config.database_file import go_file
 from llamactl.config.places import PlaceProblem, place_warnings, unusable_places
 from llamactl.doctor import backends, host, ports, services, storage
 from llamactl.doctor.diagnosis import Diagnosis, guarded, note, ok, problem, warning
@@ -49,6 +50,12 @@ def run_checks(config: AppConfig) -> Iterator[Diagnosis]:
 
 def _checks_without_database(config: AppConfig) -> Iterator[Diagnosis]:
     yield note("database", "not checked: llamactl has not run here yet, or can't start")
+    if config.database.url is None and (go := go_file(config.database.path)) is not None:
+        yield note(
+            "database",
+            f"{go} is a database of the Go llamactl",
+            "start llamactl, then 'manage.py import_llamactl' imports its instances and keys",
+        )
     yield from guarded(
         "backends",
         lambda: (

@@ -108,6 +108,13 @@ def diagnose(facts: DatabaseFacts) -> Iterator[Diagnosis]:
         yield _diagnose_access(facts)
 
 
+def diagnose_go_database(notice: str) -> Iterator[Diagnosis]:
+    """Report what the importer says of a Go database beside ours; an empty notice is nothing."""
+    if notice:
+        found, _, remedy = notice.partition(": ")
+        yield note(SUBJECT, found, remedy or "manage.py import_llamactl imports it")
+
+
 def _diagnose_migrations(facts: DatabaseFacts) -> Iterator[Diagnosis]:
     if facts.missing_migrations:
         yield problem(

@@ -12,8 +12,20 @@ from django.utils import timezone
 from instances.models import Instance
 from instances.program_info import program_output
 from llamactl.config import AppConfig
-from llamactl.doctor import backends, broker, database, host, ports, processes, services, storage
+from llamactl.doctor import (
+    backends,
+    broker,
+    database,
+    environment,
+    host,
+    instances,
+    ports,
+    processes,
+    services,
+    storage,
+)
 from llamactl.doctor.diagnosis import Diagnosis, guarded
+from llamactl.importer.run import notice
 from nodes.models import Node
 
 
@@ -35,9 +47,11 @@ class RuntimeChecks:
         yield from guarded("worker", self._workers)
         yield from guarded("processes", self._processes)
         yield from guarded("backends", self._backends)
+        yield from guarded("environment", self._environment)
+        yield from guarded("instances", self._idle_timeouts)
         yield from guarded("logs", self._logs)
         yield from guarded("open files", self._descriptors)
-        yield from guarded("clock", lambda: host.diagnose_clock(time.time(), self._clocks))
+        yield from guarded("clock", self._clock)
 
     def _database(self) -> Iterator[Diagnosis]:
         database.shorten_timeouts()
@@ -48,6 +62,7 @@ class RuntimeChecks:
             self._nodes = list(Node.objects.all())
             self._instances = list(Instance.objects.filter(node__name=self._config.local_node))
             self._has_rows = True
+            yield from database.diagnose_go_database(notice(self._config))
         except django.db.Error:
             return  # the diagnosis above has reported the error
         finally:
@@ -115,6 +130,21 @@ class RuntimeChecks:
         )
         for facts in found:
             yield from backends.diagnose(facts)
+
+    def _environment(self) -> Iterator[Diagnosis]:
+        yield from environment.diagnose(environment.collect(self._worker))
+
+    def _idle_timeouts(self) -> Iterator[Diagnosis]:
+        yield from instances.diagnose_idle_timeouts(
+            (each.name, each.options) for each in self._instances
+        )
+
+    def _clock(self) -> Iterator[Diagnosis]:
+        newest = storage.newest_file(self._config.data_dir)
+        now = time.time()
+        if newest > now:
+            self._clocks["the newest file in data_dir"] = newest
+        yield from host.diagnose_clock(now, self._clocks)
 
     def _logs(self) -> Iterator[Diagnosis]:
         yield from storage.diagnose_logs(storage.collect_logs(self._config))

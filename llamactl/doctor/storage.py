@@ -97,11 +97,12 @@ def diagnose(facts: DirectoryFacts) -> Iterator[Diagnosis]:
 def diagnose_places(
     unusable: Iterable[PlaceProblem], warnings: Iterable[PlaceProblem]
 ) -> Iterator[Diagnosis]:
-    """Report files and directories that this user can't use."""
+    """Report files and directories that this user can't use, or that other users can't."""
     for each in unusable:
         yield problem(SUBJECT, each.finding, each.remedy)
     for each in warnings:
-        yield warning(SUBJECT, each.finding, each.remedy)
+        level = problem if each.stops_instances else warning
+        yield level(SUBJECT, each.finding, each.remedy)
 
 
 def _diagnose_unusable(facts: DirectoryFacts) -> Diagnosis:
@@ -179,6 +180,16 @@ def diagnose_logs(facts: LogFacts | None) -> Iterator[Diagnosis]:
         )
     else:
         yield ok(LOGS, text)
+
+
+def newest_file(path: Path) -> float:
+    """Return the latest modification time of the files in a directory, as unix time; 0 if none."""
+    newest = 0.0
+    with suppress(OSError):
+        for entry in os.scandir(path):
+            with suppress(OSError):
+                newest = max(newest, entry.stat(follow_symlinks=False).st_mtime)
+    return newest
 
 
 def _is_exposed(path: Path) -> bool:

@@ -100,7 +100,7 @@ ARROWS = {
         "llamactl.server.web llamactl.version nodes"
     ),
     "llamactl.doctor": (
-        "instances instances.backends instances.supervisor.process llamactl.config "
+        "instances instances.backends instances.supervisor.process llamactl llamactl.config "
         "llamactl.core llamactl.masking llamactl.server nodes"
     ),
     "llamactl.management": (

@@ -63,6 +63,19 @@ def test_before_the_first_run_there_is_no_problem_and_nothing_is_created(
     assert not (tmp_path / "data").exists()
 
 
+def test_a_go_database_is_named_before_the_first_run(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    with closing(sqlite3.connect(tmp_path / "data" / "llamactl.db")) as go:
+        go.execute("CREATE TABLE instances (id INTEGER, name TEXT, status TEXT)")
+        go.execute("CREATE TABLE api_keys (id INTEGER, key_hash TEXT)")
+        go.commit()
+    code, found = doctor()
+    assert code == 0
+    text = json.dumps(found["database"])
+    assert "llamactl.db is a database of the Go llamactl" in text
+    assert "import_llamactl" in text
+
+
 def test_a_broken_config_is_reported_line_by_line(doctor: Doctor) -> None:
     code, found = doctor(LLAMACTL_PORT="http")
     assert code == 1
@@ -115,3 +128,15 @@ def test_an_unmigrated_database_is_reported(doctor: Doctor) -> None:
 def test_the_output_without_json_is_lines_and_a_summary(doctor: Doctor) -> None:
     assert doctor("doctor")[0] == 0
     assert doctor("doctor", "--no-such-flag")[0] == 2
+
+
+def test_a_file_of_another_user_is_reported_before_the_settings_fail(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    assert doctor("migrate", "--verbosity", "0")[0] == 0
+    (tmp_path / "data" / "logs").touch()
+    code, found = doctor()
+    assert code == 1
+    message = found["data directory"][1]["message"]
+    assert "no instance can start" in message
+    assert f"instances.logs_dir: {tmp_path}/data/logs is not a directory" in message

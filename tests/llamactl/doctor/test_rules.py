@@ -9,8 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from llamactl.config.places import PlaceProblem
 from llamactl.core.locks import acquire
-from llamactl.doctor import backends, broker, database, host, ports, processes, services, storage
+from llamactl.doctor import (
+    backends,
+    broker,
+    database,
+    environment,
+    host,
+    instances,
+    ports,
+    processes,
+    services,
+    storage,
+)
 from llamactl.doctor.diagnosis import (
     Diagnosis,
     DiagnosisLevel,
@@ -289,3 +301,89 @@ def test_a_problem_alone_makes_the_exit_code_1() -> None:
 def test_a_foreign_name_brings_no_escape_into_the_terminal() -> None:
     evil = Diagnosis(PROBLEM, "ports", "\x1b[2Jevil\nline", "\x07")
     assert all(each.isprintable() for each in to_lines(evil))
+
+
+def test_variables_that_change_every_instance_are_named_without_their_values() -> None:
+    environ = {
+        "PATH": "/bin",
+        "HOME": "/",
+        "LANG": "C",
+        "SECRET": "x",
+        "LLAMA_ARG_CTX_SIZE": "hunter2",
+        "CUDA_VISIBLE_DEVICES": "hunter2",
+    }
+    facts = environment.facts_of(environ, "the worker")
+    found = list(environment.diagnose(facts))
+    text = " ".join(each.message for each in found)
+    assert "CUDA_VISIBLE_DEVICES" in text
+    assert "LLAMA_ARG_CTX_SIZE" in text
+    assert not any(word in text for word in ("hunter2", "SECRET", "PATH", "LANG"))
+    assert worst(environment.diagnose(environment.facts_of({"PATH": "/bin"}, "x"))).level is OK
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "text"),
+    [
+        ({"inherited": {"LLAMA_ARG_CTX_SIZE"}}, WARNING, "inherits flags from the worker"),
+        ({"inherited": {"HF_HOME"}}, NOTE, "inherits HF_HOME from the worker"),
+        ({"withheld": {"LLAMA_ARG_X"}}, NOTE, "LLAMA_ARG_X, which no instance inherits"),
+    ],
+)
+def test_inherited_variables(facts: dict[str, set[str]], level: DiagnosisLevel, text: str) -> None:
+    frozen = {name: frozenset(names) for name, names in facts.items()}
+    found = worst(environment.diagnose(environment.EnvironmentFacts("the worker", **frozen)))
+    assert found.level is level
+    assert text in found.message
+
+
+def test_the_workers_own_environment_is_read() -> None:
+    found = environment.collect(os.getpid())
+    assert found.owner == f"the worker (process {os.getpid()})"
+    assert environment.collect(None).owner == "this shell"
+
+
+def test_instances_that_idle_timeout_0_pinned_are_listed() -> None:
+    options: list[tuple[str, dict[str, object]]] = [
+        ("b", {"idle_timeout": 0}),
+        ("a", {"idle_timeout": 0, "pinned": False}),
+        ("c", {"idle_timeout": 0, "pinned": True}),
+        ("d", {"idle_timeout": 5}),
+        ("e", {}),
+    ]
+    (found,) = instances.diagnose_idle_timeouts(options)
+    assert found.level is NOTE
+    assert found.message.startswith("a, b: idle_timeout is 0")
+    assert list(instances.diagnose_idle_timeouts(options[2:])) == []
+
+
+def test_a_broker_without_its_socket() -> None:
+    facts = broker.BrokerFacts(True, "no such file", missing_socket="/tmp/x/s", process=7)
+    found = worst(broker.diagnose(facts))
+    assert found.level is PROBLEM
+    assert "socket /tmp/x/s is gone" in found.message
+    assert "restart llamactl" in found.remedy
+
+
+def test_a_go_database_is_named_with_the_command() -> None:
+    (found,) = database.diagnose_go_database("a.db holds 5 instances: x imports them")
+    assert (found.level, found.message) == (NOTE, "a.db holds 5 instances")
+    assert found.remedy == "x imports them"
+    assert list(database.diagnose_go_database("")) == []
+
+
+def test_unusable_places_are_problems_and_foreign_owners_warnings() -> None:
+    places = [PlaceProblem("a file can't be read", "chmod it")]
+    assert worst(storage.diagnose_places(places, [])).level is PROBLEM
+    owner = [PlaceProblem("belongs to me", "run as me")]
+    assert worst(storage.diagnose_places([], owner)).level is WARNING
+    logs = [PlaceProblem("no instance can start", "chmod it", stops_instances=True)]
+    assert worst(storage.diagnose_places([], logs)).level is PROBLEM
+
+
+def test_a_file_of_the_future_tells_of_a_clock_that_went_back(tmp_path: Path) -> None:
+    assert storage.newest_file(tmp_path) == 0
+    assert storage.newest_file(tmp_path / "none") == 0
+    future = time.time() + 3600
+    (tmp_path / "f").touch()
+    os.utime(tmp_path / "f", (future, future))
+    assert storage.newest_file(tmp_path) == pytest.approx(future)
