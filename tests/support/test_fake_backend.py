@@ -104,6 +104,13 @@ def test_a_document_has_the_length_that_was_asked_for() -> None:
     assert json.loads(body)["model"] == "fake"
 
 
+def test_a_document_with_a_nonce_has_its_numbered_tokens_alone() -> None:
+    connection, transport = connect()
+    connection.data_received(post(b'{"nonce": "word", "max_tokens": 2}'))
+    document = json.loads(transport.written.partition(b"\r\n\r\n")[2])
+    assert document["choices"][0]["message"]["content"] == " word:1 word:2"
+
+
 @pytest.mark.parametrize("body", [b"no JSON", b"[]", b'{"max_tokens": "many"}'])
 def test_a_body_that_cannot_be_read_is_a_bad_request(body: bytes) -> None:
     connection, transport = connect()

@@ -7,7 +7,7 @@ chat completion, whose JSON body may say
 ``stream``          true: server-sent events, then ``[DONE]``; else one JSON document
 ``max_tokens``      how many tokens the answer has (3)
 ``tps``             tokens per second (a stream: ``--tps``; a document: at once); 0: without pauses
-``response_bytes``  the least length of the JSON document (400)
+``response_bytes``  the least length of the JSON document (400; with a nonce 0)
 ``status``          answer with this HTTP status instead
 ``nonce``           a word that the log then has on a line of its own (``nonce WORD``), once for
                     each time that the request was carried out; the tokens are ``WORD:1`` and so on
@@ -130,9 +130,11 @@ class Chat:
         self.is_stream = request.get("stream", False) is True
         self.tokens = max(0, int(request.get("max_tokens", DEFAULT_TOKENS)))
         self.tps = float(request.get("tps", stream_tps if self.is_stream else 0))
-        self.size = int(request.get("response_bytes", DEFAULT_RESPONSE_BYTES))
         self.status = int(request.get("status", 200))
         self.nonce = str(request.get("nonce", ""))
+        # Padding would hide whether the numbered tokens are complete.
+        size = 0 if self.nonce else DEFAULT_RESPONSE_BYTES
+        self.size = int(request.get("response_bytes", size))
         self.model = str(request.get("model", alias))
 
     def document(self) -> bytes:
