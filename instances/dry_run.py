@@ -32,6 +32,8 @@ class DryRun:
     """The command as text for a shell, with the instance's own variables but for secret ones."""
     environment: dict[str, str]
     """Variables added to the worker's own; values of the config and secret values are masked."""
+    inherited_environment: list[str]
+    """Names of the worker's own variables that the process sees; values may be secrets."""
     working_directory: str
     options: dict[str, object]
     findings: tuple[PreflightFinding, ...]
@@ -42,6 +44,7 @@ class DryRun:
             "command": self.command,
             "command_line": self.command_line,
             "environment": self.environment,
+            "inherited_environment": self.inherited_environment,
             "working_directory": self.working_directory,
             "options": self.options,
             "errors": errors,
@@ -150,6 +153,7 @@ def _dry_run(
         command=mask_arguments(command.argv),
         command_line=_command_line(command, options),
         environment=_masked(command.environment, options.environment),
+        inherited_environment=list(command.inherited),
         working_directory=command.working_directory,
         options=shown.to_document(),
         findings=tuple(findings),

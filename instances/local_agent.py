@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from instances.launch import ExecutableNotFound, executed, launch_for, working_directory
+from instances.backends.environment import backend_environment
+from instances.launch import ExecutableNotFound, Launch, executed, launch_for, working_directory
 from instances.logs.files import LONGEST_TAIL_BYTES, log_path, tail
 from instances.logs.lines import LineReader
 from instances.logs.reader import BEFORE_THE_FIRST, LogReader, Position, position_of_last, start_of
@@ -56,9 +57,19 @@ class LocalAgent:
         if is_local(parsed, config):
             with suppress(ExecutableNotFound):
                 launch = launch_for(name, parsed, port, config, MASK)
-                return StartCommand(executed(launch), launch.environment, directory)
+                return StartCommand(
+                    executed(launch), launch.environment, directory, _inherited(launch)
+                )
         launch = launch_for(name, parsed, port, config, MASK, which=_unsearched)
         return StartCommand(launch.argv, launch.environment, directory)
+
+
+def _inherited(launch: Launch) -> tuple[str, ...]:
+    """Name the variables that a process of this host inherits; a container inherits none."""
+    if launch.container_name:
+        return ()
+    passed = backend_environment({})
+    return tuple(sorted(name for name in passed if name not in launch.environment))
 
 
 class LogSnapshot:

@@ -70,6 +70,8 @@ class StartCommand:
     environment: dict[str, str] = field(repr=False)
     """The variables that are added to the worker's. Their values may be secrets."""
     working_directory: str
+    inherited: tuple[str, ...] = ()
+    """Names of the variables that come from the worker's own environment."""
 
 
 class NodeAgent(Protocol):

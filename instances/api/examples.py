@@ -128,6 +128,7 @@ DRY_RUN: dict[str, object] = {
         "command_line": "CUDA_VISIBLE_DEVICES=0 /usr/local/bin/llama-server --model"
         " /models/gemma.gguf --alias gemma --host 127.0.0.1 --port 8000 --ctx-sise 8192",
         "environment": {"CUDA_VISIBLE_DEVICES": "0", "LLAMA_API_KEY": "***"},
+        "inherited_environment": ["HOME", "PATH"],
         "working_directory": "/home/me/.local/share/llamactl",
         "options": {
             **_STOPPED["options"],

@@ -159,6 +159,11 @@ class DryRunSerializer(serializers.Serializer[Any]):
     environment = EnvironmentField(
         help_text="Variables added to the worker's environment; secret values are masked."
     )
+    inherited_environment = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Names of variables of llamactl's own environment that the process inherits."
+        " Empty for another node.",
+    )
     working_directory = serializers.CharField(
         help_text="Directory that the process starts in; relative paths in options start there."
     )

@@ -60,6 +60,8 @@ class Backend:
     """Names of the program's processes, for the doctor."""
     environment_prefixes: ClassVar[tuple[str, ...]] = ()
     """Prefixes of variables that are passed on from the worker's environment."""
+    flag_variables: ClassVar[frozenset[str]] = frozenset()
+    """Variables with one of the prefixes that are flags in disguise, and are not passed on."""
     added_environment: ClassVar[Mapping[str, str]] = {}
     """Variables that are set unless the worker's environment sets them."""
 

@@ -38,17 +38,20 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of ``environ`` that a backend may see, and the variables we add.
 
     The prefixes of all backends are passed on to each backend: an instance's ``command_override``
-    may be another backend's program.
+    may be another backend's program. A flag in disguise (``LLAMA_ARG_CTX_SIZE``) is not: it belongs
+    into the environment of an instance or of ``backends.*``, where a dry run shows its value.
     """
     prefixes: tuple[str, ...] = PASSED_PREFIXES
+    flags: frozenset[str] = frozenset()
     added: dict[str, str] = {}
     for backend in BACKENDS.values():
         prefixes += backend.environment_prefixes
+        flags |= backend.flag_variables
         added |= backend.added_environment
     passed = {
         name: value
         for name, value in environ.items()
-        if name in PASSED or name.startswith(prefixes)
+        if name in PASSED or (name.startswith(prefixes) and name not in flags)
     }
     return added | passed
 

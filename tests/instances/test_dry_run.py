@@ -66,6 +66,25 @@ def test_command_is_the_one_that_the_supervisor_runs(options: dict[str, Any]) ->
     assert rehearsed.working_directory == str(current().data_dir)
 
 
+def test_a_dry_run_names_the_inherited_variables_without_their_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "s3cret")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("LLAMA_ARG_CTX_SIZE", "64")
+    options = document() | {
+        "command_override": "/bin/echo",
+        "environment": {"CUDA_VISIBLE_DEVICES": "1"},
+    }
+    told = dry_run_create("x", options).to_document()
+    inherited = told["inherited_environment"]
+    assert isinstance(inherited, list)
+    assert {"HF_TOKEN", "PATH"} <= set(inherited)
+    # Not the one that the instance sets itself, nor a flag in disguise.
+    assert not {"CUDA_VISIBLE_DEVICES", "LLAMA_ARG_CTX_SIZE"} & set(inherited)
+    assert "s3cret" not in str(told)
+
+
 def test_nothing_secret_is_shown() -> None:
     options = document(api_key="s3cret", hf_token="s3cret", extra_args={"my-token": "s3cret"}) | {
         "environment": {"MY_API_KEY": "s3cret", "PROXY": "http://me:s3cret@host/", "A": "b c"}

@@ -69,7 +69,9 @@ class LlamaCpp(Backend):
     path_options = _PATHS
     failure_signs = (*EMBEDDED_SIGNS, *LLAMA_SERVER_SIGNS)
     process_names = frozenset({"llama-server"})
-    environment_prefixes = ("LLAMA_", "GGML_")  # not LLAMACTL_, which has no _ after LLAMA
+    # Not LLAMA_: most of those variables are flags in disguise (LLAMA_ARG_CTX_SIZE, LLAMA_API_KEY,
+    # LLAMA_OFFLINE), and would change each instance without being in its options.
+    environment_prefixes = ("LLAMA_CACHE", "GGML_")
     # Where gdb is installed ggml starts it for a backtrace before an abort, which buries the lines
     # that say why.
     added_environment = {"GGML_NO_BACKTRACE": "1"}

@@ -53,6 +53,8 @@ class Vllm(Backend):
     failure_signs = VLLM_SIGNS
     process_names = frozenset({"vllm"})
     environment_prefixes = ("VLLM_", "TORCH_", "PYTORCH_", "TRITON_", "RAY_")
+    # --api-key in disguise, and ports and addresses that instances would share.
+    flag_variables = frozenset({"VLLM_API_KEY", "VLLM_PORT", "VLLM_HOST_IP", "VLLM_DP_MASTER_PORT"})
     option_fields = OPTION_FIELDS
     example_instances = NEW_INSTANCES
     example_command = COMMAND

@@ -30,6 +30,25 @@ def test_a_backend_sees_the_variables_it_needs(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "LLAMA_ARG_CTX_SIZE",
+        "LLAMA_ARG_API_PREFIX",
+        "LLAMA_ARG_HOST",
+        "LLAMA_API_KEY",
+        "LLAMA_OFFLINE",
+        "LLAMA_LOG_FILE",
+        "LLAMA_CHAT_TEMPLATE_KWARGS",
+        "VLLM_API_KEY",
+        "VLLM_PORT",
+        "VLLM_HOST_IP",
+    ],
+)
+def test_a_flag_in_disguise_is_not_inherited(name: str) -> None:
+    assert clean_environment({name: "1"}) == ADDED
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
         "LLAMACTL_MANAGEMENT_KEYS",
         "LLAMACTL_NODE",
         "DJANGO_SETTINGS_MODULE",
