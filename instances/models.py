@@ -14,6 +14,7 @@ from instances.names import MAX_NAME_LENGTH, NAME_PATTERN
 from instances.options import InstanceOptions
 from instances.states import TRANSITIONS, DesiredState, Status
 from llamactl.core.events import announce
+from llamactl.masking import mask_url
 from llamactl.models import Topic
 from nodes.models import Node
 
@@ -141,9 +142,9 @@ class Instance(models.Model):
 
     @property
     def summary(self) -> str:
-        """Short name of the served model: its file name or repository."""
+        """Short name of the served model: its file name or repository, without a password."""
         options = self.parsed_options
-        return backend_for(options.backend_type).summary(options.backend_options)
+        return mask_url(backend_for(options.backend_type).summary(options.backend_options))
 
     def transition(
         self,

@@ -118,9 +118,13 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
     readonly_fields = ("shown_hint", "last_used", "created")
 
     def save_model(self, request: HttpRequest, obj: InferenceKey, form: Any, change: bool) -> None:
+        if change and not form.has_changed():
+            return
         if change:
             # Only the form's columns: a web process may write last_used_at at the same time.
-            obj.save(update_fields=["name", "permission_mode", "expires_at", "updated_at"])
+            # Unchanged ones stay as they are: the form shows no microseconds.
+            columns = {"name", "permission_mode", "expires_at"} & set(form.changed_data)
+            obj.save(update_fields=[*columns, "updated_at"])
             return
         cleaned = form.cleaned_data
         key, plain = issuing.issue(
@@ -133,7 +137,7 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
         cast(_IssuingRequest, request).plain = plain
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        if change:
+        if change and form.has_changed():
             super().save_related(request, form, formsets, change)
             issuing.announce_change(form.instance)
 

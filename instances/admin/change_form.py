@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
@@ -28,13 +28,19 @@ from instances.admin.form_values import suggested_name, to_fields, to_lines
 from instances.admin.preflight import PreflightAdmin, check_document
 from instances.backends.registry import backend_for
 from instances.dry_run import command_line_of
+from instances.masked_options import mask_options
 from instances.models import Instance
 from llamactl.config import current
 from llamactl.core.error_format import seed_document
 from llamactl.core.errors import LlamactlError
 from llamactl.core.links import public_base_url
 from llamactl.core.sanitize import sanitize_json, sanitize_text
-from llamactl.masking import mask_document
+
+
+class _SavingRequest(HttpRequest):
+    """A POST that ``save_model`` updated an instance with."""
+
+    update: lifecycle.Update
 
 
 class ChangeFormAdmin(ControlsAdmin, PreflightAdmin):
@@ -85,7 +91,7 @@ class ChangeFormAdmin(ControlsAdmin, PreflightAdmin):
     def options_text(self, instance: Instance) -> SafeString:
         """Options document for users with view permission only; secrets are masked."""
         return format_html(
-            '<pre class="log">{}</pre>', sanitize_json(mask_document(instance.options))
+            '<pre class="log">{}</pre>', sanitize_json(mask_options(instance.options))
         )
 
     def save_model(self, request: HttpRequest, obj: Instance, form: Any, change: bool) -> None:
@@ -97,8 +103,17 @@ class ChangeFormAdmin(ControlsAdmin, PreflightAdmin):
             if form.cleaned_data["start_now"]:
                 lifecycle.request_start(saved.name, cause=cause_of(request))
         elif form.changes_options():
-            lifecycle.update(obj.name, form.to_document(), cause=cause_of(request))
+            update = lifecycle.update(obj.name, form.to_document(), cause=cause_of(request))
+            cast(_SavingRequest, request).update = update
         self.show_findings(request)
+
+    def construct_change_message(
+        self, request: HttpRequest, form: Any, formsets: Any, add: bool = False
+    ) -> list[Any]:
+        """Return nothing for a save that changed nothing, although a text was written anew."""
+        if not add and not _is_changed(request):
+            return []
+        return super().construct_change_message(request, form, formsets, add)
 
     def response_add(
         self, request: HttpRequest, obj: Instance, post_url_continue: str | None = None
@@ -107,7 +122,13 @@ class ChangeFormAdmin(ControlsAdmin, PreflightAdmin):
         return HttpResponseRedirect(self.page_url("change", obj.pk))
 
     def response_change(self, request: HttpRequest, obj: Instance) -> HttpResponse:
-        self.message_user(request, f"Saved the options of {obj.name}.", messages.SUCCESS)
+        if not _is_changed(request):
+            self.message_user(request, f"Nothing changed in {obj.name}.", messages.INFO)
+        else:
+            is_restarted = cast(_SavingRequest, request).update.is_restarted
+            restart = "; it is restarted" if is_restarted else ""
+            text = f"Saved the options of {obj.name}{restart}."
+            self.message_user(request, text, messages.SUCCESS)
         return HttpResponseRedirect(self.page_url("change", obj.pk))
 
     def render_change_form(
@@ -167,3 +188,9 @@ class ChangeFormAdmin(ControlsAdmin, PreflightAdmin):
             "control_url": self.page_url("control", instance.pk),
             "controls": control_buttons(instance),
         }
+
+
+def _is_changed(request: HttpRequest) -> bool:
+    """Return whether the save of this request changed the instance."""
+    update: lifecycle.Update | None = getattr(request, "update", None)
+    return update is not None and update.is_changed

@@ -24,7 +24,17 @@ from llamactl.core.sanitize import sanitize_json, sanitize_text
 _PLAIN = {"spellcheck": "false"}
 
 
-class TextField(forms.CharField):
+class ShownField(forms.CharField):
+    """A text that counts as changed only if it differs from what a browser sends back.
+
+    Browsers send CRLF for a line break, and blanks at the ends are not part of a value.
+    """
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return _as_sent(initial) != _as_sent(data)
+
+
+class TextField(ShownField):
     """One line of text."""
 
     def to_initial(self, value: Any) -> str:
@@ -32,8 +42,8 @@ class TextField(forms.CharField):
         return sanitize_text(value or "")
 
 
-class LinesField(forms.CharField):
-    """Several lines of text. Browsers send CRLF, which is no change."""
+class LinesField(ShownField):
+    """Several lines of text."""
 
     def __init__(self, *, rows: int, **kwargs: Any) -> None:
         widget = UnfoldAdminTextareaWidget({"rows": rows, **_PLAIN})
@@ -41,6 +51,10 @@ class LinesField(forms.CharField):
 
     def to_python(self, value: Any) -> Any:
         return (super().to_python(value) or "").replace("\r\n", "\n")
+
+
+def _as_sent(text: Any) -> str:
+    return str(text or "").replace("\r\n", "\n").strip()
 
 
 class JsonObjectField(LinesField):

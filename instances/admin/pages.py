@@ -31,6 +31,7 @@ class InstanceAdmin(ChangeListAdmin, ChangeFormAdmin, DeletionAdmin):
         "controls",
     )
     list_filter = (StatusFilter, BackendFilter, "node")
+    ordering = ("name",)
     list_per_page = 50
     search_fields = (
         "name",

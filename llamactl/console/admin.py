@@ -8,18 +8,19 @@ from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
-from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from llamactl.admin.base import BoundedListAdmin
 
 if TYPE_CHECKING:
     _UserAdmin = DjangoUserAdmin[User]
     _GroupAdmin = DjangoGroupAdmin
 else:
 
-    class _UserAdmin(DjangoUserAdmin, ModelAdmin):
+    class _UserAdmin(BoundedListAdmin, DjangoUserAdmin):
         pass
 
-    class _GroupAdmin(DjangoGroupAdmin, ModelAdmin):
+    class _GroupAdmin(BoundedListAdmin, DjangoGroupAdmin):
         pass
 
 

@@ -19,6 +19,7 @@ from keys import issuing
 from keys.models import InferenceKey
 from keys.secrets import digest
 from llamactl.models import Revision, Topic
+from tests.support.browser_form import browser_form
 
 pytestmark = pytest.mark.django_db
 
@@ -260,3 +261,18 @@ def test_hostile_name_is_shown_as_text(operator: Client) -> None:
     for answer in pages:
         assert answer.status_code == 200
         assert "<script>alert" not in answer.content.decode()
+
+
+@pytest.mark.parametrize("mode", ["allow_all", "per_instance"])
+def test_save_without_a_change_does_nothing(operator: Client, mode: str) -> None:
+    expires_at = timezone.now() + timedelta(days=3)  # with microseconds, which no form shows
+    ids = [instance().pk, instance("other").pk]
+    row = key(permission_mode=mode, instance_ids=ids, expires_at=expires_at, name=" app ")
+    before = (InferenceKey.objects.values().get(), Revision.numbers())
+    form = browser_form(operator.get(page(row)).content.decode())
+    assert operator.post(page(row), form).status_code == 302
+    assert (InferenceKey.objects.values().get(), Revision.numbers()) == before
+    assert not LogEntry.objects.exists()
+    operator.post(page(row), form | {"name": ["renamed"]})
+    row.refresh_from_db()
+    assert (row.name, row.expires_at) == ("renamed", expires_at)

@@ -264,6 +264,78 @@ def test_viewer_does_not_see_secrets(viewer: Client) -> None:
     assert "OMP_NUM_THREADS" in text
 
 
+SECRETS: dict[str, Any] = {
+    "backend_options": {
+        "model": "https://me:s3cret@host/m.gguf",
+        "hf_token": "s3cret",
+        "chat_template_kwargs": '{"password": "s3cret"}',
+        "extra_args": {
+            "authz": "s3cret",
+            "header": "Authorization: s3cret",
+            "list": ["x", "s3cret"],
+            "switch": True,
+            "one": 5,
+        },
+    },
+    "environment": {
+        "DB_PASSPHRASE": "s3cret",
+        "MY_PWD": "s3cret",
+        "AUTHZ": "s3cret",
+        "DATABASE_URL": "postgres://me:s3cret@host/db",
+        "LD_PRELOAD": "s3cret",
+        "PLAIN": "s3cret",
+    },
+}
+
+
+def test_viewer_finds_no_secret_on_any_page(operator: Client, viewer: Client) -> None:
+    instance = create(**SECRETS)
+    changed = form_data(operator, page(instance), environment="PLAIN=s3cret2", group="g")
+    operator.post(page(instance), changed)
+    assert LogEntry.objects.exists()
+    for url in (
+        LIST,
+        page(instance),
+        page(instance, "now"),
+        page(instance, "history"),
+        f"{LIST}?q=gemma",
+        "/admin/",
+        "/admin/search/?s=gemma&extended=1",
+        "/admin/autocomplete/?app_label=keys&model_name=inferencekey&field_name=instances&term=g",
+    ):
+        assert "s3cret" not in viewer.get(url).content.decode(), url
+    text = viewer.get(page(instance)).content.decode()
+    for name in ("DB_PASSPHRASE", "authz", "switch", "m.gguf"):
+        assert name in text
+
+
+def test_viewer_can_not_guess_an_option_by_a_search(operator: Client, viewer: Client) -> None:
+    create(backend_options={"model": "https://me:s3cret@host/m.gguf"})
+    for query, client, count in (
+        ("s3cret", operator, 1),
+        ("s3cret", viewer, 0),
+        ("m.gguf", viewer, 0),
+        ("gemm", viewer, 1),
+    ):
+        assert len(client.get(f"{LIST}?q={query}").context["cl"].result_list) == count, query
+
+
+def test_user_who_may_only_delete_finds_no_secret(client: Client) -> None:
+    user = User.objects.create_user("dora", is_staff=True)
+    codes = ("view_instance", "delete_instance", "add_instance")
+    user.user_permissions.set(Permission.objects.filter(codename__in=codes))
+    client.force_login(user)
+    instance = create(**SECRETS)
+    data = {"action": "delete_selected", "_selected_action": [instance.pk]}
+    for response in (
+        client.get(page(instance)),
+        client.get(page(instance, "delete")),
+        client.post(LIST, data),
+    ):
+        assert response.status_code == 200
+        assert "s3cret" not in response.content.decode()
+
+
 # -- the form -------------------------------------------------------------------------------------
 
 
