@@ -162,7 +162,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             max_body_bytes = None
         elif kind is RouteKind.ROUTER_MODELS:
             max_body_bytes = MAX_UNREAD_BODY_BYTES
-        body = await read_beginning(receive, scope["headers"], max_body_bytes)
+        body = await read_beginning(
+            receive, scope["headers"], max_body_bytes, whole_limit=gateway.max_body_bytes
+        )
         if self.route.model:
             body = orjson.dumps({"model": self.route.model})
         upload = body if isinstance(body, Upload) else None

@@ -32,6 +32,10 @@ def response_start(
         exchange.first_byte_seconds * 1e3,
     )
     headers.append((b"server-timing", timing))
+    if _is_event_stream(response):
+        # nginx in front would gather the events otherwise.
+        headers = [pair for pair in headers if pair[0] != b"x-accel-buffering"]
+        headers.append((b"x-accel-buffering", b"no"))
     return {"type": "http.response.start", "status": response.status, "headers": headers}
 
 
@@ -150,6 +154,10 @@ async def end_broken_off(
 
 def _takes_error_event(response: UpstreamResponse) -> bool:
     """Whether an event of llamactl may follow: in plain events of no fixed length."""
-    kind = (response.header(b"content-type") or b"").partition(b";")[0].strip().lower()
     is_plain = response.length is None and response.header(b"content-encoding") is None
-    return is_plain and kind == b"text/event-stream"
+    return is_plain and _is_event_stream(response)
+
+
+def _is_event_stream(response: UpstreamResponse) -> bool:
+    kind = response.header(b"content-type") or b""
+    return kind.partition(b";")[0].strip().lower() == b"text/event-stream"

@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 import orjson
 
-from llamactl.core.errors import LlamactlError, MethodNotAllowed
+from llamactl.core.errors import LlamactlError, MethodNotAllowed, PackedBody
 
 Document = dict[str, object]
 Headers = list[tuple[bytes, bytes]]
@@ -42,6 +42,7 @@ _OPENAI_TYPES = {
     405: "invalid_request_error",
     413: "invalid_request_error",
     414: "invalid_request_error",
+    415: "invalid_request_error",
     503: "service_unavailable_error",
 }
 _ANTHROPIC_TYPES = {
@@ -52,6 +53,7 @@ _ANTHROPIC_TYPES = {
     405: "invalid_request_error",
     413: "request_too_large",
     414: "invalid_request_error",
+    415: "invalid_request_error",
     503: "overloaded_error",
 }
 
@@ -99,6 +101,8 @@ def headers_for(family: PathFamily, error: LlamactlError) -> Headers:
     headers: Headers = []
     if isinstance(error, MethodNotAllowed) and error.allowed:
         headers.append((b"allow", ", ".join(error.allowed).encode()))
+    if isinstance(error, PackedBody):
+        headers.append((b"accept-encoding", b"identity"))
     if error.status == 401 and family is PathFamily.MANAGEMENT:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.retry_after is not None:

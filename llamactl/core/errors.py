@@ -114,3 +114,15 @@ class UnexpectedFailure(LlamactlError):
 
     def __init__(self) -> None:
         super().__init__("llamactl failed on this request; its own log says why")
+
+
+class PackedBody(LlamactlError):
+    """A request body with a Content-Encoding; the response says which codings are accepted."""
+
+    code = "unsupported_content_encoding"
+    status = 415
+
+    def __init__(self, coding: str) -> None:
+        super().__init__(
+            f"a request body with Content-Encoding {coding!r} is not accepted; send it unpacked"
+        )

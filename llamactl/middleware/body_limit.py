@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from llamactl.core.asgi_types import Application, Message, Receive, Scope, Send
+from llamactl.core.content_coding import refuse_packed
 from llamactl.core.error_response import send_error
 from llamactl.core.errors import BodyTooLarge, LlamactlError
 
@@ -71,7 +72,11 @@ class BodyLimit:
         await self._application(scope, receive_whole, send)
 
     async def _whole_body(self, scope: Scope, receive: Receive) -> Message:
-        """The body as one message, or the disconnect. Raises BodyTooLarge or TooManyBodies."""
+        """The body as one message, or the disconnect.
+
+        Raises BodyTooLarge, TooManyBodies or PackedBody.
+        """
+        refuse_packed(scope["headers"])
         too_large = BodyTooLarge(f"the request body must have at most {self._max_bytes} bytes")
         if _content_length(scope) > self._max_bytes:
             raise too_large

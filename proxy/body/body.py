@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from llamactl.core.asgi_types import Receive
+from llamactl.core.content_coding import refuse_packed
 from proxy.body.multipart import FormReader, ModelField, boundary_in
 from proxy.body.upload import Upload
 from proxy.errors import RequestTooLarge
@@ -15,7 +16,33 @@ class ClientDisconnected(Exception):
 
 
 WHOLE_BYTES = 2**20
-"""A body up to this size is read whole and can be sent again; a larger body is streamed."""
+"""A body up to this size is read whole and can be sent again; a larger body is streamed, if its
+length was announced."""
+
+
+class _Gathered:
+    """The pieces of a body so far, in one buffer: each piece of one byte would take 40 bytes."""
+
+    def __init__(self) -> None:
+        self._only = b""
+        self._buffer: bytearray | None = None
+
+    def __len__(self) -> int:
+        return len(self._only if self._buffer is None else self._buffer)
+
+    def add(self, piece: bytes) -> None:
+        if self._buffer is not None:
+            self._buffer += piece
+        elif self._only:
+            self._buffer = bytearray(self._only)
+            self._buffer += piece
+            self._only = b""
+        else:
+            # The usual case: one piece, and no copy of it.
+            self._only = piece
+
+    def whole(self) -> bytes:
+        return self._only if self._buffer is None else bytes(self._buffer)
 
 
 async def read_routed(
@@ -25,53 +52,55 @@ async def read_routed(
 
     A JSON document is read whole, because its last ``model`` counts. A form has one ``model``, so
     a large form is read as far as that field, and the rest goes into the Upload. Raises
-    RequestTooLarge, InvalidRequest for a malformed form, or ClientDisconnected.
+    RequestTooLarge, PackedBody, InvalidRequest for a malformed form, or ClientDisconnected.
     """
+    refuse_packed(headers)
     announced = _announced(headers, limit)
-    chunks: list[bytes] = []
-    size = 0
+    gathered = _Gathered()
     form: FormReader | None = None
     while True:
-        chunk, is_whole = await _next(receive)
+        piece, is_whole = await _next(receive)
         # A body that begins with a brace is JSON, whatever its Content-Type, as in the seed.
-        if not size:
-            boundary = None if chunk.startswith(b"{") else boundary_in(headers)
+        if not len(gathered):
+            boundary = None if piece.startswith(b"{") else boundary_in(headers)
             form = None if boundary is None else FormReader(boundary)
-        size += len(chunk)
-        if size > limit:
+        gathered.add(piece)
+        if len(gathered) > limit:
             raise RequestTooLarge(limit)
-        chunks.append(chunk)
         if form is not None:
-            form.feed(chunk)
-        is_large = announced > WHOLE_BYTES or size > WHOLE_BYTES
-        if is_whole or (is_large and form is not None and form.field is not None):
-            # The usual case: one message, and no copy of it.
-            read = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            if form is None or is_whole:
-                return read, None if form is None else form.end()
-            return Upload(read, headers, limit=limit, form=form), form.field
+            form.feed(piece)
+        if is_whole:
+            return gathered.whole(), None if form is None else form.end()
+        if announced > WHOLE_BYTES and form is not None and form.field is not None:
+            return Upload(gathered.whole(), headers, limit=limit, form=form), form.field
 
 
 async def read_beginning(
-    receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: int | None
+    receive: Receive,
+    headers: Iterable[tuple[bytes, bytes]],
+    limit: int | None,
+    *,
+    whole_limit: int,
 ) -> bytes | Upload:
     """The whole body if the body is small, else an Upload for the rest.
 
-    Raises RequestTooLarge for a Content-Length above ``limit``, and ClientDisconnected for a body
+    A body without Content-Length (in chunks) is read whole up to ``whole_limit``, so that the
+    backend gets its length: mlx_lm.server can't read chunks. Only a longer body goes on in chunks.
+    Raises RequestTooLarge for a body above ``limit``, PackedBody, and ClientDisconnected for a body
     that breaks off.
     """
+    refuse_packed(headers)
     announced = _announced(headers, limit)
-    chunks: list[bytes] = []
-    size = 0
+    gathered = _Gathered()
     while True:
-        chunk, is_whole = await _next(receive)
-        chunks.append(chunk)
-        size += len(chunk)
-        if limit is not None and size > limit:
+        piece, is_whole = await _next(receive)
+        gathered.add(piece)
+        if limit is not None and len(gathered) > limit:
             raise RequestTooLarge(limit)
-        if is_whole or announced > WHOLE_BYTES or size > WHOLE_BYTES:
-            read = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            return read if is_whole else Upload(read, headers, limit=limit)
+        if is_whole:
+            return gathered.whole()
+        if announced > WHOLE_BYTES or (not announced and len(gathered) > whole_limit):
+            return Upload(gathered.whole(), headers, limit=limit)
 
 
 def _announced(headers: Iterable[tuple[bytes, bytes]], limit: int | None) -> int:

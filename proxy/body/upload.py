@@ -15,6 +15,9 @@ from collections.abc import Iterable
 from proxy.body.multipart import FormReader
 from proxy.errors import RequestTooLarge
 
+SMALL_BYTES = 4096
+"""Gathered pieces are joined up to this size: each piece of one byte would take 40 bytes."""
+
 
 class Upload:
     """A request body of which the beginning has come."""
@@ -68,7 +71,10 @@ class Upload:
         while self._available.is_set() and not is_last and not self._may_gather():
             self._taken.clear()
             await self._taken.wait()
-        self._pieces.append(piece)
+        if len(self._pieces) > 1 and len(self._pieces[-1]) + len(piece) <= SMALL_BYTES:
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(piece)
         self._gathered += len(piece)
         self._is_last = is_last
         self._available.set()

@@ -134,3 +134,17 @@ async def test_a_body_in_pieces_is_received_whole() -> None:
     async with asyncio.timeout(10):
         await request.task
     assert request.sent[1]["body"] == b"70002"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/instances/x", "/admin/login/"])
+async def test_a_packed_body_is_refused(path: str) -> None:
+    headers = [(b"content-encoding", b"gzip"), (b"content-length", b"3")]
+    answer = await AsgiRequest(BodyLimit(reader), path, body=b"abc", headers=headers).finish()
+    assert answer.status == 415
+    assert answer.header("accept-encoding") == "identity"
+
+
+async def test_a_content_encoding_without_a_body_does_no_harm() -> None:
+    headers = [(b"content-encoding", b"gzip"), (b"content-length", b"0")]
+    answer = await AsgiRequest(BodyLimit(reader), "/x", method="GET", headers=headers).finish()
+    assert answer.status == 200

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from llamactl.core.asgi_types import Receive
 from proxy.body.body import ClientDisconnected, read_routed
+from proxy.body.upload import Upload
 from proxy.errors import RequestTooLarge
+from tests.support.loop_stall import max_memory_bytes, measured_memory
 
 
 def receiving(*messages: dict[str, Any]) -> Receive:
@@ -52,3 +55,34 @@ async def test_disconnect_in_the_middle_of_the_body_raises() -> None:
     )
     with pytest.raises(ClientDisconnected):
         await read_routed(receive, [], 100)
+
+
+async def test_body_in_tiny_pieces_takes_no_more_memory_than_the_body() -> None:
+    sent = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal sent
+        sent += 1
+        return {"type": "http.request", "body": b"%d" % (sent % 10), "more_body": sent < 2**19}
+
+    with measured_memory() as memory:
+        read, _ = await read_routed(receive, [], 2**20)
+    assert isinstance(read, bytes)
+    assert len(read) == 2**19
+    assert memory.grown_bytes < max_memory_bytes(read)
+
+
+async def test_upload_gathered_in_tiny_pieces_takes_no_more_memory_than_the_body() -> None:
+    upload = Upload(b"beginning", [], limit=2**20)
+    with measured_memory() as memory:
+        for number in range(2**18):
+            await upload.put(b"%d" % (number % 10), is_last=number == 2**18 - 1)
+    assert memory.grown_bytes < 3 * 2**18 + 2**20
+    taken = [piece async for piece in _taken(upload)]
+    assert len(b"".join(taken)) == 2**18 + 9
+    assert taken[0] == b"beginning"
+
+
+async def _taken(upload: Upload) -> AsyncIterator[bytes]:
+    while (piece := await upload.take()) is not None:
+        yield piece

@@ -84,7 +84,6 @@ async def test_repeated_and_odd_headers_arrive_as_they_are(
         b"X-Latin: caf\xe9",
         b"X-Tab: a\tb",
         b"!#$%&'*+-.^_`|~: odd",
-        b"Content-Encoding: zstd",
     )
     assert (await client.answer()).status == 200
     request = backend.requests[0]
@@ -94,7 +93,6 @@ async def test_repeated_and_odd_headers_arrive_as_they_are(
     assert request.values(b"x-latin") == [b"caf\xe9"]
     assert request.values(b"x-tab") == [b"a\tb"]
     assert request.values(b"!#$%&'*+-.^_`|~") == [b"odd"]
-    assert request.values(b"content-encoding") == [b"zstd"]
 
 
 async def test_headers_between_us_and_the_client_go_no_further(

@@ -286,3 +286,16 @@ async def test_folded_header_arrives_as_one_line(client: RawClient, backend: Raw
     answer = await client.answer()
     # It should be a line, or refused; never the beginning of a header of its own.
     assert answer.status == 502 or b"\r\n b" not in answer.head
+
+
+@pytest.mark.parametrize(
+    "path", [CHAT, b"/llama-cpp/demo/completion", b"/api/v1/instances/demo/proxy/x"]
+)
+@pytest.mark.parametrize("said", [b"", b"X-Accel-Buffering: yes\r\n"])
+async def test_reverse_proxy_is_told_not_to_gather_events(
+    client: RawClient, backend: RawBackend, path: bytes, said: bytes
+) -> None:
+    kind = b"Content-Type: Text/Event-Stream; charset=utf-8\r\n"
+    backend.answers = [b"HTTP/1.1 200 OK\r\n" + kind + said + b"Content-Length: 2\r\n\r\n\n\n"]
+    client.post(path, MODEL)
+    assert (await client.answer()).values(b"x-accel-buffering") == [b"no"]
