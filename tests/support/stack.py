@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import requests
 
+from llamactl.core.die_with_parent import end_with_parent
 from tests.support.paths import ROOT
 from tests.support.until import until
 
@@ -88,6 +89,8 @@ class Stack:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # At Ctrl-C pytest-xdist kills its workers, and no fixture ends the stack.
+                preexec_fn=end_with_parent(),
             )
         until(self.is_up, "llamactl up", seconds=START_SECONDS)
 
