@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from instances.backends.base import LOOPBACK, Backend
-from instances.backends.docker import container_name, run_command
+from instances.backends.docker import container_name, further_args, run_command
 from instances.backends.registry import backend_for
 from instances.backends.values import shown
 from instances.errors import BackendStartFailed
@@ -93,10 +93,10 @@ def build_launch(
     name = container_name(instance_name, port)
     command = run_command(
         find_docker(backend, which),
-        docker_args=[*docker.args, *mounts],
+        docker_args=[*docker.args, *further_args(docker.args, options.docker_args), *mounts],
         variables=environment,
         name=name,
-        image=docker.image,
+        image=options.docker_image or docker.image,
         args=backend.build_args(launched, docker=True),
     )
     return Launch(tuple(command), environment, name, preset)

@@ -22,6 +22,8 @@ _OPTIONS = (
     "backend_options",
     "environment",
     "docker_enabled",
+    "docker_image",
+    "docker_args",
     "command_override",
     "working_directory",
     "limits",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -41,6 +42,18 @@ def _no_control_characters(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_no_control_characters)]
 """One line of text."""
+
+
+def _shell_words(text: str) -> str:
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"can't be split into words as by a shell: {error}") from None
+    return text
+
+
+ShellWords = Annotated[Text, AfterValidator(_shell_words)]
+"""One line of words, quoted as for a shell."""
 
 
 @dataclass(frozen=True)

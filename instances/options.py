@@ -24,6 +24,7 @@ from instances.option_types import (
     Environment,
     Lines,
     NodeNames,
+    ShellWords,
     Text,
 )
 from llamactl.core.errors import InvalidRequest
@@ -96,6 +97,16 @@ class InstanceOptions(OptionDocument):
         default=None,
         title="Run in Docker",
         description="Whether the backend runs in a container. Default: as configured.",
+    )
+    docker_image: Text = Field(
+        default="",
+        title="Docker image",
+        description="Image of the container. Default: as configured.",
+    )
+    docker_args: ShellWords = Field(
+        default="",
+        title="Docker arguments",
+        description="Further arguments of `docker run`, as in a shell: `-v /models:/models`.",
     )
     command_override: Text = Field(
         default="",

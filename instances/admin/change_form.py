@@ -26,6 +26,7 @@ from instances.admin.detail import curl_line, overview
 from instances.admin.form import SHORT_ROWS, STARTING_ROWS, InstanceForm, process_rows
 from instances.admin.form_values import suggested_name, to_fields, to_lines
 from instances.admin.preflight import PreflightAdmin, check_document
+from instances.backends.pasted import parse_pasted
 from instances.backends.registry import backend_for
 from instances.dry_run import command_line_of
 from instances.masked_options import mask_options
@@ -162,16 +163,19 @@ class ChangeFormAdmin(ControlsAdmin, PreflightAdmin):
         if not self.has_add_permission(request):
             raise PermissionDenied
         try:
-            backend = backend_for(request.POST.get("backend_type", ""))
-            parsed = backend.parse_command(request.POST.get("command", ""))
+            chosen = backend_for(request.POST.get("backend_type", ""))
+            pasted = parse_pasted(request.POST.get("command", ""), chosen)
         except LlamactlError as error:
             return JsonResponse(seed_document(error), status=error.status)
-        fields = to_fields(backend.type, parsed.backend_options)
-        fields |= {"environment": to_lines(parsed.environment), "name": suggested_name(fields)}
-        document = {
-            "backend_type": backend.type,
-            "backend_options": parsed.backend_options,
-            "environment": parsed.environment,
+        document = pasted.to_document()
+        fields = to_fields(pasted.backend.type, pasted.backend_options)
+        fields |= {
+            "backend_type": pasted.backend.type,
+            "environment": to_lines(pasted.environment),
+            "name": suggested_name(fields, pasted.backend_options.get(pasted.backend.name_option)),
+            "docker_enabled": "true" if pasted.docker_image else "",
+            "docker_image": pasted.docker_image,
+            "docker_args": pasted.docker_args,
         }
         findings = [
             {"severity": finding.severity.value, "text": sanitize_text(finding.text)}

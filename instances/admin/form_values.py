@@ -133,9 +133,11 @@ def fingerprint(document: Mapping[str, object]) -> str:
     return sha256(text.encode()).hexdigest()[:16]
 
 
-def suggested_name(fields: Mapping[str, str]) -> str:
-    """Return an instance name from the model's: the file's stem, or the repository's last part."""
-    source = fields.get("model") or fields.get("hf_repo") or ""
+def suggested_name(fields: Mapping[str, str], alias: object = None) -> str:
+    """Return an instance name: the alias, the file's stem, or the repository's last part."""
+    first = alias[0] if isinstance(alias, list) and alias else alias
+    named = first.partition(",")[0].strip() if isinstance(first, str) else ""
+    source = named or fields.get("model") or fields.get("hf_repo") or ""
     last = re.split(r"[\\/]", source.partition(":")[0].rstrip("/\\"))[-1].removesuffix(".gguf")
     return re.sub(r"[^a-zA-Z0-9._-]+", "-", last).strip("-.")[:MAX_NAME_LENGTH]
 

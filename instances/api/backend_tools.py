@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from instances.api import schema
 from instances.api.serializers import command_of
 from instances.backends.base import Backend
+from instances.backends.pasted import parse_pasted
 from instances.backends.registry import backend_for
 from llamactl.api.views import ApiViewSet, request_document
 from llamactl.config import current
@@ -41,14 +42,9 @@ class ParseCommandViewSet(ApiViewSet):
     backend_type: ClassVar[str] = ""
 
     def create(self, request: Request) -> Response:
-        parsed = backend_for(self.backend_type).parse_command(command_of(request_document(request)))
-        document: dict[str, object] = {
-            "backend_type": self.backend_type,
-            "backend_options": parsed.backend_options,
-        }
-        if parsed.environment:
-            document["environment"] = parsed.environment
-        return Response(document)
+        command = command_of(request_document(request))
+        pasted = parse_pasted(command, backend_for(self.backend_type))
+        return Response(pasted.to_document())
 
 
 def parse_command_view(backend: Backend) -> type[ParseCommandViewSet]:

@@ -195,6 +195,13 @@ class ParsedCommandSerializer(serializers.Serializer[Any]):
     environment = EnvironmentField(
         required=False, help_text="Variables assigned before the command, if any."
     )
+    docker_enabled = serializers.BooleanField(
+        required=False, help_text="True for a pasted `docker run`."
+    )
+    docker_image = serializers.CharField(required=False, help_text="Its image.")
+    docker_args = serializers.CharField(
+        required=False, help_text="Its arguments, without those that llamactl gives itself."
+    )
 
 
 def command_of(document: Mapping[str, object] | None) -> str:

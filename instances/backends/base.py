@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar, cast
 
 from instances.backends.command_errors import CommandError
-from instances.backends.command_line import ParsedCommand, Programs, parse
+from instances.backends.command_line import ParsedCommand, Programs, parse, read_words
 from instances.backends.extra_args import ExtraValue, extra_argv
 from instances.backends.failure_signs import FailureSign
 from instances.backends.flags import FlagTable, Setting
 from instances.backends.normal_form import normal_form
 from instances.backends.option_fields import OptionField
 from instances.backends.path_options import PathOption
+from instances.backends.shell_words import Word
 from instances.backends.values import InvalidBackendOptions, shown
 from llamactl.config.schema import AppConfig, BackendConfig, BackendSection, backend_field
 from llamactl.core.errors import LlamactlError
@@ -76,6 +77,12 @@ class Backend:
     """Options that name an existing file or directory; not options that say where to write."""
     secret_variables: ClassVar[Mapping[str, str]] = {}
     """Option → environment variable, for secrets: all users of a host can read command lines."""
+    image_words: ClassVar[tuple[str, ...]] = ()
+    """Words in the names of the program's container images; none if it runs in no container."""
+    image_commands: ClassVar[frozenset[str]] = frozenset()
+    """Words with which an image's first argument chooses the server."""
+    name_option: ClassVar[str] = ""
+    """Option that names the model to clients, which may name the instance as well."""
     preset_option: ClassVar[str] = ""
     """Option that names the file of ``preset_ini``; empty if the program reads no such file."""
     option_fields: ClassVar[tuple[tuple[OptionField, ...], ...]] = ()
@@ -153,7 +160,11 @@ class Backend:
 
         Raises CommandError.
         """
-        parsed = parse(command, self.table, self.programs)
+        return self.parse_words(read_words(command))
+
+    def parse_words(self, words: Iterable[Word]) -> ParsedCommand:
+        """Read the words of a pasted command line. Raises CommandError."""
+        parsed = parse(words, self.table, self.programs)
         try:
             options = normal_form(parsed.backend_options, self.table, lambda flag: flag.spelling)
         except InvalidBackendOptions as error:

@@ -59,18 +59,8 @@ class Programs:
         return " or ".join(f"'{' '.join(words)}'" for words in self.commands[:2])
 
 
-def parse(command: str, table: FlagTable, programs: Programs) -> ParsedCommand:
-    """Read the options that ``command`` gives the program of ``table``, not yet in normal form.
-
-    1. Split the command into words; take environment, program and subcommand off the front.
-    2. A known flag takes as many words as its row says. Of a repeated flag the last value counts,
-       unless the option is a list.
-    3. An unknown flag takes the next word unless that word is a flag too, and goes to
-       ``extra_args``.
-    4. One word that belongs to no flag is the model.
-
-    Raises CommandError.
-    """
+def read_words(command: str) -> list[Word]:
+    """Split a pasted command into words. Raises CommandError."""
     if not command.strip():
         raise EmptyCommand
     if len(command) > MAX_COMMAND_LENGTH:
@@ -79,11 +69,34 @@ def parse(command: str, table: FlagTable, programs: Programs) -> ParsedCommand:
         )
     if "\x00" in command:
         raise CommandSyntaxError("the command must not contain NUL characters")
-    words = deque(_with_chosen_port(_with_typed_dashes(split(command), table), table))
-    environment = take_environment(words)
-    recognised = _take_program(words, programs)
-    reader = _Reader(table, words, recognised=recognised, programs=programs)
+    return split(command)
+
+
+def parse(words: Iterable[Word], table: FlagTable, programs: Programs) -> ParsedCommand:
+    """Read the options that a command gives the program of ``table``, not yet in normal form.
+
+    1. Take environment, program and subcommand off the front.
+    2. A known flag takes as many words as its row says. Of a repeated flag the last value counts,
+       unless the option is a list.
+    3. An unknown flag takes the next word unless that word is a flag too, and goes to
+       ``extra_args``.
+    4. One word that belongs to no flag is the model.
+
+    Raises CommandError.
+    """
+    left = deque(_with_chosen_port(_with_typed_dashes(words, table), table))
+    environment = take_environment(left)
+    recognised = _take_program(left, programs)
+    reader = _Reader(table, left, recognised=recognised, programs=programs)
     return ParsedCommand(reader.read(), environment)
+
+
+def recognises(words: Iterable[str], programs: Programs) -> bool:
+    """Return whether the words begin with one of the programs."""
+    try:
+        return _take_program(deque(words), programs)
+    except WrongCommand:
+        return False
 
 
 def take_environment(words: deque[str]) -> dict[str, str]:

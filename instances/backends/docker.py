@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from instances.backends.command_errors import CommandSyntaxError, WrongArity, WrongCommand
+from instances.backends.shell_words import CHOSEN_PORT, Word
 
 CONTAINER_PREFIX = "llamactl"
 
@@ -42,3 +48,117 @@ def stop_command(name: str, seconds: int, docker: str = "docker") -> list[str]:
 def remove_command(name: str, docker: str = "docker") -> list[str]:
     """Build the command that removes a stopped container, so that its name is free again."""
     return [docker, "rm", "-f", name]
+
+
+_PROGRAMS = frozenset({"docker", "podman", "nerdctl"})
+_BARE_FLAGS = frozenset(
+    [
+        "--rm",
+        "--detach",
+        "--interactive",
+        "--tty",
+        "--init",
+        "--privileged",
+        "--publish-all",
+        "--read-only",
+        "--quiet",
+        "--no-healthcheck",
+        "--oom-kill-disable",
+        "--sig-proxy",
+        "--disable-content-trust",
+    ]
+)
+_BARE_LETTERS = frozenset("ditPq")
+_OURS = frozenset(
+    [
+        "--rm",
+        "--detach",
+        "--interactive",
+        "--tty",
+        "--publish-all",
+        "--quiet",
+        "--publish",
+        "-p",
+        "--expose",
+        "--name",
+        "--restart",
+        "--network",
+        "--net",
+        "--hostname",
+        "-h",
+        "--pull",
+        "--cidfile",
+        "--label",
+        "-l",
+        "--health-cmd",
+    ]
+)
+"""Arguments that llamactl gives itself, or that make no sense for a container of its own."""
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """A pasted ``docker run``."""
+
+    image: str
+    words: list[Word]
+    """The words after the image."""
+    environment: dict[str, str]
+    args: str
+    """The other arguments, quoted for a shell."""
+
+
+def find_run(words: Sequence[Word]) -> list[Word] | None:
+    """Return the words after ``docker run``; None for another program. Raises WrongCommand."""
+    if not words or words[0].rpartition("/")[2] not in _PROGRAMS:
+        return None
+    rest = words[2:] if words[1:2] == ["container"] else words[1:]
+    if not rest or rest[0] not in ("run", "create"):
+        raise WrongCommand(f"{' '.join(words[:3])[:80]!r} starts no container; expected docker run")
+    return list(rest[1:])
+
+
+def read_run(words: Sequence[Word]) -> RunCommand:
+    """Read the arguments of ``docker run``. Raises CommandError."""
+    left = list(words)
+    environment: dict[str, str] = {}
+    kept: list[str] = []
+    while left and left[0].startswith("-"):
+        flag, equals, value = str(left.pop(0)).partition("=")
+        if flag in _BARE_FLAGS or (not flag.startswith("--") and set(flag[1:]) <= _BARE_LETTERS):
+            kept += [] if flag in _OURS or not flag.startswith("--") else [flag]
+            continue
+        if not equals:
+            if not left:
+                raise WrongArity(f"{flag} takes a value, but the command ends there")
+            value = str(left.pop(0))
+        if flag in ("-e", "--env"):
+            name, _, text = value.partition("=")
+            if "=" in value:
+                environment[name] = text
+            else:
+                kept += ["-e", name]
+        elif flag not in _OURS:
+            kept += [flag, value]
+    if not left:
+        raise WrongCommand("the docker command names no image")
+    if any(CHOSEN_PORT in word for word in [*kept, left[0], *environment.values()]):
+        raise CommandSyntaxError("${PORT} can't be among docker's arguments; leave it out")
+    return RunCommand(str(left[0]), left[1:], environment, shlex.join(kept))
+
+
+def further_args(configured: Sequence[str], text: str) -> list[str]:
+    """Return the words of ``docker_args`` that the configured arguments do not have already.
+
+    Docker takes some flags once, such as ``--gpus``.
+    """
+    words = shlex.split(text)
+    pairs = set(itertools.pairwise(configured))
+    further: list[str] = []
+    while words:
+        flag = words.pop(0)
+        if flag in _BARE_FLAGS or "=" in flag or not words or not flag.startswith("-"):
+            further += [] if flag in configured else [flag]
+        elif (flag, value := words.pop(0)) not in pairs:
+            further += [flag, value]
+    return further

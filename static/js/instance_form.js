@@ -22,12 +22,17 @@ const paste = document.querySelector("[data-parse-url]");
 
 function fill(fields) {
     let filled = 0;
+    if (fields.backend_type && backend.value !== fields.backend_type) {
+        // The command starts another backend's program.
+        backend.value = fields.backend_type;
+        showFields();
+    }
     for (const input of document.querySelectorAll("[data-backends], #id_port, #id_further_options")) {
         // An option missing in the command has the program's default, so its field becomes empty.
         input.value = fields[input.name] ?? "";
         if (input.value) filled += 1;
     }
-    for (const name of ["name", "environment"]) {
+    for (const name of ["name", "environment", "docker_enabled", "docker_image", "docker_args"]) {
         const input = document.getElementById(`id_${name}`);
         if (!input || !fields[name] || input.value) continue;
         input.value = fields[name];

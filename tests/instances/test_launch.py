@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from instances.backends.llama_cpp.config import LlamaCppConfig
+from instances.backends.llama_cpp.config import LlamaCppConfig, LlamaCppDocker
 from instances.backends.mlx.config import MlxConfig
 from instances.backends.vllm.config import VllmConfig, VllmDocker
 from instances.launch import ExecutableNotFound, Launch, build_launch, effective_api_key
@@ -221,3 +221,14 @@ def test_the_bundled_server_stands_in_for_a_default_command_that_is_not_installe
     assert Path(launched.argv[2]).exists()
     assert launched.argv[3:5] == ("--model", "m")
     assert launched.environment == {"LLAMA_API_KEY": "derived"}
+
+
+def test_a_containers_image_and_further_arguments_are_the_instances() -> None:
+    docker = LlamaCppDocker(image="configured", args=["run", "--rm", "--gpus", "all"])
+    options = options_for(
+        docker_enabled=True, docker_image="mine:1", docker_args="-v '/my models:/m' --gpus all"
+    )
+    argv = launch(options, LlamaCppConfig(docker=docker)).argv
+    assert argv[:7] == ("/usr/bin/docker", "run", "--rm", "--gpus", "all", "-v", "/my models:/m")
+    assert argv[argv.index("--name") + 2] == "mine:1"
+    assert "configured" not in argv

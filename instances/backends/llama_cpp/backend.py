@@ -80,6 +80,9 @@ class LlamaCpp(Backend):
     example_command = COMMAND
     secret_variables = {"hf_token": "HF_TOKEN"}
     preset_option = "models_preset"
+    image_words = ("llama.cpp", "llama-cpp", "llamacpp", "llama-server")
+    image_commands = frozenset({"--server", "-s"})
+    name_option = "alias"
 
     def launch_options(
         self, options: Mapping[str, object], *, instance_name: str, host: str, port: int

@@ -59,6 +59,8 @@ class Vllm(Backend):
     example_instances = NEW_INSTANCES
     example_command = COMMAND
     secret_variables = {"hf_token": "HF_TOKEN"}
+    image_words = ("vllm",)
+    name_option = "served_model_name"
 
     def _flag_args(self, options: dict[str, Setting], *, docker: bool) -> list[str]:
         """Put the model first, without its flag: ``vllm serve`` is about to drop ``--model``.

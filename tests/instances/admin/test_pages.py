@@ -488,6 +488,25 @@ def test_pasted_command_fills_the_fields(operator: Client) -> None:
     assert '"mlock": true' in fields["further_options"]
 
 
+def test_a_pasted_container_of_another_backend_fills_the_fields(operator: Client) -> None:
+    command = "docker run -v /m:/m vllm/vllm-openai:v1 --model o/n --served-model-name qwen3 q"
+    fields = operator.post(
+        f"{LIST}parse-command/", {"backend_type": "llama_cpp", "command": command}
+    ).json()["fields"]
+    chosen = ("backend_type", "name", "model", "docker_enabled", "docker_image", "docker_args")
+    assert [fields[name] for name in chosen] == [
+        *("vllm", "qwen3", "o/n", "true", "vllm/vllm-openai:v1", "-v /m:/m"),
+    ]
+
+
+def test_the_alias_of_a_pasted_command_is_offered_as_the_name(operator: Client) -> None:
+    command = "llama-server -m /models/gemma.gguf --alias qwen3,other"
+    fields = operator.post(
+        f"{LIST}parse-command/", {"backend_type": "llama_cpp", "command": command}
+    ).json()["fields"]
+    assert fields["name"] == "qwen3"
+
+
 @pytest.mark.parametrize(
     ("backend_type", "command"), [("llama_cpp", ""), ("llama_cpp", "x 'y"), ("nope", "x")]
 )
