@@ -19,6 +19,8 @@ class FailureReason(StrEnum):
     PORT_IN_USE = "port_in_use"
     OUT_OF_MEMORY = "out_of_memory"
     EXECUTABLE_NOT_FOUND = "executable_not_found"
+    LOG_UNWRITABLE = "log_unwritable"
+    """The instance's log file can't be opened, so nothing was started."""
     CRASHED = "crashed"
     TIMEOUT = "timeout"
     SUPERVISION = "supervision_failed"

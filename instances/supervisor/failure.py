@@ -6,6 +6,7 @@ import errno
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from instances.backends.exit_reasons import classify_exit, describe_end
 from instances.backends.failure_signs import FailureReason
@@ -143,6 +144,26 @@ def refusal_failure(error: LlamactlError) -> Failure:
     except ValueError:  # the options can't be expressed as arguments of the program
         reason = FailureReason.BAD_FLAG
     return Failure(reason, error.details)
+
+
+def log_failure(path: Path, error: OSError) -> Failure:
+    """The failure of a launch without a writable log file."""
+    problem = error.strerror or type(error).__name__
+    details = (
+        f"the log {path} can't be written ({problem}), so nothing was started: let llamactl's user"
+        " write there, or set instances.logs_dir to another directory"
+    )
+    return Failure(FailureReason.LOG_UNWRITABLE, details)
+
+
+def directory_failure(directory: Path, error: OSError) -> Failure:
+    """The failure of a launch whose working directory can't be entered."""
+    problem = error.strerror or type(error).__name__
+    details = (
+        f"the working directory {directory} can't be entered ({problem}): let llamactl's user"
+        " enter it, or choose another working_directory"
+    )
+    return Failure(FailureReason.BAD_FLAG, details)
 
 
 def spawn_failure(step: str, error: OSError | ValueError) -> Failure:

@@ -23,6 +23,8 @@ from instances.supervisor.failure import (
     TAIL_BYTES,
     TAIL_LINES,
     Failure,
+    directory_failure,
+    log_failure,
     refusal_failure,
     spawn_failure,
 )
@@ -112,6 +114,7 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
         details = f"working_directory {plan.directory} is no directory on this node"
         raise LaunchFailed(Failure(FailureReason.BAD_FLAG, details))
     argv = executed(launch)
+    directory = Path(plan.directory or config.data_dir)
     marker = Marker(node, instance, uuid.uuid4().hex, launch.container_name or "")
     if launch.preset is not None:
         try:
@@ -122,7 +125,7 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
     try:
         log = files.open_log(plan.log, create_directory=config.instances.auto_create_dirs)
     except OSError as error:
-        raise LaunchFailed(spawn_failure("the log can't be opened", error)) from error
+        raise LaunchFailed(log_failure(plan.log, error)) from error
     try:
         _write_started(log, plan.instance)
         process = spawn_limited(
@@ -131,13 +134,15 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
                 argv,
                 environment=clean_environment(os.environ) | launch.environment,
                 marker=marker,
-                directory=Path(plan.directory or config.data_dir),
+                directory=directory,
                 log=log,
             ),
         )
     except CannotApplyLimits as error:
         raise LaunchFailed(Failure(FailureReason.BAD_FLAG, str(error))) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
+        if isinstance(error, OSError) and error.filename == str(directory):
+            raise LaunchFailed(directory_failure(directory, error)) from error
         raise LaunchFailed(spawn_failure(f"{argv[0]} can't be started", error)) from error
     finally:
         os.close(log)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,10 @@ from instances.backends.values import InvalidBackendOptions
 from instances.launch import ExecutableNotFound
 from instances.supervisor.failure import (
     Failure,
+    directory_failure,
     exit_failure,
     exit_text,
+    log_failure,
     refusal_failure,
     spawn_failure,
 )
@@ -68,6 +71,18 @@ def test_a_permanent_failure_is_not_retried(
 def test_a_refused_launch_keeps_its_reason() -> None:
     assert refusal_failure(ExecutableNotFound("no")).reason is FailureReason.EXECUTABLE_NOT_FOUND
     assert refusal_failure(InvalidBackendOptions("no")).reason is FailureReason.BAD_FLAG
+
+
+def test_a_log_or_directory_that_is_refused_is_named() -> None:
+    refused = PermissionError(errno.EACCES, "Permission denied", "/x")
+    log = log_failure(Path("/var/log/x.log"), refused)
+    assert log.reason is FailureReason.LOG_UNWRITABLE
+    assert "the log /var/log/x.log can't be written (Permission denied)" in log.details
+    # A disk may come back, or be given room.
+    assert log.is_retryable(may_move=False)
+    directory = directory_failure(Path("/srv"), refused)
+    assert directory.reason is FailureReason.BAD_FLAG
+    assert "working directory /srv can't be entered (Permission denied)" in directory.details
 
 
 @pytest.mark.parametrize(

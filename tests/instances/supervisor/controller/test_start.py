@@ -176,6 +176,30 @@ def test_a_program_that_can_not_be_executed_fails_at_once(
     assert "Exec format error" in failure["details"]
 
 
+@pytest.mark.parametrize("obstacle", ["file", "missing", "directory"])
+def test_a_log_that_can_not_be_written_is_its_own_reason(
+    node: NodeUnderTest,
+    fake_backend: Callable[..., AppConfig],
+    tmp_path: Path,
+    obstacle: str,
+) -> None:
+    directory = tmp_path / "logs"
+    if obstacle == "file":
+        directory.touch()
+    elif obstacle == "directory":
+        (directory / "one.log").mkdir(parents=True)
+    fake_backend(logs_dir=directory, auto_create_dirs=obstacle == "file")
+    node.start()
+    node.create(restart_delay=0)
+    node.ask_start()
+    failure = node.reaches(Status.FAILED).failure
+    assert failure is not None
+    assert failure["reason"] == "log_unwritable"
+    assert f"the log {directory / 'one.log'} can't be written" in failure["details"]
+    assert "instances.logs_dir" in failure["details"]
+    assert not children()
+
+
 def test_arguments_that_are_too_long_fail_at_once(supervised: NodeUnderTest) -> None:
     supervised.create(environment={"LONG": "x" * 140_000})
     supervised.ask_start()
@@ -183,15 +207,6 @@ def test_arguments_that_are_too_long_fail_at_once(supervised: NodeUnderTest) -> 
     assert failure is not None
     assert failure["reason"] == "bad_flag"
     assert "Argument list too long" in failure["details"]
-
-
-def test_a_log_that_can_not_be_opened_fails_the_start(supervised: NodeUnderTest) -> None:
-    supervised.create("unloggable")
-    (current().instances.logs_dir / "unloggable.log").mkdir(parents=True)
-    supervised.ask_start("unloggable")
-    failure = supervised.reaches(Status.FAILED, "unloggable").failure
-    assert failure is not None
-    assert "the log can't be opened" in failure["details"]
 
 
 def test_an_exit_before_ready_is_a_failure_within_moments(supervised: NodeUnderTest) -> None:
