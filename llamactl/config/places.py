@@ -21,10 +21,12 @@ DATA_DIR: FieldPath = ("data_dir",)
 DATABASE: FieldPath = ("database", "path")
 LOGS_DIR: FieldPath = ("instances", "logs_dir")
 
-SECRETS = ("secret_key", "management_key", "admin_password", "broker/password")
-WRITTEN = ("*.lock", "node-*.guard.log", "broker/lock", "broker/valkey.log", "broker/appendonlydir")
-DIRECTORIES = ("broker", "help", "models")
-"""What llamactl keeps in ``data_dir``: files that it reads, files that it writes, directories."""
+SECRETS = ("secret_key", "admin_password")
+WRITTEN = ("*.lock", "node-*.guard.log")
+"""What llamactl keeps in ``data_dir``: files that it reads, and files that it writes."""
+BROKER_DIRECTORIES = ("broker", "broker/appendonlydir")
+BROKER_WRITTEN = ("broker/lock", "broker/valkey.log", "broker/appendonlydir/*")
+"""What the embedded broker keeps there."""
 
 READ, WRITE, DIRECTORY = os.R_OK, os.R_OK | os.W_OK, os.R_OK | os.W_OK | os.X_OK
 
@@ -76,10 +78,16 @@ def unusable_places(config: AppConfig) -> Iterator[PlaceProblem]:
 
 def _data_files(config: AppConfig) -> Iterator[tuple[Path, int]]:
     """Yield what llamactl keeps in the data directory, and the access that it needs."""
-    for names, need in ((DIRECTORIES, DIRECTORY), (SECRETS, READ), (WRITTEN, WRITE)):
-        for name in names:
-            for path in sorted(config.data_dir.glob(name)):
-                yield path, need
+    wanted = [*((name, READ) for name in SECRETS), *((name, WRITE) for name in WRITTEN)]
+    if not config.auth.management_keys:
+        wanted.append(("management_key", READ))
+    if config.redis.url is None:
+        wanted += ((name, DIRECTORY) for name in BROKER_DIRECTORIES)
+        wanted.append(("broker/password", READ))
+        wanted += ((name, WRITE) for name in BROKER_WRITTEN)
+    for name, need in wanted:
+        for path in sorted(config.data_dir.glob(name)):
+            yield path, need
 
 
 def _database_files(path: Path) -> Iterator[Path]:
@@ -97,11 +105,12 @@ def place_warnings(config: AppConfig) -> Iterator[PlaceProblem]:
             f"{path} does not exist, and instances.auto_create_dirs is false", "create it"
         )
     else:
-        problem = _unusable_directory(path)
+        logs = ((log, WRITE) for log in sorted(path.glob("*.log")))
+        problem = _unusable_directory(path) or _unusable_files(logs, path)
     if problem:
         named = _named(config, LOGS_DIR, problem)
         yield PlaceProblem(
-            f"no instance can start: {named.finding}", named.remedy, stops_instances=True
+            f"instances can't start: {named.finding}", named.remedy, stops_instances=True
         )
     try:
         owner = config.data_dir.stat().st_uid

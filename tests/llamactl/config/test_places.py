@@ -163,7 +163,7 @@ def test_places_outside_the_data_directory_are_checked(
 def test_a_log_directory_that_nothing_creates_is_a_warning(load_config: Load) -> None:
     config = load_config("instances: {auto_create_dirs: false, logs_dir: gone}")
     (warning,) = place_warnings(config)
-    assert warning.finding.startswith("no instance can start: ")
+    assert warning.finding.startswith("instances can't start: ")
     assert "instances.auto_create_dirs is false" in warning.finding
 
 
@@ -176,3 +176,26 @@ def test_root_is_warned_of_a_directory_of_another_user(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     (warning,) = place_warnings(config())
     assert "and this process runs as root" in warning.finding
+
+
+def test_a_log_of_another_user_is_a_warning(config: Callable[..., AppConfig], home: Path) -> None:
+    log = data_directory(home) / "logs" / "qwen.log"
+    log.touch()
+    log.chmod(0o444)
+    with as_another_user():
+        check_places(config())
+        warning = next(iter(place_warnings(config())))
+    assert warning.stops_instances
+    assert f"{log} can't be read and written" in warning.finding
+
+
+def test_files_that_are_not_needed_are_no_finding(
+    config: Callable[..., AppConfig], home: Path
+) -> None:
+    data = data_directory(home)
+    (data / "models").mkdir(mode=0o700)
+    for name in ("management_key", "broker/password", "broker", "models"):
+        (data / name).chmod(0)
+    loaded = config(LLAMACTL_MANAGEMENT_KEYS="k", LLAMACTL_REDIS_URL="redis://127.0.0.1")
+    with as_another_user():
+        assert list(unusable_places(loaded)) == []

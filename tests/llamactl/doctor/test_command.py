@@ -138,5 +138,5 @@ def test_a_file_of_another_user_is_reported_before_the_settings_fail(
     code, found = doctor()
     assert code == 1
     message = found["data directory"][1]["message"]
-    assert "no instance can start" in message
+    assert "instances can't start" in message
     assert f"instances.logs_dir: {tmp_path}/data/logs is not a directory" in message
