@@ -16,7 +16,7 @@ from proxy.exchange import Exchange, Outcome
 from proxy.gateway import Gateway
 from proxy.headers import Pairs, to_backend
 from proxy.relay import end_broken_off, read_first_piece, relay, response_start
-from proxy.routes import web_ui
+from proxy.routes import conversations, web_ui
 from proxy.routes.routes import Route, RouteKind, counts_as_use, may_start
 from proxy.table.table import Target
 from proxy.upstream import (
@@ -45,6 +45,7 @@ class ForwardedRequest:
         "_exchange",
         "_gateway",
         "_headers",
+        "_is_lookup",
         "_is_repeatable",
         "_is_web_ui",
         "_method",
@@ -69,13 +70,21 @@ class ForwardedRequest:
         self._route = route
         self._scope = scope
         self._is_web_ui = route.kind is RouteKind.WEB_UI
+        self._is_lookup = (
+            route.rest == conversations.LOOKUP_PATH and route.kind is not RouteKind.INSTANCE
+        )
         self._headers = self._headers_for(target)
         method = scope["method"]
         if route.endpoint is not None:
             method = route.endpoint[method].sent_as
             body = body if method != "GET" else b""
         self._method, self._body = method, body
-        self._path = path_and_query(route.rest, scope["query_string"])
+        query = scope["query_string"]
+        if route.rest.startswith("/v1/stream") and route.kind is not RouteKind.INSTANCE:
+            query = conversations.with_own_query(query, exchange.rule)
+            if self._is_lookup:
+                self._body = body = conversations.with_own_ids(body, exchange.rule)
+        self._path = path_and_query(route.rest, query)
         self._is_repeatable = isinstance(body, bytes) and (
             route.kind is not RouteKind.INSTANCE or method in _IDEMPOTENT
         )
@@ -106,6 +115,8 @@ class ForwardedRequest:
         """
         if self._is_web_ui:
             send = web_ui.as_accepted(self._scope["headers"], send)
+        elif self._is_lookup:
+            send = conversations.without_prefix(send, self._exchange.rule)
         was_sent = was_retargeted = False
         while True:
             if not self._target.is_ready:
@@ -160,7 +171,10 @@ class ForwardedRequest:
     def _headers_for(self, target: Target) -> Pairs:
         if self._is_web_ui:
             return web_ui.request_headers(self._scope["headers"])
-        return to_backend(self._scope["headers"], target.authorization)
+        headers = to_backend(self._scope["headers"], target.authorization)
+        if self._route.kind is RouteKind.INSTANCE:
+            return headers
+        return conversations.with_own_header(headers, self._exchange.rule)
 
     async def _attempt(self, send: Send, *, fresh: bool) -> BackendError | None:
         """Send the request once and relay the response; returns why there is no response."""

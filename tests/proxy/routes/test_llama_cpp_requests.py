@@ -209,7 +209,7 @@ async def test_endpoint_asks_for_an_inference_key_of_the_instance(
         ("GET", "demo/metrics", "GET /metrics"),
         ("POST", "demo/metrics", "GET /metrics"),
         ("POST", "demo/v1/chat/completions", "POST /v1/chat/completions"),
-        ("DELETE", "demo/v1/stream?conv_id=1", "DELETE /v1/stream?conv_id=1"),
+        ("DELETE", "demo/v1/stream?from=1", "DELETE /v1/stream?from=1"),
     ],
 )
 async def test_endpoint_reaches_the_backend_with_its_own_key(
