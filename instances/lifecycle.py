@@ -45,6 +45,7 @@ from llamactl.config import AppConfig, current
 from llamactl.core.errors import LlamactlError
 from llamactl.core.events import announce
 from llamactl.models import Topic
+from nodes.agent import agent_for
 from nodes.errors import NodeDrained
 from nodes.models import Node
 
@@ -115,6 +116,9 @@ def create(
         except IntegrityError:
             # Only the name can still collide: ports are chosen under the node's lock.
             raise InstanceExists(name) from None
+        if pk is None and assigned_port is None:
+            # One may be left of an earlier instance of the name; an import brings its own.
+            _retire_log(name, node.name)
         announce(Topic.INSTANCES, name)
     logger.info("created by %s on port %d", cause, instance.port, extra={"instance": name})
     return instance
@@ -185,7 +189,7 @@ def replaced_options(
 
 
 def delete(name: str, *, cause: str) -> None:
-    """Delete a stopped instance; its log file stays.
+    """Delete a stopped instance, and put its log aside.
 
     Raises InstanceStopping while a stop is under way, InstanceBusy if the instance may have a
     process otherwise.
@@ -200,6 +204,8 @@ def delete(name: str, *, cause: str) -> None:
                 " before deleting"
             )
         instance.delete()
+        node = instance.node.name
+        transaction.on_commit(lambda: _retire_log(name, node))
         announce(Topic.INSTANCES, name)
     logger.info("deleted by %s", cause, extra={"instance": name})
 
@@ -257,6 +263,14 @@ def request_restart(name: str, *, cause: str) -> Instance:
 def local_node(config: AppConfig) -> Node:
     """Return the row of this process's node; create the row if there is none."""
     return Node.objects.get_or_create(name=config.local_node)[0]
+
+
+def _retire_log(name: str, node: str) -> None:
+    """Put the log of a deleted instance aside; a log that stays is no reason to refuse."""
+    try:
+        agent_for(node).retire_log(name)
+    except LlamactlError as error:
+        logger.warning("the old log stays: %s", error.details, extra={"instance": name})
 
 
 def _locked(name: str) -> Instance:

@@ -11,6 +11,7 @@ from instances.launch import ExecutableNotFound, Launch, executed, launch_for, w
 from instances.logs.files import LONGEST_TAIL_BYTES, log_path, tail
 from instances.logs.lines import LineReader
 from instances.logs.reader import BEFORE_THE_FIRST, LogReader, Position, position_of_last, start_of
+from instances.logs.retire import retire_log
 from instances.options import InstanceOptions
 from instances.preflight.check import check_options, is_local
 from instances.program_info import program_output
@@ -40,6 +41,10 @@ class LocalAgent:
         with _unreadable(instance):
             position = Position.from_text(after) or _beginning(path, lines)
         return _FollowedFile(instance, LogReader(path, position))
+
+    def retire_log(self, instance: str) -> None:
+        with _unreadable(instance):
+            retire_log(log_path(current(), instance))
 
     def program_output(self, backend_type: str, flag: str) -> str:
         """Raises CommandFailed."""

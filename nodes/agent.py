@@ -98,6 +98,12 @@ class NodeAgent(Protocol):
         Raises LogUnreadable.
         """
 
+    def retire_log(self, instance: str) -> None:
+        """Put the log aside: the next instance of the name begins an empty one.
+
+        Raises LogUnreadable.
+        """
+
     def program_output(self, backend_type: str, flag: str) -> str:
         """Run a backend's program with ``flag`` (``--help``, ``--version`` …).
 

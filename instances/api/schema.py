@@ -181,7 +181,7 @@ delete_instance = operation(
     _INSTANCES,
     "Delete a stopped instance",
     name="delete_instance",
-    description="The log file stays.",
+    description="The log moves to the directory `deleted` below that of the logs.",
     parameters=[_NAME, _WAIT_FOR_STOP],
     status=204,
     errors=[

@@ -45,7 +45,7 @@ ARROWS = {
     ),
     "instances.admin": (
         "instances instances.backends instances.preflight instances.scheduling keys "
-        "llamactl.admin llamactl.config llamactl.core llamactl.masking nodes"
+        "llamactl.admin llamactl.config llamactl.core nodes"
     ),
     "instances.supervisor.process": "instances instances.backends",
     "instances.supervisor.orphans": (

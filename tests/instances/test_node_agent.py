@@ -86,6 +86,9 @@ class StubAgent:
         self.followed = StubFollowedLog(f"{instance} from {after or lines}")
         return self.followed
 
+    def retire_log(self, instance: str) -> None:
+        """There is no log."""
+
     def program_output(self, backend_type: str, flag: str) -> str:
         return f"{backend_type} {flag}"
 

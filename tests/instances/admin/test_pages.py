@@ -290,7 +290,7 @@ SECRETS: dict[str, Any] = {
 
 def test_viewer_finds_no_secret_on_any_page(operator: Client, viewer: Client) -> None:
     instance = create(**SECRETS)
-    changed = form_data(operator, page(instance), environment="PLAIN=s3cret2", group="g")
+    changed = form_data(operator, page(instance), environment="DB_PASSPHRASE=s3cret2", group="g")
     operator.post(page(instance), changed)
     assert LogEntry.objects.exists()
     for url in (
