@@ -92,7 +92,8 @@ ARROWS = {
     "llamactl.openapi": "llamactl.api llamactl.config llamactl.core proxy.openapi",
     "llamactl.console": (
         "instances instances.admin llamactl.admin llamactl.api llamactl.config "
-        "llamactl.core llamactl.masking llamactl.openapi llamactl.version nodes nodes.admin"
+        "llamactl.core llamactl.masking llamactl.openapi llamactl.version nodes "
+        "nodes.admin"
     ),
     "llamactl.server.web": "instances.backends llamactl.config llamactl.core llamactl.server",
     "llamactl.server": (
@@ -100,8 +101,8 @@ ARROWS = {
         "llamactl.server.web llamactl.version nodes"
     ),
     "llamactl.doctor": (
-        "instances instances.backends instances.supervisor.process llamactl llamactl.config "
-        "llamactl.core llamactl.masking llamactl.server nodes"
+        "instances instances.backends instances.supervisor.process llamactl "
+        "llamactl.config llamactl.core llamactl.masking llamactl.server nodes"
     ),
     "llamactl.management": (
         "instances instances.backends llamactl llamactl.config llamactl.core "
