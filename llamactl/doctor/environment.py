@@ -50,13 +50,13 @@ def _environment_of(pid: int) -> dict[str, str]:
 
 def facts_of(environ: Mapping[str, str], owner: str) -> EnvironmentFacts:
     passed = environ.keys() & clean_environment(environ).keys()
-    prefixes = tuple(
-        prefix for backend in BACKENDS.values() for prefix in backend.environment_prefixes
-    )
+    flags = {name for backend in BACKENDS.values() for name in backend.flag_variables}
     return EnvironmentFacts(
         owner,
         frozenset(name for name in passed if not _ORDINARY.fullmatch(name)),
-        frozenset(name for name in environ if name.startswith(prefixes) and name not in passed),
+        frozenset(
+            name for name in environ.keys() - passed if name in flags or _FLAG.fullmatch(name)
+        ),
     )
 
 
