@@ -20,6 +20,7 @@ from llamactl.config.announcement import announce_warnings  # noqa: E402
 from llamactl.core.asgi_types import Application  # noqa: E402
 from llamactl.middleware.body_limit import BodyLimit  # noqa: E402
 from llamactl.middleware.cors import CrossOrigin  # noqa: E402
+from llamactl.middleware.management_headers import ManagementHeaders  # noqa: E402
 from llamactl.middleware.origin_guard import OriginGuard  # noqa: E402
 from llamactl.middleware.public_prefix import (  # noqa: E402
     PrefixAddition,
@@ -50,6 +51,7 @@ def build() -> Application:
     django: Application = BodyLimit(django_application)
     if prefix:
         django = PrefixAddition(django, prefix)
+    django = ManagementHeaders(django)
     announce_warnings(config, logger.warning)
     layers: Application = ProxyApplication(with_forwarded_headers(django))
     if not (config.auth.require_management_auth and config.auth.require_inference_auth):

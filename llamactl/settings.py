@@ -160,6 +160,7 @@ USE_TZ = True
 
 SESSION_COOKIE_NAME = "llamactl_session"
 CSRF_COOKIE_NAME = "llamactl_csrf"
+CSRF_FAILURE_VIEW = "llamactl.api.error_pages.csrf_failure"
 SESSION_COOKIE_HTTPONLY = True
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "SAMEORIGIN"

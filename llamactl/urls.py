@@ -6,13 +6,14 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
+from llamactl.api.error_pages import read_only
 from llamactl.api.views import UnknownPath, endpoint
 from llamactl.console.system_api import ServerViewSet, healthz
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("", read_only(RedirectView.as_view(pattern_name="admin:index"))),
     path("admin/", admin.site.urls),
-    path("healthz", healthz, name="healthz"),
+    path("healthz", read_only(healthz), name="healthz"),
     path("", include("llamactl.openapi.views")),
     path("api/v1/", include("instances.api.urls")),
     path("api/v1/", include("keys.api.urls")),

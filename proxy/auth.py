@@ -11,7 +11,8 @@ from instances.errors import InstanceNotFound
 from instances.names import validate_name
 from keys.credentials import key_in
 from keys.secrets import digest
-from llamactl.core.asgi_types import IS_AUTHORISED, Scope
+from llamactl.core.asgi_types import Scope
+from llamactl.core.authorised import set_authorised
 from llamactl.core.errors import InvalidKey, MissingKey
 from proxy.gateway import Gateway
 from proxy.table.table import UNRESTRICTED, KeyRule, RoutingTable, Target
@@ -47,12 +48,12 @@ def authorise_by(
     """
     auth = gateway.config.auth
     if not (auth.require_management_auth if is_management else auth.require_inference_auth):
-        scope[IS_AUTHORISED] = True
+        set_authorised(scope)
         return UNRESTRICTED
     rule = rule_for(scope["headers"], scope["query_string"], table, time.time())
     if is_management and not rule.is_management:
         raise InvalidKey
-    scope[IS_AUTHORISED] = True
+    set_authorised(scope)
     if rule.id is not None:
         gateway.usage.record(rule.id)
     return rule

@@ -23,8 +23,10 @@ _NOT_FOR_BACKENDS = _HOP_BY_HOP | frozenset(
 _NOT_FOR_CLIENTS = _HOP_BY_HOP | frozenset(
     b"access-control-allow-origin access-control-allow-methods access-control-allow-headers"
     b" access-control-allow-credentials access-control-max-age access-control-expose-headers"
-    b" server date".split()
+    b" server date x-content-type-options".split()
 )
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+"""A backend's answer has llamactl's origin, so a browser must not guess that it is a page."""
 
 
 def to_backend(headers: Iterable[tuple[bytes, bytes]], authorization: str | None) -> Pairs:
@@ -69,7 +71,10 @@ def to_client(
     ``added`` are the configured headers; each replaces the backend's headers of its name.
     """
     names = frozenset([name for name, _ in added])
-    return [*_filtered(headers, _NOT_FOR_CLIENTS, names), *added]
+    pairs = [*_filtered(headers, _NOT_FOR_CLIENTS, names), *added]
+    if _NOSNIFF[0] not in names:
+        pairs.append(_NOSNIFF)
+    return pairs
 
 
 def _filtered(

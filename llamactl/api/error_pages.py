@@ -1,16 +1,21 @@
-"""Django's error handlers: HTML pages, and the error document below ``/api/``."""
+"""Django's error handlers: an HTML page for a browser, and the error document for a program."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
+from django.views.decorators.csrf import csrf_exempt
 
 from llamactl.core.error_format import render
 from llamactl.core.errors import (
     InvalidRequest,
     LlamactlError,
+    MethodNotAllowed,
     PathNotFound,
     PermissionDenied,
     UnexpectedFailure,
@@ -18,6 +23,9 @@ from llamactl.core.errors import (
 from llamactl.core.links import public_path
 
 Handler = Callable[[HttpRequest, Exception], HttpResponse]
+View = Callable[..., HttpResponseBase]
+
+READ_METHODS = ("GET", "HEAD")
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -39,10 +47,43 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return _response(request, UnexpectedFailure())
 
 
-def _response(request: HttpRequest, error: LlamactlError) -> HttpResponse:
-    if request.path_info.startswith("/api/"):
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Refuse a form without its token; named in the settings."""
+    error = PermissionDenied(
+        "this form has no valid token: reload its page, and send the form with the page's cookies;"
+        f" programs use the management API below {public_path('/api/v1')}"
+    )
+    return _response(request, error, "errors/csrf.html")
+
+
+def read_only(view: View) -> View:
+    """Make ``view`` answer other methods than GET and HEAD with 405 instead of a CSRF error."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method in READ_METHODS:
+            return view(request, *args, **kwargs)
+        error = MethodNotAllowed(request.method or "", request.path, READ_METHODS)
+        return _response(request, error)
+
+    return csrf_exempt(guarded)
+
+
+def wants_page(request: HttpRequest) -> bool:
+    """Whether an error is for a browser: one that accepts HTML and has sent no JSON."""
+    accepts_html = "text/html" in request.headers.get("Accept", "").lower()
+    has_json = "json" in request.headers.get("Content-Type", "").lower()
+    return accepts_html and not has_json and not request.path_info.startswith("/api/")
+
+
+def _response(
+    request: HttpRequest, error: LlamactlError, template: str | None = None
+) -> HttpResponse:
+    if not wants_page(request):
         status, headers, body = render(request.path_info, error)
         fields = {name.decode(): value.decode() for name, value in headers}
         return HttpResponse(body, status=status, headers=fields)
     # Rendered without the request: its context processors may need the very database that failed.
-    return HttpResponse(render_to_string(f"errors/{error.status}.html"), status=error.status)
+    page = render_to_string(template or f"errors/{error.status}.html")
+    allow = {"Allow": ", ".join(error.allowed)} if isinstance(error, MethodNotAllowed) else None
+    return HttpResponse(page, status=error.status, headers=allow)

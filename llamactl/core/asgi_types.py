@@ -11,6 +11,3 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[..., Awaitable[None]]
 """Django, Channels and llamactl type the three arguments differently."""
-
-IS_AUTHORISED = "llamactl.is_authorised"
-"""Key of the scope of a request whose key is valid; the server never closes it to make room."""

@@ -12,12 +12,12 @@ from typing import Any
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, path, re_path
-from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
 from drf_spectacular.views import SpectacularSwaggerView
 
+from llamactl.api.error_pages import read_only
 from llamactl.api.views import IgnoreHeaders
 from llamactl.config import current
 
@@ -47,14 +47,12 @@ def _answer(format: str) -> HttpResponse:
     )
 
 
-@require_safe
 def _schema(request: HttpRequest) -> HttpResponse:
     """Answer in JSON if ``format`` or ``Accept`` names JSON, else in YAML."""
     asked = request.GET.get("format", request.headers.get("Accept", ""))
     return _answer("json" if "json" in asked else "yaml")
 
 
-@require_safe
 def _schema_json(request: HttpRequest) -> HttpResponse:
     return _answer("json")
 
@@ -67,7 +65,7 @@ def _if_enabled(view: View) -> View:
             raise Http404
         return view(request, *args, **kwargs)
 
-    return guarded
+    return read_only(guarded)
 
 
 _page = _if_enabled(

@@ -16,7 +16,7 @@ from typing import Any, cast
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from llamactl.core.asgi_types import IS_AUTHORISED
+from llamactl.core.authorised import is_authorised
 from llamactl.core.errors import LlamactlError
 from llamactl.server.web.connection_limits import ConnectionLimits
 from llamactl.server.web.disconnect_watch import WatchedTransport
@@ -108,7 +108,7 @@ class HttpProtocol(HttpToolsProtocol):
         """
         cycle = self.cycle
         is_responding = cycle is not None and not cycle.response_complete
-        if is_responding and (self._phase is not RequestPhase.BODY or IS_AUTHORISED in cycle.scope):
+        if is_responding and (self._phase is not RequestPhase.BODY or is_authorised(cycle.scope)):
             return False
         self.transport.abort()
         return True

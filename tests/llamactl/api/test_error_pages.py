@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
-from django.test import RequestFactory
+from django.http import HttpRequest
+from django.test import Client, RequestFactory
 
 from llamactl.api import error_pages
 
@@ -16,20 +18,74 @@ HANDLERS = [
 ]
 
 
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+def by_browser(path: str, **more: Any) -> HttpRequest:
+    return RequestFactory().get(path, headers={"Accept": BROWSER, **more})
+
+
 @pytest.mark.parametrize(("handler", "status", "code"), HANDLERS)
-def test_errors_are_documents_below_api_and_pages_elsewhere(
-    handler: error_pages.Handler, status: int, code: str
+@pytest.mark.parametrize(
+    "request_",
+    [
+        by_browser("/api/x"),
+        RequestFactory().get("/x"),
+        RequestFactory().get("/x", headers={"Accept": "*/*"}),
+        RequestFactory().get("/x", headers={"Accept": "application/json"}),
+        by_browser("/x", **{"Content-Type": "application/json"}),
+    ],
+)
+def test_errors_are_documents_for_programs(
+    handler: error_pages.Handler, status: int, code: str, request_: HttpRequest
 ) -> None:
-    document = handler(RequestFactory().get("/api/x"), Exception())
+    document = handler(request_, Exception())
     assert (document.status_code, document["Content-Type"]) == (status, "application/json")
     assert json.loads(document.content)["error"] == code
-    page = handler(RequestFactory().get("/x"), Exception())
+
+
+@pytest.mark.parametrize(("handler", "status", "code"), HANDLERS)
+def test_errors_are_pages_for_browsers(
+    handler: error_pages.Handler, status: int, code: str
+) -> None:
+    page = handler(by_browser("/x"), Exception())
     assert page.status_code == status
     assert page["Content-Type"].startswith("text/html")
+
+
+READ_ONLY = ("/", "/healthz", "/docs", "/docs/", "/swagger", "/swagger/doc.json", "/api/schema")
+
+
+@pytest.mark.parametrize("path", READ_ONLY)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_a_path_that_only_shows_something_is_405_for_other_methods(path: str, method: str) -> None:
+    client = Client(enforce_csrf_checks=True)
+    answer = client.generic(method, path, b"{}", content_type="application/json")
+    assert (answer.status_code, answer["Content-Type"]) == (405, "application/json")
+    assert answer.json()["error"] == "method_not_allowed"
+    assert answer["Allow"] == "GET, HEAD"
+
+
+def test_a_browser_gets_a_page_that_says_so() -> None:
+    page = Client(enforce_csrf_checks=True).post("/", headers={"Accept": BROWSER})
+    assert (page.status_code, page["Allow"]) == (405, "GET, HEAD")
+    assert "only shows something" in page.content.decode()
+
+
+@pytest.mark.django_db
+def test_a_form_without_its_token_is_refused_in_the_shape_of_its_sender() -> None:
+    client = Client(enforce_csrf_checks=True)
+    page = client.post("/admin/login/", {"username": "x"}, headers={"Accept": BROWSER})
+    assert page.status_code == 403
+    assert "This form has expired" in page.content.decode()
+    document = client.post("/admin/login/", {"username": "x"})
+    assert document.status_code == 403
+    assert document.json()["error"] == "permission_denied"
+    assert "/api/v1" in document.json()["details"]
 
 
 def test_a_failure_is_500_without_details() -> None:
     document = error_pages.server_error(RequestFactory().get("/api/x"))
     assert document.status_code == 500
     assert json.loads(document.content)["error"] == "internal_error"
-    assert error_pages.server_error(RequestFactory().get("/x")).status_code == 500
+    assert error_pages.server_error(by_browser("/x")).status_code == 500

@@ -202,7 +202,7 @@ def test_the_schema_has_each_path_once() -> None:
 
 
 def test_an_unknown_page_says_what_to_do() -> None:
-    response = Client().get("/nothing-here")
+    response = Client().get("/nothing-here", headers={"Accept": "text/html"})
     assert response.status_code == 404
     assert response["Content-Type"].startswith("text/html")
     assert b"There is no such page" in response.content
@@ -213,7 +213,7 @@ def test_an_unknown_page_says_what_to_do() -> None:
 def test_each_kind_of_refusal_has_its_page(status: int, rf: Any) -> None:
     handler = get_resolver().resolve_error_handler(status)
     arguments = [] if status == 500 else [Exception("inside")]
-    response = handler(rf.get("/x"), *arguments)
+    response = handler(rf.get("/x", headers={"Accept": "text/html"}), *arguments)
     assert response.status_code == status
     assert b"<h1>" in response.content
     assert b"inside" not in response.content

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from llamactl.core.asgi_types import IS_AUTHORISED
+from llamactl.core.authorised import set_authorised
 from llamactl.server.web.connection_limits import RESERVED_FILES, ConnectionLimits
 from llamactl.server.web.http import HttpProtocol
 from tests.llamactl.server.web.test_http import Connect, answer, is_closed, serving
@@ -83,7 +83,7 @@ def test_a_websocket_does_not_make_room() -> None:
 async def application(scope: Any, receive: Any, send: Any) -> None:
     """Answer a GET; take the body of a POST to its end, at ``/v1`` with a valid key."""
     if scope["path"] == "/v1":
-        scope[IS_AUTHORISED] = True
+        set_authorised({**scope})
     while (message := await receive())["type"] == "http.request" and message["more_body"]:
         pass
     headers = [(b"content-length", b"2")]
