@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from hashlib import sha256
 
@@ -28,6 +29,7 @@ SHORT_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """Backend type → options with a field of their own; other options stand in the JSON field."""
 
+MAX_JSON_CHARACTERS = 256 * 1024
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,9}\.[0-9]{1,9}", re.ASCII)
 _LINE_BREAK = re.compile(r"\r\n?|\n")
@@ -112,6 +114,8 @@ def parse_object(text: str) -> dict[str, object]:
     """Return the JSON object in ``text``, ``{}`` for a blank text. Raises ValidationError."""
     if not text.strip():
         return {}
+    if len(text) > MAX_JSON_CHARACTERS:
+        raise ValidationError(f"longer than {MAX_JSON_CHARACTERS} characters")
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
@@ -145,8 +149,8 @@ def suggested_name(fields: Mapping[str, str], alias: object = None) -> str:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counted = Counter(name for name, _ in pairs)
+        twice = next(name for name, number in counted.items() if number > 1)
         raise ValueError(f"{twice[:80]!r} is there twice")
     return value
 

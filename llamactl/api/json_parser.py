@@ -19,6 +19,10 @@ from llamactl.core.errors import BodyTooLarge, InvalidRequest, LlamactlError
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 MAX_DEPTH = 32
+MAX_VALUES = 10_000
+"""Of lists, objects and their members: 2 MiB of ``{"":1},`` would take 60 MB, and the interpreter
+for 80 ms in which no other thread runs. The longest document of a client has about a thousand."""
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -49,6 +53,7 @@ class StrictJSONParser(BaseParser):
 
 def parse_object(raw: bytes) -> dict[str, object] | None:
     """Parse the JSON object in ``raw``; blank text and ``null`` are None. Raises ValueError."""
+    _check_number_of_values(raw)
     try:
         text = raw.decode("utf-8")
         if not text.strip():
@@ -68,6 +73,20 @@ def parse_object(raw: bytes) -> dict[str, object] | None:
         raise ValueError(f"it must be a JSON object, not {_kind(value)}")
     _check(value)
     return value
+
+
+def _check_number_of_values(raw: bytes) -> None:
+    """Raise ValueError for a document with too many values, before any of them is made."""
+    if _separators(raw) <= MAX_VALUES:
+        return
+    # A text (a chat template, a grammar) may have many. A document within the limit has no more
+    # strings than are removed here.
+    if _separators(_STRING.sub(b"", raw, count=2 * MAX_VALUES)) > MAX_VALUES:
+        raise ValueError(f"it must not have more than {MAX_VALUES} values")
+
+
+def _separators(raw: bytes) -> int:
+    return sum(raw.count(separator) for separator in (b",", b":", b"[", b"{"))
 
 
 def _check(document: dict[str, object]) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import time
 
 import pytest
 
@@ -12,6 +14,7 @@ from llamactl.api.json_parser import (
     parse_object,
 )
 from llamactl.core.errors import BodyTooLarge, InvalidRequest
+from tests.support.loop_stall import MAX_STALL_SECONDS
 
 
 def nested(depth: int) -> bytes:
@@ -56,6 +59,8 @@ def test_depth_is_bounded() -> None:
         (b'{"a":' + b"9" * 5000 + b"}", "Exceeds the limit"),
         (b"[" * 100_000, "more than"),
         (b'{"a":' * 100_000, "more than"),
+        (b'{"a":[' + b'{"":1},' * 5000 + b"1]}", "more than 10000 values"),
+        (b'{"a":[' + b'"",' * 50_000 + b"1]}", "more than 10000 values"),
         (b'{"a":"\xff"}', "not UTF-8 at byte 6"),
         ('{"a":1}'.encode("utf-16"), "not UTF-8"),
         (b'\xef\xbb\xbf{"a":1}', "BOM"),
@@ -86,3 +91,37 @@ def test_the_parser_limits_the_size_of_a_body() -> None:
 def test_the_parser_refuses_with_its_code() -> None:
     with pytest.raises(InvalidRequest, match="Invalid request body: it is not JSON"):
         StrictJSONParser().parse(io.BytesIO(b"{"))
+
+
+def test_a_text_may_have_any_number_of_separators() -> None:
+    text = "{{ a[0], b:1 }} \\" * 50_000
+    assert parse_object(json.dumps({"a": text, "b": "x"}).encode()) == {"a": text, "b": "x"}
+
+
+FILLINGS = [
+    "[",
+    '{"a":',
+    '{"":1},',
+    '"",',
+    '"\\"",',
+    "1,",
+    "9",
+    "1.1",
+    "0.",
+    "-",
+    "\\",
+    "a",
+    " ",
+    "{}",
+]
+
+
+@pytest.mark.parametrize("filling", FILLINGS)
+@pytest.mark.parametrize("begin", ['{"a":', '{"a":[', '{"a":"', '{"', "", '{"a":1.', '{"a":1e'])
+def test_no_body_keeps_other_threads_from_running(begin: str, filling: str) -> None:
+    # It should hold the interpreter no longer than a bounded body of plain text does.
+    raw = (begin + filling * (MAX_BODY_BYTES // len(filling))).encode()[:MAX_BODY_BYTES]
+    before = time.thread_time()
+    with contextlib.suppress(ValueError):
+        parse_object(raw)
+    assert time.thread_time() - before < MAX_STALL_SECONDS
