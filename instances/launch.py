@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from instances.backends import address
 from instances.backends.base import LOOPBACK, Backend
 from instances.backends.docker import container_name, further_args, run_command
 from instances.backends.registry import backend_for
@@ -77,6 +78,8 @@ def build_launch(
     """
     backend = backend_for(options.backend_type)
     docker = _docker(options, config)
+    _check_own_address(backend, options)
+    _check_config_address(backend, config, docker)
     environment = _environment(options, config, docker, api_key)
     launched = backend.launch_options(
         options.backend_options, instance_name=instance_name, host=host, port=port
@@ -100,6 +103,36 @@ def build_launch(
         args=backend.build_args(launched, docker=True),
     )
     return Launch(tuple(command), environment, name, preset)
+
+
+def check_address(options: InstanceOptions, config: AppConfig) -> None:
+    """Refuse what moves the backend's address away from http at its port.
+
+    The config's part counts for an instance of this node alone: the config of another node may
+    differ. Raises InvalidBackendOptions.
+    """
+    backend = backend_for(options.backend_type)
+    _check_own_address(backend, options)
+    if config.local_node in options.nodes:
+        section = backend.config_section(config)
+        _check_config_address(backend, section, _docker(options, section))
+
+
+def _check_own_address(backend: Backend, options: InstanceOptions) -> None:
+    address.check_options(backend, options.backend_options)
+    address.check_environment(backend, options.environment, "environment")
+
+
+def _check_config_address(
+    backend: Backend, config: BackendConfig, docker: DockerConfig | None
+) -> None:
+    key = f"backends.{backend.config_name}"
+    address.check_environment(backend, config.environment, f"{key}.environment")
+    if docker is None:
+        address.check_arguments(backend, config.args, f"{key}.args")
+    else:
+        address.check_environment(backend, docker.environment, f"{key}.docker.environment")
+        address.check_arguments(backend, docker.args, f"{key}.docker.args")
 
 
 def _environment(

@@ -31,6 +31,7 @@ from instances.errors import (
     NoCapacityForActivation,
     TooManyInstances,
 )
+from instances.launch import check_address
 from instances.launched import Launched
 from instances.models import Instance
 from instances.names import validate_name
@@ -95,6 +96,7 @@ def create(
     validate_name(name)
     config = current()
     options, wanted_port = _without_port(parse_new(document, config))
+    check_address(options, config)
     with transaction.atomic():
         node = _locked_node(options, config)
         if Instance.objects.filter(name=name).exists():
@@ -183,9 +185,11 @@ def replaced_options(
 ) -> InstanceOptions:
     """Return the options of ``instance`` after an update: the document's, on the same node.
 
-    Raises InvalidRequest or InvalidInstance.
+    Raises InvalidRequest, InvalidInstance or InvalidBackendOptions.
     """
-    return parse_replacing(instance.options, document, config)
+    options = parse_replacing(instance.options, document, config)
+    check_address(options, config)
+    return options
 
 
 def delete(name: str, *, cause: str) -> None:

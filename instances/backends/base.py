@@ -85,6 +85,11 @@ class Backend:
     """Option that names the model to clients, which may name the instance as well."""
     preset_option: ClassVar[str] = ""
     """Option that names the file of ``preset_ini``; empty if the program reads no such file."""
+    address_options: ClassVar[Mapping[str, str]] = {}
+    """Options that move the backend's address, scheme or prefix → what they do. Refused: see
+    ``address``."""
+    address_variables: ClassVar[Mapping[str, str]] = {}
+    """Variable → the option in ``address_options`` that it sets."""
     option_fields: ClassVar[tuple[tuple[OptionField, ...], ...]] = ()
     """Rows of fields in the admin's form."""
     example_instances: ClassVar[Mapping[str, Mapping[str, object]]] = {}

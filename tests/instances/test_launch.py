@@ -12,6 +12,7 @@ import pytest
 
 from instances.backends.llama_cpp.config import LlamaCppConfig, LlamaCppDocker
 from instances.backends.mlx.config import MlxConfig
+from instances.backends.values import InvalidBackendOptions
 from instances.backends.vllm.config import VllmConfig, VllmDocker
 from instances.launch import ExecutableNotFound, Launch, build_launch, effective_api_key
 from instances.options import InstanceOptions
@@ -40,6 +41,34 @@ def options_for(
 def found(command: str, path: str | None = None) -> str | None:
     """A machine on which every program is installed."""
     return command if "/" in command else f"/usr/bin/{command}"
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (LlamaCppConfig(args=["--api-prefix", "/x"]), "backends.llama-cpp.args"),
+        (
+            LlamaCppConfig(environment={"LLAMA_ARG_API_PREFIX": "/x"}),
+            "backends.llama-cpp.environment",
+        ),
+        (
+            LlamaCppConfig(
+                docker=LlamaCppDocker(enabled=True, environment={"LLAMA_ARG_SSL_KEY_FILE": "/x"})
+            ),
+            "backends.llama-cpp.docker.environment",
+        ),
+    ],
+)
+def test_a_config_that_moves_the_address_prevents_the_start(
+    config: LlamaCppConfig, named: str
+) -> None:
+    with pytest.raises(InvalidBackendOptions, match=named):
+        launch(config=config)
+
+
+def test_the_arguments_of_the_config_do_not_count_for_docker() -> None:
+    config = LlamaCppConfig(args=["--api-prefix", "/x"], docker=LlamaCppDocker(enabled=True))
+    assert launch(config=config).container_name is not None
 
 
 def nowhere(command: str, path: str | None = None) -> str | None:

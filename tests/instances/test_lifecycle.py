@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from django.db import connection, transaction
 
 from instances import lifecycle
+from instances.backends.values import InvalidBackendOptions
 from instances.errors import (
     InstanceBusy,
     InstanceExists,
@@ -22,7 +24,7 @@ from instances.errors import (
 )
 from instances.models import Instance
 from instances.states import EVICTED, ON_DEMAND, DesiredState, Status
-from llamactl.config import current
+from llamactl.config import AppConfig, current
 from llamactl.core.errors import LlamactlError
 from llamactl.models import Revision
 
@@ -502,3 +504,28 @@ def test_groups_have_limits_of_their_own(override: Any) -> None:
         lifecycle.request_start(name, cause="api")
     with pytest.raises(NoCapacity, match=r"group_limits big \(1\)"):
         lifecycle.request_start("b", cause="api")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backend_options": {"model": "m", "api_prefix": "/x"}},
+        {"backend_options": {"model": "m"}, "environment": {"LLAMA_ARG_API_PREFIX": "/x"}},
+    ],
+)
+def test_options_that_move_the_address_are_not_saved(change: dict[str, Any]) -> None:
+    with pytest.raises(InvalidBackendOptions):
+        lifecycle.create("moved", change, cause="test")
+    lifecycle.create("kept", {"backend_options": {"model": "m"}}, cause="test")
+    with pytest.raises(InvalidBackendOptions):
+        lifecycle.update("kept", change, cause="test")
+    assert [each.name for each in Instance.objects.all()] == ["kept"]
+
+
+def test_a_config_that_moves_the_address_is_refused_at_save(
+    override: Callable[..., AppConfig],
+) -> None:
+    backend = current().backends.llama_cpp.model_copy(update={"args": ["--api-prefix", "/x"]})
+    override(backends={"llama_cpp": backend})
+    with pytest.raises(InvalidBackendOptions, match=r"--api-prefix in backends\.llama-cpp\.args"):
+        lifecycle.create("moved", {"backend_options": {"model": "m"}}, cause="test")

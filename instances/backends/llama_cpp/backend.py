@@ -79,6 +79,16 @@ class LlamaCpp(Backend):
     example_instances = NEW_INSTANCES
     example_command = COMMAND
     secret_variables = {"hf_token": "HF_TOKEN"}
+    address_options = {
+        "api_prefix": "puts all paths below a prefix",
+        "ssl_key_file": "makes the backend serve https",
+        "ssl_cert_file": "makes the backend serve https",
+    }
+    address_variables = {
+        "LLAMA_ARG_API_PREFIX": "api_prefix",
+        "LLAMA_ARG_SSL_KEY_FILE": "ssl_key_file",
+        "LLAMA_ARG_SSL_CERT_FILE": "ssl_cert_file",
+    }
     preset_option = "models_preset"
     image_words = ("llama.cpp", "llama-cpp", "llamacpp", "llama-server")
     image_commands = frozenset({"--server", "-s"})

@@ -59,6 +59,12 @@ class Vllm(Backend):
     example_instances = NEW_INSTANCES
     example_command = COMMAND
     secret_variables = {"hf_token": "HF_TOKEN"}
+    address_options = {
+        "uds": "makes the backend listen on a socket file",
+        "root_path": "puts all paths below a prefix",
+        "ssl_keyfile": "makes the backend serve https",
+        "ssl_certfile": "makes the backend serve https",
+    }
     image_words = ("vllm",)
     name_option = "served_model_name"
 
