@@ -1,4 +1,4 @@
-"""Check of the configured directories and files: whether this user can use them.
+"""Access check of the configured directories and files.
 
 Every service loads the settings, which refuse unusable places in one sentence each: what is wrong,
 the setting, and the remedy. The doctor reports the same sentences, and nothing is created here.
@@ -23,17 +23,17 @@ LOGS_DIR: FieldPath = ("instances", "logs_dir")
 
 SECRETS = ("secret_key", "admin_password")
 WRITTEN = ("*.lock", "node-*.guard.log")
-"""What llamactl keeps in ``data_dir``: files that it reads, and files that it writes."""
+"""Patterns of llamactl's files in ``data_dir``: secrets are read, the others are written."""
 BROKER_DIRECTORIES = ("broker", "broker/appendonlydir")
 BROKER_WRITTEN = ("broker/lock", "broker/valkey.log", "broker/appendonlydir/*")
-"""What the embedded broker keeps there."""
+"""Patterns of the embedded broker's directories and files in ``data_dir``."""
 
 READ, WRITE, DIRECTORY = os.R_OK, os.R_OK | os.W_OK, os.R_OK | os.W_OK | os.X_OK
 
 
 @dataclass(frozen=True)
 class PlaceProblem:
-    """A place that can't be used: what is wrong with which setting, and the remedy."""
+    """An unusable directory or file, with the setting of its path and the remedy."""
 
     finding: str
     remedy: str
@@ -77,7 +77,7 @@ def unusable_places(config: AppConfig) -> Iterator[PlaceProblem]:
 
 
 def _data_files(config: AppConfig) -> Iterator[tuple[Path, int]]:
-    """Yield what llamactl keeps in the data directory, and the access that it needs."""
+    """Yield llamactl's files in the data directory, with the access needed."""
     wanted = [*((name, READ) for name in SECRETS), *((name, WRITE) for name in WRITTEN)]
     if not config.auth.management_keys:
         wanted.append(("management_key", READ))
@@ -97,7 +97,7 @@ def _database_files(path: Path) -> Iterator[Path]:
 def place_warnings(config: AppConfig) -> Iterator[PlaceProblem]:
     """Yield each place without which llamactl runs, but instances can't start.
 
-    Another owner of the data directory is a warning for root, whose new files that owner can't use.
+    Another owner of the data directory is a warning for root: the owner can't use root's files.
     """
     path = config.instances.logs_dir
     if not config.instances.auto_create_dirs and not _exists(path):

@@ -27,7 +27,7 @@ _ORDINARY = re.compile(r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|TMPDIR|LC_\w+|XDG_
 @dataclass(frozen=True)
 class EnvironmentFacts:
     owner: str
-    """The process whose environment was read."""
+    """Process of this environment, for the message."""
     inherited: frozenset[str] = frozenset()
     """Names that backends inherit, without those that every process has."""
     withheld: frozenset[str] = frozenset()

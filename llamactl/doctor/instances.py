@@ -1,4 +1,4 @@
-"""Check of the instances' options: values whose meaning an upgrade has changed."""
+"""Check of the instances' options for values of a changed meaning."""
 
 from __future__ import annotations
 
