@@ -35,7 +35,7 @@ from instances.launch import check_address
 from instances.launched import Launched
 from instances.models import Instance
 from instances.names import validate_name
-from instances.node_checks import node_of
+from instances.node_checks import node_of, require_worker
 from instances.option_document import is_same_document
 from instances.options import InstanceOptions, parse_new, parse_replacing
 from instances.ports import choose_port
@@ -291,11 +291,17 @@ def _locked_node(options: InstanceOptions, config: AppConfig) -> Node:
     """Return the node to create on, locked to serialise decisions on ports and limits."""
     name = node_of(options, config)
     Node.objects.get_or_create(name=name)
-    return Node.objects.select_for_update().get(name=name)
+    node = Node.objects.select_for_update().get(name=name)
+    require_worker(node, config)
+    return node
 
 
 def _refuse_if_drained(instance: Instance) -> None:
-    """Raise NodeDrained if so. Reads the node anew: a drain may have held the instance's lock."""
+    """Raise NodeDrained if so. Reads the node anew: a drain may have held the instance's lock.
+
+    Raises InvalidInstance if the node has no worker.
+    """
+    require_worker(instance.node, current())
     if Node.objects.filter(pk=instance.node_id, drained_at__isnull=False).exists():
         raise NodeDrained(instance.node.name)
 

@@ -20,6 +20,12 @@ class InvalidKeyJson(InvalidKeyRequest):
     code = "invalid_json"
 
 
+class UnknownKeyField(InvalidKeyRequest):
+    """A field that has no effect: a misspelt expiry would make a key that never expires."""
+
+    code = "invalid_request"
+
+
 class InvalidKeyName(InvalidKeyRequest):
     code = "invalid_name"
 

@@ -17,9 +17,11 @@ from keys.errors import (
     InvalidKeyJson,
     InvalidKeyName,
     InvalidPermissionMode,
+    UnknownKeyField,
 )
 from keys.models import MAX_NAME_LENGTH, InferenceKey
 from llamactl.api.json_parser import StrictJSONParser
+from llamactl.core.nearest_name import nearest_name
 from llamactl.core.unix_time import LAST_UNIX_SECOND, UnixSecondsField, from_unix
 
 LARGEST_ID = 2**63 - 1
@@ -44,7 +46,8 @@ class KeyRequest:
 
     @classmethod
     def from_document(cls, document: Mapping[str, object]) -> KeyRequest:
-        """Raises the InvalidKeyRequest of the first field with a wrong type."""
+        """Raises the InvalidKeyRequest of the first field that is unknown or of a wrong type."""
+        _refuse_unknown_fields(document)
         name = document.get("name", "")
         if not isinstance(name, str):
             raise InvalidKeyName("Name must be a string")
@@ -57,6 +60,26 @@ class KeyRequest:
             instance_ids=_instance_ids(document.get("instance_ids")),
             expires_at=_expires_at(document.get("expires_at")),
         )
+
+
+_FIELDS = ("name", "permission_mode", "instance_ids", "expires_at")
+_MEANT = {
+    "permissions": "permission_mode and instance_ids say what a key opens",
+    "key": "llamactl makes the key",
+    "expires": "expires_at takes unix seconds",
+    "expires_in": "expires_at takes unix seconds",
+    "expires_in_days": "expires_at takes unix seconds",
+    "ttl": "expires_at takes unix seconds",
+}
+
+
+def _refuse_unknown_fields(document: Mapping[str, object]) -> None:
+    for name in document:
+        if name in _FIELDS:
+            continue
+        nearest = nearest_name(name, _FIELDS)
+        hint = f"did you mean {nearest}?" if nearest else f"known: {', '.join(_FIELDS)}"
+        raise UnknownKeyField(f"Unknown field {name[:80]!r}; {_MEANT.get(name, hint)}")
 
 
 def _expires_at(value: object) -> datetime | None:

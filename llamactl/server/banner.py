@@ -42,7 +42,7 @@ def banner(
         )
     rows = [
         ("Web", f"{url}/{listening}"),
-        ("Admin", f"{url}/admin/  {_login(account)}"),
+        ("Admin", f"{url}/admin/  {_login(account, config)}"),
         ("Key", _management_key(config)),
     ]
     if config.server.enable_swagger:
@@ -106,9 +106,12 @@ def example_requests(config: AppConfig, *, model: str, prompt: str) -> str:
     )
 
 
-def _login(account: AdminAccount) -> str:
+def _login(account: AdminAccount, config: AppConfig) -> str:
+    """Name the account; its password is printed once, since terminals and journals are kept."""
     if account.password is None:
         return f"user {account.username}, password (changed)"
+    if not account.is_new:
+        return f"user {account.username}, password in {config.data_dir / 'admin_password'}"
     return f"user {account.username}, password {account.password}"
 
 

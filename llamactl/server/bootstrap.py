@@ -27,6 +27,8 @@ class AdminAccount:
     username: str
     password: str | None
     """The generated password; None if it was changed, or for another account."""
+    is_new: bool = False
+    """Whether this start created the account."""
 
 
 def make_directories(config: AppConfig) -> None:
@@ -66,7 +68,7 @@ def ensure_admin(config: AppConfig) -> AdminAccount:
     password = read_or_create_secret(password_path(config), lambda: secrets.token_urlsafe(12))
     if user is None:
         User.objects.create_superuser(ADMIN_NAME, password=password)
-        return AdminAccount(ADMIN_NAME, password)
+        return AdminAccount(ADMIN_NAME, password, is_new=True)
     is_unchanged = check_password(password, user.password)
     return AdminAccount(ADMIN_NAME, password if is_unchanged else None)
 

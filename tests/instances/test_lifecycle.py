@@ -25,8 +25,11 @@ from instances.errors import (
 from instances.models import Instance
 from instances.states import EVICTED, ON_DEMAND, DesiredState, Status
 from llamactl.config import AppConfig, current
+from llamactl.config.schema import NodeConfig
 from llamactl.core.errors import LlamactlError
 from llamactl.models import Revision
+from nodes.heartbeat import write_heartbeat
+from nodes.models import Node
 
 pytestmark = pytest.mark.django_db
 
@@ -529,3 +532,21 @@ def test_a_config_that_moves_the_address_is_refused_at_save(
     override(backends={"llama_cpp": backend})
     with pytest.raises(InvalidBackendOptions, match=r"--api-prefix in backends\.llama-cpp\.args"):
         lifecycle.create("moved", {"backend_options": {"model": "m"}}, cause="test")
+
+
+def test_instance_of_a_node_without_a_worker_is_refused_until_the_worker_reports(
+    settings: Any,
+) -> None:
+    nodes = {**current().nodes, "gpu-2": NodeConfig(address="http://gpu-2:8080")}
+    settings.LLAMACTL = current().model_copy(update={"nodes": nodes})
+    with pytest.raises(InvalidInstance, match="no worker of node 'gpu-2' has reported yet"):
+        create(nodes=["gpu-2"])
+    assert not Instance.objects.exists()
+    write_heartbeat("gpu-2")
+    create(nodes=["gpu-2"])
+    assert lifecycle.request_start("a", cause="test").should_run
+    lifecycle.request_stop("a", cause="test")
+    # Saved by an earlier release, before the worker reported:
+    Node.objects.filter(name="gpu-2").update(heartbeat_at=None)
+    with pytest.raises(InvalidInstance, match="no worker of node 'gpu-2'"):
+        lifecycle.request_start("a", cause="test")

@@ -174,3 +174,31 @@ def test_inference_keys_of_three_kinds_do_not_manage() -> None:
     InferenceKey.objects.filter(pk=expired_key.pk).update(expires_at=timezone.now())
     for plain in (for_all, for_one, expired):
         assert Client(headers={"x-api-key": plain}).get(KEYS).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("field", "named"),
+    [
+        ("permissions", "permission_mode and instance_ids"),
+        ("expiresAt", "did you mean expires_at?"),
+        ("expires_in_days", "expires_at takes unix seconds"),
+        ("Name", "did you mean name?"),
+        ("nonsense", "known: name, permission_mode"),
+        ("x" * 100_000, "known: name, permission_mode"),
+    ],
+)
+def test_an_unknown_field_makes_no_key(api: Client, field: str, named: str) -> None:
+    document = {"name": "app", "permission_mode": "allow_all", field: 5}
+    response = post(api, document)
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
+    assert named in response.json()["details"]
+    assert len(response.content) < 500
+    assert not InferenceKey.objects.exists()
+
+
+def test_an_unknown_query_parameter_makes_no_key(api: Client) -> None:
+    document = {"name": "app", "permission_mode": "allow_all"}
+    path = "/api/v1/auth/keys?expires_at=5"
+    response = api.post(path, document, content_type="application/json")
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_parameter")
+    assert not InferenceKey.objects.exists()

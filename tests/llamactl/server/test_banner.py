@@ -27,7 +27,8 @@ def config_with(data_dir: Path, **sections: dict[str, object]) -> AppConfig:
 
 def test_the_banner_has_all_facts_for_a_first_request(tmp_path: Path) -> None:
     config = config_with(tmp_path)
-    text = banner(config, AdminAccount("admin", "s3cret"), start_seconds=1.94, keep_backends=False)
+    account = AdminAccount("admin", "s3cret", is_new=True)
+    text = banner(config, account, start_seconds=1.94, keep_backends=False)
     assert "is ready (1.9 s)" in text
     for fact in (
         "http://127.0.0.1:8080/",
@@ -38,6 +39,13 @@ def test_the_banner_has_all_facts_for_a_first_request(tmp_path: Path) -> None:
         "Ctrl-C (backends are stopped too)",
     ):
         assert fact in text
+
+
+def test_the_password_is_printed_at_the_first_start_alone(tmp_path: Path) -> None:
+    config = config_with(tmp_path)
+    text = banner(config, AdminAccount("admin", "s3cret"), start_seconds=1, keep_backends=False)
+    assert "s3cret" not in text
+    assert f"user admin, password in {tmp_path / 'admin_password'}" in text
 
 
 def test_a_configured_key_is_not_printed(tmp_path: Path) -> None:
