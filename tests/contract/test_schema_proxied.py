@@ -16,6 +16,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.config import SchemathesisConfig
 
 from llamactl.openapi.views import document
+from proxy.openapi import paths as proxied_paths
 from tests.support.paths import FAKE_BACKEND
 from tests.support.stack import Stack
 
@@ -31,9 +32,7 @@ CONFIG = SchemathesisConfig.from_dict(
 )
 DOCUMENT = document()
 PROXIED = {
-    path: operations
-    for path, operations in DOCUMENT["paths"].items()
-    if not path.startswith("/api/v1/") or "/proxy" in path
+    path: operations for path, operations in DOCUMENT["paths"].items() if path in proxied_paths()
 }
 proxied = schemathesis.openapi.from_dict({**DOCUMENT, "paths": PROXIED}, config=CONFIG)
 

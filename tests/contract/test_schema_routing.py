@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from llamactl.openapi.views import document
+from proxy.openapi import paths as proxied_paths
 from proxy.routes import llama_cpp
 from proxy.routes.routes import RouteKind, may_start, route
 
 PATHS = document()["paths"]
-PROXIED = [path for path in PATHS if not path.startswith("/api/v1/") or "/proxy" in path]
+PROXIED = [path for path in PATHS if path in proxied_paths()]
 BELOW = "/llama-cpp/{name}/"
 NEEDS_NO_KEY = {RouteKind.WEB_UI}
 
@@ -36,7 +37,8 @@ def test_what_is_documented_is_routed_there(method: str, path: str) -> None:
         "/v1/models": {RouteKind.MODELS},
         "/v1/": {RouteKind.INFERENCE},
         BELOW: {RouteKind.WEB_UI if path == BELOW else RouteKind.LLAMA_CPP},
-        "/api/": {RouteKind.INSTANCE},
+        "/api/v1/instances/": {RouteKind.INSTANCE},
+        "/api/v1/llama-cpp/": {RouteKind.ROUTER_MODELS},
     }
     assert found.kind in next(side for start, side in sides.items() if path.startswith(start))
     assert found.methods is None or method in found.methods
@@ -54,7 +56,11 @@ def routed() -> Iterator[tuple[str, str]]:
 
 
 def test_what_is_routed_below_llama_cpp_is_documented_and_no_more() -> None:
-    ours = {(method, path.removeprefix(BELOW)) for method, path in documented() if BELOW in path}
+    ours = {
+        (method, path.removeprefix(BELOW))
+        for method, path in documented()
+        if path.startswith(BELOW)
+    }
     assert ours == {(method, path) for method, path in routed() if method != "HEAD"}
 
 
