@@ -29,7 +29,7 @@ SHORT_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """Backend type → options with a field of their own; other options stand in the JSON field."""
 
-MAX_JSON_CHARACTERS = 256 * 1024
+MAX_JSON_CHARACTERS = 512 * 1024
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,9}\.[0-9]{1,9}", re.ASCII)
 _LINE_BREAK = re.compile(r"\r\n?|\n")
