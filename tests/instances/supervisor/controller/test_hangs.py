@@ -95,7 +95,7 @@ def test_a_backend_that_answers_again_in_time_is_left_alone(
     while time.monotonic() < end:
         caplog.clear()
         os.kill(pid, signal.SIGSTOP)
-        until(lambda: "liveness probe not answered" in caplog.messages)
+        until(lambda: "liveness probe not answered" in caplog.text)
         os.kill(pid, signal.SIGCONT)
         until(lambda: "liveness probe answered again" in caplog.messages)
     assert watched_long.see().pid == pid
@@ -116,7 +116,7 @@ def test_a_backend_that_sends_bytes_is_left_alone(
     monkeypatch.setattr("instances.supervisor.scheduling.traffic_monitor.read_reports", sends)
     pid = frozen(watched_long)
     time.sleep(1.2 * LONG_TIMEOUT)
-    assert "liveness probe not answered" in caplog.messages
+    assert "liveness probe not answered" in caplog.text
     assert signals_of(caplog) == []
     reports[:] = sends(None)
     monkeypatch.setattr(
