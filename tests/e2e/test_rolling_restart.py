@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 GUNICORN = UNITS / "gunicorn"
 BOOT_SECONDS = 60
-STREAM_TOKENS = 400
+STREAM_TOKENS = 800
+"""40 s at 20 tokens per second: longer than the restart, within the grace period of 60 s."""
 
 
 class Load:
@@ -80,7 +81,7 @@ def test_no_request_fails_in_a_rolling_restart_and_streams_end_normally(
     key = services.new_key()
     stream = requests.post(
         f"{services.url}/v1/chat/completions",
-        json={"model": "fake", "stream": True, "tokens": STREAM_TOKENS, "delay": 0.05},
+        json={"model": "fake", "stream": True, "max_tokens": STREAM_TOKENS, "tps": 20},
         headers={"Authorization": f"Bearer {key}"},
         stream=True,
         timeout=60,
