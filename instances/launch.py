@@ -121,6 +121,7 @@ def check_address(options: InstanceOptions, config: AppConfig) -> None:
 def _check_own_address(backend: Backend, options: InstanceOptions) -> None:
     address.check_options(backend, options.backend_options)
     address.check_environment(backend, options.environment, "environment")
+    address.check_arguments(backend, further_args((), options.docker_args), "docker_args")
 
 
 def _check_config_address(

@@ -92,7 +92,8 @@ class ApiViewSet(ViewSetMixin, ApiView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        if request.method not in SAFE_METHODS:
+        # A method without an operation gets 405, whatever its parameters.
+        if request.method not in SAFE_METHODS and self.action is not None:
             refuse_unknown_parameters(
                 request.query_params, self.query_parameters.get(self.action, ())
             )

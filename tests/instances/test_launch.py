@@ -66,6 +66,13 @@ def test_a_config_that_moves_the_address_prevents_the_start(
         launch(config=config)
 
 
+@pytest.mark.parametrize("flag", ["-e ", "-e", "--env=", "--env "])
+def test_docker_arguments_that_move_the_address_prevent_the_start(flag: str) -> None:
+    options = options_for(docker_enabled=True, docker_args=f"{flag}LLAMA_ARG_API_PREFIX=/x")
+    with pytest.raises(InvalidBackendOptions, match="docker_args"):
+        launch(options)
+
+
 def test_the_arguments_of_the_config_do_not_count_for_docker() -> None:
     config = LlamaCppConfig(args=["--api-prefix", "/x"], docker=LlamaCppDocker(enabled=True))
     assert launch(config=config).container_name is not None
