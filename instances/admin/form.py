@@ -63,7 +63,8 @@ _OWN_FIELDS = {"backend_type", "backend_options", "nodes"}
 """Options with fields that the form declares itself."""
 
 STARTING_ROWS: tuple[str | tuple[str, ...], ...] = (
-    ("on_demand_start", "idle_timeout", "pinned"),
+    ("on_demand_start", "idle_timeout"),
+    "pinned",
     ("auto_restart", "max_restarts", "restart_delay"),
     "group",
 )
