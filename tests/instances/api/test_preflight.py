@@ -82,7 +82,7 @@ def test_dry_run_tells_all_and_saves_nothing(api: Client, method: str) -> None:
     body = response.json()
     assert set(body) == {
         *("command", "command_line", "environment", "working_directory", "options"),
-        *("errors", "warnings"),
+        *("inherited_environment", "errors", "warnings"),
     }
     assert "/nonexistent/m.gguf" in body["command"]
     assert body["options"]["backend_options"]["extra_args"] == {"ctx_sise": "512"}

@@ -261,4 +261,5 @@ def test_a_failure_names_a_log_that_cannot_be_opened(
     supervised.ask_start()
     failure = supervised.reaches(Status.FAILED).failure
     assert failure is not None
-    assert failure["details"] == "the log can't be opened: [Errno 28] No space left on device"
+    assert failure["reason"] == "log_unwritable"
+    assert "one.log can't be written (No space left on device)" in failure["details"]
