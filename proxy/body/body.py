@@ -56,10 +56,12 @@ async def read_routed(
     """
     refuse_packed(headers)
     announced = _announced(headers, limit)
+    piece, is_whole = await _next(receive)
+    if is_whole and piece.startswith(b"{") and len(piece) <= limit:
+        return piece, None  # the usual request: one piece of JSON
     gathered = _Gathered()
     form: FormReader | None = None
     while True:
-        piece, is_whole = await _next(receive)
         # A body that begins with a brace is JSON, whatever its Content-Type, as in the seed.
         if not len(gathered):
             boundary = None if piece.startswith(b"{") else boundary_in(headers)
@@ -73,6 +75,7 @@ async def read_routed(
             return gathered.whole(), None if form is None else form.end()
         if announced > WHOLE_BYTES and form is not None and form.field is not None:
             return Upload(gathered.whole(), headers, limit=limit, form=form), form.field
+        piece, is_whole = await _next(receive)
 
 
 async def read_beginning(
