@@ -70,7 +70,7 @@ def read_only(view: View) -> View:
 
 
 def wants_page(request: HttpRequest) -> bool:
-    """Whether an error is for a browser: one that accepts HTML and has sent no JSON."""
+    """Whether an error is for a browser: a client that accepts HTML and has sent no JSON."""
     accepts_html = "text/html" in request.headers.get("Accept", "").lower()
     has_json = "json" in request.headers.get("Content-Type", "").lower()
     return accepts_html and not has_json and not request.path_info.startswith("/api/")

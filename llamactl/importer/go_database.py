@@ -14,7 +14,7 @@ from llamactl.config.database_file import LOCK_TIMEOUT_SECONDS, is_go_database
 
 
 class UnreadableGoDatabase(Exception):
-    """A file that is no database of the Go llamactl, or one that can't be read."""
+    """A file that is no database of the Go llamactl, or a file that can't be read."""
 
 
 @dataclass(frozen=True)
