@@ -1,4 +1,4 @@
-"""Options of an instance for a user who may look at them and not change them."""
+"""Masked options of an instance, for users with the view permission alone."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class ChangeListAdmin(ControlsAdmin):
     """The list page of the instances' admin."""
 
     def get_search_fields(self, request: HttpRequest) -> Any:
-        """Search options for users who may change them: a search finds masked text too."""
+        """Search the options only with the permission to change: a search finds masked text too."""
         fields = super().get_search_fields(request)
         may_change = self.has_change_permission(request)
         return [name for name in fields if may_change or not name.startswith("options__")]

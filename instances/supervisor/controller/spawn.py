@@ -11,7 +11,7 @@ from pathlib import Path
 from django.utils import timezone
 
 from instances.backends.base import LOOPBACK
-from instances.backends.environment import clean_environment
+from instances.backends.environment import backend_environment
 from instances.backends.failure_signs import FailureReason
 from instances.backends.registry import backend_for
 from instances.launch import Launch, executed, launch_for
@@ -132,7 +132,7 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
             plan.limits,
             lambda: spawn(
                 argv,
-                environment=clean_environment(os.environ) | launch.environment,
+                environment=backend_environment(launch.environment),
                 marker=marker,
                 directory=directory,
                 log=log,

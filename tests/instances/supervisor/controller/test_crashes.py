@@ -90,7 +90,8 @@ def test_a_restart_that_fails_is_tried_again(
     # The same command, but from now on it ends before it is ready.
     monkeypatch.setenv("LLAMA_TEST", "")
     monkeypatch.setattr(
-        "instances.supervisor.controller.spawn.clean_environment", lambda _: {"FAKE_EXIT_CODE": "4"}
+        "instances.supervisor.controller.spawn.backend_environment",
+        lambda added: {"FAKE_EXIT_CODE": "4", **added},
     )
     kill(supervised)
     instance = supervised.reaches(Status.FAILED)
