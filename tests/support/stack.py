@@ -19,6 +19,7 @@ import psutil
 import requests
 
 from llamactl.core.die_with_parent import end_with_parent
+from tests.support.environment import STACK_PORTS, WEB_PORTS
 from tests.support.paths import ROOT
 from tests.support.until import until
 
@@ -27,10 +28,8 @@ STOP_SECONDS = 60
 END_SECONDS = 15
 """The bound for processes that end after llamactl itself, such as a guard."""
 
-# Each test process has its own ports, all below the kernel's ephemeral range.
-_BLOCK = os.getpid() % 40
-INSTANCE_PORTS = range(20000 + _BLOCK * 300, 20300 + _BLOCK * 300)
-WEB_PORTS = cycle(range(12000 + _BLOCK * 150, 12150 + _BLOCK * 150))
+INSTANCE_PORTS = STACK_PORTS
+_web_ports = cycle(WEB_PORTS)
 
 
 def free_port() -> int:
@@ -38,7 +37,7 @@ def free_port() -> int:
 
     A port chosen by the kernel could be given to the next program that asks for any port.
     """
-    for port in WEB_PORTS:
+    for port in _web_ports:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
