@@ -1,8 +1,10 @@
 """Turns of CPU work on the event loop: bounded, and one at a time.
 
 Work that grows with a request's body is written as a generator that yields after each small step.
-The runs here give the loop back every few milliseconds. One lock is for all requests of a web
-process, because ten runs at once would each take a turn between two callbacks of everybody else.
+The runs here give the loop back every few milliseconds, for as long as the turn took: a request to
+Django needs the loop some ten times and the interpreter for its thread in between, and would wait
+for a turn each time. One lock is for all requests of a web process, because ten runs at once would
+each take a turn between two callbacks of everybody else.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import TypeVar
 TURN_SECONDS = 0.004
 """The last step of a turn may take as long again."""
 SHORT_SECONDS = 0.0005
-"""A run that is done within this time makes no other run wait for the event loop's next pass."""
+"""A run that is done within this time makes no other run wait."""
 
 T = TypeVar("T")
 
@@ -32,8 +34,11 @@ class Turns:
             async with self._lock:
                 started_at = perf_counter()
                 end = _run_until(steps, started_at + TURN_SECONDS)
-                if end is None or perf_counter() > started_at + SHORT_SECONDS:
-                    # Within the lock: the others would all take their turns at once otherwise.
+                took_seconds = perf_counter() - started_at
+                # Within the lock: the others would all take their turns at once otherwise.
+                if end is None:
+                    await asyncio.sleep(took_seconds)
+                elif took_seconds > SHORT_SECONDS:
                     await asyncio.sleep(0)
                 if end is not None:
                     result: T = end.value

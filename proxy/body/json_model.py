@@ -32,8 +32,8 @@ MAX_DEEP_BRACKETS = 200_000
 """Brackets that are nested more than ``_PASSED_LEVELS`` deep in a member, each a step too. Chats,
 token lists and JSON schemas of many megabytes have a few thousand."""
 
-_SLICE_BYTES = 64 * 1024
-"""The bytes that one regular expression may look at: up to 3 ms for the slowest input."""
+_SLICE_BYTES = 32 * 1024
+"""The bytes that one regular expression may look at: up to 2 ms for the slowest input."""
 _PASSED_LEVELS = 4
 
 _SPACE = re.compile(rb"[ \t\r\n]*+")
@@ -124,6 +124,8 @@ class _Scan:
     def __init__(self, body: bytes) -> None:
         self._body = body
         self._deep_brackets = 0
+        self._backslash = -1
+        """The first backslash behind a place that was looked at; at the end there is none."""
 
     def document(self) -> Generator[None, None, JsonModel]:
         """Read the outermost object."""
@@ -224,10 +226,24 @@ class _Scan:
 
     def _string(self, at: int) -> Scan:
         """Pass a string, from its first quotation mark."""
+        end = self._end_of_plain_string(at + 1)
+        if end:
+            return end
         at = yield from self._run(_REST_OF_STRING, at + 1)
         if self._body[at : at + 1] != b'"':
             raise _breaks_off()
         return at + 1
+
+    def _end_of_plain_string(self, at: int) -> int:
+        """The end of a string without backslashes, or 0.
+
+        ``find`` passes an image in base64 thirty times as fast as a regular expression.
+        """
+        body = self._body
+        if self._backslash < at:
+            found = body.find(b"\\", at)
+            self._backslash = len(body) if found < 0 else found
+        return body.find(b'"', at, self._backslash) + 1
 
     def _run(self, pattern: re.Pattern[bytes], at: int) -> Scan:
         """Pass everything that the pattern matches, slice by slice."""

@@ -215,11 +215,20 @@ async def test_no_document_stops_the_loop_or_takes_much_memory(name: str) -> Non
 
 async def test_documents_take_their_turns() -> None:
     # It should not give each of many documents a turn between two callbacks of the others.
-    body, turns = HOSTILE["objects"], Turns()
+    body, turns = b'{"model":"demo","p":[' + b'{"":1},' * (SIZE // 28) + b"1]}", Turns()
     async with measured_stall() as stall, asyncio.TaskGroup() as group:
         for _ in range(10):
             group.create_task(turns.run(scan(body)))
     assert stall.seconds < 4 * TURN_SECONDS
+
+
+def test_image_in_base64_is_passed_at_once() -> None:
+    # It should take no step for each slice of a long string without backslashes.
+    image = b"QUJD" * (SIZE // 4)
+    body = b'{"model":"demo","p":[{"a\\"":"","url":"' + image + b'","b":"\\""}]}'
+    steps = list(scan(body))
+    assert len(steps) < 10
+    assert at_once(scan(body)).model == "demo"
 
 
 def test_document_of_the_longest_parsed_size_is_small_in_memory() -> None:
