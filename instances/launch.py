@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,34 +66,50 @@ def build_launch(
     """Return the process for an instance on this node.
 
     1. The environment, see ``_environment``.
-    2. The program: docker, else ``command_override``, else the config's command, else (if that is
-       the default command and the backend has one) the backend's bundled program.
+    2. The program: docker, or else the one of ``find_program``.
     3. The arguments: the config's (not for docker), then the options.
 
     ``api_key`` is the derived key; an empty key means no key, unless the operator chose one.
     ``preset_path`` is where the node keeps the instance's model presets. ``which`` is called like
-    ``shutil.which``, with ``path`` if the environment sets PATH.
-
-    Raises ExecutableNotFound, InvalidBackendOptions.
+    ``shutil.which``, with ``path`` if the environment sets PATH. Raises ExecutableNotFound,
+    InvalidBackendOptions.
     """
     backend = backend_for(options.backend_type)
     docker = _docker(options, config)
-    _check_own_address(backend, options)
-    _check_config_address(backend, config, docker)
+    _check_addresses(backend, options, config, docker)
     environment = _environment(options, config, docker, api_key)
     launched = backend.launch_options(
         options.backend_options, instance_name=instance_name, host=host, port=port
     )
-    preset = None
-    if options.preset_ini and preset_path is not None:
-        preset = PresetFile(preset_path, options.preset_ini)
-        launched[backend.preset_option] = CONTAINER_PRESET if docker else str(preset_path)
-    if docker is None:
-        command = find_program(options, config, which=which)
-        argv = (*command, *config.args, *backend.build_args(launched))
-        return Launch(argv, environment, preset=preset)
+    preset = _preset(options, preset_path)
+    if preset is not None:
+        launched[backend.preset_option] = CONTAINER_PRESET if docker else str(preset.path)
+    if docker is not None:
+        name = container_name(instance_name, port)
+        argv = _docker_argv(name, options, docker, environment, launched, preset, which)
+        return Launch(argv, environment, name, preset)
+    command = find_program(options, config, which=which)
+    argv = (*command, *config.args, *backend.build_args(launched))
+    return Launch(argv, environment, preset=preset)
+
+
+def _preset(options: InstanceOptions, path: Path | None) -> PresetFile | None:
+    """Return the file of the instance's model presets, if there are any."""
+    return PresetFile(path, options.preset_ini) if options.preset_ini and path else None
+
+
+def _docker_argv(
+    name: str,
+    options: InstanceOptions,
+    docker: DockerConfig,
+    environment: Mapping[str, str],
+    launched: Mapping[str, object],
+    preset: PresetFile | None,
+    which: Callable[..., str | None],
+) -> tuple[str, ...]:
+    """Return the command of Docker's client that runs the instance in the container ``name``."""
+    backend = backend_for(options.backend_type)
     mounts = ["-v", f"{preset.path}:{CONTAINER_PRESET}:ro"] if preset else []
-    name = container_name(instance_name, port)
     command = run_command(
         find_docker(backend, which),
         docker_args=[*docker.args, *further_args(docker.args, options.docker_args), *mounts],
@@ -102,7 +118,7 @@ def build_launch(
         image=options.docker_image or docker.image,
         args=backend.build_args(launched, docker=True),
     )
-    return Launch(tuple(command), environment, name, preset)
+    return tuple(command)
 
 
 def check_address(options: InstanceOptions, config: AppConfig) -> None:
@@ -112,10 +128,18 @@ def check_address(options: InstanceOptions, config: AppConfig) -> None:
     differ. Raises InvalidBackendOptions.
     """
     backend = backend_for(options.backend_type)
-    _check_own_address(backend, options)
     if config.local_node in options.nodes:
         section = backend.config_section(config)
-        _check_config_address(backend, section, _docker(options, section))
+        _check_addresses(backend, options, section, _docker(options, section))
+    else:
+        _check_own_address(backend, options)
+
+
+def _check_addresses(
+    backend: Backend, options: InstanceOptions, config: BackendConfig, docker: DockerConfig | None
+) -> None:
+    _check_own_address(backend, options)
+    _check_config_address(backend, config, docker)
 
 
 def _check_own_address(backend: Backend, options: InstanceOptions) -> None:
@@ -162,7 +186,9 @@ def find_program(
 ) -> list[str]:
     """Return the program of an instance outside Docker, without the arguments of its options.
 
-    The program is searched on the PATH of the future process. Raises ExecutableNotFound.
+    ``command_override``, else the config's command, else (if that is the default command and the
+    backend has one) the backend's bundled program. The program is searched on the PATH of the
+    future process. Raises ExecutableNotFound.
     """
     backend = backend_for(options.backend_type)
     find = _Finder(which, (config.environment | options.environment).get("PATH"))

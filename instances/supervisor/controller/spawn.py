@@ -113,26 +113,48 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
     if plan.directory and not os.path.isdir(plan.directory):
         details = f"working_directory {plan.directory} is no directory on this node"
         raise LaunchFailed(Failure(FailureReason.BAD_FLAG, details))
-    argv = executed(launch)
-    directory = Path(plan.directory or config.data_dir)
-    marker = Marker(node, instance, uuid.uuid4().hex, launch.container_name or "")
-    if launch.preset is not None:
-        try:
-            launch.preset.write()
-        except OSError as error:
-            details = f"{launch.preset.path} can't be written"
-            raise LaunchFailed(spawn_failure(details, error)) from error
-    try:
-        log = files.open_log(plan.log, create_directory=config.instances.auto_create_dirs)
-    except OSError as error:
-        raise LaunchFailed(log_failure(plan.log, error)) from error
+    _write_preset(launch)
+    log = _open_log(plan, config)
     try:
         _write_started(log, plan.instance)
-        process = spawn_limited(
+        marker = Marker(node, instance, uuid.uuid4().hex, launch.container_name or "")
+        process = _spawn(plan, Path(plan.directory or config.data_dir), marker, log)
+    finally:
+        os.close(log)
+    logger.info(
+        "process %d: %s", process.pid, mask_command(launch.argv), extra={"instance": plan.instance}
+    )
+    return process
+
+
+def _write_preset(launch: Launch) -> None:
+    """Write the model presets that the program reads. Raises LaunchFailed."""
+    if launch.preset is None:
+        return
+    try:
+        launch.preset.write()
+    except OSError as error:
+        details = f"{launch.preset.path} can't be written"
+        raise LaunchFailed(spawn_failure(details, error)) from error
+
+
+def _open_log(plan: Plan, config: AppConfig) -> int:
+    """Open the instance's log. Raises LaunchFailed."""
+    try:
+        return files.open_log(plan.log, create_directory=config.instances.auto_create_dirs)
+    except OSError as error:
+        raise LaunchFailed(log_failure(plan.log, error)) from error
+
+
+def _spawn(plan: Plan, directory: Path, marker: Marker, log: int) -> Process:
+    """Start the process under its limits. Raises LaunchFailed."""
+    argv = executed(plan.launch)
+    try:
+        return spawn_limited(
             plan.limits,
             lambda: spawn(
                 argv,
-                environment=backend_environment(launch.environment),
+                environment=backend_environment(plan.launch.environment),
                 marker=marker,
                 directory=directory,
                 log=log,
@@ -144,12 +166,6 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
         if isinstance(error, OSError) and error.filename == str(directory):
             raise LaunchFailed(directory_failure(directory, error)) from error
         raise LaunchFailed(spawn_failure(f"{argv[0]} can't be started", error)) from error
-    finally:
-        os.close(log)
-    logger.info(
-        "process %d: %s", process.pid, mask_command(launch.argv), extra={"instance": plan.instance}
-    )
-    return process
 
 
 def _write_started(log: int, name: str) -> None:
