@@ -28,6 +28,7 @@ from llamactl.middleware.public_prefix import (  # noqa: E402
     can_remove,
 )
 from llamactl.middleware.response_headers import ResponseHeaders  # noqa: E402
+from llamactl.middleware.secure_cookies import SecureCookies  # noqa: E402
 from proxy.asgi import ProxyApplication  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def build() -> Application:
     """
     config = current()
     prefix = config.server.public_prefix
-    django: Application = BodyLimit(django_application)
+    django: Application = SecureCookies(BodyLimit(django_application))
     if prefix:
         django = PrefixAddition(django, prefix)
     django = ManagementHeaders(django)

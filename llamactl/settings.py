@@ -147,6 +147,7 @@ CHANNEL_LAYERS = {
 FORCE_SCRIPT_NAME = LLAMACTL.server.public_prefix or None
 CSRF_TRUSTED_ORIGINS = [LLAMACTL.server.public_origin] if LLAMACTL.server.public_url else []
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{LLAMACTL.server.public_prefix}/"
+# Any other request by https gets its cookies from middleware.secure_cookies.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LLAMACTL.server.is_public_by_https
 
 STATIC_URL = f"{LLAMACTL.server.public_prefix}/static/"
@@ -164,12 +165,14 @@ CSRF_FAILURE_VIEW = "llamactl.api.error_pages.csrf_failure"
 SESSION_COOKIE_HTTPONLY = True
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "SAMEORIGIN"
+AUTHENTICATION_BACKENDS = ["llamactl.admin.login.backend.LimitedBackend"]
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 
 UNFOLD = {
     **THEME,
     "SIDEBAR": SIDEBAR,
+    "LOGIN": {"form": "llamactl.admin.login.forms.LoginForm"},
     "DASHBOARD_CALLBACK": "llamactl.console.dashboard.add_dashboard",
 }
 

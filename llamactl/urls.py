@@ -6,12 +6,16 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
+from llamactl.admin.login.views import change_password, login
 from llamactl.api.error_pages import read_only
 from llamactl.api.views import UnknownPath, endpoint
 from llamactl.console.system_api import ServerViewSet, healthz
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", read_only(RedirectView.as_view(pattern_name="admin:index"))),
+    # In place of the admin's own pages, and reversed by their names.
+    path("admin/login/", login),
+    path("admin/password_change/", admin.site.admin_view(change_password, cacheable=True)),
     path("admin/", admin.site.urls),
     path("healthz", read_only(healthz), name="healthz"),
     path("", include("llamactl.openapi.views")),

@@ -22,7 +22,7 @@ ARROWS = {
     "llamactl.logging": "",
     "llamactl.static_files": "",
     "llamactl.api": "llamactl.core",
-    "llamactl.admin": "llamactl.core",
+    "llamactl.admin": "llamactl.core llamactl.models",
     "llamactl.middleware": "llamactl.core",
     # Apps, from the bottom up.
     "nodes": "llamactl.config llamactl.core",
@@ -114,7 +114,7 @@ ARROWS = {
         "instances.backends llamactl.admin llamactl.config llamactl.console "
         "llamactl.core llamactl.version"
     ),
-    "llamactl.urls": "llamactl.api llamactl.console",
+    "llamactl.urls": "llamactl.admin llamactl.api llamactl.console",
     "llamactl.asgi": "llamactl.config llamactl.core llamactl.middleware proxy",
     "llamactl.wsgi": "",
     "llamactl": (

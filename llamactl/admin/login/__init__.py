@@ -1,0 +1,1 @@
+"""Login to the admin: limits on attempts, and on the passwords that are hashed at once."""
