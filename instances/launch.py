@@ -10,10 +10,11 @@ from pathlib import Path
 
 from instances.backends import address
 from instances.backends.base import LOOPBACK, Backend
-from instances.backends.docker import container_name, further_args, run_command
+from instances.backends.docker import container_name, further_args, labels_of, run_command
 from instances.backends.registry import backend_for
 from instances.backends.values import shown
 from instances.errors import BackendStartFailed
+from instances.installation import installation_id
 from instances.options import InstanceOptions
 from instances.preset_file import PresetFile, preset_path
 from llamactl.config import AppConfig
@@ -85,8 +86,10 @@ def build_launch(
     if preset is not None:
         launched[backend.preset_option] = CONTAINER_PRESET if docker else str(preset.path)
     if docker is not None:
-        name = container_name(instance_name, port)
-        argv = _docker_argv(name, options, docker, environment, launched, preset, which)
+        name = container_name(installation_id(), instance_name, port)
+        argv = _docker_argv(
+            instance_name, name, options, docker, environment, launched, preset, which
+        )
         return Launch(argv, environment, name, preset)
     command = find_program(options, config, which=which)
     argv = (*command, *config.args, *backend.build_args(launched))
@@ -99,6 +102,7 @@ def _preset(options: InstanceOptions, path: Path | None) -> PresetFile | None:
 
 
 def _docker_argv(
+    instance_name: str,
     name: str,
     options: InstanceOptions,
     docker: DockerConfig,
@@ -115,6 +119,7 @@ def _docker_argv(
         docker_args=[*docker.args, *further_args(docker.args, options.docker_args), *mounts],
         variables=environment,
         name=name,
+        labels=labels_of(installation_id(), instance_name),
         image=options.docker_image or docker.image,
         args=backend.build_args(launched, docker=True),
     )

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from instances.backends.command_errors import CommandSyntaxError, WrongArity, WrongCommand
 from instances.backends.shell_words import CHOSEN_PORT, Word
 
 CONTAINER_PREFIX = "llamactl"
+INSTALLATION_LABEL = "llamactl.installation"
+"""Label of llamactl's containers, by which they are identified: a name proves nothing."""
+INSTANCE_LABEL = "llamactl.instance"
 
 
-def container_name(instance_name: str, port: int) -> str:
-    """Name a container; with the port, since several llamactl may share a docker daemon."""
+def container_name(installation: str, instance_name: str, port: int) -> str:
+    """Name a container; several installations may share a docker daemon."""
+    return f"{CONTAINER_PREFIX}-{installation}-{instance_name}-{port}"
+
+
+def unlabelled_name(instance_name: str, port: int) -> str:
+    """Return the container's name as llamactl 0.1 made it, without labels."""
     return f"{CONTAINER_PREFIX}-{instance_name}-{port}"
+
+
+def labels_of(installation: str, instance_name: str) -> dict[str, str]:
+    """Return the labels of an instance's container."""
+    return {INSTALLATION_LABEL: installation, INSTANCE_LABEL: instance_name}
 
 
 def run_command(
@@ -24,6 +37,7 @@ def run_command(
     docker_args: Sequence[str],
     variables: Iterable[str],
     name: str,
+    labels: Mapping[str, str],
     image: str,
     args: Sequence[str],
 ) -> list[str]:
@@ -37,17 +51,25 @@ def run_command(
         options.insert(0, "run")
     for variable in sorted(variables):
         options += ["-e", variable]
+    for label, value in labels.items():  # of equal labels the last counts
+        options += ["--label", f"{label}={value}"]
     return [docker, *options, "--name", name, image, *args]
 
 
-def stop_command(name: str, seconds: int, docker: str = "docker") -> list[str]:
+def inspect_command(name: str, docker: str = "docker") -> list[str]:
+    """Build the command that prints a container's id, and the label of its installation if any."""
+    template = f'{{{{.Id}}}} {{{{index .Config.Labels "{INSTALLATION_LABEL}"}}}}'
+    return [docker, "inspect", "--type", "container", "--format", template, name]
+
+
+def stop_command(container: str, seconds: int, docker: str = "docker") -> list[str]:
     """Build the command that stops a container: SIGTERM, and SIGKILL after ``seconds``."""
-    return [docker, "stop", "-t", str(seconds), name]
+    return [docker, "stop", "-t", str(seconds), container]
 
 
-def remove_command(name: str, docker: str = "docker") -> list[str]:
-    """Build the command that removes a stopped container, so that its name is free again."""
-    return [docker, "rm", "-f", name]
+def remove_command(container: str, docker: str = "docker") -> list[str]:
+    """Build the command that removes a container, so that its name is free again."""
+    return [docker, "rm", "-f", container]
 
 
 _PROGRAMS = frozenset({"docker", "podman", "nerdctl"})

@@ -14,6 +14,7 @@ from instances.backends.llama_cpp.config import LlamaCppConfig, LlamaCppDocker
 from instances.backends.mlx.config import MlxConfig
 from instances.backends.values import InvalidBackendOptions
 from instances.backends.vllm.config import VllmConfig, VllmDocker
+from instances.installation import installation_id
 from instances.launch import ExecutableNotFound, Launch, build_launch, effective_api_key
 from instances.options import InstanceOptions
 from llamactl.config.schema import BackendConfig, DockerConfig
@@ -189,7 +190,9 @@ def test_a_container_gets_variables_by_name_and_its_values_stay_out_of_the_argum
     assert launched.argv == (
         *("/usr/bin/docker", "run", "--rm"),
         *("-e", "A", "-e", "B", "-e", "SECRET", "-e", "VLLM_API_KEY"),
-        *("--name", "llamactl-tiny-8001", "vllm:1"),
+        *("--label", f"llamactl.installation={installation_id()}"),
+        *("--label", "llamactl.instance=tiny"),
+        *("--name", f"llamactl-{installation_id()}-tiny-8001", "vllm:1"),
         *("--model", "m", "--host", "127.0.0.1", "--port", "8001"),
     )
     assert launched.environment == {
@@ -198,7 +201,7 @@ def test_a_container_gets_variables_by_name_and_its_values_stay_out_of_the_argum
         "SECRET": "s3cr3t",
         "VLLM_API_KEY": "derived",
     }
-    assert launched.container_name == "llamactl-tiny-8001"
+    assert launched.container_name == f"llamactl-{installation_id()}-tiny-8001"
 
 
 def test_docker_is_not_looked_for_on_the_containers_path() -> None:

@@ -102,6 +102,7 @@ class InstanceController:
         """Take over a process that an earlier worker started."""
         row = self._instance.row
         self.allocation.grant()
+        self._instance.adopt_container_of(process)
         logger.info("adopted process %d", process.pid, extra={"instance": self.name})
         if row is None or self._instance.observed.status is Status.SHUTTING_DOWN:
             phase = self._phases.stopping(process)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from instances.backends.docker import unlabelled_name
 from instances.desired_state import is_by_operator, is_by_supervisor
 from instances.states import DesiredState
 from instances.supervisor.context import SupervisorContext
@@ -13,7 +14,6 @@ from instances.supervisor.controller.docker_calls import DockerCalls
 from instances.supervisor.controller.restart_policy import Crash, restart_delay
 from instances.supervisor.failure import Failure
 from instances.supervisor.process.adoption import kill_stragglers
-from instances.supervisor.process.containers import remove_container
 from instances.supervisor.process.pidfd import Process
 from instances.supervisor.state.observed import ObservedState
 from instances.supervisor.state.rows import Row
@@ -92,9 +92,18 @@ class ManagedInstance:
         lines = spawn.close_log(self.name, self.context.config)
         return [line.replace(key, "***") for line in lines]
 
+    def adopt_container_of(self, process: Process) -> None:
+        """Identify the container of an adopted process, if llamactl 0.1 started it.
+
+        The name has to be that of our row: a process may have any name in its environment.
+        """
+        row, name = self.row, process.marker.container
+        if row is not None and name == unlabelled_name(row.name, row.port):
+            self.docker.adopt_unlabelled(name, process)
+
     def clean_up_after(self, process: Process) -> None:
         """End the children and the container that an exited process has left behind."""
         marker = process.marker
         self.context.off_thread(lambda: kill_stragglers(marker.launch), lambda _: None, on_error=0)
         if marker.container:
-            self.docker.run(lambda: remove_container(marker.container))
+            self.docker.remove(marker.container)

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from instances.backends.environment import clean_environment
+from instances.installation import installation_id
 from instances.supervisor.context import NO_DEADLINE
 from instances.supervisor.orphans import program
 from instances.supervisor.process.pidfd import Marker, Process, read_stat
@@ -118,7 +119,7 @@ class OrphanGuard:
                     *(sys.executable, "-I", "-S", str(PROGRAM)),
                     *(str(self._lock_path), str(self._orders_path), token),
                     *(f"{limits.orphan_grace:g}", f"{limits.stop_timeout:g}"),
-                    shutil.which("docker") or "",
+                    *(shutil.which("docker") or "", installation_id()),
                 ],
                 env=clean_environment(os.environ),
                 stdin=subprocess.DEVNULL,

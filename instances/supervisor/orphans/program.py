@@ -2,7 +2,7 @@
 
 A separate program, one a node, started by the supervisor and outliving the worker::
 
-    python -I -S program.py LOCK ORDERS TOKEN GRACE PATIENCE DOCKER
+    python -I -S program.py LOCK ORDERS TOKEN GRACE PATIENCE DOCKER INSTALLATION
 
 The guard waits until the node's lock (``LOCK``) is free, and then ``GRACE`` seconds for a worker.
 Without a worker the guard takes the lock, so that a worker that comes back in this moment waits
@@ -10,7 +10,8 @@ instead of adopting ending backends. Then it ends the backends: SIGINT, SIGTERM 
 ``PATIENCE`` seconds apart. The desired state stays, so the next worker starts them again.
 
 The supervisor writes ``ORDERS``: ``TOKEN``, as long as this guard is needed, and the pid and start
-time of each backend. ``DOCKER`` is the path of docker, or empty.
+time of each backend. ``DOCKER`` is the path of docker, or empty. Containers are ended only with
+the label ``INSTALLATION``: a process may have any name of a container in its environment.
 
 The guard imports a few modules of the standard library alone, all at the start: it must be small,
 and must run on while an upgrade replaces the installation.
@@ -36,6 +37,7 @@ SIGNAL_GROUP = 1 << 2
 
 NODE_MARKER = b"LLAMACTL_NODE="
 CONTAINER_MARKER = b"LLAMACTL_CONTAINER="
+TEMPLATE = '{{.Id}} {{index .Config.Labels "llamactl.installation"}}'
 
 
 class GuardedProcess:
@@ -242,13 +244,8 @@ def open_process(
     return GuardedProcess(pid, ticks, pidfd, container, is_leader=is_leader, is_led=is_led)
 
 
-# -- the end --------------------------------------------------------------------------------------
-
-
-def end_all(node: str, recorded: set[tuple[int, int]], patience: float, docker: str) -> bool:
+def end_all(node: str, recorded: set[tuple[int, int]], patience: float, docker: Docker) -> bool:
     """End all processes of the node; returns whether none is left."""
-    containers: set[str] = set()
-    stops: list[int] = []
     signals = [signal.SIGINT, signal.SIGTERM, *[signal.SIGKILL] * KILL_ROUNDS]
     for number in signals:
         found = find_processes(node, recorded)
@@ -257,11 +254,7 @@ def end_all(node: str, recorded: set[tuple[int, int]], patience: float, docker: 
                 continue
             log(f"{number.name} to process {backend.pid}")
             backend.signal(number)
-            if docker and backend.container and backend.container not in containers:
-                containers.add(backend.container)
-                log(f"docker stop {backend.container}")
-                seconds = str(max(1, round(2 * patience)))
-                stops += run([docker, "stop", "-t", seconds, backend.container])
+            docker.stop(backend.container, max(1, 2 * patience))
         wait_for(found, patience)
         for backend in found:
             if backend.has_exited() and not backend.is_led:
@@ -269,17 +262,51 @@ def end_all(node: str, recorded: set[tuple[int, int]], patience: float, docker: 
             backend.close()
         if not found:
             break
-    await_commands(stops, 2 * patience + DOCKER_SECONDS)
-    removals = []
-    for name in containers:
-        log(f"docker rm {name}")
-        removals += run([docker, "rm", "-f", name])
-    await_commands(removals, DOCKER_SECONDS)
+    docker.remove_all(2 * patience)
     left = find_processes(node, recorded)
     for backend in left:
         log(f"process {backend.pid} did not end")
         backend.close()
     return not left
+
+
+class Docker:
+    """The containers that the processes name in their environments, by name."""
+
+    def __init__(self, program: str, installation: str) -> None:
+        self._program = program
+        self._installation = installation
+        self._ids: dict[str, str] = {}
+        self._stops: list[int] = []
+
+    def stop(self, name: str, seconds: float) -> None:
+        """Begin to stop a container of this installation, once."""
+        if self._program and name and name not in self._ids:
+            self._ids[name] = container = self._own_id(name)
+            if container:
+                log(f"docker stop {name}")
+                self._stops += run([self._program, "stop", "-t", f"{seconds:.0f}", container])
+
+    def remove_all(self, stop_seconds: float) -> None:
+        """Wait for the stops, and remove the containers."""
+        await_commands(self._stops, stop_seconds + DOCKER_SECONDS)
+        removals = []
+        for container in filter(None, self._ids.values()):
+            log(f"docker rm {container}")
+            removals += run([self._program, "rm", "-f", container])
+        await_commands(removals, DOCKER_SECONDS)
+
+    def _own_id(self, name: str) -> str:
+        """Return the container's id; empty without the label of this installation."""
+        output = os.memfd_create("docker")
+        command = [self._program, "inspect", "--type", "container", "--format", TEMPLATE, name]
+        await_commands(run(command, output), DOCKER_SECONDS)
+        words = os.pread(output, 4096, 0).decode("ascii", "replace").split()
+        os.close(output)
+        if words[1:] == [self._installation]:
+            return words[0]
+        log(f"container {name} is gone, or lacks the label of this llamactl: left alone")
+        return ""
 
 
 def wait_for(found: list[GuardedProcess], seconds: float) -> None:
@@ -291,11 +318,12 @@ def wait_for(found: list[GuardedProcess], seconds: float) -> None:
         poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
 
 
-def run(command: list[str]) -> list[int]:
+def run(command: list[str], output: int = 2) -> list[int]:
     """Start a command; returns its pid, or nothing if it can't be started."""
     null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    redirected = [*null, (os.POSIX_SPAWN_DUP2, output, 1)]
     try:
-        return [os.posix_spawn(command[0], command, os.environ, file_actions=null)]
+        return [os.posix_spawn(command[0], command, os.environ, file_actions=redirected)]
     except OSError as error:
         log(f"{command[0]}: {error.strerror}")
         return []
@@ -315,10 +343,7 @@ def await_commands(pids: list[int], seconds: float) -> None:
         os.waitpid(pid, 0)
 
 
-# -- the guard ------------------------------------------------------------------------------------
-
-
-def guard(files: NodeFiles, node: str, grace: float, patience: float, docker: str) -> int:
+def guard(files: NodeFiles, node: str, grace: float, patience: float, docker: Docker) -> int:
     """1. Wait for the worker's end. 2. Wait for the next worker. 3. Without one, end all."""
     while True:
         while files.is_held():
@@ -361,11 +386,11 @@ def wait_for_worker(files: NodeFiles, node: str, grace: float) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    lock_path, orders_path, token, grace, patience, docker = arguments
+    lock_path, orders_path, token, grace, patience, docker, installation = arguments
     for number in (signal.SIGINT, signal.SIGHUP):  # from a terminal, and meant for the worker
         signal.signal(number, signal.SIG_IGN)
     files = NodeFiles(lock_path, orders_path, token)
-    return guard(files, lock_path, float(grace), float(patience), docker)
+    return guard(files, lock_path, float(grace), float(patience), Docker(docker, installation))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from instances.supervisor.controller.stop_sequence import (
     StopSequence,
 )
 from instances.supervisor.failure import Failure, deadline_failure
-from instances.supervisor.process.containers import stop_container
 from instances.supervisor.process.pidfd import Process
 
 logger = logging.getLogger(__name__)
@@ -128,8 +127,7 @@ class Stopping(PhaseWithProcess):
         logger.log(level, "%s", number.name, extra={"instance": self._instance.name})
         container = self.process.marker.container
         if container and number is signal.SIGINT:
-            grace_seconds = 2 * self._instance.limits.stop_timeout
-            self._instance.docker.run(lambda: stop_container(container, grace_seconds))
+            self._instance.docker.stop(container, 2 * self._instance.limits.stop_timeout)
 
 
 class Abandoned(PhaseWithProcess):

@@ -295,7 +295,7 @@ def test_a_backend_that_overwrote_its_markers_is_ended_by_its_pid(tmp_path: Path
             f"token\n{backend.pid} {stats[0].started_ticks}\n"
             f"{other.pid} {stats[1].started_ticks - 1}\n"
         )
-        arguments = [str(lock), str(orders), "token", "0.1", "5", ""]
+        arguments = [str(lock), str(orders), "token", "0.1", "5", "", ""]
         done = subprocess.run(
             [sys.executable, "-I", "-S", str(program.__file__), *arguments], timeout=SECONDS
         )
@@ -322,7 +322,7 @@ def test_a_recorded_process_with_the_marker_of_another_node_is_not_ended(tmp_pat
         assert [each.pid for each in found] == [wiped.pid]
         for each in found:
             each.close()
-        assert program.end_all(lock, recorded, 5.0, "")
+        assert program.end_all(lock, recorded, 5.0, program.Docker("", ""))
         assert other.poll() is None
         assert wiped.wait(SECONDS) == -signal.SIGINT
     finally:
@@ -351,7 +351,7 @@ def test_a_dismissed_guard_ends(tmp_path: Path) -> None:
     lock, orders = tmp_path / "node-x.lock", tmp_path / "node-x.guard"
     lock.touch()
     orders.write_text("another\n")
-    arguments = [str(lock), str(orders), "token", "600", "5", ""]
+    arguments = [str(lock), str(orders), "token", "600", "5", "", ""]
     command = [sys.executable, "-I", "-S", str(program.__file__), *arguments]
     assert subprocess.run(command, timeout=SECONDS).returncode == 0
     held = os.open(lock, os.O_RDWR)
@@ -362,20 +362,29 @@ def test_a_dismissed_guard_ends(tmp_path: Path) -> None:
         os.close(held)
 
 
-def test_a_container_is_stopped_and_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("label", "is_ours"), [("0a1b2c3d", True), ("ffffffff", False), ("", False)]
+)
+def test_a_container_is_stopped_and_removed_only_with_our_label(
+    tmp_path: Path, label: str, is_ours: bool
+) -> None:
     lock = tmp_path / "node-x.lock"
     lock.touch()
     docker = tmp_path / "docker"
-    docker.write_text('#!/bin/sh\necho "$@" >> "${0%/*}/calls"\n')
+    docker.write_text(
+        f'#!/bin/sh\necho "$@" >> "${{0%/*}}/calls"\n[ $1 != inspect ] || echo cafe {label}\n'
+    )
     docker.chmod(0o700)
-    marker = Marker(str(lock), "1:one", uuid.uuid4().hex, "llamactl-one-8000")
+    # The name holds the id of an installation; it proves nothing.
+    marker = Marker(str(lock), "1:one", uuid.uuid4().hex, "llamactl-0a1b2c3d-one-8000")
     client = subprocess.Popen(
         [sys.executable, "-S", "-c", "import time; time.sleep(600)"],
         env=marker.to_environment(),
         start_new_session=True,
     )
     try:
-        arguments = [str(lock), str(tmp_path / "node-x.guard"), "token", "0.1", "5", str(docker)]
+        orders = str(tmp_path / "node-x.guard")
+        arguments = [str(lock), orders, "token", "0.1", "5", str(docker), "0a1b2c3d"]
         done = subprocess.run(
             [sys.executable, "-I", "-S", str(program.__file__), *arguments], timeout=SECONDS
         )
@@ -384,7 +393,7 @@ def test_a_container_is_stopped_and_removed(tmp_path: Path) -> None:
     finally:
         client.kill()
         client.wait()
-    assert (tmp_path / "calls").read_text().splitlines() == [
-        "stop -t 10 llamactl-one-8000",
-        "rm -f llamactl-one-8000",
-    ]
+    inspected, *others = (tmp_path / "calls").read_text().splitlines()
+    assert inspected.startswith("inspect --type container ")
+    assert inspected.endswith(" llamactl-0a1b2c3d-one-8000")
+    assert others == (["stop -t 10 cafe", "rm -f cafe"] if is_ours else [])
