@@ -63,7 +63,11 @@ T = TypeVar("T")
 
 
 async def admit(
-    gateway: Gateway, scope: Scope, decide: Callable[[RoutingTable], T], *, is_management: bool
+    gateway: Gateway,
+    scope: Scope,
+    decide: Callable[[RoutingTable, Scope], T],
+    *,
+    is_management: bool,
 ) -> T:
     """The result of ``decide``, which refuses a wrong key by raising InvalidKey.
 
@@ -71,14 +75,14 @@ async def admit(
     llamactl, whose hashes can't be looked up. Raises KeyNotCompared if that takes too long.
     """
     try:
-        return await gateway.recheck.before_refusal(decide)
+        return await gateway.recheck.before_refusal(decide, scope)
     except InvalidKey:
         if is_management:
             raise
         key = key_in(scope["headers"], scope["query_string"])
         if not await gateway.imported_keys.recognise(key):
             raise
-    return await gateway.recheck.before_refusal(decide)
+    return await gateway.recheck.before_refusal(decide, scope)
 
 
 async def authorise(gateway: Gateway, scope: Scope, *, is_management: bool) -> KeyRule:

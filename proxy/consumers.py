@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
 
 import orjson
 from channels.consumer import AsyncConsumer
@@ -55,14 +56,14 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request; any refusal becomes an error in the shape of its path."""
-        exchange = self.exchange
+        exchange, outcome = self.exchange, Outcome.CANCELLED
         try:
             if not self.gateway.is_started:
                 await self.gateway.start()
             await self._handle(scope, receive, send)
-            exchange.finish(Outcome.ANSWERED)
+            outcome = Outcome.ANSWERED
         except ClientDisconnected:
-            exchange.finish(Outcome.CLIENT_DISCONNECTED)
+            outcome = Outcome.CLIENT_DISCONNECTED
         except LlamactlError as error:
             await self._refuse(scope, send, error, outcome_of(error))
         except DatabaseError as error:
@@ -73,9 +74,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             # After a part of the response the server cuts the connection instead.
             if not exchange.status:
                 await self._refuse(scope, send, UnexpectedFailure(), Outcome.FAILED)
-            exchange.finish(Outcome.FAILED)
+            outcome = Outcome.FAILED
         finally:
-            exchange.finish(Outcome.CANCELLED)
+            exchange.finish(outcome)
             self.gateway.notify(exchange)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,7 +89,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         await admit(
             self.gateway,
             scope,
-            lambda table: self._rule(table, scope),
+            self._rule,
             is_management=route.is_management,
         )
         if route.kind is RouteKind.UNKNOWN:
@@ -145,7 +146,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                 assert isinstance(body, bytes)  # noqa: S101 - uploads are forms, with a field
                 found = await json_model(body, gateway.turns)
             target, served_model = await gateway.recheck.before_refusal(
-                lambda table: self._find_by_model(table, scope, found.model)
+                self._find_by_model, scope, found.model
             )
             if served_model is not None:
                 body = _with_served_model(body, found, served_model)
@@ -169,9 +170,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             body = orjson.dumps({"model": self.route.model})
         upload = body if isinstance(body, Upload) else None
         async with gateway.disconnects.watch(receive, upload):
-            target = await gateway.recheck.before_refusal(
-                lambda table: self._find_by_name(table, scope)
-            )
+            target = await gateway.recheck.before_refusal(self._find_by_name, scope)
             await self._forward(scope, send, target, body)
 
     def _find_by_name(self, table: RoutingTable, scope: Scope) -> Target:
@@ -194,12 +193,11 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             raise errors.InstanceNotPermitted
         return found
 
-    async def _forward(
+    def _forward(
         self, scope: Scope, send: Send, target: Target, body: bytes | Upload
-    ) -> None:
-        await ForwardedRequest(self.gateway, self.exchange, self.route, target, scope, body).run(
-            send
-        )
+    ) -> Awaitable[None]:
+        request = ForwardedRequest(self.gateway, self.exchange, self.route, target, scope, body)
+        return request.run(send)
 
     async def _refuse(
         self, scope: Scope, send: Send, error: LlamactlError, outcome: Outcome

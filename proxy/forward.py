@@ -70,9 +70,7 @@ class ForwardedRequest:
         self._route = route
         self._scope = scope
         self._is_web_ui = route.kind is RouteKind.WEB_UI
-        self._is_lookup = (
-            route.rest == conversations.LOOKUP_PATH and route.kind is not RouteKind.INSTANCE
-        )
+        self._is_lookup = False
         self._headers = self._headers_for(target)
         method = scope["method"]
         if route.endpoint is not None:
@@ -82,7 +80,8 @@ class ForwardedRequest:
         query = scope["query_string"]
         if route.rest.startswith("/v1/stream") and route.kind is not RouteKind.INSTANCE:
             query = conversations.with_own_query(query, exchange.rule)
-            if self._is_lookup:
+            if route.rest == conversations.LOOKUP_PATH:
+                self._is_lookup = True
                 self._body = body = conversations.with_own_ids(body, exchange.rule)
         self._path = path_and_query(route.rest, query)
         self._is_repeatable = isinstance(body, bytes) and (

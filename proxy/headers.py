@@ -70,6 +70,8 @@ def to_client(
 
     ``added`` are the configured headers; each replaces the backend's headers of its name.
     """
+    if not added:
+        return [*_filtered(headers, _NOT_FOR_CLIENTS, frozenset()), _NOSNIFF]
     names = frozenset([name for name, _ in added])
     pairs = [*_filtered(headers, _NOT_FOR_CLIENTS, names), *added]
     if _NOSNIFF[0] not in names:

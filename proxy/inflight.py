@@ -26,7 +26,10 @@ class InFlight:
         Call this in the same step of the event loop in which the target was read from the table:
         a drain relies on counting every request that saw the older table.
         """
-        self._exchanges.setdefault(exchange.instance, set()).add(exchange)
+        exchanges = self._exchanges.get(exchange.instance)
+        if exchanges is None:
+            exchanges = self._exchanges[exchange.instance] = set()
+        exchanges.add(exchange)
 
     def end(self, exchange: Exchange) -> None:
         name = exchange.instance

@@ -26,12 +26,7 @@ def response_start(
         # The length would be that of a body that never comes: uvicorn would wait for the body,
         # and a 204 must have no Content-Length (RFC 9110, section 8.6).
         headers = [pair for pair in headers if pair[0] != b"content-length"]
-    timing = b"queue;dur=%.1f, load;dur=%.1f, ttfb;dur=%.1f" % (
-        exchange.queue_seconds * 1e3,
-        exchange.loading_seconds * 1e3,
-        exchange.first_byte_seconds * 1e3,
-    )
-    headers.append((b"server-timing", timing))
+    headers.append((b"server-timing", exchange.server_timing()))
     if _is_event_stream(response):
         # nginx in front would gather the events otherwise.
         headers = [pair for pair in headers if pair[0] != b"x-accel-buffering"]
@@ -159,5 +154,8 @@ def _takes_error_event(response: UpstreamResponse) -> bool:
 
 
 def _is_event_stream(response: UpstreamResponse) -> bool:
-    kind = response.header(b"content-type") or b""
+    kind = response.header(b"content-type")
+    # Most responses are JSON, and are told apart by their first letters.
+    if kind is None or kind.startswith(b"application/"):
+        return False
     return kind.partition(b";")[0].strip().lower() == b"text/event-stream"

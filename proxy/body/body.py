@@ -54,7 +54,6 @@ async def read_routed(
     a large form is read as far as that field, and the rest goes into the Upload. Raises
     RequestTooLarge, PackedBody, InvalidRequest for a malformed form, or ClientDisconnected.
     """
-    refuse_packed(headers)
     announced = _announced(headers, limit)
     piece, is_whole = await _next(receive)
     if is_whole and piece.startswith(b"{") and len(piece) <= limit:
@@ -92,7 +91,6 @@ async def read_beginning(
     Raises RequestTooLarge for a body above ``limit``, PackedBody, and ClientDisconnected for a body
     that breaks off.
     """
-    refuse_packed(headers)
     announced = _announced(headers, limit)
     gathered = _Gathered()
     while True:
@@ -107,14 +105,17 @@ async def read_beginning(
 
 
 def _announced(headers: Iterable[tuple[bytes, bytes]], limit: int | None) -> int:
-    """The Content-Length, or 0 without one. Raises RequestTooLarge."""
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit():
-            announced = int(value)
-            if limit is not None and announced > limit:
-                raise RequestTooLarge(limit)
-            return announced
-    return 0
+    """The Content-Length, or 0 without one. Raises RequestTooLarge or PackedBody."""
+    named = dict(headers)
+    if b"content-encoding" in named:
+        refuse_packed(headers)
+    length = named.get(b"content-length")
+    if length is None or not length.isdigit():
+        return 0
+    announced = int(length)
+    if limit is not None and announced > limit:
+        raise RequestTooLarge(limit)
+    return announced
 
 
 async def _next(receive: Receive) -> tuple[bytes, bool]:

@@ -266,7 +266,8 @@ def _checked(model: object) -> str:
         raise _no_model()
     if not isinstance(model, str) or not model:
         raise InvalidRequest("Invalid model: it must be a non-empty string")
-    if len(model) > MAX_MODEL_BYTES or len(model.encode()) > MAX_MODEL_BYTES:
+    # A character has four bytes at most.
+    if 4 * len(model) > MAX_MODEL_BYTES < len(model.encode()):
         raise _bad_model()
     return model
 

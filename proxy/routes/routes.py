@@ -52,11 +52,8 @@ class Route(NamedTuple):
     """The rules of the methods, for an endpoint of llama-server."""
     model: str = ""
     """The model to load or unload, which the path names and llama-server reads in the body."""
-
-    @property
-    def is_management(self) -> bool:
-        """Whether the request needs a management key."""
-        return self.kind in _MANAGEMENT
+    is_management: bool = False
+    """Whether the request needs a management key."""
 
     @property
     def methods(self) -> tuple[str, ...] | None:
@@ -69,7 +66,6 @@ class Route(NamedTuple):
 
 
 _POST = ("POST",)
-_MANAGEMENT = frozenset({RouteKind.INSTANCE, RouteKind.ROUTER_MODELS})
 _METHODS: dict[RouteKind, tuple[str, ...] | None] = {
     RouteKind.MODELS: ("GET", "HEAD"),
     RouteKind.INSTANCE: None,
@@ -101,7 +97,8 @@ def route(raw_path: str) -> Route | None:
     if raw_path.startswith("/api/v1/instances/"):
         match = _INSTANCE_PROXY.fullmatch(raw_path)
         if match is not None:
-            return Route(RouteKind.INSTANCE, unquote(match[1]), match[2] or "/")
+            name, rest = unquote(match[1]), match[2] or "/"
+            return Route(RouteKind.INSTANCE, name, rest, is_management=True)
     elif raw_path.startswith("/api/v1/llama-cpp/"):
         match = _ROUTER_MODELS.fullmatch(raw_path)
         if match is not None:
@@ -115,9 +112,10 @@ def route(raw_path: str) -> Route | None:
 
 def _router_route(name: str, model: str | None, action: str | None) -> Route:
     if model is None or action is None:
-        return Route(RouteKind.ROUTER_MODELS, name, "/models", llama_cpp.LIST_MODELS)
-    path = f"/models/{action}"
-    return Route(RouteKind.ROUTER_MODELS, name, path, llama_cpp.CHANGE_MODELS, unquote(model))
+        path, endpoint, model = "/models", llama_cpp.LIST_MODELS, ""
+    else:
+        path, endpoint, model = f"/models/{action}", llama_cpp.CHANGE_MODELS, unquote(model)
+    return Route(RouteKind.ROUTER_MODELS, name, path, endpoint, model, is_management=True)
 
 
 def _llama_cpp_route(name: str, rest: str | None) -> Route:

@@ -8,7 +8,7 @@ the change must not be refused for a copy that is older than the change.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from instances.errors import InstanceNotFound, InstanceNotRunning
 from llamactl.core.errors import InvalidKey
@@ -17,6 +17,7 @@ from proxy.table.live import LiveTable
 from proxy.table.table import RoutingTable
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _BY_THE_TABLE = (
     InvalidKey,
@@ -37,16 +38,21 @@ class Recheck:
         self._live = live
         self._request_refresh = request_refresh
 
-    async def before_refusal(self, decide: Callable[[RoutingTable], T]) -> T:
-        """The result of ``decide``, which raises to refuse.
+    async def before_refusal(
+        self,
+        decide: Callable[Concatenate[RoutingTable, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """The result of ``decide(table, …)``, which raises to refuse.
 
         Returns in the same step of the event loop in which the deciding table was read.
         """
         try:
-            return decide(self._live.table)
+            return decide(self._live.table, *args, **kwargs)
         except _BY_THE_TABLE:
             table = await self.refreshed()
-        return decide(table)
+        return decide(table, *args, **kwargs)
 
     async def refreshed(self) -> RoutingTable:
         """A table no older than this call, or the table in memory if the database is away."""

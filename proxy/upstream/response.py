@@ -69,7 +69,10 @@ class UpstreamResponse:
         return self.is_whole and not self._pieces
 
     def header(self, name: bytes) -> bytes | None:
-        return next((value for key, value in self.headers if key == name), None)
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
 
     async def read(self) -> bytes:
         """The bytes since the last read, once there are some; ``b""`` at the end.

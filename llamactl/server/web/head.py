@@ -42,17 +42,14 @@ def check_head(target: bytes, headers: Headers, *, is_host_required: bool) -> No
         raise UriTooLong(MAX_TARGET_BYTES)
     if len(headers) > MAX_HEADERS:
         raise HeadTooLarge(f"a request must have at most {MAX_HEADERS} headers")
-    total = 0
-    seen = []
-    for name, value in headers:
-        total += len(name) + len(value)
-        if name in _ONCE:
-            if name in seen:
-                raise MalformedRequest(f"the header {_shown(name)} must come once")
-            seen.append(name)
-    if is_host_required and b"host" not in seen:
+    # Each request passes here, so what is usual is looked up without a loop of ours.
+    named = dict(headers)
+    if is_host_required and b"host" not in named:
         raise MalformedRequest("a request of HTTP/1.1 must have the header Host")
-    if total > _SMALL_BYTES:
+    is_repeating = len(named) != len(headers)
+    if is_repeating:
+        _check_once(headers)
+    if is_repeating or sum(map(len, named)) + sum(map(len, named.values())) > _SMALL_BYTES:
         _check_sizes(headers)
 
 
@@ -70,6 +67,14 @@ def has_body(headers: Headers) -> bool:
         name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
         for name, value in headers
     )
+
+
+def _check_once(headers: Headers) -> None:
+    """Raise MalformedRequest for a repeated header that must come once."""
+    counts = Counter(name for name, _ in headers)
+    for name in _ONCE:
+        if counts[name] > 1:
+            raise MalformedRequest(f"the header {_shown(name)} must come once")
 
 
 def _check_sizes(headers: Headers) -> None:

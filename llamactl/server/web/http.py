@@ -81,8 +81,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._refusal: LlamactlError | None = None
         """The error of the head that is being parsed, for the response."""
         self._body_bytes = 0
-        self._body_due_at = 0.0
-        """When the body is due, without its bytes' share of the time."""
+        self._body_due_at: float | None = None
+        """When the body is due, without its bytes' share of the time; ``None`` as long as it has
+        come in one piece with the head."""
         self._phase = RequestPhase.HEAD
         self._head_bytes = 0
         self._has_body_data = False
@@ -162,7 +163,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _bound_incomplete_request(self, head_bytes: int) -> None:
         """Bound the time of a request that is received in part, and the size of its head."""
-        self._read_at = self.loop.time()
+        self._read_at = now = self.loop.time()
+        if self._body_due_at is None and self._phase is RequestPhase.BODY:
+            self._body_due_at = now + self.whole_body_seconds - self._watched.paused_seconds
         # In the body phase these are the bytes of a trailer, which the parser buffers.
         self._head_bytes += head_bytes
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -246,9 +249,7 @@ class HttpProtocol(HttpToolsProtocol):
         # The body has a timeout of its own.
         self._disarm()
         self._body_bytes = 0
-        self._body_due_at = (
-            self.loop.time() + self.whole_body_seconds - self._watched.paused_seconds
-        )
+        self._body_due_at = None
         before = self.cycle
         super().on_headers_complete()
         if self.scope["http_version"] < "1.1" and self.cycle is not before:
@@ -318,8 +319,12 @@ class HttpProtocol(HttpToolsProtocol):
     def _body_seconds_left(self) -> float:
         if self.flow.read_paused:
             return self.body_seconds
-        due_at = self._body_due_at + self._watched.paused_seconds + self._body_bytes / MIN_BODY_RATE
-        return min(self._read_at + self.body_seconds, due_at) - self.loop.time()
+        due_at = self._read_at + self.body_seconds
+        if self._body_due_at is not None:
+            seconds_for_bytes = self._body_bytes / MIN_BODY_RATE
+            whole_due_at = self._body_due_at + self._watched.paused_seconds + seconds_for_bytes
+            due_at = min(due_at, whole_due_at)
+        return due_at - self.loop.time()
 
     def _reject_large_head(self) -> None:
         self._reject(

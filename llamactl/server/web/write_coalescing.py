@@ -18,6 +18,8 @@ class CoalescingTransport:
         self._transport = transport
         self._loop = loop
         self._held: list[bytes] = []
+        self.is_closing = transport.is_closing
+        """Asked for each response, so not by way of ``__getattr__``."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -31,7 +33,7 @@ class CoalescingTransport:
         held = self._held
         if held:
             self._held = []
-            if self._transport.is_closing():
+            if self.is_closing():
                 # The client disconnected within this turn; a write to uvloop's transport raises.
                 return
             self._transport.write(held[0] if len(held) == 1 else b"".join(held))
