@@ -49,7 +49,8 @@ ARROWS = {
     ),
     "instances.supervisor.process": "instances instances.backends",
     "instances.supervisor.orphans": (
-        "instances.backends instances.supervisor instances.supervisor.process llamactl.config"
+        "instances instances.backends instances.supervisor instances.supervisor.process "
+        "llamactl.config"
     ),
     "instances.supervisor.state": (
         "instances instances.supervisor instances.supervisor.process llamactl.config "
