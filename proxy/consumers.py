@@ -11,9 +11,18 @@ from django.db import DatabaseError
 
 from instances.errors import BackendStartFailed, BackendStartTimeout
 from instances.names import validate_name
+from llamactl.core.api_paths import is_operation
 from llamactl.core.asgi_types import Receive, Scope, Send
-from llamactl.core.error_response import send_error
-from llamactl.core.errors import LlamactlError, MethodNotAllowed, UnexpectedFailure, UriTooLong
+from llamactl.core.error_response import is_anthropic, send_error
+from llamactl.core.errors import (
+    InvalidRequest,
+    LlamactlError,
+    MethodNotAllowed,
+    UnexpectedFailure,
+    UriTooLong,
+)
+from llamactl.core.links import base_url_of
+from llamactl.core.unknown_paths import ApiNotServed, refusal_of
 from proxy import errors
 from proxy.auth import admit, authorise_by, target_named
 from proxy.body.body import ClientDisconnected, read_beginning, read_routed
@@ -23,7 +32,8 @@ from proxy.body.upload import Upload
 from proxy.exchange import Exchange, Outcome
 from proxy.forward import ForwardedRequest, path_and_query
 from proxy.gateway import Gateway
-from proxy.routes.models import find_model, model_document, models_document
+from proxy.routes.anthropic_models import anthropic_model, anthropic_page
+from proxy.routes.models import find_model, list_models, model_of, openai_list
 from proxy.routes.routes import Route, RouteKind
 from proxy.table.table import UNRESTRICTED, KeyRule, RoutingTable, Target
 
@@ -93,11 +103,11 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             is_management=route.is_management,
         )
         if route.kind is RouteKind.UNKNOWN:
-            raise errors.PathNotExposed(scope["path"])
+            raise _unknown_path(scope)
         if allowed is not None and method not in allowed:
-            raise MethodNotAllowed(method, scope["path"], allowed)
+            raise _wrong_method(route, method, scope, allowed)
         if route.kind is RouteKind.MODELS:
-            await self._answer(send, 200, await self._models(scope))
+            await self._answer(send, 200, orjson.dumps(await self._models(scope)))
             return
         if len(scope["query_string"]) + len(route.rest) > MAX_TARGET_BYTES:
             raise UriTooLong(MAX_TARGET_BYTES)
@@ -124,15 +134,21 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             self.exchange.rule, self._rule_table = rule, table
         return rule
 
-    async def _models(self, scope: Scope) -> bytes:
-        gateway, model = self.gateway, self.route.rest
-        if not model:
+    async def _models(self, scope: Scope) -> dict[str, object]:
+        """The document of the list, or of the model that the path names."""
+        gateway, name = self.gateway, self.route.rest
+        for_anthropic = is_anthropic(scope["headers"])
+        if not name:
             table = gateway.live.table
-            return await models_document(table, self._rule(table, scope), gateway.upstream)
+            models = await list_models(table, self._rule(table, scope), gateway.upstream)
+            if for_anthropic:
+                return anthropic_page(models, scope["query_string"])
+            return openai_list(models)
         target = await gateway.recheck.before_refusal(
-            lambda table: find_model(table, self._rule(table, scope), model)
+            lambda table: find_model(table, self._rule(table, scope), name)
         )
-        return await model_document(target, gateway.upstream, model)
+        model = await model_of(target, gateway.upstream, name)
+        return anthropic_model(model) if for_anthropic else model.openai
 
     async def _forward_by_model(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self.gateway
@@ -202,6 +218,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
     async def _refuse(
         self, scope: Scope, send: Send, error: LlamactlError, outcome: Outcome
     ) -> None:
+        if isinstance(error, InvalidRequest) and _may_be_no_path(self.route):
+            # A request of an API without models, such as a thread, has no model to ask for.
+            error = ApiNotServed(scope["path"])
         self.exchange.status = error.status
         await send_error(scope, send, error)
         self.exchange.finish(outcome)
@@ -218,6 +237,26 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         self.exchange.bytes_to_client = len(body)
         await send({"type": "http.response.start", "status": status, "headers": sent_headers})
         await send({"type": "http.response.body", "body": body})
+
+
+def _unknown_path(scope: Scope) -> LlamactlError:
+    path = scope["path"]
+    return refusal_of(path, base_url_of(scope)) or errors.PathNotExposed(path)
+
+
+def _may_be_no_path(route: Route) -> bool:
+    """Whether the path is below ``/v1``, and a backend's own if it is anything."""
+    is_by_model = route.kind is RouteKind.INFERENCE and route.endpoint is None
+    return is_by_model and not is_operation(route.rest)
+
+
+def _wrong_method(
+    route: Route, method: str, scope: Scope, allowed: tuple[str, ...]
+) -> LlamactlError:
+    """405, or 404 for a path that backends alone may know: they take POST, if anything."""
+    if _may_be_no_path(route):
+        return ApiNotServed(scope["path"])
+    return MethodNotAllowed(method, scope["path"], allowed)
 
 
 def outcome_of(error: LlamactlError) -> Outcome:

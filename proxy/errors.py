@@ -69,6 +69,16 @@ class PathNotExposed(PathNotFound):
         )
 
 
+class PathNotServed(PathNotFound):
+    """A path that the program of a stopped instance is not known to have: no reason to start it."""
+
+    def __init__(self, name: str, path: str) -> None:
+        super().__init__(
+            f"the program of {name} has no {path[:200]} that llamactl knows of, and {name} does not"
+            " run, so it is not started for this request; once it runs it gets every path"
+        )
+
+
 class NotLlamaCpp(InvalidRequest):
     """A request below ``/llama-cpp/`` for an instance of another backend."""
 

@@ -18,6 +18,7 @@ from proxy.headers import Pairs, to_backend
 from proxy.relay import end_broken_off, read_first_piece, relay, response_start
 from proxy.routes import conversations, web_ui
 from proxy.routes.routes import Route, RouteKind, counts_as_use, may_start
+from proxy.table.known_paths import known_path
 from proxy.table.table import Target
 from proxy.upstream import (
     BackendError,
@@ -154,6 +155,12 @@ class ForwardedRequest:
         if not may_start(self._route, self._scope["method"]):
             self._retarget(await activator.require_running(self._target))
             return
+        if not self._target.has_path(self._route.rest):
+            self._retarget(
+                await self._gateway.recheck.before_refusal(
+                    known_path, self._target, self._route.rest
+                )
+            )
         waits_since = perf_counter()
         key_id = exchange.rule.id if exchange.rule is not None else None
         self._retarget(await activator.activate(self._target, key_id))

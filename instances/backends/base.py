@@ -24,6 +24,11 @@ LOOPBACK = "127.0.0.1"
 _ANY_ADDRESS = {"0.0.0.0": LOOPBACK, "*": LOOPBACK, "::": "::1", "[::]": "::1"}  # noqa: S104
 
 
+def below_v1(*paths: str) -> frozenset[str]:
+    """``chat/completions`` → ``/v1/chat/completions``."""
+    return frozenset(f"/v1/{path}" for path in paths)
+
+
 class UnknownBackend(LlamactlError):
     """A ``backend_type`` that is not registered."""
 
@@ -98,6 +103,11 @@ class Backend:
     """A command line for the API's documentation; ``parse_command`` makes the answer to it."""
 
     # Conduct as a server
+    served_paths: ClassVar[frozenset[str]] = below_v1(
+        "chat/completions", "completions", "embeddings"
+    )
+    """Paths that take POST and a model. A request to another path below ``/v1`` starts no
+    instance; a running instance gets every path."""
     is_llama_server: ClassVar[bool] = False
     """Whether the program has llama-server's own endpoints and web UI beside OpenAI's."""
     health_paths: ClassVar[tuple[str, ...]] = ("/health", "/v1/models")

@@ -20,7 +20,8 @@ from llamactl.core.errors import (
     PermissionDenied,
     UnexpectedFailure,
 )
-from llamactl.core.links import public_path
+from llamactl.core.links import public_base_url, public_path
+from llamactl.core.unknown_paths import refusal_of
 
 Handler = Callable[[HttpRequest, Exception], HttpResponse]
 View = Callable[..., HttpResponseBase]
@@ -37,9 +38,11 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    misdirected = refusal_of(request.path_info, public_base_url(request))
     return _response(
         request,
-        PathNotFound(f"there is nothing at this path; {public_path('/docs')} lists all paths"),
+        misdirected
+        or PathNotFound(f"there is nothing at this path; {public_path('/docs')} lists all paths"),
     )
 
 
@@ -80,7 +83,9 @@ def _response(
     request: HttpRequest, error: LlamactlError, template: str | None = None
 ) -> HttpResponse:
     if not wants_page(request):
-        status, headers, body = render(request.path_info, error)
+        status, headers, body = render(
+            request.path_info, error, is_anthropic="anthropic-version" in request.headers
+        )
         fields = {name.decode(): value.decode() for name, value in headers}
         return HttpResponse(body, status=status, headers=fields)
     # Rendered without the request: its context processors may need the very database that failed.

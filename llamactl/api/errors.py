@@ -20,7 +20,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from llamactl.api.json_parser import StrictJSONParser
-from llamactl.core.error_format import PathFamily, document_for, headers_for
+from llamactl.core.error_format import document_for, family_of, headers_for
 from llamactl.core.errors import (
     BodyTooLarge,
     DatabaseUnavailable,
@@ -64,7 +64,8 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
         logger.error(
             "%s %s failed", context["request"].method, context["request"].path, exc_info=error
         )
-    family = PathFamily.MANAGEMENT
+    request = context["request"]
+    family = family_of(request.path_info, is_anthropic="anthropic-version" in request.headers)
     headers = {
         name.decode().title(): value.decode() for name, value in headers_for(family, refusal)
     }

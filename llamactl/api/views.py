@@ -22,7 +22,9 @@ from rest_framework.viewsets import ViewSetMixin
 
 from llamactl.api.errors import JSONRenderer
 from llamactl.core.errors import InvalidParameter
+from llamactl.core.links import public_base_url
 from llamactl.core.nearest_name import nearest_name
+from llamactl.core.unknown_paths import refusal_of
 
 KEY_PARAMETER = "api_key"
 
@@ -77,9 +79,16 @@ def request_document(request: Request) -> dict[str, object] | None:
 
 
 class UnknownPath(ApiView):
-    """Unknown path: 404 with a key, and 401 without one, so that paths stay hidden."""
+    """Unknown path: 404 with a key, and 401 without one, so that paths stay hidden.
+
+    A path of another API (``/api/v1/chat/completions``) is 404 with any key: its client has an
+    inference key, and needs the right path.
+    """
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        misdirected = refusal_of(request.path_info, public_base_url(request))
+        if misdirected is not None:
+            raise misdirected
         super().initial(request, *args, **kwargs)
         raise Http404
 

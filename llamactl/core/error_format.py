@@ -12,6 +12,7 @@ from enum import Enum, auto
 
 import orjson
 
+from llamactl.core.api_paths import is_ollama, is_resource, right_path
 from llamactl.core.errors import LlamactlError, MethodNotAllowed, PackedBody
 
 Document = dict[str, object]
@@ -28,7 +29,9 @@ class PathFamily(Enum):
     OPENAI = auto()
     """``/v1/…``, here and below ``/llama-cpp/{name}``."""
     ANTHROPIC = auto()
-    """``/v1/messages…``, likewise."""
+    """``/v1/messages…``, likewise; and ``/v1/…`` for a request with ``anthropic-version``."""
+    OLLAMA = auto()
+    """Ollama's API, which llamactl does not serve: ``{"error": text}``."""
 
 
 _LLAMA_CPP_V1 = re.compile(r"/llama-cpp/[^/]*(?=/v1/)")
@@ -58,19 +61,26 @@ _ANTHROPIC_TYPES = {
 }
 
 
-def family_of(path: str) -> PathFamily:
-    """The family of a request's path."""
+def family_of(path: str, *, is_anthropic: bool = False) -> PathFamily:
+    """The family of a request's path; ``is_anthropic``: the request has ``anthropic-version``."""
     api_path = _LLAMA_CPP_V1.sub("", path, count=1) if path.startswith("/llama-cpp/") else path
-    if api_path.startswith("/v1/messages"):
+    if _BACKEND_PATH.match(api_path):
+        return PathFamily.BACKEND
+    if is_ollama(api_path):
+        return PathFamily.OLLAMA
+    meant = right_path(api_path) or api_path
+    if meant.startswith("/v1/messages"):
         return PathFamily.ANTHROPIC
-    if api_path.startswith("/v1"):
-        return PathFamily.OPENAI
-    return PathFamily.BACKEND if _BACKEND_PATH.match(path) else PathFamily.MANAGEMENT
+    if meant.startswith("/v1") or is_resource(api_path):
+        return PathFamily.ANTHROPIC if is_anthropic else PathFamily.OPENAI
+    return PathFamily.MANAGEMENT
 
 
-def render(path: str, error: LlamactlError) -> tuple[int, Headers, bytes]:
+def render(
+    path: str, error: LlamactlError, *, is_anthropic: bool = False
+) -> tuple[int, Headers, bytes]:
     """Status, headers and body of the response that refuses a request to ``path``."""
-    family = family_of(path)
+    family = family_of(path, is_anthropic=is_anthropic)
     body = body_for(family, error)
     headers = [
         (b"content-type", b"application/json"),
@@ -93,6 +103,8 @@ def document_for(family: PathFamily, error: LlamactlError) -> Document:
         return openai_document(error)
     if family is PathFamily.ANTHROPIC:
         return anthropic_document(error)
+    if family is PathFamily.OLLAMA:
+        return {"error": error.details}
     return seed_document(error)
 
 

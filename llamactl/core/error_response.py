@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from llamactl.core.asgi_types import Scope, Send
 from llamactl.core.error_format import render
 from llamactl.core.errors import LlamactlError
+
+
+def is_anthropic(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request comes from a client of Anthropic's API: its clients send the version."""
+    return any(name == b"anthropic-version" for name, _ in headers)
 
 
 async def send_error(
@@ -19,7 +26,9 @@ async def send_error(
         code = 1008 if error.status < 500 else 1011
         await send({"type": "websocket.close", "code": code, "reason": error.code})
         return
-    status, headers, body = render(scope["path"], error)
+    status, headers, body = render(
+        scope["path"], error, is_anthropic=is_anthropic(scope["headers"])
+    )
     headers += extra_headers
     await send({"type": f"{prefix}http.response.start", "status": status, "headers": headers})
     await send({"type": f"{prefix}http.response.body", "body": body})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from llamactl.config import current
+from llamactl.core.asgi_types import Scope
 
 
 class Locatable(Protocol):
@@ -21,3 +22,11 @@ def public_path(path: str) -> str:
 def public_base_url(request: Locatable) -> str:
     """Return ``server.public_url``, else scheme and host of ``request``; no slash at the end."""
     return current().server.public_url or request.build_absolute_uri("/").rstrip("/")
+
+
+def base_url_of(scope: Scope) -> str:
+    """``public_base_url`` of an ASGI request."""
+    if public_url := current().server.public_url:
+        return public_url
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"localhost")
+    return f"{scope.get('scheme', 'http')}://{host.decode('latin-1')[:200]}"

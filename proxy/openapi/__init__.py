@@ -144,11 +144,15 @@ _LLAMA_CPP: tuple[LlamactlError, ...] = (
     errors.NotLlamaCpp(_NAME),
 )
 
+_NO_SUCH_PATH = errors.PathNotServed(_NAME, "/v1/audio/speech")
+
 GROUPS = {
     group.file: group
     for group in (
         OperationGroup("openai.yaml", "/v1/chat/completions", "OpenAIError", _BY_MODEL),
-        OperationGroup("openai_audio.yaml", "/v1/audio", "OpenAIError", _BY_MODEL),
+        OperationGroup(
+            "openai_audio.yaml", "/v1/audio", "OpenAIError", (*_BY_MODEL, _NO_SUCH_PATH)
+        ),
         OperationGroup("anthropic.yaml", "/v1/messages", "AnthropicError", _BY_MODEL),
         OperationGroup(
             "llama_cpp.yaml",
@@ -157,7 +161,10 @@ GROUPS = {
             (*_LLAMA_CPP, errors.PathNotExposed("/tools"), errors.NoWebUI(_NAME, "/")),
         ),
         OperationGroup(
-            "llama_cpp_v1.yaml", f"/llama-cpp/{_NAME}/v1/models", "OpenAIError", _LLAMA_CPP
+            "llama_cpp_v1.yaml",
+            f"/llama-cpp/{_NAME}/v1/models",
+            "OpenAIError",
+            (*_LLAMA_CPP, _NO_SUCH_PATH),
         ),
         OperationGroup("instance_proxy.yaml", "/api/v1", "Error", _BY_NAME, key=Key.MANAGEMENT),
         OperationGroup(

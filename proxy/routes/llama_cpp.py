@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple
 
+from llamactl.core.api_paths import is_misdirected
+
 
 class MethodRule(NamedTuple):
     """The handling of one method of an endpoint."""
@@ -31,7 +33,6 @@ class MethodRule(NamedTuple):
 
 MethodRules = Mapping[str, MethodRule]
 
-_READ: MethodRules = {"GET": MethodRule("GET", True), "HEAD": MethodRule("HEAD", True)}
 _OBSERVE: MethodRules = {"GET": MethodRule("GET", False), "HEAD": MethodRule("HEAD", False)}
 _CALL: MethodRules = {"POST": MethodRule("POST", True)}
 
@@ -60,9 +61,11 @@ _ENDPOINTS: Mapping[str, MethodRules] = {
         ],
         _CALL,
     ),
-    **dict.fromkeys(["health", "models/sse", "v1/health"], _OBSERVE),
-    **dict.fromkeys(["lora-adapters", "models", "slots", "v1/models"], _READ),
-    "props": {**_READ, **_CALL},
+    **dict.fromkeys(
+        ["health", "lora-adapters", "models", "models/sse", "slots", "v1/health", "v1/models"],
+        _OBSERVE,
+    ),
+    "props": {**_OBSERVE, **_CALL},
     # POST is the seed's, and starts the instance there; llama-server has GET alone.
     "metrics": {**_OBSERVE, "POST": MethodRule("GET", True)},
     # A generation that goes on after the web UI was closed: reading and ending it.
@@ -98,13 +101,17 @@ class Match(NamedTuple):
 _NO_MATCH = Match(EndpointKind.NONE)
 
 
+def _is_openai_call(path: str) -> bool:
+    return _OPENAI_CALL.fullmatch(path) is not None and not is_misdirected(f"/{path}")
+
+
 def find(rest: str) -> Match:
     """The match of the path below ``/llama-cpp/{name}/``, percent-encoded as it came."""
     if not rest:
         return Match(EndpointKind.WEB_UI, "/", _OBSERVE)
     path = rest.removesuffix("/")
     methods = _ENDPOINTS.get(path)
-    if methods is None and (_OPENAI_CALL.fullmatch(path) or _SLOT.fullmatch(path)):
+    if methods is None and (_is_openai_call(path) or _SLOT.fullmatch(path)):
         methods = _CALL
     if methods is not None:
         return Match(EndpointKind.ENDPOINT, f"/{path}", methods)

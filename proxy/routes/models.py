@@ -1,9 +1,9 @@
-"""GET /v1/models: the models that a key may use, in OpenAI's shape."""
+"""GET /v1/models: the models that a key may use, in the shape of OpenAI or Anthropic."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -16,18 +16,37 @@ ROUTER_TIMEOUT_SECONDS = 2.0
 MAX_LIST_BYTES = 16 * 2**20
 
 
-async def models_document(table: RoutingTable, rule: KeyRule, upstream: Upstream) -> bytes:
-    """The JSON of the list, sorted by name.
+class Model(NamedTuple):
+    """One entry of the list."""
+
+    id: str
+    created: int
+    """Unix seconds."""
+    owner: str
+
+    @property
+    def openai(self) -> dict[str, object]:
+        """The entry in OpenAI's shape."""
+        created = self.created
+        return {"id": self.id, "object": "model", "created": created, "owned_by": self.owner}
+
+
+def openai_list(models: list[Model]) -> dict[str, object]:
+    return {"object": "list", "data": [model.openai for model in models]}
+
+
+async def list_models(table: RoutingTable, rule: KeyRule, upstream: Upstream) -> list[Model]:
+    """The models, sorted by name.
 
     An instance in router mode (no model of its own) is followed by the models that it can load, as
     ``name/model``. An instance with a model of its own is that model: no backend is asked.
     """
     permitted = [target for name, target in sorted(table.targets.items()) if rule.allows(target)]
-    entries = [_entry(target.name, target, "llamactl") for target in permitted]
+    models = [_own(target) for target in permitted]
     routers = [target for target in permitted if _is_ready_router(target)]
-    for further in await asyncio.gather(*(_router_entries(target, upstream) for target in routers)):
-        entries += further
-    return orjson.dumps({"object": "list", "data": entries})
+    for further in await asyncio.gather(*(_router_models(target, upstream) for target in routers)):
+        models += further
+    return models
 
 
 def find_model(table: RoutingTable, rule: KeyRule, model: str) -> Target:
@@ -43,13 +62,13 @@ def find_model(table: RoutingTable, rule: KeyRule, model: str) -> Target:
     return target
 
 
-async def model_document(target: Target, upstream: Upstream, model: str) -> bytes:
-    """The JSON of the list's entry with this id. Raises ModelNotFound if there is none."""
+async def model_of(target: Target, upstream: Upstream, model: str) -> Model:
+    """The list's entry with this id. Raises ModelNotFound if there is none."""
     if model == target.name:
-        return orjson.dumps(_entry(target.name, target, "llamactl"))
-    for entry in await _router_entries(target, upstream):
-        if entry["id"] == model:
-            return orjson.dumps(entry)
+        return _own(target)
+    for each in await _router_models(target, upstream):
+        if each.id == model:
+            return each
     raise _not_listed(target, model)
 
 
@@ -61,11 +80,11 @@ def _not_listed(target: Target, model: str) -> ModelNotFound:
     return ModelNotFound(model, f"instance {target.name} lists no such model at present")
 
 
-def _entry(name: str, target: Target, owner: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": target.created, "owned_by": owner}
+def _own(target: Target) -> Model:
+    return Model(target.name, target.created, "llamactl")
 
 
-async def _router_entries(target: Target, upstream: Upstream) -> list[dict[str, object]]:
+async def _router_models(target: Target, upstream: Upstream) -> list[Model]:
     """The entries of a router's models; none if it gives no valid answer in time."""
     try:
         async with asyncio.timeout(ROUTER_TIMEOUT_SECONDS):
@@ -86,6 +105,6 @@ async def _router_entries(target: Target, upstream: Upstream) -> list[dict[str, 
     entries = data if isinstance(data, list) else []
     names = [entry.get("id") for entry in entries if isinstance(entry, dict)]
     return [
-        _entry(f"{target.name}/{name}", target, target.name)
+        Model(f"{target.name}/{name}", target.created, target.name)
         for name in sorted(name for name in names if isinstance(name, str))
     ]

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from llamactl.core.api_paths import OPERATIONS, ROOT, is_misdirected
 from proxy.routes import llama_cpp
 
 _INSTANCE_PROXY = re.compile(r"/api/v1/instances/([^/]+)/proxy(/.*)?", re.DOTALL)
@@ -35,7 +36,7 @@ class RouteKind(Enum):
     """``/llama-cpp/{name}``: without the slash the page's relative links would be wrong."""
     UNKNOWN = "unknown"
     """Any other path below ``/llama-cpp/{name}/``, or a path below ``/v1/`` that may lead out of
-    it: 401 without a key, else 404."""
+    it, is misspelt, or belongs to an API without models: 401 without a key, else 404."""
 
 
 class Route(NamedTuple):
@@ -74,6 +75,15 @@ _METHODS: dict[RouteKind, tuple[str, ...] | None] = {
 }
 _MODELS = Route(RouteKind.MODELS)
 _UNKNOWN = Route(RouteKind.UNKNOWN)
+_LOOKUP = "v1/streams/lookup"
+_OPERATIONS = {
+    path: Route(RouteKind.INFERENCE, "", path)
+    for path in (f"{ROOT}/{operation}" for operation in OPERATIONS - {"models"})
+} | {
+    # A page polls it: it starts nothing.
+    f"/{_LOOKUP}": Route(RouteKind.INFERENCE, "", f"/{_LOOKUP}", llama_cpp.find(_LOOKUP).methods)
+}
+"""The paths of nearly all requests, with their routes."""
 _KINDS = {
     llama_cpp.EndpointKind.WEB_UI: RouteKind.WEB_UI,
     llama_cpp.EndpointKind.ENDPOINT: RouteKind.LLAMA_CPP,
@@ -83,17 +93,20 @@ _KINDS = {
 
 def route(raw_path: str) -> Route | None:
     """The route of a percent-encoded path; ``None`` for a path of Django's."""
+    found = _OPERATIONS.get(raw_path)
+    if found is not None:
+        return found
     if raw_path.startswith("/v1/"):
         if raw_path in ("/v1/models", "/v1/models/"):
             return _MODELS
         if raw_path.startswith("/v1/models/"):
             return Route(RouteKind.MODELS, "", unquote(raw_path[len("/v1/models/") :].rstrip("/")))
         # No API call has any of these, and a backend might resolve them to a path outside of /v1.
-        if "%" in raw_path or "/." in raw_path or "\\" in raw_path:
+        if "%" in raw_path or "/." in raw_path or "\\" in raw_path or is_misdirected(raw_path):
             return _UNKNOWN
         return Route(RouteKind.INFERENCE, "", raw_path)
     if raw_path == "/v1":
-        return Route(RouteKind.INFERENCE, "", raw_path)
+        return _UNKNOWN
     if raw_path.startswith("/api/v1/instances/"):
         match = _INSTANCE_PROXY.fullmatch(raw_path)
         if match is not None:
@@ -131,9 +144,9 @@ _OBSERVING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 def may_start(route: Route, method: str) -> bool:
     """Whether the request may start a stopped instance (with on-demand start)."""
-    if route.kind is RouteKind.INFERENCE:
-        return True
-    rule = route.endpoint.get(method) if route.endpoint is not None else None
+    if route.endpoint is None:
+        return route.kind is RouteKind.INFERENCE
+    rule = route.endpoint.get(method)
     return rule is not None and rule.may_start
 
 

@@ -12,7 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from instances.errors import InstanceNotFound, InstanceNotRunning
 from llamactl.core.errors import InvalidKey
-from proxy.errors import InstanceNotPermitted, ModelNotFound, NotLlamaCpp
+from proxy.errors import InstanceNotPermitted, ModelNotFound, NotLlamaCpp, PathNotServed
 from proxy.table.live import LiveTable
 from proxy.table.table import RoutingTable
 
@@ -25,6 +25,7 @@ _BY_THE_TABLE = (
     InstanceNotFound,
     ModelNotFound,
     NotLlamaCpp,
+    PathNotServed,
     InstanceNotRunning,
 )
 """The refusals that a newer table may turn into permission."""

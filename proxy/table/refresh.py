@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
+import redis.asyncio
 import redis.exceptions
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections
@@ -27,12 +28,11 @@ from keys.models import InferenceKey
 from keys.secrets import backend_key, digest, management_keys
 from llamactl.config import AppConfig, current
 from llamactl.core.errors import LlamactlError
-from llamactl.core.repeated_warning import RepeatedWarning
+from llamactl.core.events import CHANNEL
 from llamactl.middleware.response_headers import encoded
 from llamactl.models import Revision, Topic
 from nodes.models import Node
 from proxy import cancel
-from proxy.table import change_events
 from proxy.table.live import LiveTable
 from proxy.table.load_times import load_seconds, with_load_times
 from proxy.table.table import KeyRule, Target
@@ -60,8 +60,6 @@ class Refresher:
         self._refreshing = asyncio.Lock()
         self._next_refresh: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._lost_events = RepeatedWarning(logger, "change events")
-        self._unread_table = RepeatedWarning(logger, "routing table")
         # Few threads, so few database connections. Reading has a thread of its own, because
         # writing waits for the database's lock.
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="table")
@@ -136,13 +134,12 @@ class Refresher:
             requested, self._next_refresh = self._next_refresh, None
             try:
                 await self.refresh()
-                self._unread_table.succeeded()
             except DatabaseError as error:
                 # The table in memory goes on serving; the next refresh may succeed.
-                self._unread_table.failed("not refreshed: %s", error)
+                logger.warning("routing table not refreshed: %s", error)
             except Exception:
                 # A table that is never refreshed again would be worse than any error here.
-                self._unread_table.failed("not refreshed", exc_info=True)
+                logger.exception("routing table not refreshed")
             finally:
                 if requested is not None:
                     requested.set_result(None)
@@ -150,20 +147,22 @@ class Refresher:
 
     async def _listen(self) -> None:
         while True:
+            client = redis.asyncio.Redis.from_url(self._broker_url)
             try:
-                await change_events.listen(
-                    self._broker_url, on_subscribed=self._subscribed, on_change=self._is_due.set
-                )
+                async with client.pubsub() as events:
+                    await events.subscribe(CHANNEL)
+                    # An event that was published before the subscription is not sent again.
+                    self._is_due.set()
+                    async for message in events.listen():
+                        if message["type"] == "message":
+                            self._is_due.set()
             except (redis.exceptions.RedisError, OSError) as error:
-                self._lost_events.failed("none (polling once a second instead): %s", error)
+                logger.warning("no change events (checking once a second instead): %s", error)
             except Exception:
-                self._lost_events.failed("none (polling once a second instead)", exc_info=True)
+                logger.exception("no change events (checking once a second instead)")
+            finally:
+                await client.aclose()
             await asyncio.sleep(POLL_SECONDS)
-
-    def _subscribed(self) -> None:
-        self._lost_events.succeeded()
-        # An event that was published before the subscription is not sent again.
-        self._is_due.set()
 
 
 async def _run(executor: ThreadPoolExecutor, function: Callable[[], T]) -> T:
@@ -211,6 +210,7 @@ def to_target(instance: Instance, config: AppConfig) -> Target:
         failure=instance.failure,
         response_headers=encoded(backend_config.response_headers),
         is_llama_server=backend.is_llama_server,
+        paths=backend.served_paths,
         requested_by=instance.requested_by,
         queue=instance.queue,
         load_seconds=load_seconds(instance.started_at, instance.ready_at),

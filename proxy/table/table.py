@@ -36,6 +36,8 @@ class Target:
     """The duration of its last start, if known."""
     is_llama_server: bool = False
     """Whether the backend has llama-server's endpoints and web UI (``/llama-cpp/…``)."""
+    paths: frozenset[str] | None = None
+    """Paths below ``/v1`` that start the instance; ``None``: all."""
     requested_by: str = ""
     queue: Mapping[str, Any] | None = None
     """``place``, ``length`` and ``reason``, while the scheduler has the instance queued."""
@@ -44,6 +46,10 @@ class Target:
     def is_ready(self) -> bool:
         """Whether the instance takes requests; after the request to stop it takes no more."""
         return self.status is Status.RUNNING and self.desired_state is DesiredState.RUNNING
+
+    def has_path(self, path: str) -> bool:
+        """Whether the backend is known to have the path; only paths below ``/v1`` are looked up."""
+        return self.paths is None or path in self.paths or not path.startswith("/v1/")
 
 
 @dataclass(frozen=True, slots=True)

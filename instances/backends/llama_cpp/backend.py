@@ -13,6 +13,7 @@ from instances.backends.llama_cpp.examples import COMMAND, NEW_INSTANCES
 from instances.backends.llama_cpp.failure_signs import EMBEDDED_SIGNS, LLAMA_SERVER_SIGNS
 from instances.backends.llama_cpp.flags import LLAMA_CPP_FLAGS
 from instances.backends.llama_cpp.option_fields import OPTION_FIELDS
+from instances.backends.llama_cpp.served_paths import SERVED_PATHS
 from instances.backends.path_options import DIRECTORY, FILE, gguf
 
 _MODEL_SOURCES = ("model", "hf_repo", "model_url", "docker_repo")
@@ -57,6 +58,7 @@ class LlamaCpp(Backend):
     install_hint = "install llama.cpp"
     bundled_program = EMBEDDED_SERVER
     is_llama_server = True
+    served_paths = SERVED_PATHS
     table = FlagTable(LLAMA_CPP_FLAGS, equals=False)
     programs = Programs(
         commands=(

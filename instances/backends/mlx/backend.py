@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from instances.backends.base import Backend, text_option
+from instances.backends.base import Backend, below_v1, text_option
 from instances.backends.command_line import Programs
 from instances.backends.flag_rows import boolean, integer, json_text, number, text
 from instances.backends.flags import FlagTable
@@ -55,6 +55,7 @@ class Mlx(Backend):
     install_hint = "install mlx-lm (pip install mlx-lm)"
     # For a long time mlx_lm.server did everything on one thread.
     answers_health_while_busy = False
+    served_paths = below_v1("chat/completions", "completions")
     table = FlagTable(MLX_FLAGS, equals=True)
     path_options = {
         "model": DIRECTORY_OR_NAME,

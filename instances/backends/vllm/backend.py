@@ -19,6 +19,7 @@ from instances.backends.vllm.examples import COMMAND, NEW_INSTANCES
 from instances.backends.vllm.failure_signs import VLLM_SIGNS
 from instances.backends.vllm.flags import VLLM_FLAGS
 from instances.backends.vllm.option_fields import OPTION_FIELDS
+from instances.backends.vllm.served_paths import SERVED_PATHS
 
 
 class Vllm(Backend):
@@ -49,6 +50,7 @@ class Vllm(Backend):
         "ssl_ca_certs": FILE,
         "allowed_local_media_path": DIRECTORY,
     }
+    served_paths = SERVED_PATHS
     help_flags = ("--help=all", "--help")  # newer versions print for --help the groups' names only
     failure_signs = VLLM_SIGNS
     process_names = frozenset({"vllm"})

@@ -53,6 +53,44 @@ def test_errors_are_pages_for_browsers(
     assert page["Content-Type"].startswith("text/html")
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "error"),
+    [
+        ("/chat/completions", {}, {"code": "not_found", "type": "invalid_request_error"}),
+        ("//v1/chat/completions", {}, {"code": "not_found", "type": "invalid_request_error"}),
+        ("/api/v1/chat/completions", {}, {"code": "not_found", "type": "invalid_request_error"}),
+        ("/api/v1/files", {}, {"code": "not_found", "type": "invalid_request_error"}),
+        ("/anthropic/v1/messages", {}, {"code": "not_found", "type": "not_found_error"}),
+        ("/models", {"anthropic-version": "1"}, {"code": "not_found", "type": "not_found_error"}),
+        ("/api/v1/models", {"anthropic-version": "1"}, {"type": "not_found_error"}),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_wrong_base_url_is_404_with_any_key_in_the_shape_of_its_client(
+    path: str, headers: dict[str, str], error: dict[str, str], method: str
+) -> None:
+    client = Client(enforce_csrf_checks=True, headers={**headers, "Authorization": "Bearer any"})
+    answer = client.generic(method, path, b"{}", content_type="application/json")
+    assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
+    assert error.items() <= answer.json()["error"].items()
+    message = answer.json()["error"]["message"]
+    assert "use /v1/" in message or message.startswith("llamactl has no")
+
+
+@pytest.mark.parametrize("path", ["/api/tags", "/api/chat/", "/api/v1/api/show"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_ollamas_client_gets_a_sentence_with_the_base_url(path: str, method: str) -> None:
+    answer = Client(enforce_csrf_checks=True).generic(method, path, headers={"Accept": BROWSER})
+    assert answer.status_code == 404
+    assert set(answer.json()) == {"error"}
+    assert "http://testserver/v1 " in answer.json()["error"]
+
+
+def test_browser_at_a_wrong_base_url_gets_a_page() -> None:
+    page = Client().get("/chat/completions", headers={"Accept": BROWSER})
+    assert (page.status_code, page["Content-Type"][:9]) == (404, "text/html")
+
+
 READ_ONLY = ("/", "/healthz", "/docs", "/docs/", "/swagger", "/swagger/doc.json", "/api/schema")
 
 

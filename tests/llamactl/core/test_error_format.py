@@ -12,7 +12,7 @@ from llamactl.core.errors import (
     MissingKey,
 )
 
-MANAGEMENT, BACKEND, OPENAI, ANTHROPIC = PathFamily
+MANAGEMENT, BACKEND, OPENAI, ANTHROPIC, OLLAMA = PathFamily
 
 
 class LaterError(LlamactlError):
@@ -35,10 +35,43 @@ class LaterError(LlamactlError):
         ("/api/v1/instances/x/proxyless", MANAGEMENT),
         ("/api/v1/instances/x", MANAGEMENT),
         ("/admin/", MANAGEMENT),
+        # A client with a wrong base URL shows the error as its own API has it.
+        ("/v1/v1/messages", ANTHROPIC),
+        ("/messages", ANTHROPIC),
+        ("/anthropic/v1/messages/count_tokens", ANTHROPIC),
+        ("/v1/messages/batches", ANTHROPIC),
+        ("/chat/completions", OPENAI),
+        ("//v1/models", OPENAI),
+        ("/api/v1/chat/completions", OPENAI),
+        ("/files", OPENAI),
+        ("/api/tags", OLLAMA),
+        ("/v1/api/chat", OLLAMA),
+        ("/api/v1/llama-cpp/x/models", MANAGEMENT),
+        ("/api/x", MANAGEMENT),
     ],
 )
 def test_family_of_a_path(path: str, family: PathFamily) -> None:
     assert family_of(path) is family
+
+
+@pytest.mark.parametrize(
+    ("path", "family"),
+    [
+        ("/v1/models", ANTHROPIC),
+        ("/v1/files", ANTHROPIC),
+        ("/models", ANTHROPIC),
+        ("/llama-cpp/x/v1/models", ANTHROPIC),
+        ("/llama-cpp/x/props", BACKEND),
+        ("/api/v1/nodes", MANAGEMENT),
+    ],
+)
+def test_anthropics_clients_get_its_shape_below_v1(path: str, family: PathFamily) -> None:
+    assert family_of(path, is_anthropic=True) is family
+
+
+def test_error_of_ollamas_paths_is_one_sentence() -> None:
+    _, _, body = render("/api/tags", InvalidRequest("wrong", reason="why"))
+    assert json.loads(body) == {"error": "wrong"}
 
 
 def test_error_has_the_shape_that_clients_of_the_family_expect() -> None:

@@ -237,8 +237,12 @@ async def test_endpoint_starts_a_stopped_instance_unless_it_only_observes(
     app: ProxyApplication, backend: Backend, gateway: TableGateway
 ) -> None:
     gateway.lay(stopped(backend))
-    for path in ("demo/metrics", "demo/health", "demo/v1/health"):
-        assert (await ask(app, path)).status == 503
+    for path in ("metrics", "health", "v1/health", "props", "slots", "models", "lora-adapters"):
+        answer = await ask(app, f"demo/{path}")
+        assert answer.status == 503
+        error = answer.json()["error"]
+        assert "instance_not_running" in (error if isinstance(error, str) else error["code"])
+    assert (await ask(app, "demo/v1/models")).status == 503
     assert not gateway.starts
     exchange = AsgiRequest(app, "/llama-cpp/demo/completion", key=ALICE, json={}).start()
     await gateway.start_was_requested.wait()
