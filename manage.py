@@ -4,10 +4,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 
 def main() -> None:
+    """Run a command; end quietly if the reader of its output has left (``… | head``)."""
+    try:
+        try:
+            run_command()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def run_command() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llamactl.settings")
     if sys.argv[1:2] == ["check_config"]:
         # check_config explains a configuration with which Django's settings may fail to load.

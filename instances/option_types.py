@@ -21,6 +21,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from instances.backends.registry import BACKENDS, backend_for, default_backend_type
+from instances.backends.shell_words import replaced_character
 from instances.errors import InvalidInstance
 from instances.option_document import SHOWN_CHARACTERS, json_kind
 from llamactl.core.errors import InvalidRequest
@@ -46,9 +47,15 @@ Text = Annotated[str, AfterValidator(_no_control_characters)]
 
 def _shell_words(text: str) -> str:
     try:
-        shlex.split(text)
+        words = shlex.split(text)
     except ValueError as error:
         raise ValueError(f"can't be split into words as by a shell: {error}") from None
+    for word in words:
+        if character := replaced_character(word):
+            raise ValueError(
+                f"has {character} in {word[:SHOWN_CHARACTERS]!r}, which no program understands;"
+                " type the hyphen, quote or blank that it stands for"
+            )
     return text
 
 

@@ -19,7 +19,7 @@ from instances.backends.command_errors import (
 )
 from instances.backends.extra_args import Bare, extra_key, normal_value
 from instances.backends.flags import SWITCH_WORDS, Flag, FlagTable, FlagType, Many
-from instances.backends.shell_words import BLANKS, CHOSEN_PORT, Word, split
+from instances.backends.shell_words import BLANKS, CHOSEN_PORT, DASHES, TO_HYPHEN, Word, split
 from instances.backends.values import InvalidBackendOptions, is_flag_like, shown
 
 MAX_COMMAND_LENGTH = 64 * 1024
@@ -27,9 +27,6 @@ MAX_COMMAND_LENGTH = 64 * 1024
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.ASCII | re.DOTALL)
 _PROMPTS = frozenset({"$", ">", "%"})
 _BEFORE_PROGRAM = frozenset({"env", "export", "sudo", "exec", "nohup", "time"})
-_DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
-"""The hyphen, and what a word processor or a web page makes of it."""
-_TO_HYPHEN = dict.fromkeys(map(ord, _DASHES), "-")
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+", re.ASCII)
 _PYTHON = re.compile(r"python[0-9.]*", re.ASCII)
 
@@ -126,13 +123,13 @@ def _with_typed_dashes(words: Iterable[Word], table: FlagTable) -> list[str]:
 
 def _typed(bare: Word, table: FlagTable) -> str:
     word = str(bare)
-    if not word or word[0] not in _DASHES or not any(dash in word for dash in _DASHES[1:]):
+    if not word or word[0] not in DASHES or not any(dash in word for dash in DASHES[1:]):
         return word
     name, equals, value = word.partition("=")
-    core = name.lstrip(_DASHES)
+    core = name.lstrip(DASHES)
     if _NUMBER.fullmatch(core):
         return f"-{core}{equals}{value}"
-    core = core.translate(_TO_HYPHEN)
+    core = core.translate(TO_HYPHEN)
     is_short = len(core) == 1 or (
         table.find_spelling(f"-{core}") is not None and table.find_spelling(f"--{core}") is None
     )

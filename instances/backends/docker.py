@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from instances.backends.command_errors import CommandSyntaxError, WrongArity, WrongCommand
-from instances.backends.shell_words import CHOSEN_PORT, Word
+from instances.backends.shell_words import CHOSEN_PORT, DASHES, TO_HYPHEN, Word
 
 CONTAINER_PREFIX = "llamactl"
 INSTALLATION_LABEL = "llamactl.installation"
@@ -91,6 +92,7 @@ _BARE_FLAGS = frozenset(
     ]
 )
 _BARE_LETTERS = frozenset("ditPq")
+_LONG_FLAG = re.compile(r"[a-z][a-z0-9-]+", re.ASCII)
 _OURS = frozenset(
     [
         "--rm",
@@ -145,8 +147,9 @@ def read_run(words: Sequence[Word]) -> RunCommand:
     left = list(words)
     environment: dict[str, str] = {}
     kept: list[str] = []
-    while left and left[0].startswith("-"):
-        flag, equals, value = str(left.pop(0)).partition("=")
+    while left and (word := _typed(left[0])).startswith("-"):
+        del left[0]
+        flag, equals, value = word.partition("=")
         if flag in _BARE_FLAGS or (not flag.startswith("--") and set(flag[1:]) <= _BARE_LETTERS):
             kept += [] if flag in _OURS or not flag.startswith("--") else [flag]
             continue
@@ -167,6 +170,16 @@ def read_run(words: Sequence[Word]) -> RunCommand:
     if any(CHOSEN_PORT in word for word in [*kept, left[0], *environment.values()]):
         raise CommandSyntaxError("${PORT} can't be among docker's arguments; leave it out")
     return RunCommand(str(left[0]), left[1:], environment, shlex.join(kept))
+
+
+def _typed(word: Word) -> str:
+    """Return a word with hyphens for the dashes that a web page made of a flag's."""
+    if not word.is_bare or word[:1] not in DASHES or word[:1] == "":
+        return str(word)
+    name, equals, value = word.partition("=")
+    core = name.lstrip(DASHES).translate(TO_HYPHEN)
+    is_long = _LONG_FLAG.fullmatch(core) is not None and not set(core) <= _BARE_LETTERS
+    return f"{'--' if is_long else '-'}{core}{equals}{value}"
 
 
 def further_args(configured: Sequence[str], text: str) -> list[str]:

@@ -30,6 +30,9 @@ _TYPED_BLANKS = frozenset(
 _INVISIBLE = frozenset("\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")
 _DOUBLE_QUOTES = frozenset("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\uff02")
 _SINGLE_QUOTES = frozenset("\u2018\u2019\u201a\u201b\u2032\u00b4\uff07")
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
+"""The hyphen, and what a word processor or a web page makes of it."""
+TO_HYPHEN = dict.fromkeys(map(ord, DASHES), "-")
 _PORT = re.compile(r"\$(?:PORT|\{PORT\})(?![A-Za-z0-9_])", re.ASCII)
 _EXPANSION = re.compile(
     r"\$(?:[A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z_][A-Za-z0-9_]*)?|\{[^}\s]{0,60}\}?|\([^)\n]{0,60}\)?)"
@@ -60,6 +63,20 @@ def split(command: str) -> list[Word]:
     Raises CommandSyntaxError.
     """
     return _Splitter(command).split()
+
+
+def replaced_character(word: str) -> str:
+    """Name the character that a web page put in place of a typed one; empty if there is none.
+
+    A dash or quote counts at the beginning of the word or of a value alone: text may hold any.
+    """
+    starts = {word[:1], word.partition("=")[2][:1]}
+    found = starts & {*DASHES[1:], *_DOUBLE_QUOTES, *_SINGLE_QUOTES}
+    found |= set(word) & (_TYPED_BLANKS | _INVISIBLE)
+    if not found:
+        return ""
+    character = min(found)
+    return f"{character!r} (U+{ord(character):04X}, {unicodedata.name(character, '').lower()})"
 
 
 class _Splitter:

@@ -34,13 +34,14 @@ class CrossOrigin:
         self._headers = ", ".join(allowed_headers).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        origin = _header(scope, b"origin") if scope["type"] == "http" else None
-        if origin is None:
+        is_http = scope["type"] == "http"
+        origin = _header(scope, b"origin") if is_http else None
+        if origin is None and (self._allows_all or not is_http):
             await self._application(scope, receive, send)
             return
         added = self._response_headers(origin)
         requested_method = _header(scope, b"access-control-request-method")
-        if scope["method"] == "OPTIONS" and requested_method is not None:
+        if scope["method"] == "OPTIONS" and None not in (origin, requested_method):
             if self._allows_all or origin in self._origins:
                 added += self._preflight(_header(scope, b"access-control-request-headers") or b"")
             await send({"type": "http.response.start", "status": 204, "headers": added})
@@ -54,13 +55,13 @@ class CrossOrigin:
 
         await self._application(scope, receive, with_headers)
 
-    def _response_headers(self, origin: bytes) -> Headers:
+    def _response_headers(self, origin: bytes | None) -> Headers:
         """Return the headers that allow this origin to read the response, or not."""
         if self._allows_all:
             return [(b"access-control-allow-origin", b"*")]
-        # The refusal depends on the origin too: a cache must not keep it for an allowed one.
+        # Refusals, and answers to programs, must not come out of a cache for an allowed page.
         vary = (b"vary", b"Origin")
-        if origin in self._origins:
+        if origin is not None and origin in self._origins:
             return [(b"access-control-allow-origin", origin), vary]
         return [vary]
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from instances.backends.registry import BACKENDS
 from instances.limits import ResourceLimits
 from instances.options import InstanceOptions
-from llamactl.config import current
-from llamactl.core.errors import LlamactlError
+from llamactl.config import AppConfig, current
+from llamactl.core.errors import InvalidRequest, LlamactlError
 
 SHORTEST = (
     '{"backend_type": "llama_cpp", "backend_options": {}, "nodes": ["main"],'
@@ -148,3 +148,23 @@ def test_a_refusal_names_the_option_the_rule_and_the_value(
 
 def test_limits_that_are_not_set_are_the_workers() -> None:
     assert parse({}).limits == ResourceLimits()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("\u2013gpus all", "U+2013, en dash"),
+        ("--gpus all \u2014rm", "U+2014, em dash"),
+        ("--gpus\u00a0all", "U+00A0, no-break space"),
+        ("-e A=\u201cx\u201d", "U+201C, left double quotation mark"),
+        ("-v /m\u200b:/m", "U+200B, zero width space"),
+    ],
+)
+def test_a_character_of_a_web_page_in_the_arguments_of_docker_is_named(
+    config: AppConfig, text: str, named: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="docker_args") as raised:
+        InstanceOptions.parse({"docker_args": text}, config)
+    assert named in raised.value.details
+    kept = "-l 'owner=Ann\u2019s \u2013 lab' -v /m:/m"
+    assert InstanceOptions.parse({"docker_args": kept}, config).docker_args == kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client
 from pydantic import SecretStr
 
@@ -39,6 +40,35 @@ def test_configured_nodes_and_workers_are_listed_by_name(api: Client, settings: 
         ("peer", {"address": "http://peer:8080"}),
     ]
     assert "secret" not in response.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://olga:s3cret@peer:8080", "http://olga:***@peer:8080"),
+        ("http://s3cret@peer:8080/x", "http://***@peer:8080/x"),
+        ("https://peer/?token=s3cret&a=1", "https://peer/?token=***&a=1"),
+    ],
+)
+def test_secrets_in_the_address_of_a_node_are_masked(
+    api: Client, settings: Any, address: str, shown: str
+) -> None:
+    settings.LLAMACTL = settings.LLAMACTL.model_copy(
+        update={"nodes": {"peer": NodeConfig(address=address)}}
+    )
+    Node.objects.create(name="gpu1", address=address)
+    assert api.get(NODES).json() == {"gpu1": {"address": shown}, "peer": {"address": shown}}
+    for name in ("peer", "gpu1"):
+        assert api.get(f"{NODES}/{name}").json() == {"address": shown}
+    assert "s3cret" not in api.get("/api/v1/config").content.decode()
+    operator = Client()
+    operator.force_login(User.objects.create_superuser("olga"))
+    node = Node.objects.get(name="gpu1")
+    for page in ("", "nodes/node/", f"nodes/node/{node.pk}/change/"):
+        text = operator.get(f"/admin/{page}").content.decode()
+        assert "gpu1" in text
+        assert "s3cret" not in text
+    assert "gpu1" not in operator.get("/admin/nodes/node/?q=s3cret").content.decode()
 
 
 @pytest.mark.parametrize("name", ["%00", "x" * 5000, "main%0A", "a%20node"])

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from argparse import ArgumentParser
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -117,33 +118,36 @@ class Command(BaseCommand):
             print_line=self._print_line,
             inherited=[children_lock],
         )
+
+        def announce() -> None:
+            seconds = time.monotonic() - began
+            text = banner(
+                config, account, start_seconds=seconds, keep_backends=keep_backends, found=found
+            )
+            self._print_line(text)
+            if model is not None:
+                self._start_demo(config, group, model)
+            connections.close_all()
+
         try:
-            with group:
-                try:
-                    group.start()
-                    seconds = time.monotonic() - began
-                    self._print_line(
-                        banner(
-                            config,
-                            account,
-                            start_seconds=seconds,
-                            keep_backends=keep_backends,
-                            found=found,
-                        )
-                    )
-                    if model is not None:
-                        self._start_demo(config, group, model)
-                    connections.close_all()
-                    group.watch()
-                except Stopped as reason:
-                    self._print_line(f"stopping: {reason}; a second Ctrl-C kills")
-                    raise
+            self._watch(group, announce)
         except Stopped as reason:
             if "worker" in group.killed and not keep_backends:
                 self._print_line(
                     "the worker was killed: backends may still run; the next start adopts them"
                 )
             sys.exit(reason.exit_code)
+
+    def _watch(self, group: ProcessGroup, announce: Callable[[], None]) -> None:
+        """Start the processes and keep them running. Raises Stopped."""
+        with group:
+            try:
+                group.start()
+                announce()
+                group.watch()
+            except Stopped as reason:
+                self._print_line(f"stopping: {reason}; a second Ctrl-C kills")
+                raise
 
     def _start_demo(self, config: AppConfig, group: ProcessGroup, model: Path) -> None:
         if start_demo(model, print_line=self._print_line, wait=group.watch):

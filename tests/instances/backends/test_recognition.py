@@ -138,6 +138,23 @@ def test_a_wrong_container_command_is_refused_with_its_reason(command: str, mess
     assert message in caught.value.details
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "docker run --rm -it --shm-size=1g --gpus all -e A=1 -v /m:/m",
+        "docker run \u2013rm \u2013it \u2014shm-size=1g \u2013gpus all \u2013e A=1 \u2013v /m:/m",
+        "docker run \u2013\u2013rm \u2212ti \u2014shm\u2011size=1g \u2014gpus\u00a0all "
+        "-e A=1 \u2014v /m:/m",
+    ],
+)
+def test_dashes_of_a_web_page_are_hyphens_in_the_flags_of_docker(command: str) -> None:
+    pasted = parse_pasted(f"{command} {SERVER} \u2013m /models/q.gguf", backend_for("llama_cpp"))
+    assert pasted.docker_image == SERVER
+    assert pasted.docker_args == "--shm-size 1g --gpus all -v /m:/m"
+    assert pasted.environment == {"A": "1"}
+    assert pasted.backend_options == MODEL
+
+
 def test_configured_arguments_are_not_given_twice() -> None:
     configured = ["run", "--rm", "--network", "host", "--gpus", "all"]
     text = "--gpus all --gpus 2 -v '/my m:/m' --init --rm --shm-size=1g"

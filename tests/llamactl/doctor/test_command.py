@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -140,3 +141,23 @@ def test_a_file_of_another_user_is_reported_before_the_settings_fail(
     message = found["data directory"][1]["message"]
     assert "instances can't start" in message
     assert f"instances.logs_dir: {tmp_path}/data/logs is not a directory" in message
+
+
+@pytest.mark.parametrize("command", ["doctor", "doctor --json", "check_config", "help"])
+def test_a_reader_that_leaves_ends_the_command_without_a_traceback(
+    command: str, tmp_path: Path
+) -> None:
+    environment = os.environ | {"LLAMACTL_DATA_DIRECTORY": str(tmp_path / "data")}
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", *command.split()],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.close()  # as head does when it has its lines
+    _, errors = process.communicate(timeout=200)
+    assert b"Traceback" not in errors
+    assert b"BrokenPipe" not in errors
+    assert process.returncode == 128 + signal.SIGPIPE

@@ -67,5 +67,7 @@ async def test_an_answer_that_depends_on_the_origin_says_so(origin: bytes) -> No
         layer("https://page.example"), "/v1/models", headers=[(b"origin", origin)]
     )
     assert (await request.finish()).header("vary") == "Origin"
+    program = await AsgiRequest(layer("https://page.example"), "/v1/models").finish()
+    assert program.headers == [(b"x-own", b"1"), (b"vary", b"Origin")]
     anyone = AsgiRequest(layer("*"), "/v1/models", headers=[(b"origin", origin)])
     assert (await anyone.finish()).header("vary") is None
