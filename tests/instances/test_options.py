@@ -13,7 +13,7 @@ from instances.backends.registry import BACKENDS
 from instances.limits import ResourceLimits
 from instances.options import InstanceOptions
 from llamactl.config import AppConfig, current
-from llamactl.core.errors import InvalidRequest, LlamactlError
+from llamactl.core.errors import LlamactlError
 
 SHORTEST = (
     '{"backend_type": "llama_cpp", "backend_options": {}, "nodes": ["main"],'
@@ -163,7 +163,7 @@ def test_limits_that_are_not_set_are_the_workers() -> None:
 def test_a_character_of_a_web_page_in_the_arguments_of_docker_is_named(
     config: AppConfig, text: str, named: str
 ) -> None:
-    with pytest.raises(InvalidRequest, match="docker_args") as raised:
+    with pytest.raises(LlamactlError, match="docker_args") as raised:
         InstanceOptions.parse({"docker_args": text}, config)
     assert named in raised.value.details
     kept = "-l 'owner=Ann\u2019s \u2013 lab' -v /m:/m"
