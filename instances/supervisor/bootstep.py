@@ -15,6 +15,7 @@ from instances.supervisor.process.pidfd import reset_ignored_signals
 from instances.supervisor.supervisor import Supervisor
 from keys.secrets import backend_key
 from llamactl.config import current
+from llamactl.core.parent_heartbeat import ParentHeartbeat
 
 POOL = "celery.concurrency.thread:TaskPool"
 
@@ -38,7 +39,12 @@ class SupervisorStep(bootsteps.StartStopStep):
     def start(self, worker: Any) -> None:
         reset_ignored_signals()
         config = current()
-        self._supervisor = Supervisor(config.local_node, config, key_for=_key_for)
+        self._supervisor = Supervisor(
+            config.local_node,
+            config,
+            key_for=_key_for,
+            heartbeat=ParentHeartbeat.of_environment(),
+        )
         self._supervisor.start()
 
     def stop(self, worker: Any) -> None:

@@ -40,6 +40,7 @@ from instances.supervisor.state.store import StateStore
 from instances.supervisor.wakeup import Wakeup
 from llamactl.config import AppConfig
 from llamactl.core.locks import Locked, acquire
+from llamactl.core.parent_heartbeat import ParentHeartbeat
 from nodes.models import HEARTBEAT_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -70,9 +71,11 @@ class Supervisor:
         key_for: Callable[[int], str],
         clock: Callable[[], float] = time.monotonic,
         check_health: Callable[[str, tuple[str, ...]], ProbeAnswer] = health_check.check,
+        heartbeat: ParentHeartbeat | None = None,
     ) -> None:
         """``key_for``: instance id → API key that llamactl shares with the backend."""
         self._node, self._config, self._clock = node, config, clock
+        self._heartbeat = heartbeat or ParentHeartbeat(None)
         self._lock_path = config.data_dir.resolve() / f"node-{node}.lock"
         self._wakeup = Wakeup()
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -157,6 +160,8 @@ class Supervisor:
         next_poll = next_beat = next_resync = self._clock()
         while not self._is_done():
             now = self._clock()
+            if self._has_adopted:  # with the database away, too: that is no hang
+                self._heartbeat.beat()
             if now >= next_beat:
                 self._store.heartbeat()
                 next_beat = now + HEARTBEAT_SECONDS

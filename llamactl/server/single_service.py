@@ -14,8 +14,9 @@ from contextlib import ExitStack
 
 from llamactl.config import AppConfig
 from llamactl.server.bootstrap import make_directories
+from llamactl.server.child import CannotStart, ProcessSpec
 from llamactl.server.prepare import prepare_service
-from llamactl.server.process_group import CannotStart, ProcessGroup, ProcessSpec, Stopped
+from llamactl.server.process_group import ProcessGroup, Stopped
 from llamactl.server.services import stages
 from llamactl.server.sockets import close_all, listen
 
@@ -60,10 +61,10 @@ def _exec(spec: ProcessSpec) -> None:
 
 def _run_group(specs: Sequence[ProcessSpec], print_line: Callable[[str], None]) -> None:
     """Run several web processes; ends by SystemExit, with 0 after a requested stop."""
-    requested_stop = {128 + signal.SIGINT, 128 + signal.SIGTERM}
+    group = ProcessGroup([specs], print_line=print_line)
     try:
-        with ProcessGroup([specs], print_line=print_line) as group:
+        with group:
             group.start()
             group.watch()
     except Stopped as reason:
-        sys.exit(0 if reason.exit_code in requested_stop else reason.exit_code)
+        sys.exit(group.exit_code(reason))

@@ -6,6 +6,7 @@ from tests.architecture.source import is_within, modules
 
 READERS_OF_THE_ENVIRONMENT = (
     "llamactl.config",
+    "llamactl.core.parent_heartbeat",  # the descriptor is a parent's, no setting
     "llamactl.server",  # passes its own environment on to the processes that it starts
     "instances.backends.environment",  # a backend gets the worker's environment, cleaned
     "instances.backends.embedded",  # a program of its own, outside Django

@@ -1,12 +1,14 @@
 """A stand-in for a service: ``stand_in_service.py DIRECTORY NAME [KNOB…]``.
 
 Writes its events to DIRECTORY/events and its pid to DIRECTORY/NAME.pid, which says that it is
-ready. Knobs: ``stubborn`` ignores SIGTERM, ``exit=N`` ends at once with code N.
+ready. Knobs: ``stubborn`` ignores SIGTERM, ``exit=N`` ends at once with code N, ``beating`` sends
+its parent heartbeats.
 """
 
 import os
 import signal
 import sys
+import time
 
 
 def main() -> None:
@@ -30,6 +32,9 @@ def main() -> None:
     with open(f"{directory}/{name}.draft", "w") as file:
         file.write(str(os.getpid()))
     os.rename(f"{directory}/{name}.draft", f"{directory}/{name}.pid")
+    while "beating" in knobs:
+        os.write(int(os.environ["_LLAMACTL_HEARTBEAT_FD"]), b"\0")
+        time.sleep(0.01)
     while True:
         signal.pause()
 

@@ -24,6 +24,7 @@ from llamactl.core.locks import Locked, acquire
 from llamactl.importer.run import notice
 from llamactl.server.banner import banner, example_requests, exposure_warnings
 from llamactl.server.bootstrap import AdminAccount, ensure_admin, make_directories, migrate
+from llamactl.server.child import CannotStart
 from llamactl.server.demo import (
     EXAMPLE_PROMPT,
     INSTANCE_NAME,
@@ -31,7 +32,7 @@ from llamactl.server.demo import (
     start_demo,
     unpack_model,
 )
-from llamactl.server.process_group import CannotStart, ProcessGroup, Stopped
+from llamactl.server.process_group import ProcessGroup, Stopped
 from llamactl.server.services import MARGIN_SECONDS, stages, worker_grace_seconds
 from llamactl.server.single_service import SERVICES, run_single
 from llamactl.server.sockets import AddressUnusable, close_all, listen
@@ -98,7 +99,7 @@ class Command(BaseCommand):
                 f"{error.filename or config.data_dir}: {error.strerror}", returncode=2
             ) from error
         except KeyboardInterrupt:
-            sys.exit(130)
+            sys.exit(0)  # nothing runs yet: a clean stop, of which make need not report an error
 
     def _run(
         self,
@@ -136,7 +137,7 @@ class Command(BaseCommand):
                 self._print_line(
                     "the worker was killed: backends may still run; the next start adopts them"
                 )
-            sys.exit(reason.exit_code)
+            sys.exit(group.exit_code(reason))
 
     def _watch(self, group: ProcessGroup, announce: Callable[[], None]) -> None:
         """Start the processes and keep them running. Raises Stopped."""

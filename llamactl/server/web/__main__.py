@@ -10,13 +10,15 @@ import socket
 import sys
 
 from llamactl.config import current
+from llamactl.core.parent_heartbeat import ParentHeartbeat
 from llamactl.server.web.server import Server, allow_many_connections, uvicorn_config
 
 
 def main(descriptors: list[str]) -> None:
     allow_many_connections()
     config = uvicorn_config("llamactl.asgi:application")
-    server = Server(config, processes=current().server.web_processes)
+    heartbeat = ParentHeartbeat.of_environment()
+    server = Server(config, processes=current().server.web_processes, heartbeat=heartbeat)
     server.run([socket.socket(fileno=int(descriptor)) for descriptor in descriptors])
 
 

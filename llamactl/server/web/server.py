@@ -13,6 +13,7 @@ import uvicorn
 
 from instances.backends.run_program import end_running_programs
 from llamactl.core.asgi_types import Application
+from llamactl.core.parent_heartbeat import ParentHeartbeat
 from llamactl.core.shutdown_flag import begin_shutdown
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
 from llamactl.server.web.acceptor import MAX_ACCEPTS_PER_TURN, Acceptor
@@ -29,6 +30,9 @@ side in front has to be first."""
 
 PING_SECONDS = 20
 """Interval of WebSocket pings: often enough that no middlebox sees an idle connection."""
+
+TICKS_OF_A_HEARTBEAT = 10
+"""A second: uvicorn ticks every 0.1 s, and first once it accepts connections."""
 
 CONNECTION_CLOSE = (b"connection", b"close")
 
@@ -68,9 +72,11 @@ class Server(uvicorn.Server):
         *,
         processes: int = 1,
         drain_seconds: float = DRAIN_SECONDS,
+        heartbeat: ParentHeartbeat | None = None,
     ) -> None:
         """``processes`` is the number of web processes that share the listening sockets."""
         super().__init__(config)
+        self._heartbeat = heartbeat or ParentHeartbeat(None)
         # The first of several processes to wake would otherwise accept all of a few connections.
         self._max_accepts = max(1, MAX_ACCEPTS_PER_TURN // processes)
         self._drain_seconds = drain_seconds
@@ -93,11 +99,13 @@ class Server(uvicorn.Server):
         self.servers = cast(list[asyncio.Server], self._acceptors)
 
     async def on_tick(self, counter: int) -> bool:
-        """Keep the headers of all responses current, of waiting requests too.
+        """Send a heartbeat, and keep the headers of all responses current, of waiting requests too.
 
         A request takes the list of the moment of its head, and uvicorn makes a new list at each
         tick: the ``Date`` of a response that waited 60 s for its backend would be 60 s behind.
         """
+        if counter % TICKS_OF_A_HEARTBEAT == 0:
+            self._heartbeat.beat()
         is_ending = await super().on_tick(counter)
         self._default_headers[:] = self.server_state.default_headers
         self.server_state.default_headers = self._default_headers

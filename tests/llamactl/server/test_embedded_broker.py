@@ -6,11 +6,13 @@ import asyncio
 import os
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import kombu
+import psutil
 import pytest
 import redis
 from channels_redis.pubsub import RedisPubSubChannelLayer
@@ -24,6 +26,7 @@ from llamactl.core.broker_url import (
     broker_urls,
     fallback_directory,
 )
+from llamactl.server import liveness
 from llamactl.server.embedded_broker import EmbeddedBroker
 from llamactl.server.process_group import ProcessGroup, Stopped
 from llamactl.server.respawn_policy import RespawnPolicy
@@ -170,6 +173,30 @@ def test_queued_messages_survive_a_kill_and_the_stale_socket_is_replaced(tmp_pat
         while not EmbeddedBroker(config).is_ready():
             group.watch(0.05)
         assert process_of(config) != killed
+        with client_of(config) as client:
+            assert client.lrange("queue", 0, -1) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("fault", ["frozen", "its socket removed"])
+def test_a_server_that_can_not_be_reached_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(liveness, "INTERVAL_SECONDS", 0.3)
+    config = config_in(tmp_path)
+    with running_broker(config) as group:
+        with client_of(config) as client:
+            client.rpush("queue", "a", "b")
+        first = process_of(config)
+        group.watch(2.0)  # it should not be replaced while it answers
+        assert process_of(config) == first
+        if fault == "frozen":
+            os.kill(first, signal.SIGSTOP)
+        else:
+            EmbeddedBroker(config).socket_path.unlink()
+        deadline = time.monotonic() + 30
+        while psutil.pid_exists(first) or not EmbeddedBroker(config).is_ready():
+            assert time.monotonic() < deadline
+            group.watch(0.05)
         with client_of(config) as client:
             assert client.lrange("queue", 0, -1) == [b"a", b"b"]
 

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from llamactl.core.locks import Locked, acquire
-from llamactl.server import process_group
-from llamactl.server.process_group import CannotStart, ProcessGroup, ProcessSpec, Stopped
+from llamactl.server import liveness, process_group
+from llamactl.server.child import CannotStart, ProcessSpec
+from llamactl.server.process_group import ProcessGroup, Stopped
 from llamactl.server.respawn_policy import RespawnPolicy
 from tests.support.paths import ROOT
 
@@ -43,7 +44,7 @@ class Stage:
                 *(sys.executable, "-I", "-S", str(STAND_IN)),
                 *(str(self.directory), name, *knobs),
             ],
-            "is_ready": lambda started: self.pid_path(name).exists(),
+            "is_ready": lambda: self.pid_path(name).exists(),
             "grace_seconds": 10.0,
         }
         return ProcessSpec(**(values | changes))
@@ -123,7 +124,7 @@ def test_a_stage_waits_until_the_stage_before_is_ready(stage: Stage) -> None:
     answers = iter([False, False, False, True])
     seen: list[list[str]] = []
 
-    def is_ready(started: float) -> bool:
+    def is_ready() -> bool:
         seen.append(stage.events if (stage.directory / "events").exists() else [])
         return next(answers)
 
@@ -186,8 +187,93 @@ def test_an_unrequested_exit_with_code_0_is_a_failure(stage: Stage) -> None:
 
 
 def test_a_process_that_is_not_ready_in_time_is_killed(stage: Stage) -> None:
-    hanging = stage.spec("a", is_ready=lambda started: False, ready_seconds=0.2)
+    hanging = stage.spec("a", is_ready=lambda: False, ready_seconds=0.2)
     assert "a was not ready after" in str(expect_stopped(stage.group([hanging])))
+
+
+@pytest.fixture
+def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness, "INTERVAL_SECONDS", 0.3)
+
+
+def beating(stage: Stage, name: str, *knobs: str, **changes: Any) -> ProcessSpec:
+    return stage.spec(name, "beating", *knobs, is_ready=None, sends_heartbeat=True, **changes)
+
+
+def until_hung(stage: Stage, group: ProcessGroup, name: str) -> int:
+    """Freeze a process until it is replaced; returns its pid."""
+    frozen = stage.pid(name)
+    os.kill(frozen, signal.SIGSTOP)
+    stage.watch_until(
+        group, lambda: any(line.startswith(f"{name} hangs") for line in stage.printed)
+    )
+    stage.watch_until(group, lambda: stage.pid(name) != frozen)
+    stage.watch_until(group, lambda: stage.printed[-1].startswith(f"{name} ready"))
+    return frozen
+
+
+@pytest.mark.usefixtures("quick_probes")
+@pytest.mark.parametrize("knobs", [(), ("stubborn",)], ids=["obedient", "stubborn"])
+def test_a_process_that_hangs_is_killed_and_replaced_alone(
+    stage: Stage, knobs: tuple[str, ...]
+) -> None:
+    policy = RespawnPolicy(first_delay_seconds=0.01)
+    hanging = beating(stage, "a", *knobs, hang_grace_seconds=0.1, grace_seconds=0.5)
+    specs = [hanging, beating(stage, "b")]
+    with stage.group(specs, policy=policy) as group:
+        group.start()
+        untouched = stage.pid("b")
+        frozen = until_hung(stage, group, "a")
+        assert not is_alive(frozen)
+        assert stage.pid("b") == untouched
+    assert "a was killed, because it hung; starting it again in 0.01 s" in stage.printed
+
+
+@pytest.mark.usefixtures("quick_probes")
+def test_a_process_that_wakes_up_within_its_grace_period_stops_in_order(stage: Stage) -> None:
+    policy = RespawnPolicy(first_delay_seconds=0.01)
+    spec = beating(stage, "a", hang_grace_seconds=30.0)
+    with stage.group([spec], policy=policy) as group:
+        group.start()
+        frozen = stage.pid("a")
+        os.kill(frozen, signal.SIGSTOP)
+        stage.watch_until(group, lambda: stage.printed[-1].startswith("a hangs"))
+        os.kill(frozen, signal.SIGCONT)
+        stage.watch_until(group, lambda: stage.pid("a") != frozen)
+    assert stage.events[:3] == ["start a", "stop a", "start a"]
+
+
+@pytest.mark.usefixtures("quick_probes")
+def test_without_a_grace_period_a_process_that_hangs_gets_no_sigterm(stage: Stage) -> None:
+    policy = RespawnPolicy(first_delay_seconds=0.01)
+    spec = beating(stage, "a", hang_grace_seconds=0.0)
+    with stage.group([spec], policy=policy) as group:
+        group.start()
+        until_hung(stage, group, "a")
+        assert stage.events == ["start a", "start a"]
+
+
+@pytest.mark.usefixtures("quick_probes")
+def test_a_hang_during_our_own_suspension_does_not_count(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "LATE_SECONDS", 0.1)
+    with stage.group([beating(stage, "a")]) as group:
+        group.start()
+        os.kill(stage.pid("a"), signal.SIGSTOP)
+        for _ in range(liveness.MAX_UNANSWERED + 2):
+            time.sleep(liveness.INTERVAL_SECONDS + 0.2)  # a starved machine, as seen by the group
+            group.watch(0.0)
+        assert not any("hangs" in line for line in stage.printed)
+        os.kill(stage.pid("a"), signal.SIGCONT)
+
+
+def test_a_process_is_ready_at_its_first_heartbeat(stage: Stage) -> None:
+    silent = stage.spec("a", is_ready=None, sends_heartbeat=True, ready_seconds=0.5)
+    assert "a was not ready after" in str(expect_stopped(stage.group([silent])))
+    with stage.group([beating(stage, "b")]) as group:
+        group.start()
+        assert stage.printed[-1].startswith("b ready")
 
 
 def test_a_missing_program_is_named(stage: Stage) -> None:
@@ -233,20 +319,22 @@ def test_a_signal_stops_all_processes_in_order(stage: Stage, number: signal.Sign
         group.watch()
 
     before = signal.getsignal(number)
-    stopped = expect_stopped(stage.group([stage.spec("a")], [stage.spec("b")]), send_signal)
+    group = stage.group([stage.spec("a")], [stage.spec("b")])
+    stopped = expect_stopped(group, send_signal)
     assert str(stopped) == f"{number.name} received"
-    assert stopped.exit_code == 128 + number
+    assert group.exit_code(stopped) == 0
     assert stage.events[2:] == ["stop b", "stop a"]
     assert signal.getsignal(number) == before
 
 
 def test_a_signal_during_the_start_stops_the_started_processes(stage: Stage) -> None:
-    def send_signal(started: float) -> bool:
+    def send_signal() -> bool:
         os.kill(os.getpid(), signal.SIGINT)
         return False
 
     unready = stage.spec("b", is_ready=send_signal)
-    assert expect_stopped(stage.group([stage.spec("a")], [unready])).exit_code == 130
+    group = stage.group([stage.spec("a")], [unready])
+    assert group.exit_code(expect_stopped(group)) == 0
     assert stage.events[0] == "start a"
     assert stage.events[-1] == "stop a"
 
@@ -297,7 +385,7 @@ def test_a_second_ctrl_c_kills_but_a_repeated_signal_does_not(
         [stubborn("b", "stubborn", before_stop=echo)],
     )
     began = time.monotonic()
-    expect_stopped(group, send_signal)
+    assert group.exit_code(expect_stopped(group, send_signal)) == 130
     assert 1.5 < time.monotonic() - began < DEADLINE_SECONDS
     assert group.killed == ["b", "a"]
 
@@ -323,11 +411,12 @@ def test_kill_9_of_the_parent_leaves_no_child(stage: Stage) -> None:
     program = f"""
 import sys
 from pathlib import Path
-from llamactl.server.process_group import ProcessGroup, ProcessSpec
+from llamactl.server.child import ProcessSpec
+from llamactl.server.process_group import ProcessGroup
 directory = Path({str(stage.directory)!r})
 def spec(name):
     argv = [sys.executable, "-I", "-S", {str(STAND_IN)!r}, str(directory), name]
-    ready = lambda started: (directory / f"{{name}}.pid").exists()
+    ready = lambda: (directory / f"{{name}}.pid").exists()
     return ProcessSpec(name=name, argv=argv, is_ready=ready, grace_seconds=5)
 with ProcessGroup([[spec("a")], [spec("b")]], print_line=lambda line: None) as group:
     group.start()

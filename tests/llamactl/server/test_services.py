@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import socket
-import threading
-import time
 from collections.abc import Iterator
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from llamactl.config import AppConfig
-from llamactl.server.process_group import ProcessSpec
+from llamactl.server.child import ProcessSpec
 from llamactl.server.services import stages
 from llamactl.server.sockets import close_all, listen
-from nodes.heartbeat import write_heartbeat
-from nodes.models import Node
 
 
 @pytest.fixture
@@ -77,44 +71,12 @@ def test_secrets_are_in_no_command_line(tmp_path: Path, listeners: list[socket.s
     assert not any(password in word for stage in found for spec in stage for word in spec.argv)
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_worker_is_ready_once_its_own_heartbeat_is_there(
+def test_a_hanging_worker_gets_no_sigterm_which_would_stop_its_backends(
     tmp_path: Path, listeners: list[socket.socket]
 ) -> None:
-    worker = stages(config_with(tmp_path), listeners, keep_backends=False)[1][0]
-    assert not worker.is_ready(time.time())
-    before = time.time()
-    write_heartbeat("main")
-    # It should not take the heartbeat of the worker before it for its own.
-    assert not worker.is_ready(time.time() + 1)
-    assert worker.is_ready(before - 1)
-    Node.objects.all().delete()
-
-
-class Health(BaseHTTPRequestHandler):
-    """Answers /healthz with 503 at first, and with 200 from then on."""
-
-    answers = [HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.OK]
-
-    def do_GET(self) -> None:
-        is_asked = self.path == "/healthz"
-        self.send_response(self.answers.pop(0) if is_asked else HTTPStatus.NOT_FOUND)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Tests have no use for an access log."""
-
-
-def test_the_web_is_ready_once_healthz_says_so(
-    tmp_path: Path, listeners: list[socket.socket]
-) -> None:
-    with HTTPServer(("127.0.0.1", 0), Health) as server:
-        config = config_with(tmp_path, server={"port": server.server_port})
-        web = stages(config, listeners, keep_backends=False)[2][0]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        assert not web.is_ready(0)
-        assert web.is_ready(0)
-        server.shutdown()
-        thread.join()
-    assert not web.is_ready(0)
+    (broker,), (worker,), (web,) = stages(config_with(tmp_path), listeners, keep_backends=False)
+    assert worker.sends_heartbeat
+    assert worker.hang_grace_seconds == 0
+    assert web.sends_heartbeat
+    assert web.hang_grace_seconds > 0
+    assert broker.liveness_probe is not None
