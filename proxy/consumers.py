@@ -15,6 +15,7 @@ from llamactl.core.api_paths import is_operation
 from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.error_response import is_anthropic, send_error
 from llamactl.core.errors import (
+    InvalidKey,
     InvalidRequest,
     LlamactlError,
     MethodNotAllowed,
@@ -96,12 +97,11 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             allow = ", ".join((*allowed, "OPTIONS")).encode()
             await self._answer(send, 204, b"", (b"allow", allow))
             return
-        await admit(
-            self.gateway,
-            scope,
-            self._rule,
-            is_management=route.is_management,
-        )
+        gateway = self.gateway
+        try:
+            self._rule(gateway.live.table, scope)
+        except InvalidKey:
+            await admit(gateway, scope, self._rule, is_management=route.is_management)
         if route.kind is RouteKind.UNKNOWN:
             raise _unknown_path(scope)
         if allowed is not None and method not in allowed:

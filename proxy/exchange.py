@@ -129,6 +129,7 @@ class Exchange:
         if self.outcome is Outcome.PENDING:
             self.outcome = outcome
             self.ended_at = perf_counter()
-            self.count_bytes()
-            # An observer may keep the exchange, and must not keep a body with it.
-            self.upload = self.response = None
+            if self.response is not None or self.upload is not None:
+                self.count_bytes()
+                # An observer may keep the exchange, and must not keep a body with it.
+                self.upload = self.response = None

@@ -193,13 +193,15 @@ class ForwardedRequest:
             try:
                 response = await self._open(fresh=fresh)
                 if self._is_repeatable and self._method == "POST":
-                    first_piece = await read_first_piece(response, upstream.timeouts)
+                    first_piece = response.read_at_once()
+                    if first_piece is None:
+                        first_piece = await read_first_piece(response, upstream.timeouts)
             except BackendError as error:
                 logger.info("no response: %s", error, extra=exchange.log_fields())
                 # Without its frames: this frame would be in a cycle with the error, and the whole
                 # body with it.
                 return error.with_traceback(None)
-            async with response:
+            with response:
                 await send(self._response_start(response))
                 try:
                     await relay(response, send, first_piece, upstream.timeouts)

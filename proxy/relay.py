@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from llamactl.core.asgi_types import Message, Send
 from llamactl.core.error_format import event_for, family_of
@@ -93,19 +93,27 @@ async def read_first_piece(response: UpstreamResponse, timeouts: UpstreamTimeout
             response.release()
 
 
-async def relay(
+def relay(
     response: UpstreamResponse,
     send: Send,
     first_piece: bytes | None,
     timeouts: UpstreamTimeouts,
-) -> None:
+) -> Awaitable[None]:
     """Send the backend's body to the client after ``response_start``: each piece as it comes.
 
     Nothing is held back and nothing re-framed. ``send`` waits while the client reads slowly, and
     meanwhile at most one buffer is read from the backend. ``first_piece`` is the part of the body
     that was read before. Raises BrokeOff or Stalled, see ``end_broken_off``.
     """
-    piece = first_piece
+    if first_piece is not None and response.is_at_end:
+        # Most responses that are no stream.
+        return send({"type": "http.response.body", "body": first_piece})
+    return _relay_pieces(response, send, first_piece, timeouts)
+
+
+async def _relay_pieces(
+    response: UpstreamResponse, send: Send, piece: bytes | None, timeouts: UpstreamTimeouts
+) -> None:
     read_timeout = None
     if timeouts.first_byte and piece is None and not response.is_at_end:
         read_timeout = ReadTimeout(response, timeouts.first_byte)

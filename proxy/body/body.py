@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from llamactl.core.asgi_types import Receive
+from llamactl.core.asgi_types import Message, Receive
 from llamactl.core.content_coding import refuse_packed
 from proxy.body.multipart import FormReader, ModelField, boundary_in
 from proxy.body.upload import Upload
@@ -55,7 +55,7 @@ async def read_routed(
     RequestTooLarge, PackedBody, InvalidRequest for a malformed form, or ClientDisconnected.
     """
     announced = _announced(headers, limit)
-    piece, is_whole = await _next(receive)
+    piece, is_whole = _piece_of(await receive())
     if is_whole and piece.startswith(b"{") and len(piece) <= limit:
         return piece, None  # the usual request: one piece of JSON
     gathered = _Gathered()
@@ -74,7 +74,7 @@ async def read_routed(
             return gathered.whole(), None if form is None else form.end()
         if announced > WHOLE_BYTES and form is not None and form.field is not None:
             return Upload(gathered.whole(), headers, limit=limit, form=form), form.field
-        piece, is_whole = await _next(receive)
+        piece, is_whole = _piece_of(await receive())
 
 
 async def read_beginning(
@@ -94,7 +94,7 @@ async def read_beginning(
     announced = _announced(headers, limit)
     gathered = _Gathered()
     while True:
-        piece, is_whole = await _next(receive)
+        piece, is_whole = _piece_of(await receive())
         gathered.add(piece)
         if limit is not None and len(gathered) > limit:
             raise RequestTooLarge(limit)
@@ -118,9 +118,8 @@ def _announced(headers: Iterable[tuple[bytes, bytes]], limit: int | None) -> int
     return announced
 
 
-async def _next(receive: Receive) -> tuple[bytes, bool]:
-    """The next piece of the body, and whether it is the last."""
-    message = await receive()
+def _piece_of(message: Message) -> tuple[bytes, bool]:
+    """A piece of the body, and whether it is the last. Raises ClientDisconnected."""
     if message["type"] == "http.disconnect":
         raise ClientDisconnected
     return message.get("body", b""), not message.get("more_body")

@@ -97,7 +97,7 @@ async def _router_models(target: Target, upstream: Upstream) -> list[Model]:
                 # On a connection that the backend is closing just now the models would be lost.
                 fresh=True,
             )
-            async with answer:
+            with answer:
                 document: Any = orjson.loads(await answer.read_whole(MAX_LIST_BYTES))
     except (BackendError, TimeoutError, orjson.JSONDecodeError):
         return []

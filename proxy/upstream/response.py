@@ -30,7 +30,7 @@ class Source(Protocol):
 class UpstreamResponse:
     """Made by a connection after the head, and filled by the connection from then on.
 
-    ``async with response: …`` gives the connection back. It takes the next request if the whole
+    ``with response: …`` gives the connection back. It takes the next request if the whole
     body has come, and is closed otherwise.
     """
 
@@ -73,6 +73,13 @@ class UpstreamResponse:
             if key == name:
                 return value
         return None
+
+    def read_at_once(self) -> bytes | None:
+        """The whole body if it has come and none of it was read; ``None`` for any other."""
+        if not self.is_whole or len(self._pieces) != 1 or self._size > BUFFER_BYTES:
+            return None
+        self._size = 0
+        return self._pieces.pop()
 
     async def read(self) -> bytes:
         """The bytes since the last read, once there are some; ``b""`` at the end.
@@ -118,10 +125,10 @@ class UpstreamResponse:
                 source.resume()
             source.release()
 
-    async def __aenter__(self) -> UpstreamResponse:
+    def __enter__(self) -> UpstreamResponse:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     # -- for the connection ----------------------------------------------------------------------

@@ -49,7 +49,7 @@ def check_head(target: bytes, headers: Headers, *, is_host_required: bool) -> No
     is_repeating = len(named) != len(headers)
     if is_repeating:
         _check_once(headers)
-    if is_repeating or sum(map(len, named)) + sum(map(len, named.values())) > _SMALL_BYTES:
+    if is_repeating or len(b"".join(named)) + len(b"".join(named.values())) > _SMALL_BYTES:
         _check_sizes(headers)
 
 

@@ -12,7 +12,9 @@ import re
 from enum import Enum, auto
 from functools import partial
 from typing import Any, cast
+from urllib.parse import unquote
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -29,6 +31,7 @@ from llamactl.server.web.errors import (
 )
 from llamactl.server.web.head import MAX_HEAD_BYTES, check_handshake, check_head, has_body
 from llamactl.server.web.http_1_0 import Http10Cycle
+from llamactl.server.web.http_1_1 import Http11Cycle
 
 logger = logging.getLogger(__name__)
 
@@ -241,45 +244,76 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        """Begin the request; instead of uvicorn's method, whose class of the cycle is fixed."""
+        parser, version = self.parser, self.parser.get_http_version()
+        method = parser.get_method().decode("ascii")
+        offers_upgrade = parser.should_upgrade()
         try:
-            self._check_head()
+            check_head(self.url, self.headers, is_host_required=version != "1.0")
+            is_handshake = offers_upgrade and self._is_handshake(method, version)
         except LlamactlError as error:
             self._refusal = error
             raise
         # The body has a timeout of its own.
-        self._disarm()
+        if self._deadline is not None:
+            self._disarm()
         self._body_bytes = 0
         self._body_due_at = None
-        before = self.cycle
-        super().on_headers_complete()
-        if self.scope["http_version"] < "1.1" and self.cycle is not before:
-            Http10Cycle.take_over(self.cycle)
+        scope = self.scope
+        scope["method"] = method
+        if version != "1.1":
+            scope["http_version"] = version
+        if not is_handshake:
+            url = httptools.parse_url(self.url)
+            scope["raw_path"] = raw_path = url.path
+            path = raw_path.decode("ascii")
+            scope["path"] = unquote(path) if "%" in path else path
+            scope["query_string"] = url.query or b""
         self._phase = RequestPhase.BODY
         self._head_bytes = 0
-        if not self.parser.should_upgrade():
+        if is_handshake:
+            return
+        if not offers_upgrade:
             # The parser reports the trailers of a chunked body as headers. A proxy in front of us
             # has not checked trailers, so they must not become headers.
             self.headers = []
-        if before is not None and not before.response_complete:
-            self._earlier = [
-                *(cycle for cycle in self._earlier if not cycle.response_complete),
-                before,
-            ]
+        self._begin_cycle(Http10Cycle if version < "1.1" else Http11Cycle)
 
-    def _check_head(self) -> None:
-        """Raise LlamactlError for a head that must not reach the application."""
-        version = self.parser.get_http_version()
-        check_head(self.url, self.headers, is_host_required=version != "1.0")
-        if not self.parser.should_upgrade():
+    def _begin_cycle(self, kind: type[RequestResponseCycle]) -> None:
+        """Start the application, or queue the request behind the one before it."""
+        before = self.cycle
+        self.cycle = kind(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
             return
+        self.flow.pause_reading()
+        self.pipeline.appendleft((self.cycle, self.app))
+        self._earlier = [cycle for cycle in (*self._earlier, before) if not cycle.response_complete]
+
+    def _is_handshake(self, method: str, version: str) -> bool:
+        """Whether a head that offers an upgrade is a WebSocket's. Raises MalformedRequest."""
         if self._should_upgrade():
-            check_handshake(self.parser.get_method().decode(), version, self.headers)
+            check_handshake(method, version, self.headers)
             if self.cycle is not None and not self.cycle.response_complete:
                 raise MalformedRequest("a WebSocket handshake must not be pipelined")
-        elif has_body(self.headers):
+            return True
+        if has_body(self.headers):
             # The head came in parts, or behind another request, so its offer was not removed. The
             # parser would read the body as the next request.
             raise MalformedRequest("a body behind an offer of another protocol")
+        return False
 
     def on_body(self, body: bytes) -> None:
         self._has_body_data = True

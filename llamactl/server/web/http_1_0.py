@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import cast
+from typing import Any, cast
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -29,16 +29,11 @@ class Http10Cycle(RequestResponseCycle):
 
     _ends_with_connection = False
 
-    @classmethod
-    def take_over(cls, cycle: RequestResponseCycle) -> None:
-        """Turn uvicorn's cycle into this class; uvicorn has no setting for the class.
-
-        Called before the cycle has run.
-        """
-        cycle.__class__ = cls
-        cycle.keep_alive = False
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.keep_alive = False
         # An HTTP/1.0 client would take 100 Continue for the response (RFC 9110, section 10.1.1).
-        cycle.waiting_for_100_continue = False
+        self.waiting_for_100_continue = False
 
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "http.response.start":

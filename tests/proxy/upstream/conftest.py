@@ -27,7 +27,7 @@ class Asker:
         )
 
     async def body(self, body: bytes = b"{}", *, method: str = "POST") -> bytes:
-        async with await self.ask(body, method=method) as answer:
+        with await self.ask(body, method=method) as answer:
             return await answer.read_whole(2**24)
 
 

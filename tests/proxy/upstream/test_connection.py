@@ -32,7 +32,7 @@ async def test_connection_is_closed_where_the_answer_was_not_read_to_its_end(
         await session.until_closed()
 
     backend.script = play
-    async with await asker.ask() as answer:
+    with await asker.ask() as answer:
         assert await answer.read() == b"a"
     await until_async(lambda: backend.closed == 1, "the connection closed")
     with pytest.raises(AssertionError):
@@ -44,7 +44,7 @@ async def test_connection_is_used_again_where_much_of_a_whole_answer_was_not_rea
 ) -> None:
     # More than waits to be read, and little enough to come in one piece with its end.
     backend.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000, OK]
-    async with await asker.ask() as answer:
+    with await asker.ask() as answer:
         await until_async(lambda: answer.is_whole, "the whole answer there")
     async with asyncio.timeout(5):
         assert await asker.body() == b"{}"
@@ -102,7 +102,7 @@ async def test_bytes_before_the_break_are_read_before_the_error(
 
 async def test_last_piece_is_known_to_be_the_last(asker: Asker, backend: RawBackend) -> None:
     backend.answers = [CHUNKED + b"1\r\na\r\n0\r\n\r\n"]
-    async with await asker.ask() as answer:
+    with await asker.ask() as answer:
         assert await answer.read() == b"a"
         assert answer.is_at_end
         assert await answer.read() == b""
@@ -207,7 +207,7 @@ async def test_headers_are_counted(
     lines = b"".join(b"X-A: %d\r\n" % each for each in range(number - 1))
     backend.answers = [b"HTTP/1.1 200 OK\r\n" + lines + b"Content-Length: 2\r\n\r\n{}"]
     if is_taken:
-        async with await asker.ask() as answer:
+        with await asker.ask() as answer:
             assert len(answer.headers) == number
     else:
         with pytest.raises(BackendError, match="too many"):
@@ -254,6 +254,5 @@ async def test_cancelled_request_closes_its_connection(asker: Asker, backend: Ra
 
 async def test_more_than_is_wanted_whole_breaks_off(asker: Asker, backend: RawBackend) -> None:
     backend.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789"]
-    async with await asker.ask() as answer:
-        with pytest.raises(BrokeOff, match="more than 9"):
-            await answer.read_whole(9)
+    with await asker.ask() as answer, pytest.raises(BrokeOff, match="more than 9"):
+        await answer.read_whole(9)
