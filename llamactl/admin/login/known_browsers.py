@@ -31,13 +31,17 @@ def known_browser(request: HttpRequest, account: str) -> str | None:
 
 
 def remember_browser(request: HttpRequest, response: HttpResponse, account: str) -> None:
-    """Make the browser known for ``account``. ``Secure`` is added where the request was https."""
+    """Make the browser known for ``account``.
+
+    ``Secure`` with ``server.public_url`` by https; without it, added where the request was https.
+    """
     browser = known_browser(request, account) or secrets.token_urlsafe(12)
     response.set_cookie(
         COOKIE,
         signing.dumps([account, browser], salt=_SALT),
         max_age=MAX_AGE_SECONDS,
         path=settings.SESSION_COOKIE_PATH,
+        secure=settings.SESSION_COOKIE_SECURE,
         httponly=True,
         samesite="Lax",
     )
