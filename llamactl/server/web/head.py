@@ -7,8 +7,10 @@ Content-Type, takes 2 s of the event loop for 60,000 semicolons; ``http.cookies`
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from llamactl.core.errors import UriTooLong
 from llamactl.server.web.errors import HeadTooLarge, MalformedRequest
@@ -32,6 +34,8 @@ _SMALL_BYTES = min(_MAX_BYTES.values())
 
 _ONCE = frozenset((b"authorization", b"content-type", b"host", b"x-api-key"))
 """Headers that may come once: of two, the proxy would read the first and Django both."""
+
+_OTHER_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:(?![ \t]*websocket[ \t]*\r\n)[^\r\n]*", re.I)
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -67,6 +71,19 @@ def has_body(headers: Headers) -> bool:
         name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
         for name, value in headers
     )
+
+
+def without_other_upgrades(data: bytes) -> bytes:
+    """Remove each ``Upgrade`` header but WebSocket's; a server may ignore an offered upgrade.
+
+    The parser takes all bytes after such a head for another protocol, so the request would lose its
+    body. Java's client and ``curl --http2`` offer ``h2c`` with each request.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return data
+    head: Any = data[: end + 2]
+    return _OTHER_UPGRADE.sub(b"", head) + data[end + 2 :]
 
 
 def _check_once(headers: Headers) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from enum import Enum, auto
 from functools import partial
 from typing import Any, cast
@@ -29,7 +28,13 @@ from llamactl.server.web.errors import (
     TooManyConnections,
     response_to,
 )
-from llamactl.server.web.head import MAX_HEAD_BYTES, check_handshake, check_head, has_body
+from llamactl.server.web.head import (
+    MAX_HEAD_BYTES,
+    check_handshake,
+    check_head,
+    has_body,
+    without_other_upgrades,
+)
 from llamactl.server.web.http_1_0 import Http10Cycle
 from llamactl.server.web.http_1_1 import Http11Cycle
 
@@ -44,8 +49,6 @@ DISCONNECT_GRACE_SECONDS = 0.1
 DRAIN_SECONDS = 0.1
 """How long a connection may be idle during a shutdown. A client may just be sending a request on an
 idle connection; the request is answered, with ``Connection: close``."""
-
-_OTHER_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:(?![ \t]*websocket[ \t]*\r\n)[^\r\n]*", re.I)
 
 
 class RequestPhase(Enum):
@@ -153,7 +156,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self._reject_large_head()
                 return
             if b"pgrade" in data:
-                data = _without_other_upgrades(data)
+                data = without_other_upgrades(data)
         # Data that spans two phases is not counted against the limit of either.
         phase_before, self._has_body_data = self._phase, False
         super().data_received(data)
@@ -244,7 +247,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Begin the request; instead of uvicorn's method, whose class of the cycle is fixed."""
+        """Begin the request, as uvicorn's method does with one fixed class of the cycle."""
         parser, version = self.parser, self.parser.get_http_version()
         method = parser.get_method().decode("ascii")
         offers_upgrade = parser.should_upgrade()
@@ -391,16 +394,3 @@ class HttpProtocol(HttpToolsProtocol):
         """The path of the request that is being received, for the shape of an error."""
         url: bytes = b"/" if self.scope is None else self.url
         return url.partition(b"?")[0].decode("latin-1")
-
-
-def _without_other_upgrades(data: bytes) -> bytes:
-    """Remove each ``Upgrade`` header but WebSocket's; a server may ignore an offered upgrade.
-
-    The parser takes all bytes after such a head for another protocol, so the request would lose its
-    body. Java's client and ``curl --http2`` offer ``h2c`` with each request.
-    """
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        return data
-    head: Any = data[: end + 2]
-    return _OTHER_UPGRADE.sub(b"", head) + data[end + 2 :]
