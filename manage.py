@@ -22,6 +22,11 @@ def main() -> None:
 
 
 def run_command() -> None:
+    if "_LLAMACTL_FOREGROUND_FD" in os.environ:
+        # "run" has prepared the start, and has replaced itself by a program without Django.
+        from llamactl.server.foreground import main as foreground
+
+        foreground()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llamactl.settings")
     if sys.argv[1:2] == ["check_config"]:
         # check_config explains a configuration with which Django's settings may fail to load.

@@ -1,10 +1,13 @@
-"""llamactl: a control server for LLM backend processes."""
+"""llamactl: a control server for LLM backend processes.
+
+Nothing is imported but the version: the foreground process of ``manage.py run`` needs neither
+Celery nor the config. ``llamactl.apps`` imports the Celery app.
+"""
 
 from __future__ import annotations
 
-from llamactl.celery import app as celery_app
 from llamactl.version import VERSION
 
-__all__ = ["__version__", "celery_app"]
+__all__ = ["__version__"]
 
 __version__ = VERSION

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
+from llamactl.celery import app as celery_app
+
+__all__ = ["LlamactlConfig", "celery_app"]  # tasks of the apps belong to the Celery app
+
 
 class LlamactlConfig(AppConfig):
     name = "llamactl"

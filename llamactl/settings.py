@@ -45,7 +45,8 @@ DEBUG = False
 ALLOWED_HOSTS = ["*"]
 
 INSTALLED_APPS = [
-    "daphne",
+    # daphne serves runserver alone, and takes 20 MB of a process (Twisted, cryptography).
+    *(["daphne"] if sys.argv[1:2] == ["runserver"] else []),
     "unfold",
     "django.contrib.admin",
     "django.contrib.auth",

@@ -8,10 +8,14 @@ import stat
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from llamactl.config import AppConfig
 from llamactl.core.secret_files import read_or_create_secret
+
+if TYPE_CHECKING:
+    # The foreground process uses this module, and has no use for 20 MB of pydantic.
+    from llamactl.config import AppConfig
 
 LONGEST_SOCKET_PATH = 107
 """Bytes; ``sockaddr_un`` has 108 with the NUL."""

@@ -8,6 +8,7 @@ import shlex
 from keys.secrets import management_keys
 from llamactl.config import AppConfig
 from llamactl.server.bootstrap import AdminAccount
+from llamactl.server.foreground import SECONDS
 from llamactl.server.sockets import is_loopback, local_host
 from llamactl.version import VERSION
 
@@ -26,11 +27,10 @@ def banner(
     config: AppConfig,
     account: AdminAccount,
     *,
-    start_seconds: float,
     keep_backends: bool,
     found: str = "",
 ) -> str:
-    """Format the lines that are printed once web is ready.
+    """Format the lines that are printed once web is ready, with a placeholder for the seconds.
 
     ``found`` is the importer's notice of a Go database, if there is one.
     """
@@ -52,7 +52,7 @@ def banner(
         ("Stop", f"Ctrl-C (backends {'keep running' if keep_backends else 'are stopped too'})"),
     ]
     lines = [f"  {label + ':':<9} {text}" for label, text in rows]
-    title = f"llamactl {VERSION} is ready ({start_seconds:.1f} s)"
+    title = f"llamactl {VERSION} is ready ({SECONDS} s)"
     if found:
         lines += ["", f"  {found}"]
     return "\n".join(["", title, "", *lines, ""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from instances.errors import InstanceExists, InstanceNotFound
 from instances.models import Instance
 from llamactl.config import AppConfig
 from llamactl.core.errors import LlamactlError
+from llamactl.server.foreground import MANAGE
 from nodes.errors import NodeDrained
 
 INSTANCE_NAME = "demo"
@@ -65,6 +67,11 @@ def unpack_model(config: AppConfig, print_line: Callable[[str], None]) -> Path:
     finally:
         draft.unlink(missing_ok=True)
     return path
+
+
+def load_demo_command(model: Path) -> list[str]:
+    """Command line of ``manage.py load_demo``, which calls ``start_demo``."""
+    return [sys.executable, str(MANAGE), "load_demo", str(model)]
 
 
 def start_demo(

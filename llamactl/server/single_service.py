@@ -1,7 +1,8 @@
 """One of llamactl's services, started alone under a service manager such as systemd.
 
 The service replaces this process (exec), so the service manager's signals and exit codes are the
-service's own. Several web processes keep a parent process, which holds their listening sockets.
+service's own. Several web processes have the foreground process for a parent, which holds their
+listening sockets.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from llamactl.config import AppConfig
 from llamactl.server.bootstrap import make_directories
 from llamactl.server.child import CannotStart, ProcessSpec
+from llamactl.server.foreground import Plan, replace_process
 from llamactl.server.prepare import prepare_service
-from llamactl.server.process_group import ProcessGroup, Stopped
 from llamactl.server.services import stages
 from llamactl.server.sockets import close_all, listen
 
@@ -43,7 +44,7 @@ def run_single(service: str, config: AppConfig, *, print_line: Callable[[str], N
         if len(specs) == 1:
             _exec(specs[0])
         else:
-            _run_group(specs, print_line)
+            replace_process(Plan([specs]))
 
 
 def _exec(spec: ProcessSpec) -> None:
@@ -57,14 +58,3 @@ def _exec(spec: ProcessSpec) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(spec.argv[0], list(spec.argv), {**os.environ, **spec.environment})  # noqa: S606
-
-
-def _run_group(specs: Sequence[ProcessSpec], print_line: Callable[[str], None]) -> None:
-    """Run several web processes; ends by SystemExit, with 0 after a requested stop."""
-    group = ProcessGroup([specs], print_line=print_line)
-    try:
-        with group:
-            group.start()
-            group.watch()
-    except Stopped as reason:
-        sys.exit(group.exit_code(reason))

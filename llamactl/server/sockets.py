@@ -12,6 +12,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 
 BACKLOG = 2048
 
@@ -44,6 +45,13 @@ def close_all(sockets: Iterable[socket.socket]) -> None:
     """Close the sockets; a second close has no effect."""
     for listener in sockets:
         listener.close()
+
+
+def close_descriptors(descriptors: Iterable[int]) -> None:
+    """Close listening sockets by descriptor; a second close has no effect."""
+    for descriptor in descriptors:
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def is_loopback(host: str) -> bool:

@@ -110,7 +110,7 @@ ARROWS = {
         "llamactl.doctor llamactl.server nodes"
     ),
     "llamactl.celery": "llamactl.config",
-    "llamactl.apps": "",
+    "llamactl.apps": "llamactl.celery",
     "llamactl.settings": (
         "instances.backends llamactl.admin llamactl.config llamactl.console "
         "llamactl.core llamactl.version"
@@ -118,10 +118,7 @@ ARROWS = {
     "llamactl.urls": "llamactl.admin llamactl.api llamactl.console",
     "llamactl.asgi": "llamactl.config llamactl.core llamactl.middleware proxy",
     "llamactl.wsgi": "",
-    "llamactl": (
-        "instances keys llamactl.celery llamactl.config llamactl.core llamactl.models "
-        "llamactl.version"
-    ),
+    "llamactl": ("instances keys llamactl.config llamactl.core llamactl.models llamactl.version"),
 }
 
 LATE = {

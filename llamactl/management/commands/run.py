@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -22,17 +20,11 @@ from llamactl.config.announcement import announce_warnings
 from llamactl.core.broker_url import BrokerError
 from llamactl.core.locks import Locked, acquire
 from llamactl.importer.run import notice
-from llamactl.server.banner import banner, example_requests, exposure_warnings
-from llamactl.server.bootstrap import AdminAccount, ensure_admin, make_directories, migrate
+from llamactl.server.banner import banner, exposure_warnings
+from llamactl.server.bootstrap import ensure_admin, make_directories, migrate
 from llamactl.server.child import CannotStart
-from llamactl.server.demo import (
-    EXAMPLE_PROMPT,
-    INSTANCE_NAME,
-    DemoUnavailable,
-    start_demo,
-    unpack_model,
-)
-from llamactl.server.process_group import ProcessGroup, Stopped
+from llamactl.server.demo import DemoUnavailable, load_demo_command, unpack_model
+from llamactl.server.foreground import Plan, replace_process
 from llamactl.server.services import MARGIN_SECONDS, stages, worker_grace_seconds
 from llamactl.server.single_service import SERVICES, run_single
 from llamactl.server.sockets import AddressUnusable, close_all, listen
@@ -70,7 +62,7 @@ class Command(BaseCommand):
                 return
             with ExitStack() as resources:
                 make_directories(config)
-                children_lock = self._lock_data_dir(config, resources)
+                run_lock, children_lock = self._lock_data_dir(config, resources)
                 listeners = listen(config.server.host, config.server.port)
                 resources.callback(close_all, listeners)
                 for line in exposure_warnings(config):
@@ -80,15 +72,17 @@ class Command(BaseCommand):
                 found = notice(config)
                 connections.close_all()
                 model = unpack_model(config, self._print_line) if options["demo"] else None
-                self._run(
-                    config,
-                    listeners,
-                    children_lock,
-                    account=account,
-                    found=found,
-                    model=model,
-                    keep_backends=options["keep_backends"],
-                    began=began,
+                keep_backends: bool = options["keep_backends"]
+                replace_process(
+                    Plan(
+                        stages(config, listeners, keep_backends=keep_backends),
+                        locks=[run_lock],
+                        inherited=[children_lock],
+                        began=began,
+                        banner=banner(config, account, keep_backends=keep_backends, found=found),
+                        demo=() if model is None else load_demo_command(model),
+                        keep_backends=keep_backends,
+                    )
                 )
         except (AddressUnusable, BrokerError, CannotStart, DemoUnavailable, Locked) as error:
             raise CommandError(str(error)) from error
@@ -101,66 +95,12 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             sys.exit(0)  # nothing runs yet: a clean stop, of which make need not report an error
 
-    def _run(
-        self,
-        config: AppConfig,
-        listeners: list[socket.socket],
-        children_lock: int,
-        *,
-        account: AdminAccount,
-        found: str,
-        model: Path | None,
-        keep_backends: bool,
-        began: float,
-    ) -> None:
-        """Start all processes and keep them running; ends by SystemExit."""
-        group = ProcessGroup(
-            stages(config, listeners, keep_backends=keep_backends),
-            print_line=self._print_line,
-            inherited=[children_lock],
-        )
+    def _lock_data_dir(self, config: AppConfig, resources: ExitStack) -> tuple[int, int]:
+        """Lock the data directory; returns the descriptors of the two locks.
 
-        def announce() -> None:
-            seconds = time.monotonic() - began
-            text = banner(
-                config, account, start_seconds=seconds, keep_backends=keep_backends, found=found
-            )
-            self._print_line(text)
-            if model is not None:
-                self._start_demo(config, group, model)
-            connections.close_all()
-
-        try:
-            self._watch(group, announce)
-        except Stopped as reason:
-            if "worker" in group.killed and not keep_backends:
-                self._print_line(
-                    "the worker was killed: backends may still run; the next start adopts them"
-                )
-            sys.exit(group.exit_code(reason))
-
-    def _watch(self, group: ProcessGroup, announce: Callable[[], None]) -> None:
-        """Start the processes and keep them running. Raises Stopped."""
-        with group:
-            try:
-                group.start()
-                announce()
-                group.watch()
-            except Stopped as reason:
-                self._print_line(f"stopping: {reason}; a second Ctrl-C kills")
-                raise
-
-    def _start_demo(self, config: AppConfig, group: ProcessGroup, model: Path) -> None:
-        if start_demo(model, print_line=self._print_line, wait=group.watch):
-            text = example_requests(config, model=INSTANCE_NAME, prompt=EXAMPLE_PROMPT)
-            self._print_line(f"\n{text}")
-
-    def _lock_data_dir(self, config: AppConfig, resources: ExitStack) -> int:
-        """Lock the data directory; returns the descriptor of the lock for the children to inherit.
-
-        There are two locks. ``run.lock`` is held by this process alone and shows that llamactl
-        runs. ``processes.lock`` is inherited by every child and shows that children of a killed run
-        still end. They end by themselves, and get as much time for it as in an orderly stop.
+        ``run.lock`` is held by this process alone and shows that llamactl runs. ``processes.lock``
+        is inherited by every child and shows that children of a killed run still end. They end by
+        themselves, and get as much time for it as in an orderly stop.
         """
         try:
             lock = acquire(config.data_dir / "run.lock")
@@ -184,7 +124,7 @@ class Command(BaseCommand):
                 f"processes of a killed run are still running; end them first: {_holders(path)}"
             ) from None
         resources.callback(os.close, children_lock)
-        return children_lock
+        return lock, children_lock
 
     def _print_line(self, line: str) -> None:
         # The orderly stop must not fail when the terminal has been closed.

@@ -17,6 +17,7 @@ from llamactl.server.banner import (
     exposure_warnings,
 )
 from llamactl.server.bootstrap import AdminAccount
+from llamactl.server.foreground import SECONDS
 
 CHANGED = AdminAccount("admin", None)
 
@@ -28,8 +29,8 @@ def config_with(data_dir: Path, **sections: dict[str, object]) -> AppConfig:
 def test_the_banner_has_all_facts_for_a_first_request(tmp_path: Path) -> None:
     config = config_with(tmp_path)
     account = AdminAccount("admin", "s3cret", is_new=True)
-    text = banner(config, account, start_seconds=1.94, keep_backends=False)
-    assert "is ready (1.9 s)" in text
+    text = banner(config, account, keep_backends=False)
+    assert f"is ready ({SECONDS} s)" in text
     for fact in (
         "http://127.0.0.1:8080/",
         "http://127.0.0.1:8080/admin/  user admin, password s3cret",
@@ -43,14 +44,14 @@ def test_the_banner_has_all_facts_for_a_first_request(tmp_path: Path) -> None:
 
 def test_the_password_is_printed_at_the_first_start_alone(tmp_path: Path) -> None:
     config = config_with(tmp_path)
-    text = banner(config, AdminAccount("admin", "s3cret"), start_seconds=1, keep_backends=False)
+    text = banner(config, AdminAccount("admin", "s3cret"), keep_backends=False)
     assert "s3cret" not in text
     assert f"user admin, password in {tmp_path / 'admin_password'}" in text
 
 
 def test_a_configured_key_is_not_printed(tmp_path: Path) -> None:
     config = config_with(tmp_path, auth={"management_keys": ["mine-alone"]})
-    shown = banner(config, CHANGED, start_seconds=1, keep_backends=True) + example_requests(
+    shown = banner(config, CHANGED, keep_backends=True) + example_requests(
         config, model="demo", prompt="It's"
     )
     assert "mine-alone" not in shown
@@ -62,12 +63,12 @@ def test_a_configured_key_is_not_printed(tmp_path: Path) -> None:
 
 def test_disabled_docs_are_not_mentioned(tmp_path: Path) -> None:
     config = config_with(tmp_path, server={"enable_swagger": False})
-    assert "/docs" not in banner(config, CHANGED, start_seconds=1, keep_backends=False)
+    assert "/docs" not in banner(config, CHANGED, keep_backends=False)
 
 
 def test_a_server_on_all_addresses_is_shown_at_a_reachable_one(tmp_path: Path) -> None:
     config = config_with(tmp_path, server={"host": "0.0.0.0", "port": 9999})
-    text = banner(config, CHANGED, start_seconds=1, keep_backends=False)
+    text = banner(config, CHANGED, keep_backends=False)
     assert "http://127.0.0.1:9999/  (listens on 0.0.0.0)" in text
 
 
@@ -114,4 +115,4 @@ def test_no_key_is_shown_where_none_is_needed(tmp_path: Path) -> None:
     auth: dict[str, object] = {"require_management_auth": False, "require_inference_auth": False}
     config = config_with(tmp_path, auth=auth)
     assert "Authorization" not in example_requests(config, model="demo", prompt="It's")
-    assert "none needed" in banner(config, CHANGED, start_seconds=1, keep_backends=False)
+    assert "none needed" in banner(config, CHANGED, keep_backends=False)

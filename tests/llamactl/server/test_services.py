@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,3 +82,21 @@ def test_a_hanging_worker_gets_no_sigterm_which_would_stop_its_backends(
     assert web.sends_heartbeat
     assert web.hang_grace_seconds > 0
     assert broker.liveness_probe is not None
+
+
+def test_the_specifications_can_be_handed_to_the_foreground_process(
+    tmp_path: Path, listeners: list[socket.socket]
+) -> None:
+    made = stages(config_with(tmp_path), listeners, keep_backends=True)
+    (broker,), _, (web,) = pickle.loads(pickle.dumps(made))  # noqa: S301 - pickled here
+    os.close(broker.prepare())
+    assert str(broker.log_path) == str(tmp_path / "broker" / "valkey.log")
+    assert not broker.is_ready()
+    # It should close the listening sockets, of which there are descriptors alone.
+    descriptor = os.dup(listeners[0].fileno())
+    listeners.pop().close()
+    os.dup2(descriptor, web.pass_fds[0])
+    os.close(descriptor)
+    web.before_stop()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(web.pass_fds[0])

@@ -106,6 +106,9 @@ def test_the_whole_stack_survives_kill_9_and_ends_with_ctrl_c(run: Run) -> None:
     assert (run.data_dir / "admin_password").read_text().strip() in said
     assert run.get("/api/v1/instances", key) == (200, "[]")
     assert run.get("/api/v1/instances")[0] == 401
+    # It should hold little memory, since it only watches the others.
+    assert run.process is not None
+    assert "site-packages" not in Path(f"/proc/{run.process.pid}/maps").read_text()
 
     # It should start again at once after a kill, which leaves its children a moment to end.
     assert run.end(signal.SIGKILL) == -signal.SIGKILL
