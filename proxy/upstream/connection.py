@@ -13,6 +13,7 @@ from typing import cast
 
 import httptools
 
+from llamactl.core.parsing_turns import HeldInput
 from proxy.body.upload import Upload
 from proxy.headers import Pairs
 from proxy.upstream.errors import BackendError, BrokeOff, Stalled, Unanswered
@@ -27,6 +28,9 @@ HEAD_SECONDS = 30.0
 minutes; a backend that has begun to answer has the rest of its head too."""
 MAX_INTERIM_RESPONSES = 16
 """Responses with a status of 1xx before the response; the usual number is none."""
+
+PART_BYTES = 16 * 1024
+"""The input that is parsed at once: up to 2 ms for chunks of one byte each."""
 
 TOGETHER_BYTES = 64 * 1024
 """A body up to this size is joined with its head, to be sent in one system call."""
@@ -60,18 +64,28 @@ class Connection(asyncio.Protocol):
         self._ends_with_connection = False
         self._bytes_without_body = 0
         """Received since the last piece of a body, or since the request."""
+        self._held: HeldInput | None = None
+        """Input that is not parsed yet."""
+        self._is_paused = False
         self._sender: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         """Pending while the backend takes no more of the request's body."""
 
     @property
     def is_free(self) -> bool:
-        return self._is_reusable and not self._is_busy and self._transport is not None
+        return (
+            self._is_reusable
+            and not self._is_busy
+            and self._transport is not None
+            # The rest must not become the response to the next request.
+            and self._held is None
+        )
 
     def close(self) -> None:
         """Close at once, so that the backend stops working on the request."""
         self._is_reusable = self._is_busy = False
         self._stop_head_timer()
+        self._drop_held()
         head, self._head = self._head, None
         if head is not None:
             head.cancel()
@@ -157,6 +171,43 @@ class Connection(asyncio.Protocol):
         if not self._is_busy:
             self.close()
             return
+        if len(data) > PART_BYTES and not self._is_in_body(len(data)):
+            self._parse(data[:PART_BYTES])
+            rest = cast(bytes, memoryview(data)[PART_BYTES:])
+            if self.is_closing():
+                return
+            if not self._is_in_body(len(rest)):
+                self._held = HeldInput(
+                    rest,
+                    self,
+                    part_bytes=PART_BYTES,
+                    parse=self._parse,
+                    may_parse=self._may_parse,
+                    on_end=self._drop_held,
+                )
+                return
+            data = rest
+        self._parse(data)
+
+    def _is_in_body(self, size: int) -> bool:
+        """Whether the next bytes are of a body with a Content-Length, all of them."""
+        response = self._response
+        if response is None or response.length is None or not self._is_busy:
+            return False
+        return response.total_bytes + size <= response.length
+
+    def _may_parse(self) -> bool:
+        return not self._is_paused
+
+    def _drop_held(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.drop()
+
+    def _parse(self, data: bytes) -> None:
+        if not self._is_busy:
+            self.close()
+            return
         assert self._parser is not None  # noqa: S101 - nothing comes after connection_lost
         self._bytes_without_body += len(data)
         if self._response is None:
@@ -176,6 +227,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._is_reusable = False
         self._stop_head_timer()
+        self._drop_held()
         self._transport = None
         self._parser = None  # the two refer to each other
         if self._writable is not None and not self._writable.done():
@@ -255,12 +307,32 @@ class Connection(asyncio.Protocol):
     # -- for the response ------------------------------------------------------------------------
 
     def pause(self) -> None:
+        self._is_paused = True
+        self.hold_reading()
+
+    def resume(self) -> None:
+        self._is_paused = False
+        if self._held is not None:
+            self._held.go_on()
+        else:
+            self.release_reading()
+
+    # -- for held input --------------------------------------------------------------------------
+
+    def is_closing(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def hold_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
-    def resume(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+    def release_reading(self) -> None:
+        transport = self._transport
+        if transport is not None and not self._is_paused and not transport.is_closing():
+            transport.resume_reading()
+
+    def abort(self) -> None:
+        self.close()
 
     def release(self) -> None:
         transport = self._transport

@@ -42,13 +42,41 @@ class WatchedTransport(CoalescingTransport):
     on_lost: Callable[[], None] | None = None
     """Called when the connection of a WebSocket is lost."""
 
+    on_resume: Callable[[], None] | None = None
+    """Called when the application resumes reading while input is held."""
+
     _earlier_pauses_seconds = 0.0
     _paused_at = 0.0
     _pauses = 0
     _is_paused = False
+    """By the application, or for held input."""
+    _is_paused_by_application = False
+    _is_held = False
     _is_check_scheduled = False
 
     def pause_reading(self) -> None:
+        self._is_paused_by_application = True
+        self._pause()
+
+    def resume_reading(self) -> None:
+        self._is_paused_by_application = False
+        if not self._is_held:
+            self._resume()
+        elif self.on_resume is not None:
+            self.on_resume()
+
+    def hold_reading(self) -> None:
+        """Read nothing until ``release_reading``, even if the application resumes reading."""
+        self._is_held = True
+        self._pause()
+
+    def release_reading(self) -> None:
+        """Read again, unless the application has paused reading."""
+        self._is_held = False
+        if not self._is_paused_by_application and not self.is_closing():
+            self._resume()
+
+    def _pause(self) -> None:
         self._transport.pause_reading()
         if not self._is_paused:
             self._paused_at = self._loop.time()
@@ -57,7 +85,7 @@ class WatchedTransport(CoalescingTransport):
         if not self._is_check_scheduled:
             self._schedule_check()
 
-    def resume_reading(self) -> None:
+    def _resume(self) -> None:
         self._earlier_pauses_seconds = self.paused_seconds
         self._is_paused = False
         self._transport.resume_reading()

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from enum import Enum, auto
 from functools import partial
 from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from llamactl.core.authorised import is_authorised
 from llamactl.core.errors import LlamactlError
@@ -37,6 +36,7 @@ from llamactl.server.web.head import (
 )
 from llamactl.server.web.http_1_0 import Http10Cycle
 from llamactl.server.web.http_1_1 import Http11Cycle
+from llamactl.server.web.parts import PART_BYTES, PartedProtocol, RequestPhase
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +51,7 @@ DRAIN_SECONDS = 0.1
 idle connection; the request is answered, with ``Connection: close``."""
 
 
-class RequestPhase(Enum):
-    """The part of a request that is being received."""
-
-    IDLE = auto()
-    HEAD = auto()
-    BODY = auto()
-
-
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(PartedProtocol):
     """The connection of one client."""
 
     head_seconds = 30.0
@@ -81,9 +73,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._limits = limits
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        watched = WatchedTransport(transport, self.loop)
+        self._watched = watched = WatchedTransport(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, watched))
-        self._watched = watched
         self._refusal: LlamactlError | None = None
         """The error of the head that is being parsed, for the response."""
         self._body_bytes = 0
@@ -122,6 +113,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._drop_held()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         # uvicorn reports the disconnect to the newest of several pipelined requests alone.
@@ -157,6 +149,12 @@ class HttpProtocol(HttpToolsProtocol):
                 return
             if b"pgrade" in data:
                 data = without_other_upgrades(data)
+        if len(data) <= PART_BYTES and not self.pipeline:
+            self._parse(data)
+        else:
+            self._parse_in_parts(data)
+
+    def _parse(self, data: bytes) -> None:
         # Data that spans two phases is not counted against the limit of either.
         phase_before, self._has_body_data = self._phase, False
         super().data_received(data)
@@ -183,6 +181,7 @@ class HttpProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self._phase = RequestPhase.IDLE
         self._disarm()
+        self._drop_held()
         super().handle_websocket_upgrade()
         protocol = self._watched.get_protocol()
         if not protocol.handshake_initiated:
@@ -195,6 +194,8 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
+            if self._held is not None:
+                self._held.go_on()
             return
         # As in uvicorn, except for the idle timer: uvicorn makes one for each response and cancels
         # it at each request.
@@ -274,13 +275,8 @@ class HttpProtocol(HttpToolsProtocol):
             scope["query_string"] = url.query or b""
         self._phase = RequestPhase.BODY
         self._head_bytes = 0
-        if is_handshake:
-            return
-        if not offers_upgrade:
-            # The parser reports the trailers of a chunked body as headers. A proxy in front of us
-            # has not checked trailers, so they must not become headers.
-            self.headers = []
-        self._begin_cycle(Http10Cycle if version < "1.1" else Http11Cycle)
+        if not is_handshake:
+            self._begin_cycle(Http10Cycle if version < "1.1" else Http11Cycle)
 
     def _begin_cycle(self, kind: type[RequestResponseCycle]) -> None:
         """Start the application, or queue the request behind the one before it."""
