@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import parse_qsl
 
+_BEARER = (b"bearer ", b"bearer\t")
+
 
 def key_in(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> str:
     """Return the key of ``Authorization: Bearer``, else ``X-API-Key``, else ``?api_key=``, else "".
@@ -15,7 +17,7 @@ def key_in(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> str:
     """
     api_key = ""
     for name, value in headers:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
+        if name == b"authorization" and value[:7].lower() in _BEARER:
             return _text(value[7:])
         if name == b"x-api-key" and not api_key:
             api_key = _text(value)

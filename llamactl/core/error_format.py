@@ -34,6 +34,14 @@ class PathFamily(Enum):
     """Ollama's API, which llamactl does not serve: ``{"error": text}``."""
 
 
+LONGEST_RETRY_AFTER_SECONDS = 59
+"""The largest ``Retry-After``. openai-python gives up at once above 120 s, and the AI SDK waits its
+own few seconds at 60 s or more."""
+
+_RETRIED_STATUSES = frozenset({401, 403, 409})
+"""Statuses below 500 that clients retry in vain: the openai and anthropic packages 409, and Claude
+Code 401 and 403 too, for more than 170 s. A retry after 408 may succeed."""
+
 _LLAMA_CPP_V1 = re.compile(r"/llama-cpp/[^/]*(?=/v1/)")
 _BACKEND_PATH = re.compile(r"/llama-cpp/|/api/v1/instances/[^/]+/proxy(?:/|\Z)")
 
@@ -57,7 +65,6 @@ _ANTHROPIC_TYPES = {
     413: "request_too_large",
     414: "invalid_request_error",
     415: "invalid_request_error",
-    503: "overloaded_error",
 }
 
 
@@ -115,15 +122,30 @@ def headers_for(family: PathFamily, error: LlamactlError) -> Headers:
         headers.append((b"allow", ", ".join(error.allowed).encode()))
     if isinstance(error, PackedBody):
         headers.append((b"accept-encoding", b"identity"))
-    if error.status == 401 and family is PathFamily.MANAGEMENT:
+    if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
-    elif error.status >= 500 and family is not PathFamily.MANAGEMENT:
-        # The openai and anthropic clients retry every 5xx by default. Without a Retry-After such
-        # a retry would only start a broken backend again and again.
+        headers.append((b"retry-after", b"%d" % _whole_seconds(error.retry_after)))
+    elif _is_retried(error.status, family):
         headers.append((b"x-should-retry", b"false"))
     return headers
+
+
+def _whole_seconds(retry_after: float) -> int:
+    """``Retry-After`` for this time: at least 1, because 0 is a retry without a pause."""
+    return max(1, math.ceil(min(retry_after, LONGEST_RETRY_AFTER_SECONDS)))
+
+
+def _is_retried(status: int, family: PathFamily) -> bool:
+    """Whether clients of the family retry the status by default.
+
+    Without a Retry-After a retry has the same outcome, or starts a broken backend once more. The
+    clients of the management API are scripts, which know no x-should-retry; a wrong key may be that
+    of any client.
+    """
+    if family is PathFamily.MANAGEMENT:
+        return status in (401, 403)
+    return status >= 500 or status in _RETRIED_STATUSES
 
 
 def event_for(family: PathFamily, error: LlamactlError) -> bytes:
@@ -152,7 +174,10 @@ def openai_document(error: LlamactlError) -> Document:
 
 
 def anthropic_document(error: LlamactlError) -> Document:
-    kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
+    # Clients of Anthropic's API retry an overloaded_error for minutes, so only with a Retry-After.
+    is_overload = error.status == 503 and error.retry_after is not None
+    default = "overloaded_error" if is_overload else "api_error"
+    kind = _ANTHROPIC_TYPES.get(error.status, default)
     return {
         "type": "error",
         "error": {"type": kind, "message": error.details, "code": error.code, **error.extra},

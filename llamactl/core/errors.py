@@ -22,7 +22,8 @@ class LlamactlError(Exception):
         super().__init__(details)
         self.details = details
         self.retry_after = retry_after
-        """Seconds after which the same request may succeed; sent as ``Retry-After``."""
+        """Seconds after which the same request may succeed; sent as ``Retry-After``, whose limit is
+        ``error_format.LONGEST_RETRY_AFTER_SECONDS``."""
         self.extra = extra
         """Further fields of the error document (``reason``, ``exit_code``, ``log_tail`` …)."""
 
@@ -42,11 +43,20 @@ class InvalidParameter(LlamactlError):
 
 
 class MissingKey(LlamactlError):
+    """A request without a key in any of the three places.
+
+    Also a request with the bare key, or with the scheme Basic or Token, in Authorization: the text
+    repeats none of it, because it may be a key.
+    """
+
     code = "missing_api_key"
     status = 401
 
     def __init__(self) -> None:
-        super().__init__("Missing API key")
+        super().__init__(
+            "Missing API key: send it as the header 'Authorization: Bearer KEY' (no other scheme)"
+            " or 'X-API-Key: KEY', or as the query parameter 'api_key=KEY'"
+        )
 
 
 class InvalidKey(LlamactlError):

@@ -6,7 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from llamactl.api.json_parser import MAX_BODY_BYTES
-from llamactl.core.errors import BodyTooLarge, DatabaseUnavailable, LlamactlError
+from llamactl.core.error_format import seed_document
+from llamactl.core.errors import (
+    BodyTooLarge,
+    DatabaseUnavailable,
+    InvalidKey,
+    LlamactlError,
+    MissingKey,
+)
 
 _START_FIELDS: dict[str, Any] = {
     "reason": {
@@ -58,7 +65,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 "properties": {
                     "message": {
                         "type": "string",
-                        "enum": ["Missing API key", "Invalid API key"],
+                        "enum": [MissingKey().details, InvalidKey().details],
                     },
                     "type": {"type": "string", "const": "authentication_error"},
                 },
@@ -128,14 +135,11 @@ MEANINGS = {
     500: "A program failed, or llamactl did (see its log).",
     501: "Not supported by the web server in use.",
     502: "The backend failed to start (the error has the reason), or broke off its response.",
-    503: "Not ready yet, or not reachable; `Retry-After` is the time until the next try.",
+    503: "Not ready yet, stopped, or not reachable; `Retry-After` is the time until the next try.",
     504: "The backend was silent beyond a timeout.",
 }
 
-WITHOUT_A_KEY = [
-    {"error": {"message": f"{what} API key", "type": "authentication_error"}}
-    for what in ("Missing", "Invalid")
-]
+WITHOUT_A_KEY: list[dict[str, Any]] = [seed_document(MissingKey()), seed_document(InvalidKey())]
 TOO_LARGE = BodyTooLarge(f"Invalid request body: it must have at most {MAX_BODY_BYTES} bytes")
 NO_DATABASE = DatabaseUnavailable()
 

@@ -9,9 +9,10 @@ from django.test import Client
 from pydantic import SecretStr
 
 from keys.issuing import issue
+from llamactl.core.errors import MissingKey
 
 PATH = "/api/v1/version"
-MISSING = {"error": {"message": "Missing API key", "type": "authentication_error"}}
+MISSING = {"error": {"message": MissingKey().details, "type": "authentication_error"}}
 INVALID = {"error": {"message": "Invalid API key", "type": "authentication_error"}}
 
 
@@ -23,6 +24,8 @@ def test_management_key_is_accepted_from_each_place(management_key: str) -> None
         ({}, f"{PATH}?api_key={management_key}&api_key=second"),
         ({"authorization": f"Bearer {management_key}", "x-api-key": "wrong"}, PATH),
         ({"authorization": f"bearer {management_key}"}, PATH),
+        ({"authorization": f"BEARER   {management_key}  "}, PATH),
+        ({"authorization": f"Bearer\t{management_key}"}, PATH),
     ]:
         assert Client(headers=headers).get(path).status_code == 200, (headers, path)
 
@@ -31,7 +34,25 @@ def test_request_without_a_key_is_401() -> None:
     response = Client().get(PATH)
     assert (response.status_code, response.json()) == (401, MISSING)
     assert response["WWW-Authenticate"] == "Bearer"
+    assert response["x-should-retry"] == "false"
     assert Client(headers={"authorization": "Bearer "}).get(PATH).json() == MISSING
+
+
+@pytest.mark.parametrize(
+    "value", ["{}", "Token {}", "Basic {}", "Bearer:{}", "Bearer", "ApiKey {}"]
+)
+def test_authorization_without_bearer_is_told_each_way(management_key: str, value: str) -> None:
+    headers = {"authorization": value.format(management_key)}
+    response = Client(headers=headers).get(PATH)
+    assert (response.status_code, response.json()) == (401, MISSING)
+    assert response["WWW-Authenticate"] == "Bearer"
+    # It should be no place where a key is repeated: errors end up in logs.
+    assert management_key not in response.content.decode()
+
+
+@pytest.mark.parametrize("header", ["api-key", "apikey", "x-goog-api-key", "x-auth-token"])
+def test_key_in_another_header_is_told_each_way(management_key: str, header: str) -> None:
+    assert Client(headers={header: management_key}).get(PATH).json() == MISSING
 
 
 @pytest.mark.parametrize(
@@ -47,6 +68,7 @@ def test_request_without_a_key_is_401() -> None:
 def test_wrong_key_is_401(headers: dict[str, str]) -> None:
     response = Client(headers=headers).get(PATH)
     assert (response.status_code, response.json()) == (401, INVALID)
+    assert (response["WWW-Authenticate"], response["x-should-retry"]) == ("Bearer", "false")
 
 
 def test_wrong_key_in_an_earlier_place_wins_over_a_right_key(management_key: str) -> None:

@@ -29,6 +29,9 @@ API_KEY = b"x-api-key"
         # The name of a scheme has no case (RFC 9110), and a blank is part of no key.
         ([(BEARER, b"bearer one")], b"", "one"),
         ([(BEARER, b"BEARER  one ")], b"", "one"),
+        ([(BEARER, b"bEaReR\tone")], b"", "one"),
+        ([(BEARER, b"one")], b"", ""),
+        ([(BEARER, b"Token one")], b"", ""),
         ([(BEARER, b"Bearerone"), (API_KEY, b"two")], b"", "two"),
     ],
 )

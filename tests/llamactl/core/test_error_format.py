@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 from llamactl.core.error_format import PathFamily, document_for, event_for, family_of, render
 from llamactl.core.errors import (
+    InvalidKey,
     InvalidRequest,
     LlamactlError,
     MethodNotAllowed,
     MissingKey,
+    PermissionDenied,
 )
 
 MANAGEMENT, BACKEND, OPENAI, ANTHROPIC, OLLAMA = PathFamily
@@ -17,6 +20,15 @@ MANAGEMENT, BACKEND, OPENAI, ANTHROPIC, OLLAMA = PathFamily
 
 class LaterError(LlamactlError):
     status = 503
+
+
+class ConflictError(LlamactlError):
+    status = 409
+
+
+PATHS = ("/api/v1/nodes", "/v1/x", "/v1/messages", "/llama-cpp/x/props", "/api/tags", "/nowhere")
+NO_RETRY = {b"x-should-retry": b"false"}
+WRONG_KEY = {b"www-authenticate": b"Bearer", **NO_RETRY}
 
 
 @pytest.mark.parametrize(
@@ -95,9 +107,30 @@ def test_error_has_the_shape_that_clients_of_the_family_expect() -> None:
 
 def test_401_of_the_seeds_shape_names_an_authentication_error() -> None:
     for family in (MANAGEMENT, BACKEND):
-        assert document_for(family, MissingKey()) == {
-            "error": {"message": "Missing API key", "type": "authentication_error"}
-        }
+        for error in (MissingKey(), InvalidKey()):
+            assert document_for(family, error) == {
+                "error": {"message": error.details, "type": "authentication_error"}
+            }
+
+
+def test_missing_key_names_each_way_to_send_one() -> None:
+    for part in ("Missing API key", "Authorization: Bearer KEY", "X-API-Key: KEY", "api_key=KEY"):
+        assert part in MissingKey().details
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (LaterError("wait", retry_after=5), "overloaded_error"),
+        (LaterError("not at all"), "api_error"),
+        (LlamactlError("broken"), "api_error"),
+    ],
+)
+def test_overload_of_anthropics_api_is_an_error_that_passes(
+    error: LlamactlError, kind: str
+) -> None:
+    # Its clients retry an overloaded_error for minutes.
+    assert json.loads(render("/v1/messages", error)[2])["error"]["type"] == kind
 
 
 def test_405_says_which_methods_there_are() -> None:
@@ -115,8 +148,16 @@ def test_405_says_which_methods_there_are() -> None:
         ("/llama-cpp/x/props", LlamactlError("broken"), {b"x-should-retry": b"false"}),
         ("/api/v1/nodes", LlamactlError("broken"), {}),
         ("/v1/x", InvalidRequest("wrong"), {}),
-        ("/api/v1/nodes", MissingKey(), {b"www-authenticate": b"Bearer"}),
-        ("/v1/x", MissingKey(), {}),
+        *((path, error, WRONG_KEY) for path in PATHS for error in (MissingKey(), InvalidKey())),
+        *((path, PermissionDenied(), NO_RETRY) for path in PATHS),
+        ("/v1/x", ConflictError("no"), NO_RETRY),
+        ("/v1/x", ConflictError("soon", retry_after=5), {b"retry-after": b"5"}),
+        ("/api/v1/nodes", ConflictError("no"), {}),
+        ("/v1/x", LaterError("wait", retry_after=600), {b"retry-after": b"59"}),
+        ("/v1/messages", LaterError("wait", retry_after=math.inf), {b"retry-after": b"59"}),
+        ("/api/v1/nodes", LaterError("wait", retry_after=59.5), {b"retry-after": b"59"}),
+        ("/llama-cpp/x/props", LaterError("wait", retry_after=0), {b"retry-after": b"1"}),
+        ("/v1/x", LaterError("wait", retry_after=-3), {b"retry-after": b"1"}),
     ],
 )
 def test_headers_of_an_error(path: str, error: LlamactlError, expected: dict[bytes, bytes]) -> None:

@@ -44,7 +44,10 @@ async def test_only_a_management_key_opens_it(
 ) -> None:
     socket = await refused(app, **options)
     assert socket.refusal.status == 401
-    assert socket.refusal.json() == {"error": {"message": details, "type": "authentication_error"}}
+    error = socket.refusal.json()["error"]
+    assert (error["type"], error["message"].partition(":")[0]) == ("authentication_error", details)
+    assert socket.refusal.header("www-authenticate") == "Bearer"
+    assert socket.refusal.header("x-should-retry") == "false"
     assert not backend.requests
 
 
