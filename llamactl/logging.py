@@ -1,12 +1,23 @@
-"""Format of log lines: time, level, logger, message, then the instance, node and request."""
+"""Log lines: their format (time, level, logger, message, then instance, node and request), and the
+suppression of repetitions.
+"""
 
 from __future__ import annotations
 
 import copy
 import logging
+import re
+
+from billiard.exceptions import RestartFreqExceeded
+
+from llamactl.core.database_errors import to_unavailable
 
 _REFUSALS = "django.security."
 """Django's loggers of bad requests; their records carry tracebacks."""
+
+REPETITION_SECONDS = 60.0
+MOST_MESSAGES = 200
+"""Messages that a filter remembers; the oldest is forgotten for another."""
 
 
 class LineFormatter(logging.Formatter):
@@ -16,10 +27,17 @@ class LineFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        if record.name.startswith(_REFUSALS):
-            # The message is enough, and any client can cause one: no traceback of fifty lines.
+        error = record.exc_info[1] if record.exc_info else None
+        if record.name.startswith(_REFUSALS) or isinstance(error, RestartFreqExceeded):
+            # The message is enough, and any client can cause one, or any broker that refuses
+            # commands: no traceback of fifty lines.
             record = copy.copy(record)
             record.exc_info = record.exc_text = None
+        elif to_unavailable(error):
+            # A full disk fails each request: a line each, with the database's own words.
+            record = copy.copy(record)
+            record.exc_info = record.exc_text = None
+            record.msg, record.args = f"{record.getMessage()} ({error})", ()
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
@@ -29,3 +47,31 @@ class LineFormatter(logging.Formatter):
             if value:
                 line += f" {name}={value}"
         return line
+
+
+class RepetitionFilter(logging.Filter):
+    """Passes a message once a minute, then with the number of its repetitions.
+
+    For loggers of failures that last: while the broker refuses commands, Celery logs six errors and
+    a traceback each second, perhaps onto the very disk whose space has run out. Messages that
+    differ in their numbers alone are repetitions.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[tuple[int, str], tuple[float, int]] = {}
+        """Level and text of a message → when it was passed, and its repetitions since."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key = record.levelno, re.sub(r"\d+", "#", record.getMessage())
+        began, count = self._passed.get(key, (0.0, 0))
+        if record.created - began < REPETITION_SECONDS:
+            self._passed[key] = began, count + 1
+            return False
+        self._passed.pop(key, None)
+        if len(self._passed) >= MOST_MESSAGES:
+            del self._passed[next(iter(self._passed))]
+        self._passed[key] = record.created, 0
+        if count:
+            record.msg, record.args = f"{record.getMessage().rstrip()} ({count} times more)", ()
+        return True

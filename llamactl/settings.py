@@ -134,7 +134,10 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A worker supervises its backends without a broker, for any length of time.
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
-CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+# A broker that refuses writes (a full disk or memory, a failover) is as good as away.
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
+# Of no effect on our tasks, which are acknowledged early; without it, Celery warns at each loss.
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 
 CHANNEL_LAYERS = {
     "default": {
@@ -218,15 +221,26 @@ SPECTACULAR_SETTINGS = {
 }
 
 
+LOGGERS_OF_LASTING_FAILURES = (
+    "celery.worker.consumer.consumer",
+    "instances.supervisor.state.store",
+    "instances.wake",
+    "llamactl.core.events",
+    "proxy.table.refresh",
+)
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "llamactl.logging.LineFormatter"}},
+    "filters": {
+        name: {"()": "llamactl.logging.RepetitionFilter"} for name in LOGGERS_OF_LASTING_FAILURES
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
         "django.request": {"level": "ERROR"},
         "uvicorn.access": {"level": "WARNING"},
         "celery": {"level": "WARNING"},
+        **{name: {"filters": [name]} for name in LOGGERS_OF_LASTING_FAILURES},
     },
 }

@@ -6,9 +6,12 @@ a connection, and runs on while the broker is away.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import bootsteps
+from celery.platforms import EX_OK
+from celery.worker import state
 from django.conf import settings
 
 from instances.supervisor.process.pidfd import reset_ignored_signals
@@ -16,6 +19,8 @@ from instances.supervisor.supervisor import Supervisor
 from keys.secrets import backend_key
 from llamactl.config import current
 from llamactl.core.parent_heartbeat import ParentHeartbeat
+
+logger = logging.getLogger(__name__)
 
 POOL = "celery.concurrency.thread:TaskPool"
 
@@ -48,17 +53,31 @@ class SupervisorStep(bootsteps.StartStopStep):
         self._supervisor.start()
 
     def stop(self, worker: Any) -> None:
-        """Stop on a warm shutdown: SIGTERM, SIGINT."""
-        self._end(quickly=False)
+        """Stop on a warm shutdown: SIGTERM, SIGINT, or an error of the worker."""
+        self._end(quickly=False, has_failed=_has_failed(worker))
 
     def terminate(self, worker: Any) -> None:
         """Stop on a cold shutdown: SIGQUIT, or a second SIGTERM."""
-        self._end(quickly=True)
+        self._end(quickly=True, has_failed=_has_failed(worker))
 
-    def _end(self, *, quickly: bool) -> None:
+    def _end(self, *, quickly: bool, has_failed: bool) -> None:
         supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            supervisor.stop(quickly=quickly)
+        if supervisor is None:
+            return
+        if has_failed:
+            logger.error("the worker ends by an error; its backends run on for the next worker")
+        supervisor.stop(quickly=quickly, keep_backends=has_failed)
+
+
+def _has_failed(worker: Any) -> bool:
+    """Whether an error ends the worker, and neither a signal nor a remote command.
+
+    Nobody has asked for a stop of the backends then.
+    """
+    flags = (state.should_stop, state.should_terminate)
+    # 0 is a requested stop too, with its exit code.
+    is_requested = any(flag is not None and flag is not False for flag in flags)
+    return not is_requested and worker.exitcode != EX_OK
 
 
 def _key_for(instance_id: int) -> str:

@@ -90,7 +90,7 @@ class Supervisor:
         self._orphans: list[InstanceController] = []
         self._orphan_guard = OrphanGuard(config, self._lock_path, watch=self._watch, clock=clock)
         self._started_at: datetime | None = None
-        self._has_adopted = self._is_ending = False
+        self._has_adopted = self._is_ending = self._keeps_backends = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._rotation = LogRotation(config, self._off_thread, clock)
         self._context = SupervisorContext(
@@ -118,15 +118,16 @@ class Supervisor:
         """Refresh the rows now: a desired state has changed."""
         self._post(self._store.refresh)
 
-    def stop(self, *, quickly: bool = False) -> None:
+    def stop(self, *, quickly: bool = False, keep_backends: bool = False) -> None:
         """End the supervision; blocks until it has ended.
 
-        Backends run on for the next worker, or are stopped too (``instances.keep_backends``). A
-        stop that is under way is finished in any case. ``quickly`` skips drains and shortens grace
-        periods to a second.
+        Backends run on for the next worker (``keep_backends``, ``instances.keep_backends``), or are
+        stopped too. A stop that is under way is finished in any case. ``quickly`` skips drains and
+        shortens grace periods to a second.
         """
         global _running
-        self._post(partial(self._end_supervision, quickly=quickly))
+        keeps = keep_backends or self._config.instances.keep_backends
+        self._post(partial(self._end_supervision, quickly=quickly, keeps_backends=keeps))
         limits = self._config.instances
         timeout = 10.0 if quickly else limits.drain_timeout + 2 * limits.stop_timeout + 10.0
         self._thread.join(timeout)
@@ -328,19 +329,20 @@ class Supervisor:
             self._sleep(self._clock() + LOCK_POLL_SECONDS)
         return None
 
-    def _end_supervision(self, *, quickly: bool) -> None:
+    def _end_supervision(self, *, quickly: bool, keeps_backends: bool) -> None:
         self._is_ending = True
+        self._keeps_backends = keeps_backends
         for controller in self._all_controllers():
             if quickly:
                 controller.end_quickly()
-            if not self._config.instances.keep_backends:
+            if not keeps_backends:
                 controller.shut_down()
                 self._contain(controller, controller.step)
 
     def _is_done(self) -> bool:
         if not self._is_ending:
             return False
-        if self._config.instances.keep_backends:
+        if self._keeps_backends:
             return not any(controller.is_busy for controller in self._all_controllers())
         return not any(controller.has_process for controller in self._all_controllers())
 

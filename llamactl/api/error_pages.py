@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -11,6 +12,7 @@ from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.views.decorators.csrf import csrf_exempt
 
+from llamactl.core.database_errors import to_unavailable
 from llamactl.core.error_format import render
 from llamactl.core.errors import (
     InvalidRequest,
@@ -47,7 +49,8 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    return _response(request, UnexpectedFailure())
+    """Report the exception under way, which Django calls this handler for."""
+    return _response(request, to_unavailable(sys.exception()) or UnexpectedFailure())
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
@@ -89,6 +92,6 @@ def _response(
         fields = {name.decode(): value.decode() for name, value in headers}
         return HttpResponse(body, status=status, headers=fields)
     # Rendered without the request: its context processors may need the very database that failed.
-    page = render_to_string(template or f"errors/{error.status}.html")
+    page = render_to_string(template or f"errors/{error.status}.html", {"details": error.details})
     allow = {"Allow": ", ".join(error.allowed)} if isinstance(error, MethodNotAllowed) else None
     return HttpResponse(page, status=error.status, headers=allow)

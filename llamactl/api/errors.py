@@ -12,7 +12,6 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.db import InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.renderers import JSONRenderer as CompactJSONRenderer
@@ -20,10 +19,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from llamactl.api.json_parser import StrictJSONParser
+from llamactl.core.database_errors import to_unavailable
 from llamactl.core.error_format import document_for, family_of, headers_for
 from llamactl.core.errors import (
     BodyTooLarge,
-    DatabaseUnavailable,
     InvalidKey,
     InvalidRequest,
     LlamactlError,
@@ -93,8 +92,7 @@ def to_llamactl_error(error: Exception, request: Request) -> LlamactlError:
             return BodyTooLarge("Invalid request body: it is too large")
         case SuspiciousOperation() | exceptions.ParseError():
             return InvalidRequest(f"Invalid request: {error}")
-        case OperationalError() | InterfaceError():
-            logger.warning("database: %s", error)
-            return DatabaseUnavailable()
         case _:
-            return UnexpectedFailure()
+            if unavailable := to_unavailable(error):
+                logger.warning("database: %s", error)
+            return unavailable or UnexpectedFailure()

@@ -28,7 +28,9 @@ LOCK_WAIT_SECONDS = 5.0
 
 PING_SECONDS = 1.0
 
-PONG = b"+OK\r\n+PONG\r\n"
+OK = b"+OK\r\n"
+"""Answer to AUTH."""
+PONG = OK + b"+PONG\r\n"
 """Answer to AUTH and PING."""
 
 
@@ -146,9 +148,11 @@ class PingProbe:
         if self._client is None:
             return False
         try:
-            return self._client.recv(256) == PONG
+            received = self._client.recv(256)
         except OSError:
             return False
+        # A server whose disk is full answers PING with an error (MISCONF), but it answers.
+        return received.startswith(OK) and len(received) > len(OK)
 
     def close(self) -> None:
         if self._client is not None:

@@ -19,7 +19,7 @@ ARROWS = {
     "llamactl.models": "",
     "llamactl.config": "llamactl.masking",
     "llamactl.core": "llamactl.config llamactl.models",
-    "llamactl.logging": "",
+    "llamactl.logging": "llamactl.core",
     "llamactl.static_files": "",
     "llamactl.api": "llamactl.core",
     "llamactl.admin": "llamactl.core llamactl.models",

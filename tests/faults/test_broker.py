@@ -118,3 +118,27 @@ def test_a_broker_that_hangs_holds_nothing_up(stack: FakeStack, key: str) -> Non
     assert answer.status_code == 200
     until_events_flow(stack)
     stack.until_status("cold", "stopped")
+
+
+def test_a_broker_that_refuses_writes_is_as_good_as_away(stack: FakeStack, key: str) -> None:
+    """As one with a full disk does (MISCONF), a full memory (OOM), or too few replicas."""
+    worker, backend = victims.worker(stack).pid, stack.one_backend("one").pid
+    if stack.backends("cold"):
+        stack.stop_instance("cold")
+    with client(stack) as broker:
+        broker.config_set("min-replicas-to-write", 1)
+        try:
+            # The worker's consumer gets its first refusal within a second, and reconnects.
+            until(lambda: "NOREPLICAS" in stack.output.read_text(errors="replace"), "a refusal")
+            with Traffic(stack, key, ["one"]) as traffic:
+                assert stack.chat("cold", key).status_code == 200
+                stack.stop_instance("cold")
+                traffic.until_served()
+        finally:
+            broker.config_set("min-replicas-to-write", 0)
+    assert traffic.counts("a broker that refuses writes").is_flawless
+    assert victims.worker(stack).pid == worker
+    assert stack.one_backend("one").pid == backend
+    until_events_flow(stack)
+    # It should not fill the log.
+    assert stack.output.read_text(errors="replace").count("NOREPLICAS") < 12
