@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +35,14 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler if is_ctrl_c else signal.SIG_DFL)
 
 OUTPUT_BYTES = 20_000
+
+MAX_WORKERS = 16
+"""Each has a block of ports, and may run a stack of 300 MB."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two workers a core for ``-n auto``: half of the tests' time is spent waiting for events."""
+    return min(2 * (os.cpu_count() or 1), MAX_WORKERS)
 
 
 @pytest.hookimpl(wrapper=True)
