@@ -17,6 +17,7 @@ class ManagementApi:
 
     def __init__(self, base_url: str, key: str) -> None:
         self._base_url = base_url
+        self.key = key
         self._session = requests.Session()
         # A proxy named by the environment must not be used for the loopback address.
         self._session.trust_env = False

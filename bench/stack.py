@@ -71,23 +71,25 @@ class Stack:
 
 
 @contextmanager
-def llamactl_stack(settings: Mapping[str, str]) -> Iterator[Stack]:
+def llamactl_stack(
+    settings: Mapping[str, str], *, repository: Path = REPOSITORY
+) -> Iterator[Stack]:
     """llamactl as ``manage.py run`` starts it (broker, worker and web), once it answers.
 
     After the block, also one that raised: stop the instances, then the program, then the
     remaining processes; remove the directory, but keep it after a failure.
 
-    `settings` are further LLAMACTL_* variables. Raises RuntimeError, with the end of the
-    program's output, when llamactl does not come up.
+    `settings` are further LLAMACTL_* variables, `repository` another revision. Raises
+    RuntimeError, with the end of the program's output, when llamactl does not come up.
     """
     directory = Path(tempfile.mkdtemp(prefix="llamactl-bench-"))
     port = free_port()
     management_key = secrets.token_urlsafe(32)
-    environment = _environment(directory, port, management_key, settings)
+    environment = _environment(directory, port, management_key, settings, repository)
     log_path = directory / "llamactl.log"
     with log_path.open("wb") as log:
         program = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "manage.py"), "run"],
+            [sys.executable, str(repository / "manage.py"), "run"],
             env=environment,
             cwd=directory,  # not the repository: its .env would change the measurement
             stdin=subprocess.DEVNULL,
@@ -154,7 +156,7 @@ def refuse_open_door(system: System) -> None:
 
 
 def _environment(
-    directory: Path, port: int, management_key: str, settings: Mapping[str, str]
+    directory: Path, port: int, management_key: str, settings: Mapping[str, str], repository: Path
 ) -> dict[str, str]:
     """Our environment, with the LLAMACTL_* settings of the benchmark alone."""
     config = directory / "llamactl.yaml"
@@ -163,7 +165,7 @@ def _environment(
     first_port = min(free_port(), 65000)  # the range must not leave the ports there are
     return {
         **environment,
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": str(repository),
         "LLAMACTL_CONFIG_PATH": str(config),
         "LLAMACTL_DATA_DIRECTORY": str(directory / "data"),
         "LLAMACTL_HOST": "127.0.0.1",

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import shlex
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event, Thread
@@ -20,14 +23,17 @@ from time import perf_counter
 
 import psutil
 
-from bench.hostile.inputs import KEY, MIB, Input, all_inputs
+from bench.hostile.inputs import all_inputs
+from bench.hostile.request import COOKIES, CSRF, KEY, MANAGEMENT, MIB, Input
+from bench.hostile.session import CSRF_TOKEN, session_cookies
 from bench.processes import listeners
 from bench.report import table
-from bench.stack import Stack, llamactl_stack
+from bench.stack import REPOSITORY, START_SECONDS, Stack, llamactl_stack
 
 MAX_STALL_SECONDS = 0.05
 ANSWER_SECONDS = 60.0
-SETTLE_SECONDS = 0.02
+QUIET_SECONDS = 0.2
+"""After the last byte of an answer."""
 WORST = 10
 
 
@@ -45,7 +51,7 @@ class Result:
 
     @property
     def allowed_bytes(self) -> int:
-        return 3 * len(self.input.request) + MIB
+        return 3 * self.input.size + MIB
 
 
 class Probe(Thread):
@@ -81,21 +87,25 @@ class Probe(Thread):
         return int(self._schedstat.read_text().split()[0]) / 1e9
 
 
-async def send(port: int, request: bytes) -> str:
-    """The status of the answer, or what came instead."""
+async def send(port: int, each: Input) -> str:
+    """The status of the answer, or what came instead; the rest of the answer is read."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
 
-    async def write() -> None:
-        try:
-            writer.write(request)
-            await writer.drain()
-        except ConnectionError:
-            pass  # refused before its end
+    async def write(data: bytes) -> None:
+        with contextlib.suppress(ConnectionError):  # refused before its end
+            for at in range(0, len(data), MIB):
+                writer.write(data[at : at + MIB])
+                await writer.drain()
 
-    writing = asyncio.create_task(write())
+    writing = asyncio.create_task(write(each.request))
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             line = await reader.readline()
+        if each.then:
+            await writing
+            writing = asyncio.create_task(write(each.then))
+            await asyncio.wait((writing,), timeout=ANSWER_SECONDS)
+        await _discard(reader)
     except ConnectionError:
         return "closed"
     except TimeoutError:
@@ -104,6 +114,15 @@ async def send(port: int, request: bytes) -> str:
         writing.cancel()
         writer.close()
     return line.split()[1].decode() if line else "closed"
+
+
+async def _discard(reader: asyncio.StreamReader) -> None:
+    """Read until nothing comes for a while."""
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        while True:
+            async with asyncio.timeout(QUIET_SECONDS):
+                if not await reader.read(MIB):
+                    return
 
 
 def reset_peak(process: psutil.Process) -> int:
@@ -120,7 +139,7 @@ def memory(process: psutil.Process, name: str) -> int:
     raise LookupError(name)
 
 
-async def measure(stack: Stack, key: str, only: str) -> list[Result]:
+async def measure(stack: Stack, secrets: Mapping[bytes, bytes], only: str) -> list[Result]:
     # The parent process holds the listening socket too.
     (web,) = (each for each in listeners(stack.port) if "llamactl.server.web" in each.cmdline())
     probe = Probe(stack.port, web)
@@ -129,11 +148,12 @@ async def measure(stack: Stack, key: str, only: str) -> list[Result]:
     for each in all_inputs():
         if only not in each.name:
             continue
-        request = each.request.replace(KEY, key.encode(), 1)
+        beginning, end = each.request[:MIB], each.request[MIB:]
+        for placeholder, secret in secrets.items():
+            beginning = beginning.replace(placeholder, secret, 1)
         before = reset_peak(web)
         probe.reset()
-        status = await send(stack.port, request)
-        await asyncio.sleep(SETTLE_SECONDS)
+        status = await send(stack.port, replace(each, request=beginning + end))
         grown = memory(web, "VmHWM") - before
         stall = probe.longest_cpu_seconds
         results.append(Result(each, status, stall, probe.longest_seconds, grown))
@@ -148,7 +168,7 @@ def print_results(results: list[Result]) -> None:
     rows = [
         [
             each.input.name.partition("\r")[0],
-            f"{len(each.input.request):,}",
+            f"{each.input.size:,}",
             each.status,
             f"{each.stall_seconds * 1000:.0f}",
             f"{each.healthz_seconds * 1000:.0f}",
@@ -161,13 +181,33 @@ def print_results(results: list[Result]) -> None:
     print(f"{len(results)} requests; longest stall {worst[0].stall_seconds * 1000:.0f} ms")
 
 
+def start_backend(stack: Stack) -> None:
+    """Start the instance ``hostile``, whose program is ``backend``."""
+    program = stack.directory / "hostile-llama-server"
+    argv = shlex.join([sys.executable, str(Path(__file__).with_name("backend.py"))])
+    program.write_text(f'#!/bin/sh\nexec {argv} "$@"\n')
+    program.chmod(0o755)
+    stack.api.create_instance("hostile", str(program))
+    stack.api.start_instance("hostile", timeout_seconds=START_SECONDS)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.hostile")
     parser.add_argument("--only", default="", help="send the inputs whose name contains this text")
+    parser.add_argument(
+        "--repository", type=Path, default=REPOSITORY, help="measure the revision in this directory"
+    )
     given = parser.parse_args()
-    with llamactl_stack({"LLAMACTL_WEB_PROCESSES": "1"}) as stack:
-        key = stack.api.create_inference_key("hostile")
-        results = asyncio.run(measure(stack, key, given.only))
+    settings = {"LLAMACTL_WEB_PROCESSES": "1"}
+    with llamactl_stack(settings, repository=given.repository) as stack:
+        start_backend(stack)
+        secrets = {
+            KEY: stack.api.create_inference_key("hostile").encode(),
+            MANAGEMENT: stack.api.key.encode(),
+            COOKIES: session_cookies(stack, given.repository).encode(),
+            CSRF: CSRF_TOKEN.encode(),
+        }
+        results = asyncio.run(measure(stack, secrets, given.only))
     print_results(results)
     if any(each.status == "no answer" for each in results):
         return 2

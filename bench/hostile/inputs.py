@@ -9,46 +9,18 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NonInteractiveExampleWarning
 
-MIB = 1024 * 1024
+from bench.hostile.answers import HANDSHAKE, hostile_answers
+from bench.hostile.documents import forms, inference_documents, management_documents
+from bench.hostile.floods import found_floods, found_sockets
+from bench.hostile.request import MIB, Input, head, post
 
 T = TypeVar("T")
-KEY = b"{key}"
-"""Stands for an inference key in the bytes of a request."""
-
-HANDSHAKE = (
-    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-)
-
-
-@dataclass(frozen=True)
-class Input:
-    """One hostile request."""
-
-    name: str
-    request: bytes
-
-
-def head(
-    lines: bytes, *, target: bytes = b"/healthz", method: bytes = b"GET", name: str = ""
-) -> Input:
-    """A request without a body, with these header lines."""
-    request = b"%b %b HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % (method, target, lines)
-    return Input(name or lines[:30].decode("latin-1"), request)
-
-
-def post(path: bytes, content_type: bytes, body: bytes, *, name: str) -> Input:
-    """A request with a body and an inference key."""
-    lines = b"Authorization: Bearer %b\r\nContent-Type: %b\r\nContent-Length: %d"
-    request = head(lines % (KEY, content_type, len(body)), target=path, method=b"POST").request
-    return Input(name, request + body)
 
 
 def found_heads() -> Iterator[Input]:
@@ -164,7 +136,17 @@ def _examples(strategy: st.SearchStrategy[T], count: int) -> list[T]:
     return found[:count]
 
 
-SOURCES: tuple[Callable[[], Iterator[Input]], ...] = (found_heads, found_bodies, generated)
+SOURCES: tuple[Callable[[], Iterator[Input]], ...] = (
+    found_heads,
+    found_bodies,
+    found_floods,
+    found_sockets,
+    inference_documents,
+    management_documents,
+    forms,
+    hostile_answers,
+    generated,
+)
 
 
 def all_inputs() -> Iterator[Input]:

@@ -93,6 +93,8 @@ async def _to_backend(receive: Receive, backend: Socket, exchange: Exchange) -> 
             else:
                 await backend.send_bytes(message["bytes"])
                 exchange.bytes_to_backend += len(message["bytes"])
+        # Messages that have come together would be relayed in one turn of the event loop.
+        await asyncio.sleep(0)
 
 
 async def _to_client(backend: Socket, send: Send, exchange: Exchange) -> Ending | None:
@@ -117,6 +119,7 @@ async def _to_client(backend: Socket, send: Send, exchange: Exchange) -> Ending 
             # uvicorn: RuntimeError where it has closed on its own (for a message too large).
             return None
         exchange.bytes_to_client += size
+        await asyncio.sleep(0)  # see _to_backend
 
 
 def _size(text: str) -> int:
