@@ -18,11 +18,17 @@ from rest_framework.parsers import BaseParser
 from llamactl.core.errors import BodyTooLarge, InvalidRequest, LlamactlError
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
+MAX_BMP_BYTES = 320 * 1024
+"""With a character above U+00FF, which makes a ``str`` of two bytes a character."""
+MAX_WIDE_BYTES = 128 * 1024
+"""With a character above U+FFFF: four bytes a character, in the text and in its values."""
 MAX_DEPTH = 32
 MAX_VALUES = 10_000
 """Of lists, objects and their members: 2 MiB of ``{"":1},`` would take 60 MB, and the interpreter
 for 80 ms in which no other thread runs. The longest document of a client has about a thousand."""
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_BMP = re.compile(rb"[\xc4-\xef]|\\u(?!00)")
+_WIDE = re.compile(rb"[\xf0-\xf4]|\\u[dD][89aAbB]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -45,6 +51,7 @@ class StrictJSONParser(BaseParser):
         raw: bytes = stream.read(MAX_BODY_BYTES + 1)
         if len(raw) > MAX_BODY_BYTES:
             raise BodyTooLarge(f"Invalid request body: it must have at most {MAX_BODY_BYTES} bytes")
+        _check_width(raw)
         try:
             return parse_object(raw)
         except ValueError as error:
@@ -75,14 +82,33 @@ def parse_object(raw: bytes) -> dict[str, object] | None:
     return value
 
 
+def _check_width(raw: bytes) -> None:
+    """Raise BodyTooLarge for a text that would take several times its bytes."""
+    if len(raw) > MAX_WIDE_BYTES and _WIDE.search(raw):
+        limit, character = MAX_WIDE_BYTES, "U+FFFF (such as an emoji)"
+    elif len(raw) > MAX_BMP_BYTES and _BMP.search(raw):
+        limit, character = MAX_BMP_BYTES, "U+00FF"
+    else:
+        return
+    raise BodyTooLarge(
+        f"Invalid request body: it has a character above {character}, and must have at most {limit}"
+        " bytes then"
+    )
+
+
 def _check_number_of_values(raw: bytes) -> None:
     """Raise ValueError for a document with too many values, before any of them is made."""
-    if _separators(raw) <= MAX_VALUES:
+    separators = _separators(raw)
+    if separators <= MAX_VALUES:
         return
-    # A text (a chat template, a grammar) may have many. A document within the limit has no more
-    # strings than are removed here.
-    if _separators(_STRING.sub(b"", raw, count=2 * MAX_VALUES)) > MAX_VALUES:
-        raise ValueError(f"it must not have more than {MAX_VALUES} values")
+    # A text (a chat template, a grammar) may have many. Each text is a value itself.
+    for number, text in enumerate(_STRING.finditer(raw)):
+        separators -= _separators(text[0])
+        if separators <= MAX_VALUES:
+            return
+        if number > MAX_VALUES:
+            break
+    raise ValueError(f"it must not have more than {MAX_VALUES} values")
 
 
 def _separators(raw: bytes) -> int:

@@ -261,6 +261,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._response is None:  # trailers are dropped
+            if len(self._headers) >= MAX_HEADERS:
+                raise BackendError("the headers are too many")
             self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
@@ -278,8 +280,8 @@ class Connection(asyncio.Protocol):
                 raise BackendError(f"more than {MAX_INTERIM_RESPONSES} interim responses")
             return
         length, is_chunked = _framing(headers)
-        if len(headers) > MAX_HEADERS or self._bytes_without_body > MAX_HEAD_BYTES < _size(headers):
-            raise BackendError("the headers are too many or too large")
+        if self._bytes_without_body > MAX_HEAD_BYTES < _size(headers):
+            raise BackendError("the headers are too large")
         self._response = response = UpstreamResponse(self, status, headers, length)
         self._ends_with_connection = length is None and not is_chunked
         if self._method == "HEAD":

@@ -25,7 +25,7 @@ CLOSE_SECONDS = 2.0
 _SKIPPED_BY_US = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
-class Socket(aiohttp.ClientWebSocketResponse[Literal[True]]):
+class Socket(aiohttp.ClientWebSocketResponse[Literal[False]]):
     """A backend's end of a WebSocket."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Sockets:
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=_SKIPPED_BY_US,
             middlewares=(_only_switching_protocols,),
-            ws_response_class=Socket,
+            ws_response_class=cast(Any, Socket),
         )
 
     async def close(self) -> None:
@@ -90,6 +90,7 @@ class Sockets:
                     headers=fields,
                     protocols=tuple(subprotocols),
                     autoclose=False,
+                    decode_text=False,
                     # aiohttp refuses a message of exactly this size.
                     max_msg_size=MAX_MESSAGE_BYTES + 1,
                 )

@@ -11,6 +11,7 @@ from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.disconnect_event import disconnect_event
 from llamactl.core.error_response import send_error
 from llamactl.core.errors import DatabaseUnavailable, LlamactlError, PathNotFound, UriTooLong
+from llamactl.core.websocket_limits import UTF8_EXTENSION
 from proxy import errors
 from proxy.auth import authorise, target_named, without_key
 from proxy.body.body import ClientDisconnected
@@ -152,7 +153,14 @@ async def _connect(
         ending = STOPPING
         try:
             await send(accept)
-            ending = await relay(receive, send, backend, exchange, disconnect_event(scope))
+            ending = await relay(
+                receive,
+                send,
+                backend,
+                exchange,
+                disconnect_event(scope),
+                takes_utf8=UTF8_EXTENSION in scope.get("extensions", ()),
+            )
         except OSError:
             ending = CLIENT_DISCONNECTED
         finally:

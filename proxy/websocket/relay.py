@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
+from typing import cast
 
 import aiohttp
 
 from llamactl.core.asgi_types import Message, Receive, Send
-from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
+from llamactl.core.websocket_limits import DECODED_BYTES, MAX_MESSAGE_BYTES
 from proxy import cancel
 from proxy.exchange import Exchange
 from proxy.upstream import Socket
@@ -53,10 +54,15 @@ async def relay(
     backend: Socket,
     exchange: Exchange,
     disconnect_event: asyncio.Event,
+    *,
+    takes_utf8: bool = False,
 ) -> Ending:
-    """Relay messages until one side ends; the other side is not told yet."""
+    """Relay messages until one side ends; the other side is not told yet.
+
+    ``takes_utf8``: whether the server takes a large text as ``utf8``.
+    """
     from_client = asyncio.create_task(_to_backend(receive, backend, exchange))
-    from_backend = asyncio.create_task(_to_client(backend, send, exchange))
+    from_backend = asyncio.create_task(_to_client(backend, send, exchange, takes_utf8=takes_utf8))
     disconnect = asyncio.create_task(disconnect_event.wait())
     tasks = (from_client, from_backend, disconnect)
     try:
@@ -83,13 +89,15 @@ async def _to_backend(receive: Receive, backend: Socket, exchange: Exchange) -> 
         message = await receive()
         if message["type"] == "websocket.disconnect":
             return client_ending(message)
-        text = message.get("text")
+        text, utf8 = message.get("text"), message.get("utf8")
+        if text is not None:
+            utf8 = text.encode("utf-8", "surrogatepass")
         # A backend that has ended may have left messages and a reason, which _to_client still
         # relays. Until it has, only the client's disconnect matters here.
         with contextlib.suppress(aiohttp.ClientError, OSError):
-            if text is not None:
-                await backend.send_str(text)
-                exchange.bytes_to_backend += _size(text)
+            if utf8 is not None:
+                await backend.send_frame(utf8, aiohttp.WSMsgType.TEXT)
+                exchange.bytes_to_backend += len(utf8)
             else:
                 await backend.send_bytes(message["bytes"])
                 exchange.bytes_to_backend += len(message["bytes"])
@@ -97,7 +105,9 @@ async def _to_backend(receive: Receive, backend: Socket, exchange: Exchange) -> 
         await asyncio.sleep(0)
 
 
-async def _to_client(backend: Socket, send: Send, exchange: Exchange) -> Ending | None:
+async def _to_client(
+    backend: Socket, send: Send, exchange: Exchange, *, takes_utf8: bool
+) -> Ending | None:
     """Relay the backend's messages; returns how the backend ended the WebSocket.
 
     ``None`` for a client that turns out to be disconnected. While the client does not read,
@@ -106,13 +116,15 @@ async def _to_client(backend: Socket, send: Send, exchange: Exchange) -> Ending 
     while True:
         message = await backend.receive()
         if message.type is aiohttp.WSMsgType.TEXT:
-            sent: Message = {"type": "websocket.send", "text": message.data}
-            size = _size(message.data)
+            try:
+                sent = _text_message(message.data, takes_utf8=takes_utf8)
+            except UnicodeDecodeError:
+                return BROKEN_OFF
         elif message.type is aiohttp.WSMsgType.BINARY:
             sent = {"type": "websocket.send", "bytes": message.data}
-            size = len(message.data)
         else:
-            return backend_ending(message)
+            return backend_ending(cast(aiohttp.WSMessage, message))
+        size = len(message.data)
         try:
             await send(sent)
         except (OSError, RuntimeError):
@@ -122,9 +134,11 @@ async def _to_client(backend: Socket, send: Send, exchange: Exchange) -> Ending 
         await asyncio.sleep(0)  # see _to_backend
 
 
-def _size(text: str) -> int:
-    """The size of a text message; of ASCII, without encoding it."""
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+def _text_message(utf8: bytes, *, takes_utf8: bool) -> Message:
+    """A text for the client. Raises UnicodeDecodeError; a large text is checked by the client."""
+    if takes_utf8 and len(utf8) > DECODED_BYTES:
+        return {"type": "websocket.send", "utf8": utf8}
+    return {"type": "websocket.send", "text": utf8.decode()}
 
 
 def client_ending(message: Message) -> Ending:

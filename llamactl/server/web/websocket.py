@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from uvicorn._types import ASGISendEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
@@ -18,6 +19,7 @@ from websockets.protocol import State
 
 from llamactl.core.disconnect_event import EXTENSION
 from llamactl.core.parsing_turns import HeldInput
+from llamactl.core.websocket_limits import DECODED_BYTES, UTF8_EXTENSION
 from llamactl.server.web.disconnect_watch import WatchedTransport
 from llamactl.server.web.errors import HandshakeTimedOut, response_to
 
@@ -90,9 +92,33 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._held.go_on()
 
     async def send(self, message: ASGISendEvent) -> None:
-        await super().send(message)
+        utf8 = cast(dict[str, bytes], message).get("utf8")
+        if utf8 is None:
+            await super().send(message)
+        else:
+            await self._send_utf8(utf8)
         if self._held is not None:
             self._held.go_on()
+
+    async def _send_utf8(self, utf8: bytes) -> None:
+        await self.writable.wait()
+        if self.disconnected or self.conn.state is not State.OPEN:
+            raise ClientDisconnected
+        self.conn.send_text(utf8)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+
+    def send_receive_event_to_app(self) -> None:
+        """Queue a message. A large text is not decoded, see ``DECODED_BYTES``."""
+        is_large = self.curr_msg_data_type == "text" and len(self.frames[0]) > DECODED_BYTES
+        if not is_large or self.close_sent:
+            super().send_receive_event_to_app()
+            return
+        utf8, self.frames = self.frames[0], []
+        message = {"type": "websocket.receive", "utf8": utf8}
+        self.queue.put_nowait(cast(ASGIReceiveEvent, message))
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
 
     def handle_cont(self, event: Frame) -> None:
         """Gather a message in one buffer: a list takes 40 bytes for a frame without a payload."""
@@ -107,6 +133,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code == 101:
             self.scope["extensions"][EXTENSION] = {"event": self._disconnected}
+            self.scope["extensions"][UTF8_EXTENSION] = {}
             self._deadline = self.loop.call_later(self.handshake_seconds, self._on_deadline)
 
     def _on_deadline(self) -> None:

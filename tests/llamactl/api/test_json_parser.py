@@ -8,13 +8,15 @@ import time
 import pytest
 
 from llamactl.api.json_parser import (
+    MAX_BMP_BYTES,
     MAX_BODY_BYTES,
     MAX_DEPTH,
+    MAX_WIDE_BYTES,
     StrictJSONParser,
     parse_object,
 )
 from llamactl.core.errors import BodyTooLarge, InvalidRequest
-from tests.support.loop_stall import MAX_STALL_SECONDS
+from tests.support.loop_stall import MAX_STALL_SECONDS, measured_memory
 
 
 def nested(depth: int) -> bytes:
@@ -125,3 +127,38 @@ def test_no_body_keeps_other_threads_from_running(begin: str, filling: str) -> N
     with contextlib.suppress(ValueError):
         parse_object(raw)
     assert time.thread_time() - before < MAX_STALL_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("character", "limit"),
+    [
+        ("😀", MAX_WIDE_BYTES),
+        ("\\ud83d\\ude00", MAX_WIDE_BYTES),
+        ("中", MAX_BMP_BYTES),
+        ("\\u4e2d", MAX_BMP_BYTES),
+        ("ü", MAX_BODY_BYTES),
+        ("\\u00fc", MAX_BODY_BYTES),
+    ],
+)
+def test_a_text_that_takes_several_times_its_bytes_has_a_lower_limit(
+    character: str, limit: int
+) -> None:
+    def parse(size: int) -> object:
+        end = f'{character}"}}'.encode()
+        raw = b'{"a":"' + b"a" * (size - 6 - len(end)) + end
+        assert len(raw) == size
+        return StrictJSONParser().parse(io.BytesIO(raw))
+
+    parse(limit)
+    with pytest.raises(BodyTooLarge, match=str(limit)):
+        parse(limit + 1)
+
+
+@pytest.mark.parametrize(
+    "element", [b'"",', b'"ab",', b'{"":1},', b"[],", b'"a,b:[{",', b'"' + b"," * 50 + b'",']
+)
+def test_counting_values_takes_no_memory(element: bytes) -> None:
+    raw = b'{"a":[' + element * (MAX_BODY_BYTES // len(element) - 10) + b"1]}"
+    with measured_memory() as peak, pytest.raises(ValueError, match="values"):
+        parse_object(raw)
+    assert peak.grown_bytes < 2**20

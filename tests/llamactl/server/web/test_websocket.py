@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llamactl.core.websocket_limits import UTF8_EXTENSION
 from llamactl.server.web.http import HttpProtocol
 from llamactl.server.web.websocket import WebSocketProtocol
 from tests.llamactl.server.web.test_http import Connect, Connection, serving
@@ -175,3 +176,26 @@ async def test_a_client_that_leaves_before_the_answer_is_noticed() -> None:
         await asyncio.sleep(0.01)
         writer.transport.abort()
         await until_async(ended.is_set, "the disconnect noticed")
+
+
+async def test_a_large_text_is_not_decoded() -> None:
+    """One wide character would make a ``str`` of four times the size."""
+
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        assert UTF8_EXTENSION in scope["extensions"]
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({**message, "type": "websocket.send"})
+
+    large = b"a" * (2**20) + "😀".encode()
+    async for connect in serving(HttpProtocol, echo):
+        reader, writer = await opened(connect)
+        for text in (large, "é".encode(), large):
+            writer.write(frame(TEXT, text))
+            async with asyncio.timeout(10):
+                first, size = await reader.readexactly(2)
+                if size == 127:
+                    size = int.from_bytes(await reader.readexactly(8))
+                assert first == 0x80 | TEXT
+                assert await reader.readexactly(size) == text
