@@ -126,6 +126,19 @@ class InstanceNotRunning(LlamactlError):
     status = 503
 
 
+class StoppedByOperator(InstanceNotRunning):
+    """The hold after an operator's stop: a client's retry must not undo it."""
+
+    code = "stopped_by_operator"
+
+    def __init__(self, name: str, seconds_left: int) -> None:
+        super().__init__(
+            f"instance {name} was stopped by an operator; for {seconds_left} s no request starts it"
+            " again",
+            retry_after=seconds_left,
+        )
+
+
 class InstanceShuttingDown(LlamactlError):
     """An operator's stop is under way."""
 

@@ -9,13 +9,15 @@ there observes the outcome. ``cause`` is the origin of the request: ``api``, ``a
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
+from instances.activation_hold import refuse_while_held
 from instances.desired_state import (
     has_pending_generation,
     is_by_operator,
@@ -38,6 +40,7 @@ from instances.names import validate_name
 from instances.node_checks import node_of, require_worker
 from instances.option_document import is_same_document
 from instances.options import InstanceOptions, parse_new, parse_replacing
+from instances.port_option import fixed_port_of, kept_port, stored_document, without_port
 from instances.ports import choose_port
 from instances.scheduling.policy import CapacityLimits, Claim, limits_of, obstacle
 from instances.states import HAS_PROCESS, ON_DEMAND, DesiredState
@@ -95,7 +98,7 @@ def create(
     """
     validate_name(name)
     config = current()
-    options, wanted_port = _without_port(parse_new(document, config))
+    options, wanted_port = without_port(parse_new(document, config))
     check_address(options, config)
     with transaction.atomic():
         node = _locked_node(options, config)
@@ -111,8 +114,8 @@ def create(
                     pk=pk,
                     name=name,
                     node=node,
-                    options=_stored(options, wanted_port),
-                    port=_kept_port(assigned_port, taken, config)
+                    options=stored_document(options, wanted_port),
+                    port=kept_port(assigned_port, taken, config)
                     or choose_port(wanted_port, taken, config),
                 )
         except IntegrityError:
@@ -139,8 +142,8 @@ def update(name: str, document: Mapping[str, object], *, cause: str) -> Update:
         # a port.
         Node.objects.select_for_update().get(pk=get(name).node_id)
         instance = _locked(name)
-        options, wanted_port = _without_port(replaced_options(instance, document, config))
-        if wanted_port == instance.port and _fixed_port(instance) is None:
+        options, wanted_port = without_port(replaced_options(instance, document, config))
+        if wanted_port == instance.port and fixed_port_of(instance) is None:
             # A client that sends the options of a GET back in a PUT does not pin the port by that.
             wanted_port = None
         if wanted_port is not None and wanted_port != instance.port:
@@ -149,7 +152,7 @@ def update(name: str, document: Mapping[str, object], *, cause: str) -> Update:
             port = choose_port(wanted_port, taken, config)
         else:
             port = instance.port
-        return _replace(instance, options, port, _stored(options, wanted_port), cause=cause)
+        return _replace(instance, options, port, stored_document(options, wanted_port), cause=cause)
 
 
 def _replace(
@@ -165,12 +168,14 @@ def _replace(
     Raises nothing: the options are valid, and the row is locked.
     """
     if port == instance.port and is_same_document(document, instance.options):
+        _end_failure_hold(instance)
         return Update(instance, is_changed=False, is_restarted=False)
     needs_process = instance.should_run and Launched(options, port).differs_from(
         Launched(instance.parsed_options, instance.port), instance.name, current()
     )
     instance.options, instance.port = document, port
-    instance.save(update_fields=["options", "port", "updated_at"])
+    instance.edited_generation = instance.generation
+    instance.save(update_fields=["options", "port", "edited_generation", "updated_at"])
     if needs_process:
         _write_desired_state(instance, DesiredState.RUNNING, new_process=True, cause=cause)
     else:
@@ -178,6 +183,13 @@ def _replace(
     announce(Topic.INSTANCES, instance.name)
     logger.info("options changed by %s", cause, extra={"instance": instance.name})
     return Update(instance, is_changed=True, is_restarted=needs_process)
+
+
+def _end_failure_hold(instance: Instance) -> None:
+    """Let the next request start the instance again: its operator may have mended a file."""
+    if instance.failure_hold_until is not None:
+        Instance.objects.filter(pk=instance.pk).update(edited_generation=instance.generation)
+        announce(Topic.INSTANCES, instance.name)
 
 
 def replaced_options(
@@ -218,13 +230,16 @@ def request_start(name: str, *, cause: str) -> Instance:
     """Request a running instance; a running or starting instance stays as it is.
 
     The start may wait for capacity. Raises NodeDrained, and NoCapacity where the limits can never
-    allow the start: NoCapacityForActivation for the cause ``proxy:on_demand``.
+    allow the start: NoCapacityForActivation for the cause ``proxy:on_demand``. For this cause also
+    raises StoppedByOperator or BackendStartFailed during a hold.
     """
     with transaction.atomic():
         limits = _locked_limits(name)
         instance = _locked(name)
         if not instance.should_run:
             _refuse_if_drained(instance)
+            if cause == ON_DEMAND:
+                refuse_while_held(instance, timezone.now())
             _refuse_without_capacity(instance, limits, cause)
             _write_desired_state(instance, DesiredState.RUNNING, new_process=True, cause=cause)
         elif (
@@ -238,18 +253,30 @@ def request_start(name: str, *, cause: str) -> Instance:
     return instance
 
 
-def request_stop(name: str, *, cause: str) -> Instance:
+def request_stop(name: str, *, cause: str, is_held: bool = True) -> Instance:
     """Request a stopped instance; also aborts a start.
 
     The request replaces a stop by the supervisor (idle timeout, preemption) that is still under
     way: the next request then starts nothing, and the grace period is that of an operator's stop.
+    ``is_held``: no request starts the instance again within ``instances.operator_stop_hold``, even
+    if it was stopped already. A drain needs no hold, because it refuses every start.
     """
     with transaction.atomic():
         instance = _locked(name)
         is_preempted = is_stopped_by_supervisor(instance) and instance.status in HAS_PROCESS
+        if is_held:
+            _hold_stopped(instance)
         if instance.desired_state == DesiredState.RUNNING or is_preempted:
             _write_desired_state(instance, DesiredState.STOPPED, new_process=False, cause=cause)
+        elif is_held:
+            announce(Topic.INSTANCES, instance.name)
     return instance
+
+
+def _hold_stopped(instance: Instance) -> None:
+    seconds = current().instances.operator_stop_hold
+    instance.stop_hold_until = timezone.now() + timedelta(seconds=seconds)
+    instance.save(update_fields=["stop_hold_until"])
 
 
 def request_restart(name: str, *, cause: str) -> Instance:
@@ -344,6 +371,8 @@ def _write_desired_state(
     instance: Instance, desired: DesiredState, *, new_process: bool, cause: str
 ) -> None:
     generation = F("generation") + 1 if new_process else F("generation")
+    if desired == DesiredState.RUNNING:
+        Instance.objects.filter(pk=instance.pk).update(stop_hold_until=None)
     Instance.objects.filter(pk=instance.pk).update(
         desired_state=desired,
         generation=generation,
@@ -365,33 +394,3 @@ def _write_desired_state(
 def _wake_on_commit(instance: Instance) -> None:
     node = instance.node.name
     transaction.on_commit(lambda: wake_node(node))
-
-
-def _without_port(options: InstanceOptions) -> tuple[InstanceOptions, int | None]:
-    backend_options = dict(options.backend_options)
-    port = backend_options.pop("port", None)
-    wanted = port if isinstance(port, int) and port > 0 else None
-    return options.model_copy(update={"backend_options": backend_options}), wanted
-
-
-def _kept_port(assigned: int | None, taken: Container[int], config: AppConfig) -> int | None:
-    """Return the port that an import would keep, or None if the port can't be had."""
-    if assigned is None:
-        return None
-    try:
-        return choose_port(assigned, taken, config)
-    except LlamactlError:
-        return None
-
-
-def _fixed_port(instance: Instance) -> int | None:
-    port = instance.options["backend_options"].get("port")
-    return port if isinstance(port, int) else None
-
-
-def _stored(options: InstanceOptions, fixed_port: int | None) -> dict[str, object]:
-    """Return the document to save; it holds ``port`` only if the operator chose the port."""
-    document = options.to_document()
-    if fixed_port is not None:
-        document["backend_options"] = {**options.backend_options, "port": fixed_port}
-    return document

@@ -25,7 +25,8 @@ class Instance(models.Model):
     Two writers share a row, and each updates its own columns by ``update()``:
 
     * The web side (``instances.lifecycle``) writes the desired state: ``options``, ``port``,
-      ``desired_state``, ``generation``, ``requested_by``.
+      ``desired_state``, ``generation``, ``requested_by``, ``stop_hold_until``,
+      ``edited_generation``.
     * The supervisor of the node writes the observed state: every column below the comment
       "Observed", and ``port`` if another program listens on the port. The supervisor also requests
       stops (idle timeout, preemption), by an update that fails if the generation has changed.
@@ -64,6 +65,17 @@ class Instance(models.Model):
         "supervisor:idle …",
     )
 
+    stop_hold_until = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="Before this time no request undoes an operator's stop.",
+    )
+    edited_generation = models.PositiveIntegerField(
+        default=0,
+        editable=False,
+        help_text="Generation at the last edit: a failure of it is no failure of these options.",
+    )
+
     # Observed: written by the supervisor of the node alone.
     status = models.CharField(
         max_length=15, choices=Status.choices, default=Status.STOPPED, editable=False
@@ -80,6 +92,16 @@ class Instance(models.Model):
     ready_at = models.DateTimeField(null=True, editable=False)
     failure = models.JSONField(
         null=True, editable=False, help_text="reason, details, exit_code, log_tail of a failure."
+    )
+    failed_starts = models.PositiveIntegerField(
+        default=0,
+        editable=False,
+        help_text="Failed starts in a row that requests caused.",
+    )
+    failure_hold_until = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="Before this time requests get the recorded failure, without a start.",
     )
     last_used_at = models.DateTimeField(null=True, editable=False)
     queue = models.JSONField(

@@ -40,7 +40,7 @@ def drain(name: str, *, cause: str = CAUSE) -> list[str]:
         for instance in instances:
             # A failed instance stays failed: a stop would forget the failure.
             if instance.should_run or instance.status in HAS_PROCESS:
-                lifecycle.request_stop(instance.name, cause=cause)
+                lifecycle.request_stop(instance.name, cause=cause, is_held=False)
     return [instance.name for instance in running]
 
 

@@ -136,6 +136,8 @@ class InstancesConfig(Section):
     drain_timeout: SecondsOrZero = 30.0
     stop_timeout: Seconds = 10.0
     """Seconds after SIGINT, and again after SIGTERM, until the next signal."""
+    operator_stop_hold: SecondsOrZero = 30.0
+    """Seconds in which no request undoes an operator's stop."""
     swap_after: SecondsOrZero = 10.0
     """Seconds that queued requests wait for a busy instance to pause before it is preempted."""
     loads_at_boot: PositiveInt = 1

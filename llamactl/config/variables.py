@@ -49,6 +49,7 @@ VARIABLES: dict[str, str] = {
     "LLAMACTL_LOG_ROTATION_BACKUPS": "instances.log_rotation_backups",
     "LLAMACTL_START_TIMEOUT": "instances.start_timeout",
     "LLAMACTL_DRAIN_TIMEOUT": "instances.drain_timeout",
+    "LLAMACTL_OPERATOR_STOP_HOLD": "instances.operator_stop_hold",
     "LLAMACTL_STOP_TIMEOUT": "instances.stop_timeout",
     "LLAMACTL_SWAP_AFTER": "instances.swap_after",
     "LLAMACTL_LOADS_AT_BOOT": "instances.loads_at_boot",

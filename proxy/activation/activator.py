@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 from instances import desired_state
+from instances.activation_hold import refuse_after_stop, refuse_while_held
 from instances.errors import (
     BackendStartTimeout,
     InstanceNotFound,
@@ -34,12 +36,14 @@ class Activator:
         *,
         timeout_seconds: float,
         on_change: Callable[[], None] = lambda: None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """``on_change``: called at the first and after the last waiter of an instance."""
         self._live = live
         self._request_start = request_start
         self._recheck = recheck
         self._timeout_seconds = timeout_seconds
+        self._now = now
         self._starts: dict[str, asyncio.Task[int]] = {}
         self.waiters = Waiters(on_change)
         live.listen(self._on_table_replaced)
@@ -49,8 +53,8 @@ class Activator:
 
         Returns in the same step of the event loop in which the table was read. ``key_id`` is for
         fair turns. Raises InstanceNotRunning (no on-demand start, or stopped meanwhile),
-        InstanceShuttingDown, NoCapacityForActivation, BackendStartFailed (with the reason),
-        BackendStartTimeout, or InstanceNotFound (deleted meanwhile).
+        StoppedByOperator, InstanceShuttingDown, NoCapacityForActivation, BackendStartFailed (with
+        the reason), BackendStartTimeout, or InstanceNotFound (deleted meanwhile).
         """
         if target.is_ready:
             return target
@@ -100,14 +104,17 @@ class Activator:
             if desired_state.is_stopped_by_supervisor(now) and now.generation >= generation:
                 # Ready for a moment and preempted, or taken for an instance without waiters.
                 generation = await self._start(now)
-            elif desired_state.is_ready(now, generation):
+                continue
+            # The stop ended this wait, and a retry must not undo the stop.
+            refuse_after_stop(now, self._now())
+            if desired_state.is_ready(now, generation):
                 return now
-            else:
-                await waiter.changed.wait()
+            await waiter.changed.wait()
 
     async def _start(self, target: Target) -> int:
         """Request the start, or join the request that is under way."""
         _check_startable(target)
+        refuse_while_held(target, self._now())
         name = target.name
         task = self._starts.get(name)
         if task is None:

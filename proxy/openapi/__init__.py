@@ -21,6 +21,7 @@ from instances.errors import (
     InstanceNotRunning,
     InstanceShuttingDown,
     InvalidInstanceName,
+    StoppedByOperator,
 )
 from instances.names import MAX_NAME_LENGTH, NAME_PATTERN
 from llamactl.core.error_format import document_for, family_of
@@ -108,6 +109,7 @@ _STARTING: tuple[LlamactlError, ...] = (
     InstanceShuttingDown(
         f"instance {_NAME} is shutting down; try again in a few seconds", retry_after=5
     ),
+    StoppedByOperator(_NAME, 30),
     errors.StartNotRequested(),
     errors.KeyNotCompared(5),
     errors.TooManyOpenFiles(),

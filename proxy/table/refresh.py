@@ -213,6 +213,9 @@ def to_target(instance: Instance, config: AppConfig) -> Target:
         paths=backend.served_paths,
         requested_by=instance.requested_by,
         queue=instance.queue,
+        stop_hold_until=instance.stop_hold_until,
+        failure_hold_until=instance.failure_hold_until,
+        edited_generation=instance.edited_generation,
         load_seconds=load_seconds(instance.started_at, instance.ready_at),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -41,6 +42,10 @@ class Target:
     requested_by: str = ""
     queue: Mapping[str, Any] | None = None
     """``place``, ``length`` and ``reason``, while the scheduler has the instance queued."""
+    stop_hold_until: datetime | None = None
+    failure_hold_until: datetime | None = None
+    edited_generation: int = 0
+    """See ``instances.activation_hold``."""
 
     @property
     def is_ready(self) -> bool:

@@ -64,6 +64,8 @@ class Stack:
             "LLAMACTL_CONFIG_PATH": str(data_dir / "llamactl.yaml"),
             "LLAMACTL_PORT": str(self.port),
             "LLAMACTL_INSTANCE_PORT_RANGE": f"{INSTANCE_PORTS[0]}-{INSTANCE_PORTS[-1]}",
+            # Tests stop instances to have a request start them; the hold has tests of its own.
+            "LLAMACTL_OPERATOR_STOP_HOLD": "0",
             **environment,
         }
         data_dir.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 
 from django.utils import timezone
 
-from instances.states import DesiredState, Status
+from instances.states import ON_DEMAND, DesiredState, Status
 from instances.supervisor.failure import Failure
 from instances.supervisor.process.pidfd import Process
+from instances.supervisor.state.failure_hold import failure_hold
 from instances.supervisor.state.rows import Observation, Row
 from instances.supervisor.state.store import StateStore
 
@@ -33,6 +35,8 @@ class ObservedState:
         self.status = row.status if row else Status.RUNNING
         self.observed_generation = row.observed_generation if row else 0
         self.restarts = row.restarts if row else 0
+        self.failed_starts = row.failed_starts if row else 0
+        """Failures in a row of starts that requests caused."""
         # Only an instance that was ready once is ever restarted.
         self.has_been_ready = self.restarts > 0 or self.status in (
             Status.RUNNING,
@@ -47,6 +51,8 @@ class ObservedState:
         if is_requested:
             self.restarts = 0
             self.has_been_ready = False
+            if not self._repeats_failure(row):
+                self.failed_starts = 0
         self.observed_generation = row.generation
         self._write(
             row,
@@ -57,6 +63,8 @@ class ObservedState:
             observed_generation=self.observed_generation,
             restarts=self.restarts,
             failure=None,
+            failed_starts=self.failed_starts,
+            failure_hold_until=None,
             started_at=None,
             ready_at=None,
             queue=None,
@@ -96,9 +104,9 @@ class ObservedState:
             )
 
     def stable(self, row: Row) -> None:
-        """The process has been up for long enough that its count of restarts is reset."""
-        self.restarts = 0
-        self._write(row, self.status, cause="supervisor:stable", restarts=0)
+        """The process has been up for long enough that its failures are forgotten."""
+        self.restarts = self.failed_starts = 0
+        self._write(row, self.status, cause="supervisor:stable", restarts=0, failed_starts=0)
 
     def shutting_down(
         self, row: Row, cause: str, reason: str, *, then: Callable[[int], None]
@@ -145,12 +153,20 @@ class ObservedState:
             self._write(row, Status.RESTARTING, cause=cause, reason=reason, **_NO_PROCESS)
 
     def failed(self, row: Row, failure: Failure, *, cause: str = "supervisor:crash") -> None:
+        """The last requested start has failed, or its process has crashed for good."""
+        hold_until = None
+        if row.requested_by == ON_DEMAND:
+            self.failed_starts += 1
+            hold = failure_hold(self.failed_starts, has_been_ready=self.has_been_ready)
+            hold_until = timezone.now() + timedelta(seconds=hold)
         self._write(
             row,
             Status.FAILED,
             cause=cause,
             reason=failure.details,
             failure=failure.to_document(),
+            failed_starts=self.failed_starts,
+            failure_hold_until=hold_until,
             **_NO_PROCESS,
         )
 
@@ -162,6 +178,11 @@ class ObservedState:
         if self.status in (Status.STOPPED, Status.FAILED):
             self.starting(row, then=lambda: None)  # so that the failure belongs to the last request
         self.failed(row, failure, cause=cause)
+
+    def _repeats_failure(self, row: Row) -> bool:
+        """Whether a start repeats a failed one: same options, and no operator has requested it."""
+        is_edited = row.edited_generation >= self.observed_generation > 0
+        return self.status is Status.FAILED and row.requested_by == ON_DEMAND and not is_edited
 
     def _write(
         self,

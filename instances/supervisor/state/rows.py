@@ -54,6 +54,10 @@ class Row:
     ready_at: datetime | None
     last_used_at: datetime | None
     queue: Mapping[str, Any] | None
+    failed_starts: int = 0
+    # desired state
+    edited_generation: int = 0
+    """Generation at the last edit of the options."""
 
     @property
     def group(self) -> str:
@@ -123,6 +127,8 @@ def read_rows(node: str) -> list[Row]:
             ready_at=instance.ready_at,
             last_used_at=instance.last_used_at,
             queue=instance.queue,
+            failed_starts=instance.failed_starts,
+            edited_generation=instance.edited_generation,
         )
         for instance in instances
     ]

@@ -105,6 +105,7 @@ OUR_VARIABLES = {
     "LLAMACTL_LOG_ROTATION_BACKUPS": ("instances.log_rotation_backups", "7", 7),
     "LLAMACTL_START_TIMEOUT": ("instances.start_timeout", "10m", 600.0),
     "LLAMACTL_DRAIN_TIMEOUT": ("instances.drain_timeout", "0", 0.0),
+    "LLAMACTL_OPERATOR_STOP_HOLD": ("instances.operator_stop_hold", "1m", 60.0),
     "LLAMACTL_STOP_TIMEOUT": ("instances.stop_timeout", "2.5", 2.5),
     "LLAMACTL_SWAP_AFTER": ("instances.swap_after", "0", 0.0),
     "LLAMACTL_LOADS_AT_BOOT": ("instances.loads_at_boot", "2", 2),

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from instances.errors import BackendStartTimeout, InstanceNotRunning, InstanceShuttingDown
-from instances.states import EVICTED, IDLE, DesiredState, Status
+from instances.errors import (
+    BackendStartFailed,
+    BackendStartTimeout,
+    InstanceNotRunning,
+    InstanceShuttingDown,
+    StoppedByOperator,
+)
+from instances.states import EVICTED, IDLE, ON_DEMAND, DesiredState, Status
 from proxy.activation.activator import Activator
 from proxy.table.live import LiveTable
 from proxy.table.recheck import Recheck
 from proxy.table.table import RoutingTable, Target
 from tests.proxy.conftest import make_target
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Activation:
@@ -31,6 +40,7 @@ class Activation:
             Recheck(self.live, self._refresh),
             timeout_seconds=5,
             on_change=self._count_change,
+            now=lambda: NOW,
         )
 
     def lay(self, **changes: Any) -> Target:
@@ -169,6 +179,49 @@ async def test_preempted_instance_without_on_demand_start_is_not_started_again(
         await activation.activator.activate(activation.stopped(status=Status.SHUTTING_DOWN, **gone))
     with pytest.raises(InstanceNotRunning):
         await activation.activator.activate(activation.stopped(**gone))
+
+
+async def test_operators_stop_is_not_undone_by_requests(activation: Activation) -> None:
+    target = activation.stopped(stop_hold_until=NOW + timedelta(seconds=20), requested_by="api")
+    with pytest.raises(StoppedByOperator) as refused:
+        await activation.activator.activate(target)
+    assert (refused.value.retry_after, activation.starts) == (20, 0)
+    # As before, once the hold is over.
+    activation.stopped(stop_hold_until=NOW, requested_by="api")
+    task = asyncio.create_task(activation.activator.activate(target))
+    await settle()
+    assert activation.starts == 1
+    task.cancel()
+    await settle()
+
+
+async def test_stop_by_an_operator_ends_a_wait_as_such(activation: Activation) -> None:
+    task = asyncio.create_task(activation.activator.activate(activation.starting()))
+    await settle()
+    hold = {"stop_hold_until": NOW + timedelta(seconds=30), "requested_by": "admin:bob"}
+    activation.stopped(status=Status.STARTING, **hold)
+    with pytest.raises(StoppedByOperator):
+        await task
+
+
+async def test_failed_activation_is_repeated_after_its_hold_alone(activation: Activation) -> None:
+    failed = {
+        "status": Status.FAILED,
+        "observed_generation": 1,
+        "requested_by": ON_DEMAND,
+        "failure": {"reason": "crashed", "details": "no", "exit_code": 1, "log_tail": []},
+    }
+    target = activation.lay(failure_hold_until=NOW + timedelta(seconds=5), **failed)
+    for _ in range(30):
+        with pytest.raises(BackendStartFailed):
+            await activation.activator.activate(target)
+    assert activation.starts == 0
+    activation.lay(failure_hold_until=NOW, **failed)
+    task = asyncio.create_task(activation.activator.activate(target))
+    await settle()
+    assert activation.starts == 1
+    task.cancel()
+    await settle()
 
 
 async def test_request_that_missed_the_ready_instance_requests_another_start(

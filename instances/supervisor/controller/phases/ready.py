@@ -50,12 +50,14 @@ class Ready(PhaseWithProcess):
                 return self._phases.stopping(self.process, FailureReason.HUNG)
             self._liveness.step(now)
             self.due = self._liveness.due
-        if self._instance.observed.restarts > 0 and not self.is_unresponsive:
+        observed = self._instance.observed
+        has_failed = observed.restarts > 0 or observed.failed_starts > 0
+        if has_failed and not self.is_unresponsive:
             self._step_stable(row, now)
         return self
 
     def _step_stable(self, row: Row, now: float) -> None:
-        """Reset the count of restarts, once the backend has been up for long enough."""
+        """Reset the counts of failures, once the backend has been up for long enough."""
         stable_at = self._since + stable_seconds(spawn.restart_policy(row))
         if now >= stable_at:
             self._instance.observed.stable(row)

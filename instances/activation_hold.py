@@ -1,0 +1,74 @@
+"""Holds: times in which no request starts an instance.
+
+Clients repeat a failed request, some of them 30 times in a minute (codex), and most know no
+``x-should-retry``. Without a hold each repetition would start a broken backend once more, which may
+preempt others, or undo an operator's stop a moment later. A start by an operator ends every hold.
+
+The end of a hold is a column of the row, so it holds in every web process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from math import ceil
+from typing import Any, Protocol
+
+from instances.desired_state import InstanceState, has_pending_generation, start_failure
+from instances.errors import StoppedByOperator
+from instances.states import ON_DEMAND, DesiredState, Status
+
+
+class HeldState(InstanceState, Protocol):
+    """Desired and observed state of one instance, with its holds."""
+
+    @property
+    def stop_hold_until(self) -> datetime | None: ...
+    @property
+    def failure_hold_until(self) -> datetime | None: ...
+    @property
+    def edited_generation(self) -> int: ...
+
+
+def refuse_while_held(state: HeldState, now: datetime) -> None:
+    """Refuse an activation during a hold.
+
+    Raises StoppedByOperator after an operator's stop. Raises BackendStartFailed, with the recorded
+    failure, after a start that a request caused; an edit of the options ends that hold.
+    """
+    refuse_after_stop(state, now)
+    if not _is_failed_activation(state) or state.edited_generation >= state.generation:
+        return
+    if left := _seconds_left(state.failure_hold_until, now):
+        raise start_failure(state.name, _with_outlook(state.failure, left))
+
+
+def refuse_after_stop(state: HeldState, now: datetime) -> None:
+    """Raise StoppedByOperator during the hold after an operator's stop."""
+    left = _seconds_left(state.stop_hold_until, now)
+    if left and state.desired_state == DesiredState.STOPPED:
+        raise StoppedByOperator(state.name, left)
+
+
+def _is_failed_activation(state: HeldState) -> bool:
+    """Whether the last requested start is one that a request caused, and has failed."""
+    return (
+        state.status == Status.FAILED
+        and state.desired_state == DesiredState.RUNNING
+        and state.requested_by == ON_DEMAND
+        and not has_pending_generation(state)
+    )
+
+
+def _seconds_left(until: datetime | None, now: datetime) -> int:
+    return max(0, ceil((until - now).total_seconds())) if until is not None else 0
+
+
+def _with_outlook(failure: Mapping[str, Any] | None, seconds: int) -> dict[str, Any]:
+    known = dict(failure or {})
+    details = known.get("details") or "The last start failed"
+    known["details"] = (
+        f"{details} (the failure of the last start: for {seconds} s no request starts the instance"
+        " again, only an operator)"
+    )
+    return known
