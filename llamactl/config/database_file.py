@@ -60,7 +60,7 @@ def tables_of(path: Path) -> frozenset[str]:
         try:
             with closing(
                 sqlite3.connect(
-                    f"{path.absolute().as_uri()}?{mode}", LOCK_TIMEOUT_SECONDS, uri=True
+                    f"{path.absolute().as_uri()}?{mode}", timeout=LOCK_TIMEOUT_SECONDS, uri=True
                 )
             ) as database:
                 rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")

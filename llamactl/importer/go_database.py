@@ -73,7 +73,7 @@ def read(path: Path) -> GoDatabase:
         )
     try:
         uri = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, LOCK_TIMEOUT_SECONDS, uri=True)) as database:
+        with closing(sqlite3.connect(uri, timeout=LOCK_TIMEOUT_SECONDS, uri=True)) as database:
             database.row_factory = sqlite3.Row
             instances = [_instance(row) for row in _rows(database, "instances")]
             permissions: dict[int, list[GoPermission]] = {}

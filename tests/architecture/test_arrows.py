@@ -110,7 +110,7 @@ ARROWS = {
         "llamactl.doctor llamactl.server nodes"
     ),
     "llamactl.celery": "llamactl.config",
-    "llamactl.apps": "llamactl.celery",
+    "llamactl.apps": "llamactl.celery llamactl.core",
     "llamactl.settings": (
         "instances.backends llamactl.admin llamactl.config llamactl.console "
         "llamactl.core llamactl.version"
