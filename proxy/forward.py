@@ -27,6 +27,7 @@ from proxy.upstream import (
     Stalled,
     Unanswered,
     UpstreamResponse,
+    without_frames,
 )
 
 logger = logging.getLogger(__name__)
@@ -198,9 +199,7 @@ class ForwardedRequest:
                         first_piece = await read_first_piece(response, upstream.timeouts)
             except BackendError as error:
                 logger.info("no response: %s", error, extra=exchange.log_fields())
-                # Without its frames: this frame would be in a cycle with the error, and the whole
-                # body with it.
-                return error.with_traceback(None)
+                return without_frames(error)
             with response:
                 await send(self._response_start(response))
                 try:

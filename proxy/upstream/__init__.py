@@ -8,6 +8,7 @@ from proxy.upstream.errors import (
     Refused,
     Stalled,
     Unanswered,
+    without_frames,
 )
 from proxy.upstream.response import UpstreamResponse
 from proxy.upstream.websocket import Socket
@@ -23,4 +24,5 @@ __all__ = [
     "Upstream",
     "UpstreamResponse",
     "UpstreamTimeouts",
+    "without_frames",
 ]
