@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from hashlib import sha256
+from pathlib import Path
 
 from llamactl.config import AppConfig
 from llamactl.core.secret_files import read_or_create_secret
@@ -13,6 +14,9 @@ INFERENCE_PREFIX = "llamactl-"
 MANAGEMENT_PREFIX = "llamactl-mgmt-"
 HINT_LENGTH = 4
 """Number of a key's last characters that are kept readable."""
+
+_generated_keys: dict[Path, str] = {}
+"""The key that this process has read last from each file."""
 
 
 def new_inference_key() -> str:
@@ -32,16 +36,19 @@ def digest(key: str) -> bytes:
 def management_keys(config: AppConfig) -> tuple[str, ...]:
     """Return the configured management keys, or else the generated key of ``data_dir``.
 
-    The key is generated once and kept in ``data_dir/management_key`` (mode 0600).
+    The key is generated once and kept in ``data_dir/management_key`` (mode 0600). If the directory
+    is removed or unmounted later, the key stays valid: a new one would lock the operator out, and
+    the new directory would get an empty database.
     """
     configured = tuple(key.get_secret_value() for key in config.auth.management_keys)
     if configured or not config.auth.require_management_auth:
         return configured
-    return (
-        read_or_create_secret(
-            config.data_dir / "management_key", lambda: MANAGEMENT_PREFIX + secrets.token_hex(32)
-        ),
-    )
+    path = config.data_dir / "management_key"
+    if path not in _generated_keys or config.data_dir.is_dir():
+        _generated_keys[path] = read_or_create_secret(
+            path, lambda: MANAGEMENT_PREFIX + secrets.token_hex(32)
+        )
+    return (_generated_keys[path],)
 
 
 def is_management_key(key: str, config: AppConfig) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import stat
 from pathlib import Path
 
@@ -62,3 +63,14 @@ def test_backend_keys_are_distinct_and_stable() -> None:
     assert backend_key(1, "secret") == backend_key(1, "secret")
     others = {backend_key(1, "secret"), backend_key(2, "secret"), backend_key(1, "other")}
     assert len(others) == 3
+
+
+def test_a_removed_data_directory_is_not_made_again_with_another_key(tmp_path: Path) -> None:
+    config = AppConfig(data_dir=tmp_path / "data")
+    before = management_keys(config)
+    shutil.rmtree(config.data_dir)
+    assert management_keys(config) == before
+    assert not config.data_dir.exists()
+    # A removed file alone should be replaced by a new key.
+    config.data_dir.mkdir()
+    assert management_keys(config) != before
