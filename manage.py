@@ -9,12 +9,15 @@ import sys
 
 
 def main() -> None:
-    """Run a command; end quietly if the reader of its output has left (``… | head``)."""
+    """Run a command; end without a traceback at Ctrl-C and at a closed output (``… | head``)."""
     try:
         try:
             run_command()
         finally:
             sys.stdout.flush()
+    except KeyboardInterrupt:
+        # A start takes seconds before "run" has handlers of its own. Its end is no error for make.
+        sys.exit(0 if sys.argv[1:2] == ["run"] else 128 + signal.SIGINT)
     except BrokenPipeError:
         # The interpreter flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,6 +17,7 @@ from django.core.management import CommandError, call_command
 from llamactl.core.locks import acquire
 from llamactl.management.commands import run
 from llamactl.server.services import MARGIN_SECONDS
+from tests.support.paths import ROOT
 
 
 @pytest.fixture
@@ -90,3 +91,16 @@ def test_processes_of_a_killed_run_that_do_not_end_are_named(
         child.communicate()
     assert text.startswith("processes of a killed run are still running")
     assert f"{child.pid} (python" in text
+
+
+@pytest.mark.parametrize(("command", "exit_code"), [("run", 0), ("doctor", 130)])
+def test_a_ctrl_c_while_a_command_is_loaded_ends_it_without_a_traceback(
+    command: str, exit_code: int
+) -> None:
+    program = (
+        f"import manage, signal, sys; sys.argv = ['manage.py', {command!r}];"
+        " manage.run_command = lambda: signal.raise_signal(signal.SIGINT); manage.main()"
+    )
+    argv = [sys.executable, "-c", program]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (exit_code, "", "")
