@@ -27,6 +27,7 @@ from llamactl.core.unknown_paths import ApiNotServed, refusal_of
 from proxy import errors
 from proxy.auth import admit, authorise_by, target_named
 from proxy.body.body import ClientDisconnected, read_beginning, read_routed
+from proxy.body.joined import STEP_BYTES, joined
 from proxy.body.json_model import JsonModel, json_model
 from proxy.body.multipart import ModelField
 from proxy.body.upload import Upload
@@ -37,6 +38,7 @@ from proxy.routes.anthropic_models import anthropic_model, anthropic_page
 from proxy.routes.models import find_model, list_models, model_of, openai_list
 from proxy.routes.routes import Route, RouteKind
 from proxy.table.table import UNRESTRICTED, KeyRule, RoutingTable, Target
+from proxy.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +167,12 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                 self._find_by_model, scope, found.model
             )
             if served_model is not None:
-                body = _with_served_model(body, found, served_model)
+                body = await _with_served_model(body, found, served_model, gateway.turns)
+                if isinstance(body, Upload) or len(body) > STEP_BYTES:
+                    # The table may have changed in the turns that this took.
+                    target, _ = await gateway.recheck.before_refusal(
+                        self._find_by_model, scope, found.model
+                    )
             await self._forward(scope, send, target, body)
 
     async def _forward_by_name(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -268,11 +275,11 @@ def outcome_of(error: LlamactlError) -> Outcome:
     return Outcome.REFUSED
 
 
-def _with_served_model(
-    body: bytes | Upload, found: ModelField | JsonModel, model: str
+async def _with_served_model(
+    body: bytes | Upload, found: ModelField | JsonModel, model: str, turns: Turns
 ) -> bytes | Upload:
     """The body with the name that the backend has for its model."""
     if not isinstance(body, Upload):
-        return found.replaced(body, model)
-    body.replace_beginning(found.replaced(body.beginning, model))
+        return await joined(found.parts_with(body, model), turns)
+    body.replace_beginning(await joined(found.parts_with(body.beginning, model), turns))
     return body

@@ -69,7 +69,11 @@ class JsonModel(NamedTuple):
     """Start and end of each value, several for a repeated key; ``None``: not looked for yet."""
 
     def replaced(self, body: bytes, model: str) -> bytes:
-        """The body with another model at every place, and every other byte untouched.
+        """The body with another model."""
+        return b"".join(self.parts_with(body, model))
+
+    def parts_with(self, body: bytes, model: str) -> list[bytes | memoryview]:
+        """The parts of the body with another model at every place, and every other byte untouched.
 
         Decoding and encoding the body would turn integers above 2^53 into floats for some readers,
         and lose the client's spelling of numbers.
@@ -81,7 +85,7 @@ class JsonModel(NamedTuple):
         for start, end in places:
             parts += (view[copied:start], encoded)
             copied = end
-        return b"".join((*parts, view[copied:]))
+        return [*parts, view[copied:]]
 
 
 async def json_model(body: bytes, turns: Turns) -> JsonModel:

@@ -32,9 +32,13 @@ class ModelField(NamedTuple):
     end: int
 
     def replaced(self, body: bytes, model: str) -> bytes:
-        """The body with another value of the field, and every other byte untouched."""
+        """The body with another model."""
+        return b"".join(self.parts_with(body, model))
+
+    def parts_with(self, body: bytes, model: str) -> list[bytes | memoryview]:
+        """The parts of the body with another value of the field, and every other byte untouched."""
         view = memoryview(body)
-        return b"".join((view[: self.start], model.encode(), view[self.end :]))
+        return [view[: self.start], model.encode(), view[self.end :]]
 
 
 def boundary_in(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
