@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 MASK = "***"
@@ -201,3 +201,65 @@ def _mask_text(word: str) -> str:
         masked = mask_document(document)
         return word if masked == document else start + json.dumps(masked, ensure_ascii=False)
     return mask_url(word)
+
+
+# -- lines of a log -------------------------------------------------------------------------------
+
+_SHORTEST_SECRET = 6
+"""Characters of the shortest value that is looked for in a log: "key" as a key is no secret."""
+
+_AUTHORIZATION = re.compile(r"\b(Bearer|Basic|Token)(\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
+_WELL_KNOWN_TOKEN = re.compile(
+    r"\b(?:hf_|sk-|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|AKIA|llamactl-)[\w-]{8,}"
+)
+_NAMED_VALUE = re.compile(
+    r"(?P<before>\b[A-Za-z]{1,20} )?"
+    r"(?P<name>(?<![\w-])--?[\w.-]{2,80}|(?<![\w.-])[A-Za-z_][\w.-]{0,80})"
+    r"(?P<sign>[\"']?\s{0,3}[=:]\s{0,3}|(?<=\w) (?=[^\s=:]))"
+    r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;}\])]+)"
+)
+
+
+def secret_values(value: Any, name: str = "") -> Iterator[str]:
+    """Yield the secrets of a JSON value that is called ``name``: the texts below a secret name."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from secret_values(item, name if is_secret_name(name) else str(key))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from secret_values(item, name)
+    elif isinstance(value, str) and len(value) >= _SHORTEST_SECRET and is_secret_name(name):
+        yield value
+
+
+def mask_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Mask these secrets wherever they are; the longest first, because one may hold another."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return text
+
+
+def mask_log_line(line: str) -> str:
+    """Mask what looks like a secret in a line that a program printed; takes quadratic time.
+
+    That is the value of a secret name or flag, credentials of a header, a token with a well-known
+    beginning, and a password in a URL.
+    """
+    line = _AUTHORIZATION.sub(rf"\1\2{MASK}", mask_text(line))
+    line = _NAMED_VALUE.sub(_masked_value, line)
+    return _WELL_KNOWN_TOKEN.sub(MASK, line)
+
+
+def _masked_value(match: re.Match[str]) -> str:
+    name, before = match["name"], match["before"] or ""
+    is_flag = name.startswith("-")
+    is_assigned = match["sign"].strip() != ""
+    is_exception = name.endswith(("Error", "Exception", "Warning"))  # KeyError: 'x'
+    if not (is_flag or is_assigned) or is_exception or not is_secret_name(name):
+        return match[0]
+    if _TOKEN_OF_A_TEXT.search(f"{before}{name}".lower()):
+        return match[0]
+    value = match["value"]
+    if value in ("None", "null", "true", "false") or value.lower() in ("bearer", "basic", "token"):
+        return match[0]
+    return f"{before}{name}{match['sign']}{MASK}"

@@ -45,19 +45,22 @@ def classify_exit(
     return FailureReason.CRASHED, describe_end(exit_code, signal)
 
 
+LOOK_AT_LOG = ": look at the end of the log."
+"""End of the description of an exit without a known reason."""
+
+
 def describe_end(exit_code: int | None, signal: int | None) -> str:
     """Describe in a sentence how a process ended; the arguments are those of ``classify_exit``."""
     if signal is None and exit_code is not None and exit_code > 128:
         signal = exit_code - 128  # how shells, docker and the embedded server report a signal
-    look = "look at the end of the log."
     if signal == signals.SIGKILL:
-        return f"Killed by SIGKILL (possibly the system's out-of-memory killer): {look}"
+        return f"Killed by SIGKILL (possibly the system's out-of-memory killer){LOOK_AT_LOG}"
     if signal is not None:
         try:
             name = signals.Signals(signal).name
         except ValueError:
             name = f"signal {signal}"
-        return f"Killed by {name}: {look}"
+        return f"Killed by {name}{LOOK_AT_LOG}"
     if exit_code is None:
-        return f"Ended, it is not known how: {look}"
-    return f"Ended with exit code {exit_code}: {look}"
+        return f"Ended, it is not known how{LOOK_AT_LOG}"
+    return f"Ended with exit code {exit_code}{LOOK_AT_LOG}"

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from instances.backends.exit_reasons import classify_exit, describe_end
+from instances.backends.exit_reasons import LOOK_AT_LOG, classify_exit, describe_end
 from instances.backends.failure_signs import FailureReason
+from instances.supervisor.controller.log_excerpt import shown_line, telling_line
 from llamactl.config.schema import InstancesConfig
 from llamactl.core.errors import LlamactlError
 
 TAIL_LINES = 20
-TAIL_LINE_CHARACTERS = 500
 TAIL_BYTES = 256 * 1024
 DETAILS_CHARACTERS = 1000
 
@@ -66,14 +66,18 @@ class Failure:
             "reason": self.reason.value,
             "details": self.details,
             "exit_code": self.exit_code,
-            "log_tail": [line[:TAIL_LINE_CHARACTERS] for line in self.log_tail[-TAIL_LINES:]],
+            "log_tail": [shown_line(line) for line in self.log_tail[-TAIL_LINES:]],
         }
 
 
 def exit_failure(
     exit_code: int | None, log_tail: Sequence[str], *, was_ready: bool = False
 ) -> Failure:
-    """The failure of a process that ended by itself; ``was_ready``: after it was ready."""
+    """The failure of a process that ended by itself; ``was_ready``: after it was ready.
+
+    The details of a failed start repeat the telling line of the log. Those of a crash do not: the
+    last lines may be about other clients' requests.
+    """
     by_signal = exit_code is not None and exit_code < 0
     code = None if by_signal else exit_code
     number = -exit_code if exit_code is not None and by_signal else None
@@ -83,6 +87,8 @@ def exit_failure(
         reason, details = FailureReason.CRASHED, describe_end(code, number)
     if by_signal and exit_text(exit_code) not in details:
         details = f"{exit_text(exit_code)}. {details}"
+    if not was_ready:
+        details = _with_telling_line(details, log_tail)
     return Failure(reason, details, exit_code, log_tail)
 
 
@@ -103,6 +109,7 @@ def deadline_failure(
         details = f"not ready within {seconds:g} s (instances.start_timeout), so it was stopped"
         if last_answer:
             details += f"; the last probe got: {last_answer}"
+        details = _with_telling_line(details, log_tail)
     else:
         seconds = limits.unhealthy_timeout
         details = (
@@ -110,6 +117,14 @@ def deadline_failure(
             " stopped"
         )
     return Failure(reason, details, exit_code, log_tail)
+
+
+def _with_telling_line(details: str, log_tail: Sequence[str]) -> str:
+    """Return the details with the telling line of the log, unless they have its words already."""
+    line = telling_line(log_tail)
+    if not line or details.removesuffix(".").lower() in line.lower():
+        return details
+    return f"{details.removesuffix(LOOK_AT_LOG).removesuffix('.')}. The log says: {line}"
 
 
 def exit_text(exit_code: int | None) -> str:

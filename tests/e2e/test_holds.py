@@ -80,6 +80,8 @@ def test_retries_do_not_start_a_broken_backend_again_and_again(stack: Stack, key
     held = [answer for answer in answers if "no request starts the instance" in answer.text]
     assert held
     assert error_of(held[0])["exit_code"] == 3
+    # Most clients show the message alone.
+    assert all("The log says: no such device" in error_of(each)["message"] for each in answers)
 
 
 def test_operators_start_and_edit_try_again_at_once(stack: Stack, key: str) -> None:

@@ -26,8 +26,11 @@ from llamactl.masking import (
     mask_arguments,
     mask_command,
     mask_document,
+    mask_log_line,
+    mask_secrets,
     mask_text,
     mask_url,
+    secret_values,
 )
 from tests.instances.test_dry_run import row_of
 from tests.llamactl.config.conftest import Load, Refuse, load_config, refuse
@@ -262,3 +265,39 @@ def test_each_of_several_keys_after_one_flag_is_masked() -> None:
     masked = ["vllm", "serve", "m", "--api-key", MASK, MASK, "-k3", "--dtype", "half"]
     assert mask_arguments(words) == masked
     assert "k2" not in mask_command(words)
+
+
+@pytest.mark.parametrize(
+    ("line", "masked"),
+    [
+        ("HF_TOKEN=abcdef", f"HF_TOKEN={MASK}"),
+        ("export API_KEY='a b c' && x", f"export API_KEY={MASK} && x"),
+        ("using --api-key abc123 --port 8000", f"using --api-key {MASK} --port 8000"),
+        ('{"api_key": "sesame", "a": 1}', f'{{"api_key": {MASK}, "a": 1}}'),
+        ("Authorization: Bearer abcdefgh", f"Authorization: Bearer {MASK}"),
+        ("401 for hf_abcdefghij (gated)", f"401 for {MASK} (gated)"),
+        ("https://me:pw@host/x?token=abc failed", f"https://me:{MASK}@host/x?token={MASK} failed"),
+    ],
+)
+def test_log_line_shows_no_secret(line: str, masked: str) -> None:
+    assert mask_log_line(line) == masked
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "print_info: BOS token        = 2 '<bos>'",
+        "E llama_model_load: error loading model: failed to open GGUF file '/x.gguf'",
+        "load_tensors: offloaded 19/19 layers to GPU, max_tokens=5",
+        "no such device",
+    ],
+)
+def test_log_line_without_a_secret_stays(line: str) -> None:
+    assert mask_log_line(line) == line
+
+
+def test_secrets_of_a_document_are_those_below_a_secret_name() -> None:
+    document = {"environment": {"HF_TOKEN": "sesame1", "A": "harmless"}, "api_key": ["k" * 9, "k"]}
+    assert list(secret_values(document)) == ["sesame1", "k" * 9]
+    # It should leave no end of a longer secret.
+    assert mask_secrets("x sesame12 sesame1", ["sesame1", "sesame12"]) == f"x {MASK} {MASK}"

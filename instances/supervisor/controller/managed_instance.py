@@ -17,6 +17,7 @@ from instances.supervisor.process.adoption import kill_stragglers
 from instances.supervisor.process.pidfd import Process
 from instances.supervisor.state.observed import ObservedState
 from instances.supervisor.state.rows import Row
+from llamactl.masking import mask_secrets, secret_values
 
 logger = logging.getLogger(__name__)
 
@@ -84,13 +85,14 @@ class ManagedInstance:
         return restart_delay(spawn.restart_policy(row), crash)
 
     def close_log(self, row: Row) -> list[str]:
-        """Mark the end of the launch; returns its last lines, with the backend's key masked.
+        """Mark the end of the launch; returns its last lines, with the known secrets masked.
 
-        Each client that waited for the start gets these lines.
+        Each client that waited for the start gets these lines. The known secrets are the backend's
+        key, and those of the instance's options.
         """
-        key = self.context.key_for(row.id)
+        secrets = {self.context.key_for(row.id), *secret_values(row.options)}
         lines = spawn.close_log(self.name, self.context.config)
-        return [line.replace(key, "***") for line in lines]
+        return [mask_secrets(line, secrets) for line in lines]
 
     def adopt_container_of(self, process: Process) -> None:
         """Identify the container of an adopted process, if llamactl 0.1 started it.
