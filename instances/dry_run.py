@@ -93,14 +93,17 @@ def refuse_update_with_errors(name: str, document: Mapping[str, object]) -> None
     _refuse_errors(options, document)
 
 
-def findings_of(instance: Instance) -> list[PreflightFinding]:
-    """Return the findings of a preflight check of a saved instance."""
-    return check_on_node(InstanceOptions.from_document(instance.options), current())
+def findings_of(instance: Instance, document: Mapping[str, object]) -> list[PreflightFinding]:
+    """Return the findings of a saved instance, and the parts of ``document`` without effect."""
+    options = InstanceOptions.from_document(instance.options)
+    return [*check_on_node(options, current()), *unknown_options(document, options.nodes)]
 
 
 def _refuse_errors(options: InstanceOptions, document: Mapping[str, object]) -> None:
     """Raise PreflightFailed for an error, and for a name that no option has."""
-    unknown = [replace(each, severity=Severity.ERROR) for each in unknown_options(document)]
+    unknown = [
+        replace(each, severity=Severity.ERROR) for each in unknown_options(document, options.nodes)
+    ]
     findings = [*unknown, *check_on_node(options, current())]
     errors, warnings = split_by_severity(findings)
     if errors:
@@ -140,7 +143,7 @@ def _dry_run(
 ) -> DryRun:
     node = node_of(options, config)
     command = agent_for(node).start_command(name, options.to_document(), port)
-    findings = [*check_on_node(options, config), *unknown_options(document)]
+    findings = [*check_on_node(options, config), *unknown_options(document, options.nodes)]
     if node != config.local_node and not has_own_agent(node):
         text = (
             f"it would be started on node {node}, whose programs and files can't be seen from here"

@@ -176,21 +176,25 @@ def parse_replacing(
 ) -> InstanceOptions:
     """Return the options of an instance after an update of its ``stored`` ones.
 
-    The node stays. A backend that is left out stays too, and so do its options: their defaults
-    would make another thing of the instance. Raises InvalidRequest or InvalidInstance.
+    The node stays, but a document must not name an unknown one. A backend that is left out stays
+    too, and so do its options: their defaults would make another thing of the instance. Raises
+    InvalidRequest or InvalidInstance.
     """
     _refuse_blank_type(document)
     given = {name: value for name, value in document.items() if value is not None}
     kept = {"backend_type": stored["backend_type"]}
     if given.get("backend_type", stored["backend_type"]) == stored["backend_type"]:
         kept["backend_options"] = stored["backend_options"]
-    elif "backend_options" not in given:
+    elif given["backend_type"] in backend_types() and "backend_options" not in given:
         raise InvalidInstance(
             "backend_options must be given with another backend_type, got none: the options of"
             f" {stored['backend_type']} are not those of"
             f" {str(given['backend_type'])[:SHOWN_CHARACTERS]}"
         )
-    return InstanceOptions.parse({**kept, **given, "nodes": stored["nodes"]}, config)
+    replaced = {**kept, **given, "nodes": stored["nodes"]}
+    if given.get("nodes", stored["nodes"]) != stored["nodes"]:
+        InstanceOptions.parse({**replaced, "nodes": given["nodes"]}, config)  # raises as a create
+    return InstanceOptions.parse(replaced, config)
 
 
 def _refuse_blank_type(document: Mapping[str, object]) -> None:

@@ -13,7 +13,7 @@ from instances.errors import BackendStartFailed, BackendStartTimeout
 from instances.names import validate_name
 from llamactl.core.api_paths import is_operation
 from llamactl.core.asgi_types import Receive, Scope, Send
-from llamactl.core.error_response import is_anthropic, send_error
+from llamactl.core.error_response import OWN_HEADERS, is_anthropic, send_error
 from llamactl.core.errors import (
     InvalidKey,
     InvalidRequest,
@@ -236,7 +236,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         self, send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]
     ) -> None:
         """Answer with a document of the proxy's own."""
-        sent_headers = list(headers)
+        sent_headers = [*OWN_HEADERS, *headers]
         if body:
             sent_headers.append((b"content-type", b"application/json"))
             sent_headers.append((b"content-length", b"%d" % len(body)))

@@ -29,7 +29,7 @@ _RESPONSE = "Options of an instance, defaults filled in."
 class ReplacedOptions(InstanceOptions):
     """Options of an existing instance; the instance stays on its node."""
 
-    nodes: Any = Field(description="Ignored: an instance stays on its node.")
+    nodes: Any = Field(description="Must be known, but an instance stays on its node: a warning.")
 
 
 # The cast: drf-spectacular's type hints admit serializers only; ``OptionsExtension`` adds models.

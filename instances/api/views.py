@@ -13,7 +13,6 @@ from instances.api import schema
 from instances.api.query_params import flag_of, wait_of
 from instances.api.serializers import InstanceSerializer, options_of
 from instances.models import Instance
-from instances.unknown_options import unknown_options
 from instances.wait_ready import wait_until_ready
 from instances.wait_stopped import (
     DEFAULT_WAIT_SECONDS,
@@ -96,7 +95,7 @@ class InstanceViewSet(ApiViewSet):
 def _saved(instance: Instance, document: Mapping[str, object]) -> dict[str, object]:
     """Return the instance, with ``warnings`` only if there are any, as in the seed."""
     saved: dict[str, object] = dict(InstanceSerializer(instance).data)
-    if findings := [*dry_run.findings_of(instance), *unknown_options(document)]:
+    if findings := dry_run.findings_of(instance, document):
         saved["warnings"] = [finding.to_document() for finding in findings]
     return saved
 

@@ -63,12 +63,16 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 def read_only(view: View) -> View:
-    """Make ``view`` answer other methods than GET and HEAD with 405 instead of a CSRF error."""
+    """Make ``view`` answer OPTIONS with 204, and a write with 405 instead of a CSRF error."""
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.method in READ_METHODS:
             return view(request, *args, **kwargs)
+        if request.method == "OPTIONS":
+            return HttpResponse(
+                status=204, headers={"Allow": ", ".join((*READ_METHODS, "OPTIONS"))}
+            )
         error = MethodNotAllowed(request.method or "", request.path, READ_METHODS)
         return _response(request, error)
 

@@ -8,6 +8,10 @@ from llamactl.core.asgi_types import Scope, Send
 from llamactl.core.error_format import render
 from llamactl.core.errors import LlamactlError
 
+OWN_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+"""Headers of the proxy's own answers. A 404 may be cached otherwise, and the list of models depends
+on the key, which a cache sees in the header Authorization alone."""
+
 
 def is_anthropic(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a request comes from a client of Anthropic's API: its clients send the version."""
@@ -29,6 +33,6 @@ async def send_error(
     status, headers, body = render(
         scope["path"], error, is_anthropic=is_anthropic(scope["headers"])
     )
-    headers += extra_headers
+    headers += (*OWN_HEADERS, *extra_headers)
     await send({"type": f"{prefix}http.response.start", "status": status, "headers": headers})
     await send({"type": f"{prefix}http.response.body", "body": body})

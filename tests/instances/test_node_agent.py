@@ -176,7 +176,7 @@ def test_options_are_checked_by_the_agent(
     response = api.post(f"{INSTANCES}/x?strict=true", document, content_type="application/json")
     assert (response.status_code, response.json()["errors"]) == (400, [FINDING])
     instance = lifecycle.create("x", document, cause="test")
-    assert [finding.to_document() for finding in findings_of(instance)] == [FINDING]
+    assert [finding.to_document() for finding in findings_of(instance, {})] == [FINDING]
 
 
 def test_dry_run_shows_the_command_of_the_agent(

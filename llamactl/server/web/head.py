@@ -37,6 +37,9 @@ _ONCE = frozenset((b"authorization", b"content-type", b"host", b"x-api-key"))
 
 _OTHER_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:(?![ \t]*websocket[ \t]*\r\n)[^\r\n]*", re.I)
 
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+"""A name or address, and a port: what Django accepts, and ``_``, which names in Docker have."""
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -48,8 +51,13 @@ def check_head(target: bytes, headers: Headers, *, is_host_required: bool) -> No
         raise HeadTooLarge(f"a request must have at most {MAX_HEADERS} headers")
     # Each request passes here, so what is usual is looked up without a loop of ours.
     named = dict(headers)
-    if is_host_required and b"host" not in named:
-        raise MalformedRequest("a request of HTTP/1.1 must have the header Host")
+    host = named.get(b"host")
+    if host is None:
+        if is_host_required:
+            raise MalformedRequest("a request of HTTP/1.1 must have the header Host")
+    elif _HOST.fullmatch(host) is None:
+        # A link in an error repeats it, and Django would refuse it with a message of its own.
+        raise MalformedRequest("the header Host must be a name or an address, and maybe a port")
     is_repeating = len(named) != len(headers)
     if is_repeating:
         _check_once(headers)

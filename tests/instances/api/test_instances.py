@@ -12,6 +12,7 @@ from instances.models import Instance
 from instances.states import Status
 from instances.wait_ready import wait_until_ready
 from instances.wait_stopped import delete_when_stopped
+from llamactl.config.schema import NodeConfig
 from tests.support.observed import FAILURE, observe
 
 pytestmark = pytest.mark.django_db
@@ -206,6 +207,27 @@ def test_a_wrong_option_is_named_and_nothing_is_made(
     assert refusal(response) == (status, code), response.content
     assert named in response.json()["details"]
     assert not Instance.objects.exists()
+    # A change is refused as a creation is, and in the same words.
+    send(api, "POST", "x", {})
+    before = list(Instance.objects.values())
+    assert send(api, "PUT", "x", body).json() == response.json()
+    assert list(Instance.objects.values()) == before
+
+
+def test_another_known_node_is_a_warning_of_a_change(api: Client, settings: Any) -> None:
+    """As in the Go program an instance stays on its node, but not in silence."""
+    send(api, "POST", "x", {})
+    nodes = {"gpu": NodeConfig(address="http://192.0.2.1:8080")}
+    settings.LLAMACTL = settings.LLAMACTL.model_copy(update={"nodes": nodes})
+    (found,) = send(api, "PUT", "x", {"nodes": ["gpu"]}).json()["warnings"]
+    assert found["field"] == "nodes"
+    assert "stays on its node (main)" in found["message"]
+    assert send(api, "GET", "x").json()["options"]["nodes"] == ["main"]
+    assert "warnings" not in send(api, "PUT", "x", {"nodes": ["main"]}).json()
+    assert refusal(send(api, "PUT", "x?strict=true", {"nodes": ["gpu"]})) == (
+        400,
+        "invalid_instance",
+    )
 
 
 HOSTILE_NAMES = [

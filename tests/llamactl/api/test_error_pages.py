@@ -104,6 +104,13 @@ def test_a_path_that_only_shows_something_is_405_for_other_methods(path: str, me
     assert answer["Allow"] == "GET, HEAD"
 
 
+@pytest.mark.parametrize("path", READ_ONLY)
+def test_options_of_such_a_path_is_204_with_its_methods(path: str) -> None:
+    answer = Client(enforce_csrf_checks=True).options(path)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert answer["Allow"] == "GET, HEAD, OPTIONS"
+
+
 def test_a_browser_gets_a_page_that_says_so() -> None:
     page = Client(enforce_csrf_checks=True).post("/", headers={"Accept": BROWSER})
     assert (page.status_code, page["Allow"]) == (405, "GET, HEAD")

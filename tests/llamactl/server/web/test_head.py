@@ -86,6 +86,18 @@ async def test_a_request_of_http_1_1_without_host_is_400(connect: Connect, versi
     assert code == (400 if version == b"1.1" else 200)
 
 
+@pytest.mark.parametrize(
+    "host", [b"", b"a b", b"a/b", b"http://a", b"a@b", b"a,b", b"a:", b"a:b", b"[::1", b"\xe4"]
+)
+async def test_a_host_that_is_none_is_400(connect: Connect, host: bytes) -> None:
+    assert await status(connect, b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n") == 400
+
+
+@pytest.mark.parametrize("host", [b"a", b"A_b.c-d:80", b"127.0.0.1:1", b"[fe80::1]:8080"])
+async def test_a_host_that_is_a_name_or_an_address_is_taken(connect: Connect, host: bytes) -> None:
+    assert await status(connect, b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n") == 200
+
+
 @pytest.mark.parametrize("name", [b"Host", b"Authorization", b"X-API-Key", b"Content-Type"])
 async def test_a_header_that_doors_read_differently_may_come_once(
     connect: Connect, name: bytes
