@@ -87,6 +87,14 @@ class Instance(models.Model):
         editable=False,
         help_text="/proc/<pid>/stat field 22: tells a reused pid.",
     )
+    launch_id = models.CharField(
+        max_length=50,
+        default="",
+        # Inserts by the release before, during an upgrade, do not name the column.
+        db_default="",
+        editable=False,
+        help_text="Id of the process: a part of the derivation of its key.",
+    )
     restarts = models.PositiveIntegerField(default=0, editable=False)
     started_at = models.DateTimeField(null=True, editable=False)
     ready_at = models.DateTimeField(null=True, editable=False)

@@ -58,10 +58,12 @@ def is_management_key(key: str, config: AppConfig) -> bool:
     return any(matches)
 
 
-def backend_key(instance_id: int, secret_key: str) -> str:
-    """Return the key that llamactl and the backend of one instance share.
+def backend_key(instance_id: int, launch: str, secret_key: str) -> str:
+    """Return the key that llamactl and one process of an instance share.
 
-    The key is derived, so that it is stored nowhere and stays valid for an adopted backend.
+    The key is derived, so that it is stored nowhere and stays valid for an adopted backend. With
+    ``launch`` (``instances.launch_id.key_part``) a key that leaks ends with its process; without
+    it is the key of every process of the instance, as in earlier releases.
     """
-    message = f"llamactl backend {instance_id}".encode()
+    message = f"llamactl backend {instance_id} {launch}".rstrip().encode()
     return hmac.new(secret_key.encode(), message, sha256).hexdigest()

@@ -14,6 +14,7 @@ from celery.platforms import EX_OK
 from celery.worker import state
 from django.conf import settings
 
+from instances.launch_id import key_part
 from instances.supervisor.process.pidfd import reset_ignored_signals
 from instances.supervisor.supervisor import Supervisor
 from keys.secrets import backend_key
@@ -80,5 +81,5 @@ def _has_failed(worker: Any) -> bool:
     return not is_requested and worker.exitcode != EX_OK
 
 
-def _key_for(instance_id: int) -> str:
-    return backend_key(instance_id, settings.SECRET_KEY)
+def _key_for(instance_id: int, launch_id: str) -> str:
+    return backend_key(instance_id, key_part(launch_id), settings.SECRET_KEY)

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from instances.scheduling.traffic_report import Traffic
 from instances.supervisor.controller.health_check import ProbeAnswer
+from instances.supervisor.process.listeners import PortOwner
 from instances.supervisor.process.pidfd import Process
 from instances.supervisor.state.store import StateStore
 from llamactl.config import AppConfig
@@ -39,11 +40,13 @@ class SupervisorContext:
     off_thread: OffThread
     watch: Callable[[Process, Callable[[], None]], None]
     """Calls back once, when the process has exited."""
-    key_for: Callable[[int], str]
-    """Instance id → API key that llamactl shares with the backend."""
+    key_for: Callable[[int, str], str]
+    """Instance id, launch id → API key that llamactl shares with the process."""
     clock: Callable[[], float]
     """Monotonic seconds."""
     check_health: Callable[[str, tuple[str, ...]], ProbeAnswer]
     """``health_check.check``."""
+    owner_of: Callable[[Process, str, int], PortOwner]
+    """``listeners.owner_of``."""
     traffic: Callable[[], Traffic | None]
     """The traffic of all web processes; ``None`` without fresh reports."""

@@ -127,6 +127,16 @@ def _with_telling_line(details: str, log_tail: Sequence[str]) -> str:
     return f"{details.removesuffix(LOOK_AT_LOG).removesuffix('.')}. The log says: {line}"
 
 
+def port_failure(foreign: str, log_tail: Sequence[str]) -> Failure:
+    """The failure of a process whose port another program listens on (``foreign`` names it)."""
+    details = (
+        f"{foreign}, which this instance did not start, so the instance was ended and nothing is"
+        " sent there; end that program, leave backend_options.port out to get a free port, or set"
+        " instances.check_listener to false if the instance's command lets that program listen"
+    )
+    return Failure(FailureReason.PORT_IN_USE, details, None, log_tail)
+
+
 def exit_text(exit_code: int | None) -> str:
     """Return ``exit code 1``, or ``Killed by SIGSEGV``; an adopted process has no known code."""
     if exit_code is None:

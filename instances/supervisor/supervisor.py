@@ -28,11 +28,14 @@ from instances.supervisor.controller import health_check
 from instances.supervisor.controller.controller import InstanceController
 from instances.supervisor.controller.health_check import ProbeAnswer
 from instances.supervisor.controller.spawn import instance_marker
+from instances.supervisor.family_monitor import FamilyMonitor
 from instances.supervisor.log_rotation import LogRotation
-from instances.supervisor.orphans.guard import OrphanGuard
-from instances.supervisor.process import adoption
+from instances.supervisor.orphans.guard import OrphanGuard, noted_by_last_worker
+from instances.supervisor.process import adoption, listeners
 from instances.supervisor.process.adoption import MarkedProcess
+from instances.supervisor.process.listeners import PortOwner
 from instances.supervisor.process.pidfd import Marker, Process
+from instances.supervisor.process.process_table import Identity
 from instances.supervisor.scheduling.scheduler import Scheduler
 from instances.supervisor.scheduling.traffic_monitor import TrafficMonitor
 from instances.supervisor.state.rows import Row
@@ -68,12 +71,13 @@ class Supervisor:
         node: str,
         config: AppConfig,
         *,
-        key_for: Callable[[int], str],
+        key_for: Callable[[int, str], str],
         clock: Callable[[], float] = time.monotonic,
         check_health: Callable[[str, tuple[str, ...]], ProbeAnswer] = health_check.check,
+        owner_of: Callable[[Process, str, int], PortOwner] = listeners.owner_of,
         heartbeat: ParentHeartbeat | None = None,
     ) -> None:
-        """``key_for``: instance id → API key that llamactl shares with the backend."""
+        """``key_for``: instance id, launch id → API key that llamactl shares with the process."""
         self._node, self._config, self._clock = node, config, clock
         self._heartbeat = heartbeat or ParentHeartbeat(None)
         self._lock_path = config.data_dir.resolve() / f"node-{node}.lock"
@@ -88,11 +92,13 @@ class Supervisor:
         self._exits: dict[int, Callable[[], None]] = {}
         self._controllers: dict[int, InstanceController] = {}
         self._orphans: list[InstanceController] = []
+        self._noted_before: dict[Identity, frozenset[Identity]] = {}
         self._orphan_guard = OrphanGuard(config, self._lock_path, watch=self._watch, clock=clock)
         self._started_at: datetime | None = None
         self._has_adopted = self._is_ending = self._keeps_backends = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._rotation = LogRotation(config, self._off_thread, clock)
+        self._families = FamilyMonitor(self._off_thread, clock)
         self._context = SupervisorContext(
             config=config,
             node_marker=str(self._lock_path),
@@ -102,6 +108,7 @@ class Supervisor:
             key_for=key_for,
             clock=clock,
             check_health=check_health,
+            owner_of=owner_of if config.instances.check_listener else listeners.unchecked,
             traffic=self._traffic.fresh,
         )
 
@@ -174,13 +181,15 @@ class Supervisor:
             self._schedule(now)
             self._rotation.step(now, self._running_names())
             if self._has_adopted:  # before, the guard of the previous worker knows more
-                self._orphan_guard.step(now, (each.identity for each in self._all_controllers()))
+                self._families.step(now, self._processes())
+                self._orphan_guard.step(now, self._processes())
             if not self._is_done():
                 self._sleep(
                     min(
                         next_poll,
                         next_beat,
                         self._rotation.due,
+                        self._families.due,
                         self._orphan_guard.due,
                         self._next_due(),
                     )
@@ -242,6 +251,9 @@ class Supervisor:
     def _all_controllers(self) -> Iterable[InstanceController]:
         return (*self._controllers.values(), *self._orphans)
 
+    def _processes(self) -> Iterator[Process | None]:
+        return (each.process for each in self._all_controllers())
+
     def _running_names(self) -> Iterator[str]:
         return (each.name for each in self._controllers.values() if each.is_running)
 
@@ -272,6 +284,7 @@ class Supervisor:
         for pk, controller in self._controllers.items():
             controller.update(known.get(pk))
         unowned = [] if self._has_adopted else self._unowned_backends()
+        self._noted_before = {} if self._has_adopted else noted_by_last_worker(self._lock_path)
         for row in rows:
             if row.id not in self._controllers:
                 controller = InstanceController(row.name, row, self._context)
@@ -293,13 +306,21 @@ class Supervisor:
 
         Of several processes the one in the database is kept, or else the oldest.
         """
-        marker = Marker(str(self._lock_path), instance_marker(row.id, row.name), launch="")
+        instance = instance_marker(row.id, row.name)
+        marker = Marker(str(self._lock_path), instance, row.launch_id)
         own = [each for each in unowned if each.marker.instance == marker.instance]
         process = adoption.find_process(row.pid, row.pid_started_ticks, own, marker)
+        noted = self._noted_before.get((row.pid or 0, row.pid_started_ticks or 0), frozenset())
         if process is not None:
-            unowned[:] = [each for each in unowned if each.pid != process.pid]
+            process.noted = self._noted_before.get(process.identity, frozenset())
+            # A child that leads a session of its own carries the marker of the launch too.
+            launch = process.marker.launch or None
+            unowned[:] = [
+                each for each in unowned if each.pid != process.pid and each.marker.launch != launch
+            ]
             controller.adopt(process)
         else:
+            controller.clean_up_lost(noted)
             # It ran before the host was restarted, and starts again when it is its turn.
             is_old = self._started_at is not None and row.updated_at < self._started_at
             controller.allocation.is_boot_start = is_old and not self._has_adopted
@@ -351,7 +372,7 @@ class Supervisor:
         self._off_threads.shutdown()
         self._scheduler.write_used(tuple(self._controllers.values()))
         self._store.close(STORE_CLOSE_SECONDS)
-        self._orphan_guard.close(each.identity for each in self._all_controllers())
+        self._orphan_guard.close(self._processes())
         for controller in self._all_controllers():
             controller.close()
         self._wakeup.close()

@@ -148,6 +148,9 @@ class InstancesConfig(Section):
     orphan_grace: SecondsOrZero = 600.0
     """Seconds without a worker until the guard ends the orphaned backends; 0 is never."""
     keep_backends: Switch = True
+    check_listener: Switch = True
+    """Whether a backend's port must be listened on by the backend's own processes. A wrapper that
+    lets another program listen (``ssh -L``, podman, systemd-run) needs ``false``."""
 
     # The later Go program's name for the directory.
     other_names = {"instances_dir": "configs_dir"}

@@ -56,6 +56,7 @@ VARIABLES: dict[str, str] = {
     "LLAMACTL_UNHEALTHY_TIMEOUT": "instances.unhealthy_timeout",
     "LLAMACTL_ORPHAN_GRACE": "instances.orphan_grace",
     "LLAMACTL_KEEP_BACKENDS": "instances.keep_backends",
+    "LLAMACTL_CHECK_LISTENER": "instances.check_listener",
     "LLAMACTL_DATABASE_PATH": "database.path",
     "LLAMACTL_DATABASE_URL": "database.url",
     "LLAMACTL_DATABASE_MAX_OPEN_CONNECTIONS": "database.max_open_connections",

@@ -21,6 +21,7 @@ from django.db import DatabaseError, close_old_connections
 from instances import lifecycle
 from instances.backends.registry import backend_for
 from instances.launch import effective_api_key
+from instances.launch_id import key_part
 from instances.models import Instance
 from instances.states import ON_DEMAND, DesiredState, Status
 from keys.imported import unrecognised_hashes
@@ -191,7 +192,7 @@ def read_targets() -> dict[str, Target]:
 def to_target(instance: Instance, config: AppConfig) -> Target:
     options = instance.parsed_options
     backend = backend_for(options.backend_type)
-    derived = backend_key(instance.pk, settings.SECRET_KEY)
+    derived = backend_key(instance.pk, key_part(instance.launch_id), settings.SECRET_KEY)
     key = effective_api_key(options, derived)
     backend_config = backend.config_section(config)
     host = _host(backend.connect_host(options.backend_options), instance.node)

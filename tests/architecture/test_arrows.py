@@ -67,7 +67,7 @@ ARROWS = {
         "llamactl.core"
     ),
     "instances.supervisor": (
-        "instances.backends instances.logs instances.scheduling "
+        "instances instances.backends instances.logs instances.scheduling "
         "instances.supervisor.controller instances.supervisor.orphans "
         "instances.supervisor.process instances.supervisor.scheduling "
         "instances.supervisor.state keys llamactl.config llamactl.core nodes"

@@ -38,6 +38,7 @@ def row_of(instance: Instance) -> Row:
         observed_generation=instance.observed_generation,
         pid=None,
         pid_started_ticks=None,
+        launch_id="",
         restarts=0,
         revision=0,
         updated_at=instance.updated_at,

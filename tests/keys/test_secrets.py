@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 import shutil
 import stat
+import uuid
 from pathlib import Path
 
 from pydantic import SecretStr
 
+from instances.launch_id import key_part, new_launch_id
 from keys.secrets import (
     backend_key,
     digest,
@@ -60,9 +64,21 @@ def test_no_key_is_generated_where_none_is_required(tmp_path: Path) -> None:
 
 
 def test_backend_keys_are_distinct_and_stable() -> None:
-    assert backend_key(1, "secret") == backend_key(1, "secret")
-    others = {backend_key(1, "secret"), backend_key(2, "secret"), backend_key(1, "other")}
-    assert len(others) == 3
+    assert backend_key(1, "a", "secret") == backend_key(1, "a", "secret")
+    others = {
+        backend_key(instance, launch, secret)
+        for instance in (1, 2)
+        for launch in ("", "a", "b")
+        for secret in ("secret", "other")
+    }
+    assert len(others) == 12
+
+
+def test_a_launch_of_an_earlier_release_keeps_its_key() -> None:
+    before = hmac.new(b"secret", b"llamactl backend 1", hashlib.sha256).hexdigest()
+    assert backend_key(1, key_part(uuid.uuid4().hex), "secret") == before
+    assert backend_key(1, key_part(""), "secret") == before
+    assert backend_key(1, key_part(new_launch_id()), "secret") != before
 
 
 def test_a_removed_data_directory_is_not_made_again_with_another_key(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from instances import lifecycle
 from instances.backends.registry import BACKENDS
 from instances.dry_run import dry_run_create
 from instances.supervisor.controller import spawn
+from instances.supervisor.process.pidfd import Marker
 from llamactl.config import current, explain
 from llamactl.config.explain import redacted
 from llamactl.doctor.diagnosis import problem, to_json, to_lines
@@ -254,7 +255,7 @@ def test_log_of_a_start_masks_the_command(caplog: pytest.LogCaptureFixture) -> N
     plan = spawn.plan(row, current(), "key")
     plan = replace(plan, launch=replace(plan.launch, argv=("/bin/true", *as_arguments())))
     with caplog.at_level(logging.INFO):
-        process = spawn.carry_out(plan, current(), node="n", instance="x")
+        process = spawn.carry_out(plan, current(), Marker("n", "x", "launch"))
     os.waitpid(process.pid, 0)
     os.close(process.fileno())
     assert_masked(next(line for line in caplog.messages if "/bin/true" in line))

@@ -8,17 +8,19 @@ effect of a signal, the delay of a restart, the database) is a time or a callbac
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 
 from instances.desired_state import is_by_operator
 from instances.states import DesiredState, Status
-from instances.supervisor.context import NO_DEADLINE, SupervisorContext
+from instances.supervisor.context import LONG_AGO, NO_DEADLINE, SupervisorContext
 from instances.supervisor.controller.allocation import Allocation
 from instances.supervisor.controller.managed_instance import ManagedInstance
 from instances.supervisor.controller.phases.factory import PhaseFactory
 from instances.supervisor.controller.phases.phase import Exit, Phase
 from instances.supervisor.failure import exit_text, supervision_failure
 from instances.supervisor.process.pidfd import Process
+from instances.supervisor.process.process_table import Identity
 from instances.supervisor.state.rows import Row
 
 logger = logging.getLogger(__name__)
@@ -98,6 +100,10 @@ class InstanceController:
         if row is not None and (instance.has_new_request(row) or not is_settled):
             instance.observed.abandoned(row, failure)
 
+    def clean_up_lost(self, noted: Iterable[Identity]) -> None:
+        """End what is left of a process that ended without a worker."""
+        self._instance.clean_up_lost(noted)
+
     def adopt(self, process: Process) -> None:
         """Take over a process that an earlier worker started."""
         row = self._instance.row
@@ -128,17 +134,17 @@ class InstanceController:
     @property
     def due(self) -> float:
         """Time at which ``step`` has something to do, even if nothing happens before."""
-        return NO_DEADLINE if self._waits_for_docker else self._phase.due
+        if self._waits_for_docker:
+            return NO_DEADLINE
+        return max(self._stragglers_until, self._phase.due)
 
     @property
     def pid(self) -> int | None:
         return self._phase.process.pid if self._phase.process else None
 
     @property
-    def identity(self) -> tuple[int, int] | None:
-        """Pid and start time of the process."""
-        process = self._phase.process
-        return (process.pid, process.started_ticks) if process else None
+    def process(self) -> Process | None:
+        return self._phase.process
 
     @property
     def is_running(self) -> bool:
@@ -191,6 +197,10 @@ class InstanceController:
         # The next container may have the name of the present one, which is being removed.
         return self._phase.process is None and self._instance.docker.is_pending
 
+    @property
+    def _stragglers_until(self) -> float:
+        return self._instance.stragglers_until if self._phase.is_starting else LONG_AGO
+
     def _enter(self, phase: Phase, now: float) -> None:
         """Make ``phase`` the present one.
 
@@ -216,5 +226,6 @@ class InstanceController:
         instance.clean_up_after(process)
         if instance.row is None:
             return
-        end = Exit(instance.row, exit_code, instance.close_log(instance.row))
+        log_tail = instance.close_log(instance.row, process.marker.launch)
+        end = Exit(instance.row, exit_code, log_tail)
         self._phase = phase.exited(end, self._context.clock())

@@ -31,6 +31,8 @@ class ProbeAnswer:
     is_ready: bool
     details: str = ""
     """What the probe got, such as ``503 at /health (still loading)``."""
+    is_foreign: bool = False
+    """Whether another program listens on the port, so that no key may be sent there."""
 
 
 READY = ProbeAnswer(is_ready=True)

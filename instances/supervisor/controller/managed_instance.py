@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from instances.backends.docker import unlabelled_name
 from instances.desired_state import is_by_operator, is_by_supervisor
 from instances.states import DesiredState
-from instances.supervisor.context import SupervisorContext
+from instances.supervisor.context import LONG_AGO, SupervisorContext
 from instances.supervisor.controller import spawn
 from instances.supervisor.controller.allocation import Allocation
 from instances.supervisor.controller.docker_calls import DockerCalls
 from instances.supervisor.controller.restart_policy import Crash, restart_delay
 from instances.supervisor.failure import Failure
-from instances.supervisor.process.adoption import kill_stragglers
+from instances.supervisor.process.adoption import kill_lost, kill_stragglers
 from instances.supervisor.process.pidfd import Process
+from instances.supervisor.process.process_table import Identity
 from instances.supervisor.state.observed import ObservedState
 from instances.supervisor.state.rows import Row
 from llamactl.masking import mask_secrets, secret_values
 
 logger = logging.getLogger(__name__)
+
+STRAGGLERS_SECONDS = 5.0
+"""Longest wait: to read the environment of a process may take as long as a call of its takes."""
 
 WORKER_ENDS = ("supervisor:shutdown", "the worker ends")
 
@@ -40,6 +46,9 @@ class ManagedInstance:
         self.is_worker_ending = False
         """The worker stops its backends; the desired state stays for the next worker."""
         self.is_worker_ending_quickly = False
+        self.stragglers_until = LONG_AGO
+        """End of the wait for the children of an exited process, which may hold its port and
+        memory."""
 
     def wanted_row(self) -> Row | None:
         """Return the row, if its desired state is ``running`` and the worker does not end."""
@@ -84,13 +93,13 @@ class ManagedInstance:
         crash = Crash(self.observed.restarts, self.observed.has_been_ready, is_retryable)
         return restart_delay(spawn.restart_policy(row), crash)
 
-    def close_log(self, row: Row) -> list[str]:
+    def close_log(self, row: Row, launch_id: str) -> list[str]:
         """Mark the end of the launch; returns its last lines, with the known secrets masked.
 
         Each client that waited for the start gets these lines. The known secrets are the backend's
         key, and those of the instance's options.
         """
-        secrets = {self.context.key_for(row.id), *secret_values(row.options)}
+        secrets = {self.context.key_for(row.id, launch_id), *secret_values(row.options)}
         lines = spawn.close_log(self.name, self.context.config)
         return [mask_secrets(line, secrets) for line in lines]
 
@@ -106,6 +115,21 @@ class ManagedInstance:
     def clean_up_after(self, process: Process) -> None:
         """End the children and the container that an exited process has left behind."""
         marker = process.marker
-        self.context.off_thread(lambda: kill_stragglers(marker.launch), lambda _: None, on_error=0)
+        self._end_stragglers(
+            partial(kill_stragglers, marker.launch, process.control_group, process.noted)
+        )
         if marker.container:
             self.docker.remove(marker.container)
+
+    def clean_up_lost(self, noted: Iterable[Identity]) -> None:
+        """End the children of a process that has ended without a worker."""
+        launch_id = self.row.launch_id if self.row is not None else ""
+        if launch_id or noted:
+            self._end_stragglers(partial(kill_lost, launch_id, noted))
+
+    def _end_stragglers(self, work: Callable[[], int]) -> None:
+        def finish(_: int) -> None:
+            self.stragglers_until = LONG_AGO
+
+        self.stragglers_until = self.context.clock() + STRAGGLERS_SECONDS
+        self.context.off_thread(work, finish, on_error=0)

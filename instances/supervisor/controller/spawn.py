@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from django.utils import timezone
@@ -66,6 +65,9 @@ class Endpoint:
 
     origin: str
     health_paths: tuple[str, ...]
+    bind_host: str
+    """Address at which the backend listens, of this port."""
+    port: int
 
 
 def parse(row: Row) -> InstanceOptions:
@@ -84,7 +86,11 @@ def endpoint(row: Row) -> Endpoint:
     backend = backend_for(options.backend_type)
     host = backend.connect_host(options.backend_options)
     origin = f"http://{f'[{host}]' if ':' in host else host}:{row.port}"
-    return Endpoint(origin, backend.health_paths)
+    return Endpoint(origin, backend.health_paths, _bind_host(options), row.port)
+
+
+def _bind_host(options: InstanceOptions) -> str:
+    return str(options.backend_options.get("host") or LOOPBACK)
 
 
 def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:
@@ -94,7 +100,7 @@ def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:
         launch = launch_for(row.name, options, row.port, config, derived_key)
     except LlamactlError as error:
         raise LaunchFailed(refusal_failure(error)) from error
-    bind_host = str(options.backend_options.get("host") or LOOPBACK)
+    bind_host = _bind_host(options)
     directory, limits = options.working_directory, options.limits
     if launch.container_name and (directory or limits.to_document()):
         # Limits and directory would apply to the docker client, not to the container.
@@ -107,8 +113,8 @@ def plan(row: Row, config: AppConfig, derived_key: str) -> Plan:
     return Plan(row.name, launch, log, bind_host, directory, limits)
 
 
-def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Process:
-    """Start the process, with the markers ``node`` and ``instance``. Raises LaunchFailed."""
+def carry_out(plan: Plan, config: AppConfig, marker: Marker) -> Process:
+    """Start the process with the marker, and its container's name. Raises LaunchFailed."""
     launch = plan.launch
     if plan.directory and not os.path.isdir(plan.directory):
         details = f"working_directory {plan.directory} is no directory on this node"
@@ -117,7 +123,7 @@ def carry_out(plan: Plan, config: AppConfig, *, node: str, instance: str) -> Pro
     log = _open_log(plan, config)
     try:
         _write_started(log, plan.instance)
-        marker = Marker(node, instance, uuid.uuid4().hex, launch.container_name or "")
+        marker = replace(marker, container=launch.container_name or "")
         process = _spawn(plan, Path(plan.directory or config.data_dir), marker, log)
     finally:
         os.close(log)

@@ -110,6 +110,10 @@ class StopSequence:
         self.due = now if self._drain is not None else min(self.due, now + SHORT_GRACE_SECONDS)
         self._drain = None
 
+    def kill_at_once(self) -> None:
+        """Skip the signals that a process may act on."""
+        self._signals = [signal.SIGKILL]
+
     def step(self, now: float) -> None:
         """Do the due work, and set ``due`` to the next time."""
         if self._drain is not None:

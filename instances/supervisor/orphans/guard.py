@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,8 @@ from instances.backends.environment import clean_environment
 from instances.installation import installation_id
 from instances.supervisor.context import NO_DEADLINE
 from instances.supervisor.orphans import program
-from instances.supervisor.process.pidfd import Marker, Process, read_stat
+from instances.supervisor.process.pidfd import Marker, Process
+from instances.supervisor.process.process_table import Identity, read_stat
 from llamactl.config import AppConfig
 
 logger = logging.getLogger(__name__)
@@ -32,9 +34,10 @@ RESTART_SECONDS = 5.0
 IDLE_SECONDS = 10.0
 """Time for which a guard without backends is kept: a restart of a backend needs no new guard."""
 MAX_LOG_BYTES = 1024 * 1024
+_NOTED = re.compile(r"(\d+) (\d+) of (\d+) (\d+)")
 
-Backends = frozenset[tuple[int, int]]
-"""Pid and start time of each."""
+Orders = frozenset[str]
+"""Lines about the backends' processes; ``program.NodeFiles`` describes them."""
 
 
 class OrphanGuard:
@@ -57,23 +60,25 @@ class OrphanGuard:
         self._clock = clock
         self._process: Process | None = None
         self._token = ""
-        self._written: tuple[str, Backends] | None = None
+        self._written: tuple[str, Orders] | None = None
         self._retry_at = 0.0
         self._idle_since: float | None = None
 
-    def step(self, now: float, backends: Iterable[tuple[int, int] | None]) -> None:
+    def step(self, now: float, backends: Iterable[Process | None]) -> None:
         """Run a guard as long as there are backends, and write their list to its orders.
 
         The first orders dismiss the guard of the previous worker.
         """
         self.due = NO_DEADLINE
-        if self._config.instances.orphan_grace == 0 or now < self._retry_at:
-            self.due = self._retry_at or NO_DEADLINE
+        if now < self._retry_at:
+            self.due = self._retry_at
             return
         self._retry_at = 0.0
-        guarded = frozenset(each for each in backends if each is not None)
+        guarded = _orders_about(backends)
         try:
-            if guarded:
+            if self._config.instances.orphan_grace == 0:
+                pass  # the orders are for the next worker alone
+            elif guarded:
                 self._idle_since = None
                 if self._process is None:
                     self._start(guarded)
@@ -84,12 +89,12 @@ class OrphanGuard:
             logger.warning("the backends have no orphan guard: %s", error)
             self._retry_at = self.due = now + RESTART_SECONDS
 
-    def close(self, backends: Iterable[tuple[int, int] | None]) -> None:
+    def close(self, backends: Iterable[Process | None]) -> None:
         """End the supervision; the guard stays if there are backends."""
         process, self._process = self._process, None
         if process is None:
             return
-        guarded = frozenset(each for each in backends if each is not None)
+        guarded = _orders_about(backends)
         if guarded:
             with suppress(OSError):
                 self._write_orders(guarded)
@@ -107,7 +112,7 @@ class OrphanGuard:
             self._token = ""
             self.due = NO_DEADLINE
 
-    def _start(self, guarded: Backends) -> None:
+    def _start(self, guarded: Orders) -> None:
         token = uuid.uuid4().hex
         self._token = token
         self._write_orders(guarded)
@@ -151,15 +156,15 @@ class OrphanGuard:
             # After a pause: a guard that can't start at all must not be started in a loop.
             self._retry_at = self.due = self._clock() + RESTART_SECONDS
 
-    def _write_orders(self, guarded: Backends) -> None:
+    def _write_orders(self, guarded: Orders) -> None:
         """Write changed orders, atomically. Raises OSError."""
         orders = (self._token, guarded)
         if orders == self._written:
             return
         draft = self._orders_path.with_suffix(".guard.new")
-        lines = [self._token or "-", *(f"{pid} {ticks}" for pid, ticks in sorted(guarded))]
+        lines = [self._token or "-", *sorted(guarded)]
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write("\n".join(lines) + "\n")
         draft.replace(self._orders_path)
         self._written = orders
@@ -170,3 +175,28 @@ class OrphanGuard:
                 self._log_path.replace(self._log_path.with_suffix(".log.1"))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         return os.open(self._log_path, flags, 0o600)
+
+
+def _orders_about(backends: Iterable[Process | None]) -> Orders:
+    lines = set()
+    for process in filter(None, backends):
+        leader = f"{process.pid} {process.started_ticks}"
+        lines |= {leader, *(f"{pid} {ticks} of {leader}" for pid, ticks in process.noted)}
+        if process.control_group is not None:
+            lines.add(f"group {process.control_group.path}")
+    return frozenset(lines)
+
+
+def noted_by_last_worker(lock_path: Path) -> dict[Identity, frozenset[Identity]]:
+    """Read the processes that the last worker noted, by the leader of their launch."""
+    try:
+        text = lock_path.with_suffix(".guard").read_text(errors="surrogateescape")
+    except OSError:
+        return {}
+    found: dict[Identity, frozenset[Identity]] = {}
+    for line in text.splitlines():
+        if match := _NOTED.fullmatch(line):
+            pid, ticks, *leader = map(int, match.groups())
+            of = (leader[0], leader[1])
+            found[of] = found.get(of, frozenset()) | {(pid, ticks)}
+    return found

@@ -9,9 +9,10 @@ Without a worker the guard takes the lock, so that a worker that comes back in t
 instead of adopting ending backends. Then it ends the backends: SIGINT, SIGTERM and SIGKILL,
 ``PATIENCE`` seconds apart. The desired state stays, so the next worker starts them again.
 
-The supervisor writes ``ORDERS``: ``TOKEN``, as long as this guard is needed, and the pid and start
-time of each backend. ``DOCKER`` is the path of docker, or empty. Containers are ended only with
-the label ``INSTALLATION``: a process may have any name of a container in its environment.
+The supervisor writes ``ORDERS``: ``TOKEN``, as long as this guard is needed, and lines about the
+backends' processes (``NodeFiles``). ``DOCKER`` is the path of docker, or empty. Containers are
+ended only with the label ``INSTALLATION``: a process may have any name of a container in its
+environment.
 
 The guard imports a few modules of the standard library alone, all at the start: it must be small,
 and must run on while an upgrade replaces the installation.
@@ -92,8 +93,38 @@ def log(text: str) -> None:
 # -- the node -------------------------------------------------------------------------------------
 
 
+class KnownProcesses:
+    """Processes of the node that the supervisor knew, by pid and start time or control group."""
+
+    def __init__(
+        self,
+        leaders: set[tuple[int, int]],
+        noted: set[tuple[int, int]] | None = None,
+        groups: list[str] | None = None,
+    ) -> None:
+        self.leaders = leaders
+        self.noted = noted or set()
+        self._groups = groups or []
+
+    def group_members(self) -> set[int]:
+        """Return the processes of the launches' control groups."""
+        found = set()
+        for group in self._groups:
+            for directory, _, _ in os.walk(group):
+                try:
+                    with open(f"{directory}/cgroup.procs", encoding="ascii") as file:
+                        found |= {int(line) for line in file}
+                except OSError:  # removed meanwhile
+                    continue
+        return found
+
+
 class NodeFiles:
-    """The lock of the node, and the orders of its supervisor."""
+    """The lock of the node, and the orders of its supervisor.
+
+    The lines of the orders: ``PID TICKS`` for the leader of a launch; ``PID TICKS of LEADER TICKS``
+    for a process that was seen as its descendant; ``group DIRECTORY`` for its control group.
+    """
 
     def __init__(self, lock_path: str, orders_path: str, token: str) -> None:
         self._lock_path = lock_path
@@ -106,10 +137,15 @@ class NodeFiles:
         lines = self._orders()
         return bool(lines) and lines[0] != self._token
 
-    def backends(self) -> set[tuple[int, int]]:
-        """Return pid and start time of the supervisor's last backends."""
-        pairs = (line.split() for line in self._orders()[1:])
-        return {(int(pair[0]), int(pair[1])) for pair in pairs if len(pair) == 2}
+    def known(self) -> KnownProcesses:
+        """Return what the supervisor wrote last about its backends' processes."""
+        lines = [line.split() for line in self._orders()[1:]]
+        numbered = [words for words in lines if "".join(words[:2]).isdecimal()]
+        return KnownProcesses(
+            leaders={(int(words[0]), int(words[1])) for words in numbered if len(words) == 2},
+            noted={(int(words[0]), int(words[1])) for words in numbered if len(words) == 5},
+            groups=[line[6:] for line in self._orders()[1:] if line.startswith("group ")],
+        )
 
     def is_held(self) -> bool:
         """Whether a worker has the lock.
@@ -143,7 +179,7 @@ class NodeFiles:
 
     def _orders(self) -> list[str]:
         try:
-            with open(self._orders_path, encoding="ascii", errors="replace") as file:
+            with open(self._orders_path, encoding="utf-8", errors="surrogateescape") as file:
                 return file.read().split("\n")
         except OSError:
             return []
@@ -152,8 +188,8 @@ class NodeFiles:
 # -- the processes of the node --------------------------------------------------------------------
 
 
-def find_processes(node: str, recorded: set[tuple[int, int]]) -> list[GuardedProcess]:
-    """Find the living processes of the node by marker, or by pid and start time, as adoption does.
+def find_processes(node: str, known: KnownProcesses) -> list[GuardedProcess]:
+    """Find the living processes of the node by marker, or as the supervisor knew them.
 
     Members of a led group are included: the guard waits for them, and could not find an exiting
     process again, because its environment is gone.
@@ -174,10 +210,14 @@ def find_processes(node: str, recorded: set[tuple[int, int]]) -> list[GuardedPro
         for pid, environ in environments.items()
         if wanted not in environ and any(entry.startswith(NODE_MARKER) for entry in environ)
     }
+    # Read after the start times: a later process with the same pid is told by its own.
+    members = known.group_members()
     seen = {}
     for pid, stat in stats.items():
-        is_recorded = (pid, stat[2]) in recorded and stat[1] == pid and pid not in others
-        container = container_of(environments[pid], wanted, is_recorded=is_recorded)
+        identity = (pid, stat[2])
+        is_leader = identity in known.leaders and stat[1] == pid and pid not in others
+        is_known = is_leader or identity in known.noted or pid in members
+        container = container_of(environments[pid], wanted, is_known=is_known)
         if container is not None:
             seen[pid] = (stat, container)
     found = []
@@ -189,13 +229,13 @@ def find_processes(node: str, recorded: set[tuple[int, int]]) -> list[GuardedPro
     return found
 
 
-def container_of(environ: list[bytes], wanted: bytes, *, is_recorded: bool) -> str | None:
+def container_of(environ: list[bytes], wanted: bytes, *, is_known: bool) -> str | None:
     """Return the process's container, or an empty name; ``None`` for a process of another node."""
     if wanted in environ:
         names = [entry for entry in environ if entry.startswith(CONTAINER_MARKER)]
         return os.fsdecode(names[0][len(CONTAINER_MARKER) :]) if names else ""
     # Some programs overwrite their environment to set their title.
-    return "" if is_recorded else None
+    return "" if is_known else None
 
 
 def read_environ(pid: int) -> list[bytes] | None:
@@ -244,11 +284,11 @@ def open_process(
     return GuardedProcess(pid, ticks, pidfd, container, is_leader=is_leader, is_led=is_led)
 
 
-def end_all(node: str, recorded: set[tuple[int, int]], patience: float, docker: Docker) -> bool:
+def end_all(node: str, known: KnownProcesses, patience: float, docker: Docker) -> bool:
     """End all processes of the node; returns whether none is left."""
     signals = [signal.SIGINT, signal.SIGTERM, *[signal.SIGKILL] * KILL_ROUNDS]
     for number in signals:
-        found = find_processes(node, recorded)
+        found = find_processes(node, known)
         for backend in found:
             if backend.is_led:
                 continue
@@ -263,7 +303,7 @@ def end_all(node: str, recorded: set[tuple[int, int]], patience: float, docker: 
         if not found:
             break
     docker.remove_all(2 * patience)
-    left = find_processes(node, recorded)
+    left = find_processes(node, known)
     for backend in left:
         log(f"process {backend.pid} did not end")
         backend.close()
@@ -357,7 +397,7 @@ def guard(files: NodeFiles, node: str, grace: float, patience: float, docker: Do
         if files.is_dismissed():
             return 0
         log(f"no worker for {grace:g} s: ending the backends")
-        is_done = end_all(node, files.backends(), patience, docker)
+        is_done = end_all(node, files.known(), patience, docker)
         log("done; the next worker starts them again" if is_done else "some processes did not end")
         return 0 if is_done else 1
 
@@ -372,7 +412,7 @@ def wait_for_worker(files: NodeFiles, node: str, grace: float) -> bool:
             return False
         if now >= scan_at:
             scan_at = now + SCAN_SECONDS
-            found = find_processes(node, files.backends())
+            found = find_processes(node, files.known())
             for backend in found:
                 backend.close()
             if not found:

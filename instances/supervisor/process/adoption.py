@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from instances.supervisor.process.control_group import (
+    ControlGroup,
+    group_of,
+    is_in_group_of,
+    own_group_of,
+)
 from instances.supervisor.process.pidfd import (
     CONTAINER_MARKER,
     INSTANCE_MARKER,
@@ -21,10 +27,15 @@ from instances.supervisor.process.pidfd import (
     NODE_MARKER,
     Marker,
     Process,
-    read_stat,
+    kill,
 )
+from instances.supervisor.process.process_table import Identity, family_of, read_stat, read_table
 
 logger = logging.getLogger(__name__)
+
+EMPTY_SECONDS = 2.0
+"""Longest wait for killed processes: one in an uninterruptible call ends later."""
+EMPTY_POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ def open_process(pid: int, started_ticks: int, marker: Marker) -> Process | None
     if not _is_same(pid, started_ticks):
         os.close(pidfd)
         return None
-    return Process(pid, started_ticks, pidfd, marker)
+    return Process(pid, started_ticks, pidfd, marker, group_of(pid, marker.launch))
 
 
 def is_backend(pid: int) -> bool:
@@ -130,29 +141,45 @@ def other_node_of(pid: int, node: str) -> str | None:
     return None if node in nodes else next(iter(nodes), None)
 
 
-def kill_stragglers(launch: str) -> int:
-    """Kill the processes of a launch outside its process group; returns their number.
+def kill_stragglers(
+    launch: str, group: ControlGroup | None = None, noted: Iterable[Identity] = ()
+) -> int:
+    """Kill the processes that a launch has left behind; returns their number.
 
+    A straggler is found by its marker, by its control group, or among the ``noted`` processes.
     Blocks while it reads the environment of every process of this user.
     """
-    killed = 0
-    if not launch:  # adopted by pid alone: its markers were overwritten
-        return killed
-    for each in marked_processes():
-        if each.marker.launch != launch:
-            continue
-        process = open_process(each.pid, each.started_ticks, each.marker)
-        if process is not None:
-            try:
-                signal.pidfd_send_signal(process.fileno(), signal.SIGKILL)
-                killed += 1
-            except ProcessLookupError:
-                pass
-            finally:
-                process.close()
+    killed = sum(kill(pid, ticks) for pid, ticks in noted)
+    if launch:  # else adopted by pid alone: its markers were overwritten
+        killed += sum(kill(pid, ticks) for pid, ticks in _members_of(launch))
+    if group is not None:
+        _empty(group)
     if killed:
         logger.warning("killed %d processes that a backend had left behind", killed)
     return killed
+
+
+def kill_lost(launch: str, noted: Iterable[Identity]) -> int:
+    """Kill what is left of a launch whose leader ended without a worker; returns the number."""
+    return kill_stragglers(launch, own_group_of(launch), family_of(noted, read_table()))
+
+
+def _members_of(launch: str) -> Iterator[Identity]:
+    """Yield the processes of this user that carry a launch's marker or are in its group."""
+    for each in marked_processes():
+        if each.marker.launch == launch:
+            yield each.pid, each.started_ticks
+    for pid, stat in read_table().items():
+        if is_in_group_of(pid, launch) and is_own_user(pid):
+            yield pid, stat.started_ticks
+
+
+def _empty(group: ControlGroup) -> None:
+    """Kill a group's processes, and remove the group once they are gone."""
+    deadline = time.monotonic() + EMPTY_SECONDS
+    group.kill()
+    while not group.remove() and time.monotonic() < deadline:
+        time.sleep(EMPTY_POLL_SECONDS)
 
 
 def _inspect(pid: int) -> MarkedProcess | None:

@@ -17,6 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from instances.supervisor.process import control_group
+from instances.supervisor.process.control_group import ControlGroup
+from instances.supervisor.process.process_table import Identity, family_of, read_stat, read_table
+
 logger = logging.getLogger(__name__)
 
 SIGNAL_GROUP = 1 << 2
@@ -48,40 +52,30 @@ class Marker:
         return environment | ({CONTAINER_MARKER: self.container} if self.container else {})
 
 
-@dataclass(frozen=True)
-class ProcessStat:
-    """The fields of ``/proc/<pid>/stat`` that identify a process."""
-
-    state: str
-    session: int
-    started_ticks: int
-    """Clock ticks from boot to the start. Pid and start time are unique until the next boot."""
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process runs. A zombie does not; PID 1 may leave one for a long time."""
-        return self.state not in "ZXx"
-
-
-def read_stat(pid: int) -> ProcessStat | None:
-    """Read the stat of ``pid``; ``None`` if there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The second field is the program's name in brackets, and may hold blanks and brackets itself.
-    fields = text.rpartition(b")")[2].split()
-    return ProcessStat(fields[0].decode(), int(fields[3]), int(fields[19]))
-
-
 class Process:
     """A backend's process: the leader of its own session and process group."""
 
-    def __init__(self, pid: int, started_ticks: int, pidfd: int, marker: Marker) -> None:
+    def __init__(
+        self,
+        pid: int,
+        started_ticks: int,
+        pidfd: int,
+        marker: Marker,
+        group: ControlGroup | None = None,
+    ) -> None:
         self.pid = pid
         self.started_ticks = started_ticks
         self.marker = marker
+        self.control_group = group
+        """The control group of the launch; ``None`` where llamactl may make none."""
+        self.noted: frozenset[Identity] = frozenset()
+        """Processes of the launch at the last look, where there is no control group."""
+        self.is_reaped = False
         self._pidfd = pidfd
+
+    @property
+    def identity(self) -> Identity:
+        return self.pid, self.started_ticks
 
     def fileno(self) -> int:
         """The pidfd: readable once the process has exited."""
@@ -124,25 +118,59 @@ class Process:
     def reap(self) -> int | None:
         """Reap an exited process; returns its exit code, or minus the signal that ended it.
 
-        The rest of its group is killed first. ``None`` for a process that is no child: only the
+        The rest of its launch is killed first. ``None`` for a process that is no child: only the
         parent gets the code.
         """
         try:
+            self.is_reaped = True
             self.signal_group(signal.SIGKILL)
+            self._kill_rest()
             status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         except ChildProcessError:
             return None
         finally:
             self.close()
+            if self.control_group is not None:
+                self.control_group.remove()  # if that is all; else once its processes are gone
         if status is None:  # only with WNOHANG
             return None
         return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
+
+    def _kill_rest(self) -> None:
+        """Kill the processes of the launch outside the leader's process group."""
+        if self.control_group is not None:
+            self.control_group.kill()
+        if self.noted:
+            for pid, ticks in family_of(self.noted, read_table()):
+                kill(pid, ticks)
 
     def close(self) -> None:
         """Close the pidfd; a living process runs on."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+def kill(pid: int, started_ticks: int) -> bool:
+    """Kill the process with this pid and start time; returns whether there was one.
+
+    The start time is compared after the pidfd is opened: the descriptor never names a later process
+    with the same pid.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:  # gone, or no descriptor left
+        return False
+    try:
+        stat = read_stat(pid)
+        if stat is None or not stat.is_alive or stat.started_ticks != started_ticks:
+            return False
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # gone meanwhile; a process of another user
+        return False
+    finally:
+        os.close(pidfd)
+    return True
 
 
 def spawn(
@@ -181,8 +209,9 @@ def spawn(
     # From here on the pidfd is the handle: Popen must neither reap the child nor warn, when it is
     # collected, that the child was not reaped.
     child.returncode = 0
+    group = control_group.create_for(marker.launch, child.pid)
     stat = read_stat(child.pid)  # there even after an exit, before the child is reaped
-    return Process(child.pid, stat.started_ticks if stat else 0, pidfd, marker)
+    return Process(child.pid, stat.started_ticks if stat else 0, pidfd, marker, group)
 
 
 def reset_ignored_signals() -> None:

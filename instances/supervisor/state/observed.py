@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from django.utils import timezone
 
@@ -21,7 +22,7 @@ from instances.supervisor.state.store import StateStore
 
 logger = logging.getLogger(__name__)
 
-_NO_PROCESS: dict[str, None] = {"pid": None, "pid_started_ticks": None}
+_NO_PROCESS: dict[str, Any] = {"pid": None, "pid_started_ticks": None, "launch_id": ""}
 
 
 class ObservedState:
@@ -77,6 +78,7 @@ class ObservedState:
             cause="supervisor:start",
             pid=process.pid,
             pid_started_ticks=process.started_ticks,
+            launch_id=process.marker.launch,
             started_at=timezone.now(),
         )
 
@@ -89,6 +91,7 @@ class ObservedState:
             then=then,
             pid=process.pid,
             pid_started_ticks=process.started_ticks,
+            launch_id=process.marker.launch,
         )
 
     def ready(self, row: Row, *, then: Callable[[int], None]) -> None:

@@ -50,6 +50,7 @@ class Row:
     observed_generation: int
     pid: int | None
     pid_started_ticks: int | None
+    launch_id: str
     restarts: int
     ready_at: datetime | None
     last_used_at: datetime | None
@@ -123,6 +124,7 @@ def read_rows(node: str) -> list[Row]:
             observed_generation=instance.observed_generation,
             pid=instance.pid,
             pid_started_ticks=instance.pid_started_ticks,
+            launch_id=instance.launch_id,
             restarts=instance.restarts,
             ready_at=instance.ready_at,
             last_used_at=instance.last_used_at,

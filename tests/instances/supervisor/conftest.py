@@ -61,7 +61,7 @@ class NodeUnderTest:
 
     def start(self, **replaced: Any) -> Supervisor:
         """A new worker, so to speak."""
-        replaced.setdefault("key_for", lambda instance_id: f"key-{instance_id}")
+        replaced.setdefault("key_for", lambda instance_id, launch_id: f"key-{instance_id}")
         self.supervisor = Supervisor(NODE, current(), **replaced)
         self.supervisor.start()
         return self.supervisor

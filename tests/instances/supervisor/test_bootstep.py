@@ -35,7 +35,9 @@ def test_the_supervisor_lives_with_the_worker(node: NodeUnderTest, end: str) -> 
     try:
         instance = node.running()
         environ = environment_of(instance.pid or 0)
-        assert environ["LLAMA_API_KEY"] == backend_key(instance.pk, settings.SECRET_KEY)
+        launch = environ["LLAMACTL_LAUNCH"]
+        assert instance.launch_id == launch
+        assert environ["LLAMA_API_KEY"] == backend_key(instance.pk, launch, settings.SECRET_KEY)
     finally:
         getattr(step, end)(worker("threads"))
         node.supervisor = None

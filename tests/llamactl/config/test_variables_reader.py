@@ -112,6 +112,7 @@ OUR_VARIABLES = {
     "LLAMACTL_UNHEALTHY_TIMEOUT": ("instances.unhealthy_timeout", "5m", 300.0),
     "LLAMACTL_ORPHAN_GRACE": ("instances.orphan_grace", "60s", 60.0),
     "LLAMACTL_KEEP_BACKENDS": ("instances.keep_backends", "0", False),
+    "LLAMACTL_CHECK_LISTENER": ("instances.check_listener", "0", False),
     "LLAMACTL_DATABASE_URL": ("database.url", "postgres://u:p@h/d", "postgres://u:p@h/d"),
     "LLAMACTL_REDIS_URL": ("redis.url", "redis://:p@h:1/0", "redis://:p@h:1/0"),
 }

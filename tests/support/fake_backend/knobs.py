@@ -4,6 +4,7 @@ A knob is an environment variable, or a part of the model's name in lower case w
 ``--model "fake?start_seconds=2&exit_code=3"``.
 
 FAKE_BIND_SECONDS       seconds until the program listens
+FAKE_UNBIND             closes the listener at SIGUSR1, and lives on
 FAKE_START_SECONDS      seconds of listening for which ``/health`` answers 503
 FAKE_NEVER_HEALTHY      ``/health`` answers 503 for ever
 FAKE_HANG               connections are accepted, and nothing is answered
@@ -14,7 +15,10 @@ FAKE_CRASH_AFTER        ends so many seconds after it began to listen (code 1 un
 FAKE_CRASH_SIGNAL       ends by this signal number instead of an exit code
 FAKE_IGNORE_SIGINT      SIGINT does nothing
 FAKE_IGNORE_SIGTERM     SIGTERM does nothing
-FAKE_CHILD              ``group``: starts a child; ``session``: a child in a session of its own
+FAKE_CHILD              ``group``: starts a child; ``session``: a child in a session of its own;
+                        ``wiped``: one that has overwritten its environment, too;
+                        ``daemon``: a ``wiped`` one that has forked twice, so that init adopts it;
+                        ``listener``: a ``daemon`` that keeps the listening socket open
 FAKE_LOG_LINES          prints so many numbered lines
 FAKE_PRINT              prints this text
 """

@@ -27,6 +27,14 @@ from tests.support.fake_backend.connection import (  # noqa: E402
 from tests.support.fake_backend.event_loop import EventLoop  # noqa: E402
 from tests.support.fake_backend.knobs import Knobs  # noqa: E402
 
+DAEMON = """
+import signal, time
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+print("daemon", __import__("os").getpid(), flush=True)
+time.sleep(600)
+"""
+
 
 def log(line: str) -> None:
     """Print at once; an unwritable log is no reason to end, as in llama-server."""
@@ -49,8 +57,13 @@ def end(knobs: Knobs) -> None:
 def start_child(kind: str) -> None:
     """Start a child that outlives this process unless it is killed."""
     if os.fork() == 0:
-        if kind == "session":
+        if kind != "group":
             os.setsid()
+        if kind in ("daemon", "listener") and os.fork() > 0:
+            os._exit(0)
+        if kind in ("daemon", "listener", "wiped"):
+            # exec replaces the environment, as setproctitle overwrites it.
+            os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", DAEMON], {})  # noqa: S606
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         time.sleep(600)
@@ -77,7 +90,7 @@ def prepare(knobs: Knobs) -> None:
         log(f"line {line}")
     if "print" in knobs:
         log(knobs.text("print"))
-    if "child" in knobs:
+    if "child" in knobs and knobs.text("child") != "listener":
         start_child(knobs.text("child"))
     is_crash = "exit_code" in knobs or "crash_signal" in knobs
     if is_crash and "crash_after" not in knobs:
@@ -109,6 +122,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     loop = EventLoop()
     listener = listen()
+    if knobs.text("child") == "listener":
+        listener.set_inheritable(True)
+        start_child("listener")
     backend = Backend(
         knobs,
         alias=option("--alias", model),
@@ -119,6 +135,8 @@ def main() -> None:
     )
     if "crash_after" in knobs:
         loop.call_at(loop.time() + knobs.number("crash_after"), lambda: end(knobs))
+    if "unbind" in knobs:
+        signal.signal(signal.SIGUSR1, lambda *_: listener.close())
     loop.serve_forever(listener, lambda transport: Connection(backend, loop, transport))
 
 

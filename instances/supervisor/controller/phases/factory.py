@@ -12,6 +12,7 @@ from instances.supervisor.controller.phases.starting import Starting
 from instances.supervisor.controller.phases.startup_probing import StartupProbing
 from instances.supervisor.controller.phases.stopping import Abandoned, Stopping
 from instances.supervisor.controller.phases.waiting import WaitingForAllocation, WaitingToRestart
+from instances.supervisor.controller.port_watch import PortWatch
 from instances.supervisor.failure import Failure
 from instances.supervisor.process.pidfd import Process
 from instances.supervisor.state.rows import Row
@@ -35,8 +36,10 @@ class PhaseFactory:
     def startup_probing(self, process: Process, row: Row, *, is_adopted: bool) -> Phase:
         return StartupProbing(self._instance, self, process, row, is_adopted=is_adopted)
 
-    def ready(self, process: Process, liveness: LivenessProbe | None) -> Phase:
-        return Ready(self._instance, self, process, liveness)
+    def ready(
+        self, process: Process, liveness: LivenessProbe | None, watch: PortWatch | None
+    ) -> Phase:
+        return Ready(self._instance, self, process, liveness, watch)
 
     def waiting_to_restart(self, at: float) -> Phase:
         return WaitingToRestart(self._instance, self, at)

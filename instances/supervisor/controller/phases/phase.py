@@ -24,6 +24,7 @@ from instances.backends.failure_signs import FailureReason
 from instances.states import Status
 from instances.supervisor.controller.liveness_probe import LivenessProbe
 from instances.supervisor.controller.managed_instance import ManagedInstance
+from instances.supervisor.controller.port_watch import PortWatch
 from instances.supervisor.failure import Failure, exit_failure, exit_text
 from instances.supervisor.process.pidfd import Process
 from instances.supervisor.state.rows import Row
@@ -143,7 +144,9 @@ class Phases(Protocol):
 
     def startup_probing(self, process: Process, row: Row, *, is_adopted: bool) -> Phase: ...
 
-    def ready(self, process: Process, liveness: LivenessProbe | None) -> Phase: ...
+    def ready(
+        self, process: Process, liveness: LivenessProbe | None, watch: PortWatch | None
+    ) -> Phase: ...
 
     def waiting_to_restart(self, at: float) -> Phase: ...
 

@@ -9,13 +9,15 @@ from instances.supervisor.controller import spawn
 from instances.supervisor.controller.liveness_probe import LivenessProbe
 from instances.supervisor.controller.managed_instance import ManagedInstance
 from instances.supervisor.controller.phases.phase import Phase, Phases, PhaseWithProcess
+from instances.supervisor.controller.port_watch import PortWatch
 from instances.supervisor.controller.restart_policy import stable_seconds
 from instances.supervisor.process.pidfd import Process
 from instances.supervisor.state.rows import Row
 
 
 class Ready(PhaseWithProcess):
-    """A ready backend: ended if it hangs, given its restarts back if it stays up."""
+    """A ready backend: ended if it hangs or another program has its port, given its restarts back
+    if it stays up."""
 
     def __init__(
         self,
@@ -23,9 +25,11 @@ class Ready(PhaseWithProcess):
         phases: Phases,
         process: Process,
         liveness: LivenessProbe | None,
+        watch: PortWatch | None,
     ) -> None:
         super().__init__(instance, phases, process)
         self._liveness = liveness
+        self._watch = watch
         self._since = 0.0
 
     @property
@@ -45,11 +49,18 @@ class Ready(PhaseWithProcess):
         if row is None:
             return self._phases.stopping(self.process)
         self.due = NO_DEADLINE
+        if self._watch is not None:
+            if self._watch.foreign:
+                return self._phases.stopping(
+                    self.process, FailureReason.PORT_IN_USE, self._watch.foreign
+                )
+            self._watch.step(now)
+            self.due = self._watch.due
         if self._liveness is not None:
             if self._liveness.is_hung(now):
                 return self._phases.stopping(self.process, FailureReason.HUNG)
             self._liveness.step(now)
-            self.due = self._liveness.due
+            self.due = min(self.due, self._liveness.due)
         observed = self._instance.observed
         has_failed = observed.restarts > 0 or observed.failed_starts > 0
         if has_failed and not self.is_unresponsive:

@@ -1,8 +1,9 @@
 """Starting: from a granted start to a process.
 
-Before a process is started, a start waits for three things: the observation ``starting`` in the
-database, another port where another program listens on the instance's, and the removal of a
-container of the same name that a killed docker client has left behind.
+Before a process is started, a start waits for four things: the observation ``starting`` in the
+database, the end of what the last process has left behind, which may hold its port, another port
+where another program listens on the instance's, and the removal of a container of the same name
+that a killed docker client has left behind.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import replace
 
 from instances.backends.failure_signs import FailureReason
 from instances.errors import PortUnavailable
+from instances.launch_id import new_launch_id
 from instances.ports import is_bindable
 from instances.supervisor.context import NO_DEADLINE
 from instances.supervisor.controller import spawn
@@ -20,7 +22,7 @@ from instances.supervisor.controller.phases.phase import Phase, Phases, PhaseWit
 from instances.supervisor.controller.spawn import LaunchFailed
 from instances.supervisor.failure import Failure
 from instances.supervisor.process.containers import remove_container
-from instances.supervisor.process.pidfd import Process
+from instances.supervisor.process.pidfd import Marker, Process
 from instances.supervisor.state.rows import Row
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ class Starting(PhaseWithoutProcess):
         super().__init__(instance, phases)
         self._row = row
         """The row at the beginning of the start, but for a new port."""
+        self._launch_id = new_launch_id()
         self._must_remove_container = True
         self._port_problem: PortUnavailable | None = None
 
@@ -52,7 +55,7 @@ class Starting(PhaseWithoutProcess):
             return self._phases.settled()
         if self._instance.has_new_request(row):
             return self._request_start(row)
-        if now < self.due:
+        if now < self.due or now < self._instance.stragglers_until:
             return self
         try:
             process = self._launch()
@@ -70,19 +73,16 @@ class Starting(PhaseWithoutProcess):
         if self._port_problem is not None:
             raise LaunchFailed(Failure(FailureReason.PORT_IN_USE, self._port_problem.details))
         context, row = self._instance.context, self._row
-        plan = spawn.plan(row, context.config, context.key_for(row.id))
+        plan = spawn.plan(row, context.config, context.key_for(row.id, self._launch_id))
         if not is_bindable(row.port, plan.bind_host):
             self._request_other_port(plan.bind_host)
             return None
         if plan.launch.container_name and self._must_remove_container:
             self._remove_container(plan.launch.container_name)
             return None
-        return spawn.carry_out(
-            plan,
-            context.config,
-            node=context.node_marker,
-            instance=spawn.instance_marker(row.id, row.name),
-        )
+        instance = spawn.instance_marker(row.id, row.name)
+        marker = Marker(context.node_marker, instance, self._launch_id)
+        return spawn.carry_out(plan, context.config, marker)
 
     def _request_other_port(self, host: str) -> None:
         port = self._row.port

@@ -14,6 +14,7 @@ from instances.supervisor.controller import spawn
 from instances.supervisor.controller.liveness_probe import liveness_probe_for
 from instances.supervisor.controller.managed_instance import ManagedInstance
 from instances.supervisor.controller.phases.phase import Phase, Phases, PhaseWithProcess
+from instances.supervisor.controller.port_watch import port_watch_for
 from instances.supervisor.controller.spawn import LaunchFailed
 from instances.supervisor.controller.startup_probe import StartupProbe
 from instances.supervisor.process.pidfd import Process
@@ -56,7 +57,9 @@ class StartupProbing(PhaseWithProcess):
         if self._instance.row_to_keep_running() is None:
             return self._phases.stopping(self.process)
         if probe is None:
-            return self._phases.ready(self.process, None)
+            return self._phases.ready(self.process, None, None)
+        if probe.has_foreign_listener:
+            return self._phases.stopping(self.process, FailureReason.PORT_IN_USE, probe.last_answer)
         if probe.is_late(now):
             return self._phases.stopping(self.process, FailureReason.TIMEOUT, probe.last_answer)
         probe.step(now)
@@ -84,7 +87,9 @@ class StartupProbing(PhaseWithProcess):
             # An adopted process with options that can't be read any more: it runs on, unprobed.
             logger.warning("not probed: %s", failed, extra={"instance": self._instance.name})
             return None
-        return StartupProbe(endpoint, context, now=now, timeout_seconds=timeout_seconds)
+        return StartupProbe(
+            self.process, endpoint, context, now=now, timeout_seconds=timeout_seconds
+        )
 
     def _become_ready(self, row: Row, seconds: float, now: float) -> Phase:
         instance = self._instance
@@ -93,4 +98,5 @@ class StartupProbing(PhaseWithProcess):
             instance.allocation.ready_since = now
         instance.observed.ready(row, then=instance.allocation.set_ready)
         liveness = liveness_probe_for(row, instance.context, now)
-        return self._phases.ready(self.process, liveness)
+        watch = port_watch_for(self.process, row, instance.context, now)
+        return self._phases.ready(self.process, liveness, watch)

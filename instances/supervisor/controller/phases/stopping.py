@@ -16,7 +16,7 @@ from instances.supervisor.controller.stop_sequence import (
     Drain,
     StopSequence,
 )
-from instances.supervisor.failure import Failure, deadline_failure
+from instances.supervisor.failure import Failure, deadline_failure, port_failure
 from instances.supervisor.process.pidfd import Process
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,8 @@ class Stopping(PhaseWithProcess):
     """Ends a process that is not wanted any more, or has missed a deadline.
 
     A process that missed a deadline (``failed_by``) serves no request, so it is not drained; it
-    keeps its status until it is gone, and has failed or crashed then.
+    keeps its status until it is gone, and has failed or crashed then. One whose port another
+    program listens on is killed at once: until it is gone, requests may go to that program.
     """
 
     is_stopping = True
@@ -39,7 +40,7 @@ class Stopping(PhaseWithProcess):
         failed_by: FailureReason | None,
         last_answer: str,
     ) -> None:
-        """``last_answer``: what the last startup probe got, for the failure."""
+        """``last_answer``: what the last startup probe got, or found, for the failure."""
         super().__init__(instance, phases, process)
         self._failed_by = failed_by
         self._last_answer = last_answer
@@ -65,6 +66,8 @@ class Stopping(PhaseWithProcess):
             now=now,
             on_signal=self._on_signal,
         )
+        if self._failed_by is FailureReason.PORT_IN_USE:
+            self._sequence.kill_at_once()
         self.due = now
         self._cause, reason = instance.stop_cause()
         if instance.observed.status is Status.SHUTTING_DOWN:
@@ -88,6 +91,8 @@ class Stopping(PhaseWithProcess):
         instance = self._instance
         if self._failed_by is None or instance.row_to_keep_running() is None:
             return self._stopped(end, self._cause)
+        if self._failed_by is FailureReason.PORT_IN_USE:
+            return self._after_crash(end.row, port_failure(self._last_answer, end.log_tail), now)
         failure = deadline_failure(
             self._failed_by, instance.limits, end.code, end.log_tail, last_answer=self._last_answer
         )

@@ -47,7 +47,7 @@ def test_an_adopted_process_becomes_ready(bench: Bench, process: FakeProcess, ru
     bench.answer(READY)
     controller.step()
     assert controller.is_ready
-    assert controller.identity == (1234, 99)
+    assert controller.process is process
 
 
 def test_an_adopted_process_of_a_stopped_instance_is_stopped(

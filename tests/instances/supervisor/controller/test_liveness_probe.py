@@ -26,7 +26,7 @@ class FakeContext:
         self.config = SimpleNamespace(instances=SimpleNamespace(unhealthy_timeout=timeout))
         self.probe = LivenessProbe(
             cast(Row, SimpleNamespace(name="one", options={"backend_type": "llama_cpp"})),
-            Endpoint("http://127.0.0.1:1", ("/health",)),
+            Endpoint("http://127.0.0.1:1", ("/health",), "127.0.0.1", 1),
             cast(SupervisorContext, self),
             self.now,
         )

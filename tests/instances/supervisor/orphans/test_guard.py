@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,9 @@ from instances import lifecycle
 from instances.models import Instance
 from instances.states import DesiredState, Status
 from instances.supervisor.orphans import guard, program
-from instances.supervisor.process.pidfd import Marker, read_stat
+from instances.supervisor.process import control_group
+from instances.supervisor.process.pidfd import Marker
+from instances.supervisor.process.process_table import read_stat
 from llamactl.config import current
 from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, is_alive
 from tests.support.paths import ROOT
@@ -167,6 +170,21 @@ def test_backends_are_ended_when_no_worker_comes_back(
     node.reaches(Status.RUNNING, seconds=SECONDS)
 
 
+def test_a_daemon_of_a_backend_is_ended_with_it(node: NodeUnderTest, workers: Workers) -> None:
+    """It has forked twice and overwritten its environment: only its control group is left."""
+    own = control_group.own_group()
+    if own is None or not os.access(own, os.W_OK):
+        pytest.skip("no control group may be made here")
+    workers.start(grace=1.5)
+    running(node, FAKE_CHILD="daemon")
+    daemon = int(until(lambda: re.search(r"^daemon (\d+)$", node.log(), re.MULTILINE)).group(1))
+    the_guard()
+    workers.end()
+    assert is_alive(daemon)
+    until(lambda: not is_alive(daemon), seconds=SECONDS)
+    until(lambda: not guards(), seconds=SECONDS)
+
+
 def test_the_grace_counts_from_the_end_of_a_worker_that_ended_in_order(
     node: NodeUnderTest, workers: Workers
 ) -> None:
@@ -308,6 +326,35 @@ def test_a_backend_that_overwrote_its_markers_is_ended_by_its_pid(tmp_path: Path
             process.wait()
 
 
+def test_a_noted_descendant_is_ended_and_no_later_process_with_its_pid(tmp_path: Path) -> None:
+    lock, orders = tmp_path / "node-x.lock", tmp_path / "node-x.guard"
+    lock.touch()
+    sleep = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    noted, other = (subprocess.Popen(sleep, env={}) for _ in "ab")
+    try:
+        stats = [read_stat(each.pid) for each in (noted, other)]
+        assert stats[0] is not None
+        assert stats[1] is not None
+        orders.write_text(
+            f"token\n{noted.pid} {stats[0].started_ticks} of 4194303 1\n"
+            f"{other.pid} {stats[1].started_ticks - 1} of 4194303 1\n"
+        )
+        files = program.NodeFiles(str(lock), str(orders), "token")
+        assert program.end_all(str(lock), files.known(), 5.0, program.Docker("", ""))
+        assert noted.wait(SECONDS) == -signal.SIGINT
+        assert other.poll() is None
+        assert guard.noted_by_last_worker(lock) == {
+            (4194303, 1): {
+                (noted.pid, stats[0].started_ticks),
+                (other.pid, stats[1].started_ticks - 1),
+            }
+        }
+    finally:
+        for process in (noted, other):
+            process.kill()
+            process.wait()
+
+
 def test_a_recorded_process_with_the_marker_of_another_node_is_not_ended(tmp_path: Path) -> None:
     # Adopted by pid and start time once, but the worker of another data directory owns it.
     lock = str(tmp_path / "node-x.lock")
@@ -315,14 +362,16 @@ def test_a_recorded_process_with_the_marker_of_another_node_is_not_ended(tmp_pat
     marker = Marker("/elsewhere/node-main.lock", "1:one", uuid.uuid4().hex)
     other = subprocess.Popen(sleep, env=marker.to_environment(), start_new_session=True)
     wiped = subprocess.Popen(sleep, env={}, start_new_session=True)
+    # exec closes the pipe that Popen waits for before the new environment can be read.
+    until(lambda: program.read_environ(other.pid) not in (None, [b""]))
     try:
         stats = {each.pid: read_stat(each.pid) for each in (other, wiped)}
         recorded = {(pid, stat.started_ticks) for pid, stat in stats.items() if stat is not None}
-        found = program.find_processes(lock, recorded)
+        found = program.find_processes(lock, program.KnownProcesses(recorded))
         assert [each.pid for each in found] == [wiped.pid]
         for each in found:
             each.close()
-        assert program.end_all(lock, recorded, 5.0, program.Docker("", ""))
+        assert program.end_all(lock, program.KnownProcesses(recorded), 5.0, program.Docker("", ""))
         assert other.poll() is None
         assert wiped.wait(SECONDS) == -signal.SIGINT
     finally:
@@ -338,10 +387,10 @@ def test_a_process_of_another_user_is_not_ended(
     marker = Marker(str(tmp_path / "node-x.lock"), "1:one", "x", container="victim")
     process = subprocess.Popen(["sleep", "60"], env=marker.to_environment(), start_new_session=True)
     try:
-        found = until(lambda: program.find_processes(marker.node, set()))
+        found = until(lambda: program.find_processes(marker.node, program.KnownProcesses(set())))
         found[0].close()
         monkeypatch.setattr(os, "getuid", lambda: 4242)
-        assert program.find_processes(marker.node, set()) == []
+        assert program.find_processes(marker.node, program.KnownProcesses(set())) == []
     finally:
         process.kill()
         process.wait()

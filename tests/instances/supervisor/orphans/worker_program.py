@@ -17,7 +17,9 @@ def main() -> None:
     from llamactl.config import current
 
     supervisor = Supervisor(
-        current().local_node, current(), key_for=lambda instance_id: f"key-{instance_id}"
+        current().local_node,
+        current(),
+        key_for=lambda instance_id, launch_id: f"key-{instance_id}",
     )
     supervisor.start()
     signal.sigwait([signal.SIGTERM])

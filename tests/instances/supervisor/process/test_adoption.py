@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import signal
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -23,8 +26,10 @@ from instances.supervisor.process.adoption import (
     open_process,
     other_node_of,
 )
-from instances.supervisor.process.pidfd import NODE_MARKER, Marker, Process, read_stat
+from instances.supervisor.process.pidfd import NODE_MARKER, Marker, Process
+from instances.supervisor.process.process_table import read_stat
 from llamactl.config import AppConfig, current
+from proxy.table.refresh import to_target
 from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, children, is_alive
 from tests.support.until import until
 
@@ -154,6 +159,27 @@ def test_a_process_without_a_row_is_found_by_its_marker(
     found = node.reaches(Status.RUNNING)
     assert found.pid == pid
     assert found.pid_started_ticks == ticks(pid)
+
+
+def test_a_backend_of_an_earlier_release_keeps_its_key(
+    node: NodeUnderTest, foreign: Start, settings: Any
+) -> None:
+    """Its launch has an id, and yet the key of its instance."""
+    instance = node.create()
+    key = hmac.new(
+        settings.SECRET_KEY.encode(), f"llamactl backend {instance.pk}".encode(), hashlib.sha256
+    )
+    pid = foreign(instance, LLAMA_API_KEY=key.hexdigest())
+    recorded(instance, pid)
+    node.start()
+    found = until(lambda: seen if (seen := node.see()).launch_id else None)
+    assert found.pid == pid
+    assert to_target(found, current()).authorization == f"Bearer {key.hexdigest()}"
+    # A restart has a key of its own.
+    node.ask_restart()
+    found = node.reaches(Status.RUNNING)
+    assert found.launch_id.startswith("k2-")
+    assert to_target(found, current()).authorization != f"Bearer {key.hexdigest()}"
 
 
 def test_a_process_that_overwrote_its_markers_is_found_by_its_pid(

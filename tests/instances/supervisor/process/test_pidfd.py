@@ -13,10 +13,10 @@ import pytest
 from instances.supervisor.process.pidfd import (
     Marker,
     Process,
-    read_stat,
     reset_ignored_signals,
     spawn,
 )
+from instances.supervisor.process.process_table import read_stat
 from tests.instances.supervisor.conftest import children, is_alive
 from tests.support.until import until
 

@@ -18,6 +18,7 @@ from instances.supervisor.controller.health_check import READY
 from instances.supervisor.controller.managed_instance import ManagedInstance
 from instances.supervisor.controller.phases.factory import PhaseFactory
 from instances.supervisor.controller.phases.phase import Exit, Phase
+from instances.supervisor.process.listeners import OURS
 from instances.supervisor.process.pidfd import Marker, Process
 from instances.supervisor.state.rows import Observation, Row
 from instances.supervisor.state.store import StateStore
@@ -48,6 +49,7 @@ def row(**values: Any) -> Row:
         "observed_generation": 0,
         "pid": None,
         "pid_started_ticks": None,
+        "launch_id": "",
         "restarts": 0,
         "ready_at": None,
         "last_used_at": None,
@@ -107,9 +109,10 @@ class Bench:
             store=cast(StateStore, self.store),
             off_thread=cast(Any, self._off_thread),
             watch=lambda process, on_exit: self.watched.append(on_exit),
-            key_for=lambda instance_id: "key",
+            key_for=lambda instance_id, launch_id: "key",
             clock=lambda: self.now,
             check_health=lambda *_: READY,
+            owner_of=lambda *_: OURS,
             traffic=lambda: self.traffic,
         )
         self.set(row())

@@ -96,14 +96,14 @@ def test_restarts_of_a_ready_backend_count_once(bench: Bench, now: datetime) -> 
         )
     )
     bench.instance.allocation.grant()
-    bench.exit(bench.enter(bench.phases.ready(FakeProcess(), None)), 1)
+    bench.exit(bench.enter(bench.phases.ready(FakeProcess(), None, None)), 1)
     assert bench.last().new is Status.FAILED
     assert (bench.last().columns["failed_starts"], hold(bench, now)) == (2, 5)
 
 
 def test_stable_backend_ends_the_count(bench: Bench) -> None:
     bench.set(row(status=Status.RUNNING, observed_generation=1, failed_starts=4))
-    ready = bench.enter(bench.phases.ready(FakeProcess(), None))
+    ready = bench.enter(bench.phases.ready(FakeProcess(), None, None))
     bench.step(ready, after_seconds=61)
     assert bench.last().cause == "supervisor:stable"
     assert bench.last().columns["failed_starts"] == 0

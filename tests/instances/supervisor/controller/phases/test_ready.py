@@ -36,7 +36,7 @@ def probe() -> FakeProbe:
 def ready(bench: Bench, probe: FakeProbe) -> Phase:
     bench.set(row(status=Status.RUNNING, observed_generation=1, restarts=1))
     bench.instance.allocation.grant()
-    return bench.enter(bench.phases.ready(FakeProcess(), cast(LivenessProbe, probe)))
+    return bench.enter(bench.phases.ready(FakeProcess(), cast(LivenessProbe, probe), None))
 
 
 def test_it_is_ready_and_waits_for_the_next_probe(bench: Bench, ready: Phase) -> None:
