@@ -18,6 +18,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: E40
 from llamactl.config import current  # noqa: E402
 from llamactl.config.announcement import announce_warnings  # noqa: E402
 from llamactl.core.asgi_types import Application  # noqa: E402
+from llamactl.core.form_request import FormRequest  # noqa: E402
 from llamactl.middleware.body_limit import BodyLimit  # noqa: E402
 from llamactl.middleware.cors import CrossOrigin  # noqa: E402
 from llamactl.middleware.management_headers import ManagementHeaders  # noqa: E402
@@ -32,6 +33,7 @@ from llamactl.middleware.secure_cookies import SecureCookies  # noqa: E402
 from proxy.asgi import ProxyApplication  # noqa: E402
 
 logger = logging.getLogger(__name__)
+django_application.request_class = FormRequest
 
 
 def with_forwarded_headers(application: Application) -> Application:

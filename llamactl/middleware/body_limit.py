@@ -15,7 +15,11 @@ from llamactl.core.error_response import send_error
 from llamactl.core.errors import BodyTooLarge, LlamactlError
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-"""More than the limits of ``json_parser`` and of the admin's forms, which have better messages."""
+"""More than the limit of ``json_parser``, which has a better message."""
+
+MAX_FORM_BYTES = 96 * 1024
+"""Limit of the bodies of all other paths, which are the admin's forms: a form that is shown again
+with its errors takes ten times its bytes."""
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """Limit on all incomplete bodies of a web process."""
@@ -37,8 +41,9 @@ class TooManyBodies(LlamactlError):
 class BodyLimit:
     """Receives a body whole before the application runs.
 
-    A body of more than ``max_bytes`` is refused with 413. When all incomplete bodies have more than
-    ``max_waiting_bytes``, the largest is refused with 503, so that a login still gets through.
+    A body of more than ``max_bytes``, or of more than MAX_FORM_BYTES outside of the API, is refused
+    with 413. When all incomplete bodies have more than ``max_waiting_bytes``, the largest is
+    refused with 503, so that a login still gets through.
     """
 
     def __init__(
@@ -77,15 +82,16 @@ class BodyLimit:
         Raises BodyTooLarge, TooManyBodies or PackedBody.
         """
         refuse_packed(scope["headers"])
-        too_large = BodyTooLarge(f"the request body must have at most {self._max_bytes} bytes")
-        if _content_length(scope) > self._max_bytes:
+        limit = self._limit_of(scope)
+        too_large = BodyTooLarge(f"the request body must have at most {limit} bytes")
+        if _content_length(scope) > limit:
             raise too_large
         waiting = _WaitingBody()
         self._waiting.add(waiting)
         try:
             while (message := await receive())["type"] != "http.disconnect":
                 waiting.content += message.get("body", b"")
-                if len(waiting.content) > self._max_bytes:
+                if len(waiting.content) > limit:
                     raise too_large
                 if not message.get("more_body", False):
                     return {"type": "http.request", "body": waiting.take(), "more_body": False}
@@ -97,6 +103,12 @@ class BodyLimit:
             raise TooManyBodies from None
         finally:
             self._waiting.discard(waiting)
+
+    def _limit_of(self, scope: Scope) -> int:
+        path: str = scope["path"]
+        if path.removeprefix(scope.get("root_path", "")).startswith("/api/"):
+            return self._max_bytes
+        return min(self._max_bytes, MAX_FORM_BYTES)
 
     def _bound_waiting_bodies(self) -> None:
         if sum(len(each.content) for each in self._waiting) > self._max_waiting_bytes:

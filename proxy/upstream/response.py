@@ -11,6 +11,9 @@ from proxy.upstream.errors import BackendError, BrokeOff
 BUFFER_BYTES = 64 * 1024
 """The size of the buffer beyond which nothing more is read from the backend."""
 
+SMALL_BYTES = 4096
+"""Waiting pieces are joined up to this size: each piece of one byte would take 40 bytes."""
+
 
 class Source(Protocol):
     """The connection of a response."""
@@ -137,7 +140,11 @@ class UpstreamResponse:
         before = self._size
         self._size = size = before + len(piece)
         self.total_bytes += len(piece)
-        self._pieces.append(piece)
+        pieces = self._pieces
+        if pieces and len(pieces[-1]) + len(piece) <= SMALL_BYTES:
+            pieces[-1] += piece
+        else:
+            pieces.append(piece)
         if before <= BUFFER_BYTES < size and self._source is not None:
             self._source.pause()
         self._wake()

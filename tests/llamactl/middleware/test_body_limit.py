@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.core.asgi import get_asgi_application
 
-from llamactl.middleware.body_limit import BodyLimit
+from llamactl.middleware.body_limit import MAX_FORM_BYTES, BodyLimit
 from tests.support.asgi import AsgiRequest
 
 
@@ -147,4 +147,26 @@ async def test_a_packed_body_is_refused(path: str) -> None:
 async def test_a_content_encoding_without_a_body_does_no_harm() -> None:
     headers = [(b"content-encoding", b"gzip"), (b"content-length", b"0")]
     answer = await AsgiRequest(BodyLimit(reader), "/x", method="GET", headers=headers).finish()
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "status"),
+    [
+        ("/admin/login/", "", 413),
+        ("/x", "", 413),
+        ("/llm/admin/login/", "/llm", 413),
+        ("/api/v1/instances/x", "", 200),
+        ("/llm/api/v1/instances/x", "/llm", 200),
+    ],
+)
+async def test_forms_have_a_lower_limit_than_the_api(
+    path: str, root_path: str, status: int
+) -> None:
+    async def at_root(scope: Any, receive: Any, send: Any) -> None:
+        await BodyLimit(reader)({**scope, "root_path": root_path}, receive, send)
+
+    answer = await AsgiRequest(at_root, path, body=b"x" * (MAX_FORM_BYTES + 1)).finish()
+    assert answer.status == status
+    answer = await AsgiRequest(at_root, path, body=b"x" * MAX_FORM_BYTES).finish()
     assert answer.status == 200
