@@ -14,6 +14,7 @@ from keys.secrets import digest
 from llamactl.core.asgi_types import Scope
 from llamactl.core.authorised import set_authorised
 from llamactl.core.errors import InvalidKey, MissingKey
+from proxy.errors import InstanceNotPermitted
 from proxy.gateway import Gateway
 from proxy.table.table import UNRESTRICTED, KeyRule, RoutingTable, Target
 
@@ -57,6 +58,21 @@ def authorise_by(
     if rule.id is not None:
         gateway.usage.record(rule.id)
     return rule
+
+
+def refuse_revoked(table: RoutingTable, rule: KeyRule | None, target: Target, now: float) -> None:
+    """Refuse a request whose key was revoked since it was admitted.
+
+    Raises InvalidKey (401) for a key that is deleted or has expired, and InstanceNotPermitted
+    (403) for one that may not use the target any more.
+    """
+    if rule is None or not rule.digest:
+        return
+    present = table.rule(rule.digest, now)
+    if present is None:
+        raise InvalidKey
+    if not present.allows(target):
+        raise InstanceNotPermitted
 
 
 T = TypeVar("T")

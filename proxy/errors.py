@@ -132,13 +132,25 @@ class BackendStalled(BackendFailed):
 
 
 class BackendBrokeOff(BackendFailed):
-    """A backend that ended in the middle of its response."""
+    """A backend that ended before its response was complete."""
 
     code = "backend_broke_off"
     status = 502
 
-    def __init__(self) -> None:
-        super().__init__("The backend ended before the response was complete; see its log.")
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}: the response is not complete")
+
+
+class ResponseStopped(BackendFailed):
+    """A response that ended with its backend, at an operator's stop."""
+
+    code = "stopped_by_operator"
+    status = 503
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"instance {name} was stopped by an operator: the response is not complete"
+        )
 
 
 class StartNotRequested(DatabaseUnavailable):

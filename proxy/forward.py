@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
-from time import perf_counter
+from time import perf_counter, time
 
 from llamactl.core.asgi_types import Message, Scope, Send
 from llamactl.core.errors import LlamactlError
 from llamactl.middleware.response_headers import keep
 from proxy import errors
-from proxy.auth import without_key
+from proxy.auth import refuse_revoked, without_key
 from proxy.body.upload import Upload
 from proxy.exchange import Exchange, Outcome
 from proxy.gateway import Gateway
 from proxy.headers import Pairs, to_backend
-from proxy.relay import end_broken_off, read_first_piece, relay, response_start
+from proxy.interruption import broken_off, interruption_of, no_response
+from proxy.relay import (
+    end_broken_off,
+    read_first_piece,
+    relay,
+    response_start,
+    takes_error_event,
+)
 from proxy.routes import conversations, web_ui
 from proxy.routes.routes import Route, RouteKind, counts_as_use, may_start
 from proxy.table.known_paths import known_path
@@ -130,7 +137,7 @@ class ForwardedRequest:
             is_unanswered = isinstance(failure, Unanswered)
             may_be_sent = isinstance(failure, Refused) or (is_unanswered and self._is_repeatable)
             if was_retargeted or not may_be_sent:
-                raise _no_response(self._target, failure) from failure
+                raise await self._no_response(failure) from failure
             if was_sent or not is_unanswered:
                 was_retargeted = True
                 await self._wait_for_successor(failure)
@@ -149,7 +156,7 @@ class ForwardedRequest:
             )
         )
         if isinstance(failure, Unanswered) and self._target == before:
-            raise _no_response(before, failure) from failure
+            raise no_response(before, failure) from failure
 
     async def _make_ready(self) -> None:
         activator, exchange = self._gateway.activator, self._exchange
@@ -171,6 +178,11 @@ class ForwardedRequest:
         exchange.loading_seconds += min(waited_seconds, self._target.load_seconds or 0.0)
 
     def _retarget(self, target: Target) -> None:
+        """Continue with the target as it is after a wait, in which the key may be revoked.
+
+        Raises InvalidKey or InstanceNotPermitted.
+        """
+        refuse_revoked(self._gateway.live.table, self._exchange.rule, target, time())
         if target.authorization != self._target.authorization:
             self._headers = self._headers_for(target)
         self._target = target
@@ -207,7 +219,9 @@ class ForwardedRequest:
                 except (BrokeOff, Stalled) as error:
                     exchange.finish(Outcome.BACKEND_FAILED)
                     logger.warning("the backend broke off: %r", error, extra=exchange.log_fields())
-                    await end_broken_off(response, send, error, path=self._route.rest)
+                    if takes_error_event(response):
+                        refusal = await self._interruption() or broken_off(error)
+                        await end_broken_off(send, refusal, path=self._route.rest)
         finally:
             self._gateway.in_flight.end(exchange)
         return None
@@ -222,6 +236,13 @@ class ForwardedRequest:
             fresh=fresh,
         )
 
+    async def _interruption(self) -> LlamactlError | None:
+        """The operator's request that ended the backend, by a refreshed table; None without one."""
+        return interruption_of(self._target, await self._gateway.recheck.refreshed())
+
+    async def _no_response(self, failure: BackendError) -> LlamactlError:
+        return await self._interruption() or no_response(self._target, failure)
+
     def _response_start(self, response: UpstreamResponse) -> Message:
         """The start of the response to the client. Raises NoWebUI."""
         target, exchange = self._target, self._exchange
@@ -232,17 +253,6 @@ class ForwardedRequest:
             keep(self._scope, target.response_headers)
         exchange.status, exchange.response = response.status, response
         return response_start(response, target.response_headers, exchange)
-
-
-def _no_response(target: Target, error: BackendError) -> LlamactlError:
-    logs = f"see GET /api/v1/instances/{target.name}/logs"
-    if isinstance(error, Stalled):
-        return errors.BackendStalled(f"the backend of {target.name} is silent ({error}); {logs}")
-    if isinstance(error, Refused | Unanswered):
-        return errors.BackendUnreachable(f"the backend of {target.name} does not answer; {logs}")
-    return errors.BackendUnreachable(
-        f"the response of the backend of {target.name} is no HTTP/1.1; {logs}"
-    )
 
 
 def path_and_query(path: str, query: bytes) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Sequence
 from llamactl.core.asgi_types import Message, Send
 from llamactl.core.error_format import event_for, family_of
 from llamactl.core.errors import LlamactlError
-from proxy.errors import BackendBrokeOff, BackendStalled
 from proxy.exchange import Exchange
 from proxy.headers import to_client
 from proxy.upstream import BrokeOff, Stalled, Unanswered, UpstreamResponse, UpstreamTimeouts
@@ -137,25 +136,17 @@ async def _relay_pieces(
             read_timeout.cancel()
 
 
-async def end_broken_off(
-    response: UpstreamResponse, send: Send, error: BrokeOff | Stalled, *, path: str
-) -> None:
-    """End a response whose backend died or fell silent in the middle.
+async def end_broken_off(send: Send, error: LlamactlError, *, path: str) -> None:
+    """End an event stream that was cut with an error event.
 
-    An event stream ends with an error event, in the shape that clients of the backend's ``path``
-    expect. Any other body just stops without its end mark, which the client can tell from a whole
-    body.
+    The event has the shape that clients of the backend's ``path`` expect. Any other body just stops
+    without its end mark, which the client can tell from a whole body.
     """
-    if not _takes_error_event(response):
-        return
-    refusal: LlamactlError = BackendBrokeOff()
-    if isinstance(error, Stalled):
-        refusal = BackendStalled(f"The backend fell silent ({error}); see its log.")
-    event = event_for(family_of(path), refusal)
+    event = event_for(family_of(path), error)
     await send({"type": "http.response.body", "body": event, "more_body": False})
 
 
-def _takes_error_event(response: UpstreamResponse) -> bool:
+def takes_error_event(response: UpstreamResponse) -> bool:
     """Whether an event of llamactl may follow: in plain events of no fixed length."""
     is_plain = response.length is None and response.header(b"content-encoding") is None
     return is_plain and _is_event_stream(response)

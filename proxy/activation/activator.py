@@ -169,8 +169,11 @@ def _check_startable(target: Target) -> None:
     if is_ending and not (
         desired_state.is_stopped_by_supervisor(target) and target.on_demand_start
     ):
+        is_operators = desired_state.is_by_operator(target.requested_by)
+        stopped = "was stopped by an operator, and " if is_operators else ""
         raise InstanceShuttingDown(
-            f"instance {target.name} is shutting down; try again in a few seconds", retry_after=5
+            f"instance {target.name} {stopped}is shutting down; try again in a few seconds",
+            retry_after=5,
         )
     if not target.on_demand_start:
         raise InstanceNotRunning(

@@ -122,6 +122,7 @@ _ANY: tuple[LlamactlError, ...] = (
     UriTooLong(8000),
     UnexpectedFailure(),
     errors.BackendUnreachable(f"instance {_NAME} runs, but does not answer; see its log"),
+    errors.ResponseStopped(_NAME),
     errors.BackendStalled(f"the backend of {_NAME} sent nothing for 600 s"),
     InstanceNotRunning(f"instance {_NAME} is not running; start it first"),
 )

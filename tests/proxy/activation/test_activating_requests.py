@@ -8,8 +8,18 @@ from typing import Any
 import pytest
 
 from instances.states import DesiredState, Status
+from keys.secrets import digest
 from proxy.asgi import ProxyApplication
-from tests.proxy.conftest import ALICE, Backend, TableGateway, make_target, stopped
+from proxy.table.table import KeyRule
+from tests.proxy.conftest import (
+    ALICE,
+    MANAGER,
+    Backend,
+    TableGateway,
+    make_target,
+    rules,
+    stopped,
+)
 from tests.support.asgi import AsgiRequest
 
 CHAT = "/v1/chat/completions"
@@ -79,6 +89,50 @@ async def test_failure_of_an_earlier_start_does_not_answer_a_new_one(
     assert not exchange.response.status
     gateway.lay(make_target(backend.origin, generation=2, observed_generation=2))
     assert (await exchange.finish()).status == 200
+
+
+NO_ACCESS = {digest(ALICE): KeyRule(1, digest(ALICE), frozenset({99}))}
+EXPIRED = {digest(ALICE): KeyRule(1, digest(ALICE), None, expires_at=1.0)}
+REVOCATIONS = [
+    pytest.param({}, 401, id="deleted"),
+    pytest.param(EXPIRED, 401, id="expired"),
+    pytest.param(NO_ACCESS, 403, id="permission taken"),
+]
+
+
+@pytest.mark.parametrize(("keys", "status"), REVOCATIONS)
+@pytest.mark.parametrize(
+    "path", [CHAT, "/v1/messages", "/llama-cpp/demo/completion", "/llama-cpp/demo/v1/responses"]
+)
+async def test_key_that_is_revoked_during_the_wait_opens_nothing(
+    app: ProxyApplication,
+    backend: Backend,
+    gateway: TableGateway,
+    keys: dict[bytes, KeyRule],
+    status: int,
+    path: str,
+) -> None:
+    gateway.lay(stopped(backend, is_llama_server=True))
+    exchange = AsgiRequest(app, path, key=ALICE, json={"model": "demo"}).start()
+    await asyncio.wait_for(gateway.start_was_requested.wait(), 5)
+    ready = {"generation": 2, "observed_generation": 2, "is_llama_server": True}
+    gateway.lay(make_target(backend.origin, **ready), keys=keys)
+    answer = await exchange.finish()
+    assert answer.status == status
+    assert answer.header("x-should-retry") == "false"
+    assert not backend.requests
+
+
+async def test_key_that_another_key_of_the_start_outlives_is_refused_alone(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(stopped(backend))
+    revoked, kept = ask(app).start(), ask(app, MANAGER).start()
+    await asyncio.wait_for(gateway.start_was_requested.wait(), 5)
+    ready = make_target(backend.origin, generation=2, observed_generation=2)
+    gateway.lay(ready, keys={key: rule for key, rule in rules().items() if rule.id != 1})
+    assert (await revoked.finish()).status == 401
+    assert (await kept.finish()).status == 200
 
 
 async def test_request_waits_no_longer_than_it_may(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
+from instances.states import EVICTED, ON_DEMAND, DesiredState, Status
 from proxy import forward
-from tests.proxy.conftest import TableGateway
+from tests.proxy.conftest import TableGateway, make_target
 from tests.proxy.sockets.conftest import Connect
 from tests.support.until import until_async
 from tests.support.wire import OK, Play, RawBackend, RawClient, Session
@@ -185,6 +187,77 @@ async def test_events_that_break_off_end_with_an_error_in_the_shape_of_the_path(
     backend.script = playing(OK, stays=False)
     client.post(CHAT, MODEL)
     assert (await client.answer()).body == b"{}"
+
+
+STOPPED = {"desired_state": DesiredState.STOPPED, "status": Status.SHUTTING_DOWN}
+INTERRUPTIONS = {
+    "stop": ({**STOPPED, "requested_by": "api"}, "stopped_by_operator", "was stopped by an"),
+    "stop in the admin": (
+        {**STOPPED, "requested_by": "admin:bob"},
+        "stopped_by_operator",
+        "was stopped by an operator",
+    ),
+    "restart": (
+        {"status": Status.SHUTTING_DOWN, "generation": 2, "requested_by": "api"},
+        "backend_broke_off",
+        "was restarted by an operator",
+    ),
+    "new instance": ({"id": 9}, "backend_broke_off", "was deleted by an operator"),
+    "crash": ({"status": Status.RESTARTING, "requested_by": "api"}, "backend_broke_off", "ended"),
+    "preemption": ({**STOPPED, "requested_by": EVICTED}, "backend_broke_off", "ended"),
+    "restart by a request": (
+        {"status": Status.STARTING, "generation": 2, "requested_by": ON_DEMAND},
+        "backend_broke_off",
+        "ended",
+    ),
+}
+
+
+@pytest.mark.parametrize("path", [CHAT, b"/llama-cpp/demo/v1/messages"])
+@pytest.mark.parametrize(
+    ("changes", "code", "words"), INTERRUPTIONS.values(), ids=INTERRUPTIONS.keys()
+)
+async def test_events_that_an_operator_cut_say_so(
+    client: RawClient,
+    backend: RawBackend,
+    gateway: TableGateway,
+    path: bytes,
+    changes: dict[str, Any],
+    code: str,
+    words: str,
+) -> None:
+    async def play(session: Session) -> None:
+        await session.request()
+        await session.send(EVENTS, ONE_EVENT)
+        # The table in memory may be older: the next refresh brings the change.
+        gateway.meanwhile = lambda: gateway.lay(make_target(backend.origin, **changes))
+
+    backend.script = play
+    client.post(path, MODEL)
+    answer = await client.answer()
+    assert answer.is_whole
+    error = json.loads(answer.body.rpartition(b"data: ")[2])["error"]
+    assert error["code"] == code
+    assert words in error["message"]
+
+
+async def test_answer_that_an_operators_stop_prevented_says_so(
+    client: RawClient, backend: RawBackend, gateway: TableGateway
+) -> None:
+    stopped = {**STOPPED, "requested_by": "admin:bob"}
+
+    async def play(session: Session) -> None:
+        await session.request()
+        gateway.meanwhile = lambda: gateway.lay(make_target(backend.origin, **stopped))
+
+    backend.script = play
+    # A POST through the instance proxy is not repeated.
+    client.post(ANY + b"/completion", MODEL)
+    answer = await client.answer()
+    document = json.loads(answer.body)
+    assert (answer.status, document["error"]) == (503, "stopped_by_operator")
+    assert "was stopped by an operator" in document["details"]
+    assert answer.values(b"x-should-retry") == [b"false"]
 
 
 async def test_events_that_come_now_and_then_are_no_stall(
