@@ -6,30 +6,32 @@
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-BIN := .venv/bin
+# Where the environment is; "make test VENV=.venv-3.13 PYTHON=python3.13" tests on another Python.
+VENV = .venv
+BIN := $(VENV)/bin
 ARGS ?=
 
 .DELETE_ON_ERROR:
 .PHONY: run demo test lint typecheck bench
 
-run: .venv/.run
+run: $(VENV)/.run
 	@$(BIN)/python manage.py run $(ARGS)
 
-demo: .venv/.demo
+demo: $(VENV)/.demo
 	@$(BIN)/python manage.py run --demo $(ARGS)
 
-test: .venv/.dev
+test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
-lint: .venv/.dev
+lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy .
 
-typecheck: .venv/.dev
+typecheck: $(VENV)/.dev
 	$(BIN)/mypy .
 
-bench: .venv/.dev
+bench: $(VENV)/.dev
 	$(BIN)/python -m bench $(ARGS)
 
 # bench-litellm, bench-granian, bench-py-spy: what else is measured or measures, each in an
@@ -40,14 +42,14 @@ bench-%: bench/requirements-%.txt $(BIN)/python
 	@bench/.$*/bin/python -m pip install --disable-pip-version-check --requirement $<
 
 # A stamp for each set of requirements: pip runs again only when its file has changed.
-.venv/.run: requirements.txt
-.venv/.demo: requirements-demo.txt requirements.txt
-.venv/.dev: requirements-dev.txt requirements-demo.txt requirements.txt
+$(VENV)/.run: requirements.txt
+$(VENV)/.demo: requirements-demo.txt requirements.txt
+$(VENV)/.dev: requirements-dev.txt requirements-demo.txt requirements.txt
 
 REQUIREMENTS = $(firstword $(filter %.txt,$^))
 
-.venv/.run .venv/.demo .venv/.dev: $(BIN)/python
-	@echo "Installing $(REQUIREMENTS) into .venv (the first time about a minute) ..."
+$(VENV)/.run $(VENV)/.demo $(VENV)/.dev: $(BIN)/python
+	@echo "Installing $(REQUIREMENTS) into $(VENV) (the first time about a minute) ..."
 	@$(BIN)/python -m pip install --disable-pip-version-check --requirement $(REQUIREMENTS)
 	@touch $@
 
@@ -57,6 +59,6 @@ $(BIN)/python:
 		echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; fi
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "llamactl needs Python 3.11 or newer; $(PYTHON) is older, or does not start" >&2; exit 1; }
-	@echo "Making .venv with $$($(PYTHON) --version) ..."
-	@$(PYTHON) -m venv --clear .venv || { rm -rf .venv; \
+	@echo "Making $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
 		echo "Python's venv module is missing; on Debian: apt install python3-venv" >&2; exit 1; }
