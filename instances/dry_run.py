@@ -13,7 +13,7 @@ from instances import lifecycle
 from instances.errors import PreflightFailed
 from instances.models import Instance
 from instances.names import validate_name
-from instances.node_checks import check_on_node, node_of
+from instances.node_checks import check_on_node, node_of, require_node
 from instances.options import InstanceOptions, parse_new
 from instances.ports import choose_port
 from instances.preflight.findings import PreflightFinding, Severity, warning
@@ -69,8 +69,9 @@ def dry_run_create(name: str, document: Mapping[str, object]) -> DryRun:
     validate_name(name)
     config = current()
     options = parse_new(document, config)
+    require_node(options, config)
     existing = Instance.objects.filter(name=name).first()
-    return _dry_run(name, options, _port(options, existing, config), document, config)
+    return _dry_run(name, options, existing, document, config)
 
 
 def dry_run_update(name: str, document: Mapping[str, object]) -> DryRun:
@@ -78,33 +79,39 @@ def dry_run_update(name: str, document: Mapping[str, object]) -> DryRun:
     instance = lifecycle.get(name)
     config = current()
     options = lifecycle.replaced_options(instance, document, config)
-    return _dry_run(name, options, _port(options, instance, config), document, config)
+    return _dry_run(name, options, instance, document, config)
 
 
 def refuse_create_with_errors(name: str, document: Mapping[str, object]) -> None:
     """Raise PreflightFailed if the check finds errors; otherwise raises as ``dry_run_create``."""
     validate_name(name)
-    _refuse_errors(parse_new(document, current()), document)
+    _refuse_errors(parse_new(document, current()), None, document)
 
 
 def refuse_update_with_errors(name: str, document: Mapping[str, object]) -> None:
     """Raise PreflightFailed if the check finds errors; otherwise raises as ``dry_run_update``."""
-    options = lifecycle.replaced_options(lifecycle.get(name), document, current())
-    _refuse_errors(options, document)
+    instance = lifecycle.get(name)
+    options = lifecycle.replaced_options(instance, document, current())
+    _refuse_errors(options, instance, document)
 
 
 def findings_of(instance: Instance, document: Mapping[str, object]) -> list[PreflightFinding]:
     """Return the findings of a saved instance, and the parts of ``document`` without effect."""
     options = InstanceOptions.from_document(instance.options)
-    return [*check_on_node(options, current()), *unknown_options(document, options.nodes)]
+    return [
+        *check_on_node(options, current(), saved=instance),
+        *unknown_options(document, options.nodes),
+    ]
 
 
-def _refuse_errors(options: InstanceOptions, document: Mapping[str, object]) -> None:
+def _refuse_errors(
+    options: InstanceOptions, saved: Instance | None, document: Mapping[str, object]
+) -> None:
     """Raise PreflightFailed for an error, and for a name that no option has."""
     unknown = [
         replace(each, severity=Severity.ERROR) for each in unknown_options(document, options.nodes)
     ]
-    findings = [*unknown, *check_on_node(options, current())]
+    findings = [*unknown, *check_on_node(options, current(), saved=saved)]
     errors, warnings = split_by_severity(findings)
     if errors:
         details = ". ".join(finding.text for finding in findings if finding.is_error)
@@ -137,13 +144,17 @@ def _port(options: InstanceOptions, existing: Instance | None, config: AppConfig
 def _dry_run(
     name: str,
     options: InstanceOptions,
-    port: int,
+    saved: Instance | None,
     document: Mapping[str, object],
     config: AppConfig,
 ) -> DryRun:
+    port = _port(options, saved, config)
     node = node_of(options, config)
     command = agent_for(node).start_command(name, options.to_document(), port)
-    findings = [*check_on_node(options, config), *unknown_options(document, options.nodes)]
+    findings = [
+        *check_on_node(options, config, saved=saved),
+        *unknown_options(document, options.nodes),
+    ]
     if node != config.local_node and not has_own_agent(node):
         text = (
             f"it would be started on node {node}, whose programs and files can't be seen from here"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -50,8 +50,11 @@ class LocalAgent:
         """Raises CommandFailed."""
         return program_output(backend_type, flag, current())
 
-    def check_options(self, options: Mapping[str, object]) -> list[FindingDocument]:
-        findings = check_options(InstanceOptions.from_document(options), current())
+    def check_options(
+        self, options: Mapping[str, object], *, unsaved: Collection[str]
+    ) -> list[FindingDocument]:
+        parsed = InstanceOptions.from_document(options)
+        findings = check_options(parsed, current(), unsaved=unsaved)
         return [finding.to_document() for finding in findings]
 
     def start_command(self, name: str, options: Mapping[str, object], port: int) -> StartCommand:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from instances.errors import InvalidInstance
+from instances.models import Instance
 from instances.options import InstanceOptions
 from instances.preflight.findings import PreflightFinding
 from llamactl.config import AppConfig
@@ -31,7 +32,24 @@ def require_worker(node: Node, config: AppConfig) -> None:
         )
 
 
-def check_on_node(options: InstanceOptions, config: AppConfig) -> list[PreflightFinding]:
-    """Return the findings of the instance's node, errors first."""
-    documents = agent_for(node_of(options, config)).check_options(options.to_document())
+def require_node(options: InstanceOptions, config: AppConfig) -> None:
+    """Raise InvalidInstance if no instance with these options can be made for want of a worker."""
+    name = node_of(options, config)
+    require_worker(Node.objects.filter(name=name).first() or Node(name=name), config)
+
+
+def check_on_node(
+    options: InstanceOptions, config: AppConfig, *, saved: Instance | None
+) -> list[PreflightFinding]:
+    """Return the findings of the instance's node, errors first.
+
+    ``saved`` is the instance as it is saved. A variable that the instance does not have yet loads
+    no program's code: somebody may have pasted a foreign command to look at it.
+    """
+    environment = {} if saved is None else saved.options.get("environment") or {}
+    unsaved = [
+        name for name, value in options.environment.items() if environment.get(name) != value
+    ]
+    agent = agent_for(node_of(options, config))
+    documents = agent.check_options(options.to_document(), unsaved=unsaved)
     return [PreflightFinding.from_document(document) for document in documents]

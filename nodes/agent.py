@@ -11,7 +11,7 @@ can't do is raised as a ``LlamactlError``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypedDict
 
@@ -110,9 +110,12 @@ class NodeAgent(Protocol):
         Returns standard output and standard error as one text.
         """
 
-    def check_options(self, options: Mapping[str, object]) -> list[FindingDocument]:
+    def check_options(
+        self, options: Mapping[str, object], *, unsaved: Collection[str]
+    ) -> list[FindingDocument]:
         """Compare an options document with the node's programs and files.
 
+        ``unsaved`` names the variables of its ``environment`` that no saved instance has.
         Returns errors first; empty if all fits or nothing could be checked.
         """
 

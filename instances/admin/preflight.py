@@ -109,7 +109,7 @@ def check_document(
     except LlamactlError:
         # Saving the document raises the same error, and shows it next to its field.
         return []
-    return check_on_node(options, config)
+    return check_on_node(options, config, saved=instance)
 
 
 def findings_of(request: HttpRequest) -> Sequence[PreflightFinding]:

@@ -8,7 +8,7 @@ container only docker itself, because their programs and files can't be seen fro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from instances.preflight.files import check_files, shown
 from instances.preflight.findings import PreflightFinding, error, warning
 from instances.preflight.flags import check_flags, check_json
 from instances.preflight.help_cache import HelpCache, HelpUnavailable
-from instances.preflight.programs import identify
+from instances.preflight.programs import LOADER_VARIABLES, identify
 from instances.preflight.secrets import check_secrets
 from llamactl.config import AppConfig
 
@@ -41,12 +41,14 @@ def check_options(
     options: InstanceOptions,
     config: AppConfig,
     *,
+    unsaved: Collection[str] = (),
     timeout_seconds: float = TIMEOUT_SECONDS,
     help_cache: HelpCache = _help_cache,
 ) -> list[PreflightFinding]:
     """Return the findings, errors first; an empty list if none is found or nothing can be known.
 
-    Files and program are checked at the same time, each within ``timeout_seconds``.
+    Files and program are checked at the same time, each within ``timeout_seconds``. ``unsaved``
+    names the variables of the environment that no saved instance has.
     """
     backend = backend_for(options.backend_type)
     if not is_local(options, config):
@@ -62,6 +64,9 @@ def check_options(
             backend, options, config, help_cache, timeout_seconds * 0.9
         ),
     }
+    not_used = sorted(set(unsaved).intersection(options.environment, LOADER_VARIABLES))
+    if not_used:
+        checks[_program_field(options)] = lambda: [_unchecked(not_used)]
     started = [(field, _start(check)) for field, check in checks.items()]
     findings = [found for field, future in started for found in _result(field, future, deadline)]
     findings += _check_options(backend, options)
@@ -104,6 +109,14 @@ def _result(
         except TimeoutError:
             problem = "a disk or a program does not answer"
     return [warning(field, f"not checked: {problem}")]
+
+
+def _unchecked(variables: Sequence[str]) -> PreflightFinding:
+    return warning(
+        "environment",
+        f"the flags were not checked: {', '.join(variables)} may load another program's code, so"
+        " no program is asked for its help before the instance is saved",
+    )
 
 
 def _program_field(options: InstanceOptions) -> str:

@@ -9,8 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-_LOADER_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
-"""Variables of an instance that decide which program and which libraries are loaded."""
+LOADER_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
+"""Variables of an instance that decide which program and which libraries are loaded.
+
+A pasted command may hold any of them, so they are used once the instance is saved, and not before.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def identify(
     only the variables that decide what is loaded, because ``--help`` needs no secrets.
     Raises OSError for a missing file.
     """
-    loader = {name: own[name] for name in _LOADER_VARIABLES if name in own}
+    loader = {name: own[name] for name in LOADER_VARIABLES if name in own}
     return Program(
         argv=(*command, *args),
         help_flags=help_flags,

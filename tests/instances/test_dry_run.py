@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from instances import launch, lifecycle
 from instances.dry_run import command_line_of, dry_run_create, dry_run_update
-from instances.errors import InstanceNotFound, InvalidInstanceName, PortOutOfRange
+from instances.errors import InstanceNotFound, InvalidInstance, InvalidInstanceName, PortOutOfRange
 from instances.models import Instance
 from instances.states import DesiredState, Status
 from instances.supervisor.controller import spawn
 from instances.supervisor.state.rows import Row
 from llamactl.config import current
+from nodes.models import Node
 from tests.instances.preflight.test_check import with_node
 
 pytestmark = pytest.mark.django_db
@@ -143,9 +146,26 @@ def test_program_that_is_missing_is_shown_as_it_was_meant() -> None:
 
 def test_other_node_is_rehearsed_with_a_warning(override: Any, settings: Any) -> None:
     settings.LLAMACTL = with_node(override)
+    Node.objects.create(name="far", heartbeat_at=timezone.now())
     rehearsed = dry_run_create("x", document() | {"nodes": ["far"]})
     assert rehearsed.command[0] == "llama-server"
     assert [finding.field for finding in rehearsed.findings] == ["nodes"]
+
+
+@pytest.mark.parametrize("has_row", [False, True])
+def test_a_node_without_a_worker_is_refused_as_by_a_save(
+    override: Any, settings: Any, has_row: bool
+) -> None:
+    settings.LLAMACTL = with_node(override)
+    if has_row:
+        Node.objects.create(name="far")
+    errors = []
+    for function in (dry_run_create, partial(lifecycle.create, cause="test")):
+        with pytest.raises(InvalidInstance, match="no worker of node 'far'") as raised:
+            function("x", document() | {"nodes": ["far"]})
+        errors.append(raised.value.details)
+    assert errors[0] == errors[1]
+    assert Node.objects.filter(name="far").count() == has_row
 
 
 def test_command_line_of_a_saved_instance(tmp_path: Path) -> None:

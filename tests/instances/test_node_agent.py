@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -92,7 +92,9 @@ class StubAgent:
     def program_output(self, backend_type: str, flag: str) -> str:
         return f"{backend_type} {flag}"
 
-    def check_options(self, options: Mapping[str, object]) -> list[FindingDocument]:
+    def check_options(
+        self, options: Mapping[str, object], *, unsaved: Collection[str]
+    ) -> list[FindingDocument]:
         return [FINDING]
 
     def start_command(self, name: str, options: Mapping[str, object], port: int) -> StartCommand:
