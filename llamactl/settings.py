@@ -224,9 +224,6 @@ SPECTACULAR_SETTINGS = {
 LOGGERS_OF_LASTING_FAILURES = (
     "celery.worker.consumer.consumer",
     "instances.supervisor.state.store",
-    "instances.wake",
-    "llamactl.core.events",
-    "proxy.table.refresh",
 )
 LOGGING = {
     "version": 1,

@@ -17,6 +17,7 @@ from keys.imported import recognise
 from keys.last_used import KeyUsage, write_last_used
 from llamactl.config import AppConfig, current
 from llamactl.core.broker_url import broker_urls
+from llamactl.core.repeated_warning import RepeatedWarning
 from proxy import cancel
 from proxy.activation.activator import Activator
 from proxy.disconnect import DisconnectWatcher
@@ -55,6 +56,8 @@ class Gateway:
         # A supervisor that drains an instance waits for reports by the new table.
         self.live.listen(lambda before: self._report_due.set())
         self._tasks: list[asyncio.Task[None]] = []
+        self._unsent_reports = RepeatedWarning(logger, "traffic reports")
+        self._unwritten_usage = RepeatedWarning(logger, "last use")
 
     async def start(self) -> None:
         """Build the table and open the connections; a second call does nothing.
@@ -129,9 +132,11 @@ class Gateway:
                 ex=REPORT_EXPIRES_SECONDS,
             )
         except (redis.exceptions.RedisError, OSError) as error:
-            logger.debug("traffic report not sent: %s", error)
+            self._unsent_reports.failed("not sent: %s", error)
         except Exception:
-            logger.exception("traffic report not sent")
+            self._unsent_reports.failed("not sent", exc_info=True)
+        else:
+            self._unsent_reports.succeeded()
 
     async def _report_regularly(self) -> None:
         while True:
@@ -158,6 +163,8 @@ class Gateway:
             await self._refresher.in_thread(lambda: write_last_used(taken))
         except DatabaseError as error:
             self.usage.restore(taken)
-            logger.warning("last use of %d keys not written yet: %s", len(taken), error)
+            self._unwritten_usage.failed("of %d keys not written yet: %s", len(taken), error)
         except Exception:
-            logger.exception("last use of %d keys not written", len(taken))
+            self._unwritten_usage.failed("of %d keys not written", len(taken), exc_info=True)
+        else:
+            self._unwritten_usage.succeeded()

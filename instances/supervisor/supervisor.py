@@ -44,6 +44,7 @@ from instances.supervisor.wakeup import Wakeup
 from llamactl.config import AppConfig
 from llamactl.core.locks import Locked, acquire
 from llamactl.core.parent_heartbeat import ParentHeartbeat
+from llamactl.core.repeated_warning import RepeatedWarning
 from nodes.models import HEARTBEAT_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Supervisor:
         self._traffic = TrafficMonitor(self._off_thread, clock)
         self._scheduler = Scheduler(config, self._store, self._traffic, clock)
         self._scheduler_held_until = 0.0
+        self._failed_scheduling = RepeatedWarning(logger, f"scheduling of node {node}")
         self._poll = _poll_of(self._wakeup)
         self._exits: dict[int, Callable[[], None]] = {}
         self._controllers: dict[int, InstanceController] = {}
@@ -209,8 +211,9 @@ class Supervisor:
             return
         try:
             self._scheduler.schedule(now, tuple(self._controllers.values()))
+            self._failed_scheduling.succeeded()
         except Exception:
-            logger.exception("scheduling failed", extra={"node": self._node})
+            self._failed_scheduling.failed("failed", exc_info=True)
             self._scheduler_held_until = self._scheduler.due = now + PAUSE_AFTER_ERROR_SECONDS
 
     def _contain(self, controller: InstanceController, call: Callable[[], None]) -> None:

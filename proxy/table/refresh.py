@@ -13,7 +13,6 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
-import redis.asyncio
 import redis.exceptions
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections
@@ -29,11 +28,12 @@ from keys.models import InferenceKey
 from keys.secrets import backend_key, digest, management_keys
 from llamactl.config import AppConfig, current
 from llamactl.core.errors import LlamactlError
-from llamactl.core.events import CHANNEL
+from llamactl.core.repeated_warning import RepeatedWarning
 from llamactl.middleware.response_headers import encoded
 from llamactl.models import Revision, Topic
 from nodes.models import Node
 from proxy import cancel
+from proxy.table import change_events
 from proxy.table.live import LiveTable
 from proxy.table.load_times import load_seconds, with_load_times
 from proxy.table.table import KeyRule, Target
@@ -61,6 +61,8 @@ class Refresher:
         self._refreshing = asyncio.Lock()
         self._next_refresh: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._lost_events = RepeatedWarning(logger, "change events")
+        self._unread_table = RepeatedWarning(logger, "routing table")
         # Few threads, so few database connections. Reading has a thread of its own, because
         # writing waits for the database's lock.
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="table")
@@ -135,12 +137,13 @@ class Refresher:
             requested, self._next_refresh = self._next_refresh, None
             try:
                 await self.refresh()
+                self._unread_table.succeeded()
             except DatabaseError as error:
                 # The table in memory goes on serving; the next refresh may succeed.
-                logger.warning("routing table not refreshed: %s", error)
+                self._unread_table.failed("not refreshed: %s", error)
             except Exception:
                 # A table that is never refreshed again would be worse than any error here.
-                logger.exception("routing table not refreshed")
+                self._unread_table.failed("not refreshed", exc_info=True)
             finally:
                 if requested is not None:
                     requested.set_result(None)
@@ -148,22 +151,20 @@ class Refresher:
 
     async def _listen(self) -> None:
         while True:
-            client = redis.asyncio.Redis.from_url(self._broker_url)
             try:
-                async with client.pubsub() as events:
-                    await events.subscribe(CHANNEL)
-                    # An event that was published before the subscription is not sent again.
-                    self._is_due.set()
-                    async for message in events.listen():
-                        if message["type"] == "message":
-                            self._is_due.set()
+                await change_events.listen(
+                    self._broker_url, on_subscribed=self._subscribed, on_change=self._is_due.set
+                )
             except (redis.exceptions.RedisError, OSError) as error:
-                logger.warning("no change events (checking once a second instead): %s", error)
+                self._lost_events.failed("none (polling once a second instead): %s", error)
             except Exception:
-                logger.exception("no change events (checking once a second instead)")
-            finally:
-                await client.aclose()
+                self._lost_events.failed("none (polling once a second instead)", exc_info=True)
             await asyncio.sleep(POLL_SECONDS)
+
+    def _subscribed(self) -> None:
+        self._lost_events.succeeded()
+        # An event that was published before the subscription is not sent again.
+        self._is_due.set()
 
 
 async def _run(executor: ThreadPoolExecutor, function: Callable[[], T]) -> T:
