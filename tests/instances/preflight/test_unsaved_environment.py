@@ -139,7 +139,7 @@ def test_no_variable_reaches_a_program_before_it_is_saved(
 def test_a_saved_variable_is_used(planted: Server) -> None:
     path = f"{planted.home}:{os.environ['PATH']}"
     instance = lifecycle.create("x", document(PATH=path), cause="test")
-    assert "environment" not in [each.field for each in findings_of(instance)]
+    assert "environment" not in [each.field for each in findings_of(instance, {})]
     assert f"PATH={path}" in planted.environment
     # Another value in an update is not saved yet.
     (planted.home / "environment").unlink()
