@@ -8,6 +8,7 @@ the process that holds the socket.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import socket
@@ -23,6 +24,8 @@ from instances.supervisor.process.process_table import family_of, read_table
 
 _LISTEN = b"0A"
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+_NOT_ACCEPTED = (errno.ECONNREFUSED, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+CONNECT_SECONDS = 0.5
 _UNREADABLE: frozenset[int] = frozenset({-1})
 """The sockets of a process that hides its descriptors."""
 
@@ -64,7 +67,11 @@ def owner_of(process: Process, host: str, port: int) -> PortOwner:
     if not found:
         return NOBODY
     foreign = _without_own(found, process)
-    return PortOwner(is_ours=False, foreign=describe(foreign[0], port)) if foreign else OURS
+    if not foreign:
+        return OURS
+    if not _accepts(host, port):
+        return NOBODY  # a socket of all IPv6 addresses may leave out those of IPv4 (IPV6_V6ONLY)
+    return PortOwner(is_ours=False, foreign=describe(foreign[0], port))
 
 
 def unchecked(process: Process, host: str, port: int) -> PortOwner:
@@ -110,6 +117,21 @@ def describe(listener: Listener, port: int) -> str:
         if listener.inode in _sockets_of(pid):
             return f"port {port} is used by process {pid} ({_command_of(pid)})"
     return f"port {port} is used by a program of user {_user_name(listener.uid)}"
+
+
+def _accepts(host: str, port: int) -> bool:
+    """Whether a connection to the port is accepted; nothing is sent."""
+    for address in _resolved(host):
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        with socket.socket(family) as connection:
+            connection.settimeout(CONNECT_SECONDS)
+            try:
+                if connection.connect_ex((str(address), port)) in _NOT_ACCEPTED:
+                    continue
+            except OSError:  # it takes too long: there is a listener, and its queue is full
+                return True
+            return True
+    return False
 
 
 def _without_own(found: list[Listener], process: Process) -> list[Listener]:

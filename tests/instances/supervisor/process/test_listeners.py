@@ -127,6 +127,29 @@ def test_a_foreign_listener_at_the_exact_address_hides_one_of_all_addresses(
     assert f"process {foreign.pid} " in owner_of(ours, "::", port).foreign
 
 
+def test_a_listener_of_ipv6_alone_is_no_obstacle_to_one_of_ipv4(
+    listen: Listen, stranger: Process
+) -> None:
+    foreign, port = listen("::", options="V6ONLY")
+    assert owner_of(stranger, "127.0.0.1", port) == NOBODY
+    assert f"process {foreign.pid} " in owner_of(stranger, "::1", port).foreign
+    ours, _ = listen("127.0.0.1", port)
+    assert owner_of(ours, "127.0.0.1", port) == OURS
+
+
+def test_a_listener_whose_queue_is_full_counts(listen: Listen, stranger: Process) -> None:
+    _, port = listen()
+    waiting = [socket.socket() for _ in range(300)]
+    try:
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", port))
+        assert owner_of(stranger, "127.0.0.1", port).foreign
+    finally:
+        for each in waiting:
+            each.close()
+
+
 def test_all_listeners_of_a_shared_port_have_to_be_ours(listen: Listen) -> None:
     """With SO_REUSEPORT the kernel shares the connections out among the listeners."""
     ours, port = listen(options="SO_REUSEPORT")
