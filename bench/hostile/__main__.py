@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -141,12 +142,12 @@ def memory(process: psutil.Process, name: str) -> int:
 
 async def measure(stack: Stack, secrets: Mapping[bytes, bytes], only: str) -> list[Result]:
     # The parent process holds the listening socket too.
-    (web,) = (each for each in listeners(stack.port) if "llamactl.server.web" in each.cmdline())
+    web = next(each for each in listeners(stack.port) if each != stack.root)
     probe = Probe(stack.port, web)
     probe.start()
     results = []
     for each in all_inputs():
-        if only not in each.name:
+        if not re.search(only, each.name):
             continue
         beginning, end = each.request[:MIB], each.request[MIB:]
         for placeholder, secret in secrets.items():
@@ -193,7 +194,7 @@ def start_backend(stack: Stack) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.hostile")
-    parser.add_argument("--only", default="", help="send the inputs whose name contains this text")
+    parser.add_argument("--only", default="", help="a pattern of the names of the inputs")
     parser.add_argument(
         "--repository", type=Path, default=REPOSITORY, help="measure the revision in this directory"
     )

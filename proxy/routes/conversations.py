@@ -86,7 +86,7 @@ class _PrefixRemoval:
         self._send = send
         self._prefix = prefix
         self._start: Message | None = None
-        self._body = b""
+        self._body = bytearray()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -97,7 +97,7 @@ class _PrefixRemoval:
             raise BrokeOff(f"the answer to a lookup has more than {MAX_ANSWER_BYTES} bytes")
         if message.get("more_body") or self._start is None:
             return
-        body = self._body.replace(b'"' + self._prefix, b'"')
+        body = bytes(self._body.replace(b'"' + self._prefix, b'"'))
         headers = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
         headers.append((b"content-length", b"%d" % len(body)))
         await self._send({**self._start, "headers": headers})

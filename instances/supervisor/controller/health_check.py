@@ -5,18 +5,25 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from time import monotonic
 from urllib.parse import urlsplit
-
-import requests
 
 CONNECT_SECONDS = 0.5
 READ_SECONDS = 2.0
 """A hung backend still accepts connections; a busy llama.cpp answers within 5 ms."""
+
+MAX_HEAD_BYTES = 64 * 1024
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([2-9][0-9]{2})[ \r\n]")
+_INTERIM_RESPONSES = re.compile(
+    rb"\A(?:HTTP/1\.[01] 1[0-9]{2}[^\r\n]*+\r\n(?:[^\r\n]++\r\n)*+\r\n)++"
+)
 
 SHORTEST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 1.0
@@ -46,23 +53,14 @@ def check(origin: str, paths: Sequence[str]) -> ProbeAnswer:
     connection. The probe carries no key: the listener may be another user's program that took the
     port while the backend starts.
     """
-    with requests.Session() as session:
-        # A call within the node: neither the proxies nor the .netrc of the worker's user apply.
-        session.trust_env = False
-        for path in paths:
-            try:
-                with session.get(
-                    origin + path,
-                    timeout=(CONNECT_SECONDS, READ_SECONDS),
-                    allow_redirects=False,
-                    stream=True,  # the status is enough; a body may be long
-                ) as response:
-                    status = response.status_code
-            except requests.RequestException as error:
-                return ProbeAnswer(is_ready=False, details=_failed(origin, path, error))
-            if status != HTTPStatus.NOT_FOUND:
-                loading = " (still loading)" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
-                return ProbeAnswer(status in READY_STATUSES, f"{status} at {path}{loading}")
+    for path in paths:
+        try:
+            status = _status(origin, path)
+        except (OSError, ValueError) as error:
+            return ProbeAnswer(is_ready=False, details=_failed(origin, path, error))
+        if status != HTTPStatus.NOT_FOUND:
+            loading = " (still loading)" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
+            return ProbeAnswer(status in READY_STATUSES, f"{status} at {path}{loading}")
     return ProbeAnswer(
         is_ready=False,
         details=f"404 at {' and '.join(paths)}: another program listens there, or the backend"
@@ -70,12 +68,41 @@ def check(origin: str, paths: Sequence[str]) -> ProbeAnswer:
     )
 
 
-def _failed(origin: str, path: str, error: requests.RequestException) -> str:
-    """Describe a probe without an answer."""
-    if isinstance(error, requests.ReadTimeout):
-        return f"no answer at {path} within {READ_SECONDS:g} s"
+def _status(origin: str, path: str) -> int:
+    """The status of the response to a GET; nothing behind its status line is read.
+
+    One time limit is for the whole probe: with a limit for each read, a backend that drips its
+    head, or sends interim responses for ever, would keep one of the supervisor's few threads.
+    Raises OSError (TimeoutError) or ValueError.
+    """
+    host, port = _address(origin)
+    with socket.create_connection((host, port), CONNECT_SECONDS) as connection:
+        due_at = monotonic() + READ_SECONDS
+        lines = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
+        connection.sendall(lines.encode())
+        received = b""
+        while len(received) < MAX_HEAD_BYTES:
+            connection.settimeout(max(due_at - monotonic(), 0.001))
+            piece = connection.recv(4096)
+            if not piece:
+                break
+            received = _INTERIM_RESPONSES.sub(b"", received + piece)
+            final = _STATUS_LINE.match(received)
+            if final is not None:
+                return int(final[1])
+            if monotonic() >= due_at:
+                raise TimeoutError
+    raise ValueError("no response in HTTP")
+
+
+def _address(origin: str) -> tuple[str, int]:
     address = urlsplit(origin)
-    host, port = address.hostname or "", address.port or 80
+    return address.hostname or "", address.port or 80
+
+
+def _failed(origin: str, path: str, error: Exception) -> str:
+    """Describe a probe without an answer."""
+    host, port = _address(origin)
     try:
         connection = socket.create_connection((host, port), CONNECT_SECONDS)
     except ConnectionRefusedError:
@@ -85,6 +112,8 @@ def _failed(origin: str, path: str, error: requests.RequestException) -> str:
     except OSError as refused:
         return f"no connection to port {port} ({refused.strerror or refused})"
     with connection:
+        if isinstance(error, TimeoutError):
+            return f"no answer at {path} within {READ_SECONDS:g} s"
         if _speaks_tls(connection):
             return f"a TLS record at port {port}: the backend serves https, llamactl asks by http"
     return f"a connection to port {port} that was closed without an answer in HTTP"

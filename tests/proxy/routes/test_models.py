@@ -9,6 +9,7 @@ from instances.states import DesiredState, Status
 from proxy.asgi import ProxyApplication
 from tests.proxy.conftest import ALICE, BOB, CHARLIE, Backend, TableGateway, make_target
 from tests.support.asgi import AsgiRequest
+from tests.support.loop_stall import MAX_STALL_SECONDS, measured_stall
 
 
 def retrieve(
@@ -80,3 +81,26 @@ async def test_key_decides_who_may_see_it(
 
 async def test_models_are_read_only(app: ProxyApplication) -> None:
     assert (await retrieve(app, "demo", method="DELETE").finish()).status == 405
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"data":[' + b'{"":1},' * 140_000 + b'{"id":"a"}]}', id="objects"),
+        pytest.param(b'{"data":[{"id":"a"},' + b"[]," * 300_000 + b"{}]}", id="lists"),
+        pytest.param(b'{"data":[{"id":"a"}]}' + b" " * 2**24, id="blanks"),
+        pytest.param(b'{"data":' + b"[" * 2**19, id="nested"),
+    ],
+)
+async def test_a_routers_endless_list_is_not_parsed(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway, body: bytes
+) -> None:
+    async def hostile(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=body)
+
+    backend.handler = hostile
+    gateway.lay(make_target(backend.origin, served_model=None))
+    async with measured_stall() as stall:
+        answer = await AsgiRequest(app, "/v1/models", method="GET", key=ALICE).finish()
+    assert [each["id"] for each in answer.json()["data"]] == ["demo"]
+    assert stall.seconds < MAX_STALL_SECONDS

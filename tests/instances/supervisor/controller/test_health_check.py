@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from time import sleep
 
 import pytest
 
@@ -173,3 +174,45 @@ def test_a_proxy_of_the_environment_is_not_used(
 )
 def test_the_longer_a_start_takes_the_rarer_are_its_probes(elapsed: float, pause: float) -> None:
     assert pause_before_next(elapsed) == pytest.approx(pause)
+
+
+ENDLESS = [
+    pytest.param((b"", b"H"), id="garbage"),
+    pytest.param((b"", b"HTTP/1.1 100 Continue\r\n\r\n"), id="interim responses"),
+    pytest.param((b"HTTP/1.1 103 Early\r\n", b"a: b\r\n"), id="headers"),
+]
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+@pytest.mark.parametrize("pieces", ENDLESS)
+def test_a_response_without_an_end_ends_the_probe(
+    listener: Callable[[Callable[[socket.socket], None]], str],
+    monkeypatch: pytest.MonkeyPatch,
+    pieces: tuple[bytes, bytes],
+    is_fast: bool,
+) -> None:
+    """It would keep one of the supervisor's few threads."""
+    monkeypatch.setattr(health_check, "READ_SECONDS", 0.3)
+
+    def answer(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(pieces[0])
+        while True:
+            connection.sendall(pieces[1] * (1000 if is_fast else 1))
+            if not is_fast:
+                sleep(0.01)
+
+    assert not check(listener(answer), PATHS).is_ready
+
+
+def test_a_body_without_an_end_is_not_read(
+    listener: Callable[[Callable[[socket.socket], None]], str],
+) -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 x\r\nA: b\r\n\r\n")
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            connection.sendall(b"x" * 2**20)
+
+    assert check(listener(answer), PATHS) == ProbeAnswer(is_ready=True, details="200 at /health")
