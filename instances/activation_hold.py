@@ -18,6 +18,8 @@ from instances.desired_state import InstanceState, has_pending_generation, start
 from instances.errors import StoppedByOperator
 from instances.states import ON_DEMAND, DesiredState, Status
 
+LONGEST_FAILURE_HOLD_SECONDS = 300
+
 
 class HeldState(InstanceState, Protocol):
     """Desired and observed state of one instance, with its holds."""
@@ -39,7 +41,9 @@ def refuse_while_held(state: HeldState, now: datetime) -> None:
     refuse_after_stop(state, now)
     if not _is_failed_activation(state) or state.edited_generation >= state.generation:
         return
-    if left := _seconds_left(state.failure_hold_until, now):
+    left = _seconds_left(state.failure_hold_until, now)
+    # A longer time is no hold: the clock was set back.
+    if 0 < left <= LONGEST_FAILURE_HOLD_SECONDS:
         raise start_failure(state.name, _with_outlook(state.failure, left))
 
 

@@ -210,7 +210,8 @@ stop_instance = operation(
     _INSTANCES,
     "Stop an instance",
     name="stop_instance",
-    description="Aborts a start too. The stop waits for requests in flight (bounded).",
+    description="Aborts a start too. The stop waits for requests in flight (bounded). For"
+    " `instances.operator_stop_hold` (30 s) no request starts the instance again.",
     parameters=[_NAME],
     answer=InstanceSerializer,
     answers=examples.STOPPED,

@@ -105,16 +105,18 @@ class Activator:
                 # Ready for a moment and preempted, or taken for an instance without waiters.
                 generation = await self._start(now)
                 continue
-            # The stop ended this wait, and a retry must not undo the stop.
-            refuse_after_stop(now, self._now())
+            if now.on_demand_start:
+                # The stop ended this wait, and a retry must not undo the stop.
+                refuse_after_stop(now, self._now())
             if desired_state.is_ready(now, generation):
                 return now
             await waiter.changed.wait()
 
     async def _start(self, target: Target) -> int:
         """Request the start, or join the request that is under way."""
+        if target.on_demand_start:
+            refuse_while_held(target, self._now())
         _check_startable(target)
-        refuse_while_held(target, self._now())
         name = target.name
         task = self._starts.get(name)
         if task is None:

@@ -43,6 +43,7 @@ def test_failed_activation_is_answered_by_its_failure() -> None:
     [
         {"failure_hold_until": NOW},
         {"failure_hold_until": None},
+        {"failure_hold_until": NOW + timedelta(days=300)},  # the clock was set back
         {"requested_by": "api"},
         {"requested_by": "admin:bob"},
         {"edited_generation": 2},

@@ -5,8 +5,9 @@ A pure function: no clock, no process, no database.
 
 from __future__ import annotations
 
+from instances.activation_hold import LONGEST_FAILURE_HOLD_SECONDS
+
 FIRST_SECONDS = 5.0
-LONGEST_SECONDS = 300.0
 
 
 def failure_hold(failures: int, *, has_been_ready: bool) -> float:
@@ -20,4 +21,4 @@ def failure_hold(failures: int, *, has_been_ready: bool) -> float:
     if doublings < 0:
         return 0.0
     # The exponent is bounded because 2.0 ** 2000 overflows.
-    return min(FIRST_SECONDS * 2.0 ** min(doublings, 32), LONGEST_SECONDS)
+    return min(FIRST_SECONDS * 2.0 ** min(doublings, 32), LONGEST_FAILURE_HOLD_SECONDS)

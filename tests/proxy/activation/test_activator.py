@@ -182,12 +182,18 @@ async def test_preempted_instance_without_on_demand_start_is_not_started_again(
 
 
 async def test_operators_stop_is_not_undone_by_requests(activation: Activation) -> None:
-    target = activation.stopped(stop_hold_until=NOW + timedelta(seconds=20), requested_by="api")
-    with pytest.raises(StoppedByOperator) as refused:
-        await activation.activator.activate(target)
-    assert (refused.value.retry_after, activation.starts) == (20, 0)
+    held = {"stop_hold_until": NOW + timedelta(seconds=20), "requested_by": "api"}
+    for status in (Status.RUNNING, Status.SHUTTING_DOWN, Status.STOPPED):
+        target = activation.stopped(status=status, **held)
+        with pytest.raises(StoppedByOperator) as refused:
+            await activation.activator.activate(target)
+        assert (refused.value.retry_after, activation.starts) == (20, 0)
+    # It should be no invitation to retry where no request starts the instance.
+    with pytest.raises(InstanceNotRunning) as refused_for_good:
+        await activation.activator.activate(activation.stopped(on_demand_start=False, **held))
+    assert refused_for_good.value.retry_after is None
     # As before, once the hold is over.
-    activation.stopped(stop_hold_until=NOW, requested_by="api")
+    target = activation.stopped(stop_hold_until=NOW, requested_by="api")
     task = asyncio.create_task(activation.activator.activate(target))
     await settle()
     assert activation.starts == 1
