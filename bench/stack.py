@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
+from typing import IO
 
 import psutil
 
@@ -70,6 +71,21 @@ class Stack:
         return plain
 
 
+def _run(
+    repository: Path, directory: Path, environment: Mapping[str, str], log: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start ``manage.py run`` in ``directory``."""
+    return subprocess.Popen(
+        [sys.executable, str(repository / "manage.py"), "run"],
+        env=environment,
+        cwd=directory,  # not the repository: its .env would change the measurement
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C is ours alone; we stop it in order
+    )
+
+
 @contextmanager
 def llamactl_stack(
     settings: Mapping[str, str], *, repository: Path = REPOSITORY
@@ -88,15 +104,7 @@ def llamactl_stack(
     environment = _environment(directory, port, management_key, settings, repository)
     log_path = directory / "llamactl.log"
     with log_path.open("wb") as log:
-        program = subprocess.Popen(
-            [sys.executable, str(repository / "manage.py"), "run"],
-            env=environment,
-            cwd=directory,  # not the repository: its .env would change the measurement
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is ours alone; we stop it in order
-        )
+        program = _run(repository, directory, environment, log)
     api = ManagementApi(f"http://127.0.0.1:{port}", management_key)
     stack = Stack(directory, environment, port, psutil.Process(program.pid), api)
     has_failed = False

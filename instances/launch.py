@@ -71,9 +71,8 @@ def build_launch(
     3. The arguments: the config's (not for docker), then the options.
 
     ``api_key`` is the derived key; an empty key means no key, unless the operator chose one.
-    ``preset_path`` is where the node keeps the instance's model presets. ``which`` is called like
-    ``shutil.which``, with ``path`` if the environment sets PATH. Raises ExecutableNotFound,
-    InvalidBackendOptions.
+    ``preset_path`` is the file of the instance's model presets. ``which`` is called like
+    ``shutil.which``, also with ``path``. Raises ExecutableNotFound, InvalidBackendOptions.
     """
     backend = backend_for(options.backend_type)
     docker = _docker(options, config)

@@ -108,24 +108,25 @@ def create(
         if 0 <= limit <= Instance.objects.count():
             raise TooManyInstances(limit)
         taken = set(Instance.objects.filter(node=node).values_list("port", flat=True))
-        try:
-            with transaction.atomic():
-                instance = Instance.objects.create(
-                    pk=pk,
-                    name=name,
-                    node=node,
-                    options=stored_document(options, wanted_port),
-                    port=kept_port(assigned_port, taken, config)
-                    or choose_port(wanted_port, taken, config),
-                )
-        except IntegrityError:
-            # Only the name can still collide: ports are chosen under the node's lock.
-            raise InstanceExists(name) from None
+        kept = kept_port(assigned_port, taken, config)
+        port = kept or choose_port(wanted_port, taken, config)
+        stored = stored_document(options, wanted_port)
+        instance = _inserted(Instance(pk=pk, name=name, node=node, options=stored, port=port))
         if pk is None and assigned_port is None:
             # One may be left of an earlier instance of the name; an import brings its own.
             _retire_log(name, node.name)
         announce(Topic.INSTANCES, name)
     logger.info("created by %s on port %d", cause, instance.port, extra={"instance": name})
+    return instance
+
+
+def _inserted(instance: Instance) -> Instance:
+    """Insert the row. Raises InstanceExists: ports are chosen under the node's lock, names not."""
+    try:
+        with transaction.atomic():
+            instance.save(force_insert=True)
+    except IntegrityError:
+        raise InstanceExists(instance.name) from None
     return instance
 
 

@@ -17,6 +17,10 @@ NO_DEADLINE = float("inf")
 LONG_AGO = float("-inf")
 
 T = TypeVar("T")
+CheckHealth = Callable[[str, tuple[str, ...]], ProbeAnswer]
+"""``health_check.check``."""
+OwnerOf = Callable[[Process, str, int], PortOwner]
+"""``listeners.owner_of``."""
 
 
 class OffThread(Protocol):
@@ -44,9 +48,7 @@ class SupervisorContext:
     """Instance id, launch id → API key that llamactl shares with the process."""
     clock: Callable[[], float]
     """Monotonic seconds."""
-    check_health: Callable[[str, tuple[str, ...]], ProbeAnswer]
-    """``health_check.check``."""
-    owner_of: Callable[[Process, str, int], PortOwner]
-    """``listeners.owner_of``."""
+    check_health: CheckHealth
+    owner_of: OwnerOf
     traffic: Callable[[], Traffic | None]
     """The traffic of all web processes; ``None`` without fresh reports."""

@@ -23,17 +23,15 @@ from typing import TypeVar
 
 from django.utils import timezone
 
-from instances.supervisor.context import NO_DEADLINE, SupervisorContext
+from instances.supervisor.context import NO_DEADLINE, CheckHealth, OwnerOf, SupervisorContext
 from instances.supervisor.controller import health_check
 from instances.supervisor.controller.controller import InstanceController
-from instances.supervisor.controller.health_check import ProbeAnswer
 from instances.supervisor.controller.spawn import instance_marker
 from instances.supervisor.family_monitor import FamilyMonitor
 from instances.supervisor.log_rotation import LogRotation
 from instances.supervisor.orphans.guard import OrphanGuard, noted_by_last_worker
 from instances.supervisor.process import adoption, listeners
 from instances.supervisor.process.adoption import MarkedProcess
-from instances.supervisor.process.listeners import PortOwner
 from instances.supervisor.process.pidfd import Marker, Process
 from instances.supervisor.process.process_table import Identity
 from instances.supervisor.scheduling.scheduler import Scheduler
@@ -74,8 +72,8 @@ class Supervisor:
         *,
         key_for: Callable[[int, str], str],
         clock: Callable[[], float] = time.monotonic,
-        check_health: Callable[[str, tuple[str, ...]], ProbeAnswer] = health_check.check,
-        owner_of: Callable[[Process, str, int], PortOwner] = listeners.owner_of,
+        check_health: CheckHealth = health_check.check,
+        owner_of: OwnerOf = listeners.owner_of,
         heartbeat: ParentHeartbeat | None = None,
     ) -> None:
         """``key_for``: instance id, launch id → API key that llamactl shares with the process."""
@@ -101,16 +99,23 @@ class Supervisor:
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._rotation = LogRotation(config, self._off_thread, clock)
         self._families = FamilyMonitor(self._off_thread, clock)
-        self._context = SupervisorContext(
-            config=config,
+        self._context = self._context_with(key_for, check_health, owner_of)
+
+    def _context_with(
+        self, key_for: Callable[[int, str], str], check_health: CheckHealth, owner_of: OwnerOf
+    ) -> SupervisorContext:
+        """Return the context of the controllers, with these functions of ``__init__``."""
+        is_checked = self._config.instances.check_listener
+        return SupervisorContext(
+            config=self._config,
             node_marker=str(self._lock_path),
             store=self._store,
             off_thread=self._off_thread,
             watch=self._watch,
             key_for=key_for,
-            clock=clock,
+            clock=self._clock,
             check_health=check_health,
-            owner_of=owner_of if config.instances.check_listener else listeners.unchecked,
+            owner_of=owner_of if is_checked else listeners.unchecked,
             traffic=self._traffic.fresh,
         )
 

@@ -145,30 +145,39 @@ async def _connect(
         exchange.sent_at = perf_counter()
         backend = await _open_backend(gateway, exchange, route, target, scope, receive)
         exchange.first_byte_at, exchange.status = perf_counter(), 101
-        accept = {
-            "type": "websocket.accept",
-            "subprotocol": backend.protocol,
-            "headers": list(target.response_headers),
-        }
-        ending = STOPPING
-        try:
-            await send(accept)
-            ending = await relay(
-                receive,
-                send,
-                backend,
-                exchange,
-                disconnect_event(scope),
-                takes_utf8=UTF8_EXTENSION in scope.get("extensions", ()),
-            )
-        except OSError:
-            ending = CLIENT_DISCONNECTED
-        finally:
-            await close_backend(backend, ending)
+        ending = await _accept_and_relay(exchange, target, backend, scope, receive, send)
     finally:
         gateway.in_flight.end(exchange)
     if not ending.is_by_client:
         await close_client(send, ending)
+    return ending
+
+
+async def _accept_and_relay(
+    exchange: Exchange,
+    target: Target,
+    backend: Socket,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> Ending:
+    """Accept the client's handshake, relay until one side ends, and close the backend's end."""
+    accept = {
+        "type": "websocket.accept",
+        "subprotocol": backend.protocol,
+        "headers": list(target.response_headers),
+    }
+    takes_utf8 = UTF8_EXTENSION in scope.get("extensions", ())
+    ending = STOPPING
+    try:
+        await send(accept)
+        ending = await relay(
+            receive, send, backend, exchange, disconnect_event(scope), takes_utf8=takes_utf8
+        )
+    except OSError:
+        ending = CLIENT_DISCONNECTED
+    finally:
+        await close_backend(backend, ending)
     return ending
 
 

@@ -61,29 +61,7 @@ class Command(BaseCommand):
                 run_single(options["only"], config, print_line=self._print_line)
                 return
             with ExitStack() as resources:
-                make_directories(config)
-                run_lock, children_lock = self._lock_data_dir(config, resources)
-                listeners = listen(config.server.host, config.server.port)
-                resources.callback(close_all, listeners)
-                for line in exposure_warnings(config):
-                    self.stderr.write(self.style.ERROR(line))
-                migrate(self._print_line)
-                account = ensure_admin(config)
-                found = notice(config)
-                connections.close_all()
-                model = unpack_model(config, self._print_line) if options["demo"] else None
-                keep_backends: bool = options["keep_backends"]
-                replace_process(
-                    Plan(
-                        stages(config, listeners, keep_backends=keep_backends),
-                        locks=[run_lock],
-                        inherited=[children_lock],
-                        began=began,
-                        banner=banner(config, account, keep_backends=keep_backends, found=found),
-                        demo=() if model is None else load_demo_command(model),
-                        keep_backends=keep_backends,
-                    )
-                )
+                replace_process(self._prepared(config, resources, began, options))
         except (AddressUnusable, BrokerError, CannotStart, DemoUnavailable, Locked) as error:
             raise CommandError(str(error)) from error
         except DatabaseProblem as error:
@@ -94,6 +72,35 @@ class Command(BaseCommand):
             ) from error
         except KeyboardInterrupt:
             sys.exit(0)  # nothing runs yet: a clean stop, of which make need not report an error
+
+    def _prepared(
+        self, config: AppConfig, resources: ExitStack, began: float, options: dict[str, Any]
+    ) -> Plan:
+        """Lock, listen, migrate and unpack; return the plan of the processes to start.
+
+        ``resources`` are released if a later step fails.
+        """
+        make_directories(config)
+        run_lock, children_lock = self._lock_data_dir(config, resources)
+        listeners = listen(config.server.host, config.server.port)
+        resources.callback(close_all, listeners)
+        for line in exposure_warnings(config):
+            self.stderr.write(self.style.ERROR(line))
+        migrate(self._print_line)
+        account = ensure_admin(config)
+        found = notice(config)
+        connections.close_all()
+        model = unpack_model(config, self._print_line) if options["demo"] else None
+        keep_backends: bool = options["keep_backends"]
+        return Plan(
+            stages(config, listeners, keep_backends=keep_backends),
+            locks=[run_lock],
+            inherited=[children_lock],
+            began=began,
+            banner=banner(config, account, keep_backends=keep_backends, found=found),
+            demo=() if model is None else load_demo_command(model),
+            keep_backends=keep_backends,
+        )
 
     def _lock_data_dir(self, config: AppConfig, resources: ExitStack) -> tuple[int, int]:
         """Lock the data directory; returns the descriptors of the two locks.
