@@ -125,7 +125,7 @@ class ManagedInstance:
         """End the children of a process that has ended without a worker."""
         launch_id = self.row.launch_id if self.row is not None else ""
         if launch_id or noted:
-            self._end_stragglers(partial(kill_lost, launch_id, noted))
+            self._end_stragglers(partial(kill_lost, launch_id, noted, self.context.node_marker))
 
     def _end_stragglers(self, work: Callable[[], int]) -> None:
         def finish(_: int) -> None:

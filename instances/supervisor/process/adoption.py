@@ -159,8 +159,18 @@ def kill_stragglers(
     return killed
 
 
-def kill_lost(launch: str, noted: Iterable[Identity]) -> int:
-    """Kill what is left of a launch whose leader ended without a worker; returns the number."""
+def kill_lost(launch: str, noted: Iterable[Identity], node: str) -> int:
+    """Kill what is left of a launch whose leader ended without a worker; returns the number.
+
+    A launch of another node's worker is left alone: a worker with another data directory on the
+    same database reads its id in the row, and its backends run.
+    """
+    if launch:
+        launched = (each.marker for each in marked_processes() if each.marker.launch == launch)
+        other = next((marker.node for marker in launched if marker.node != node), None)
+        if other is not None:
+            logger.warning("launch %s belongs to the worker that locks %s", launch, other)
+            return 0
     return kill_stragglers(launch, own_group_of(launch), family_of(noted, read_table()))
 
 

@@ -22,6 +22,7 @@ from instances.supervisor.process.adoption import (
     backends_of,
     find_process,
     is_own_user,
+    kill_lost,
     kill_stragglers,
     open_process,
     other_node_of,
@@ -356,6 +357,18 @@ def test_a_backend_of_another_data_directory_is_not_adopted_by_its_row(
     node.reaches(Status.STOPPED)
     assert other.poll() is None
     assert f"process {other.pid} belongs to the worker that locks {ELSEWHERE.node}" in caplog.text
+
+
+def test_what_another_data_directorys_worker_launched_is_no_rest_of_a_lost_launch(
+    sleeping: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    """It should live, though the row in the shared database names its launch."""
+    other = sleeping(ELSEWHERE.to_environment())
+    until(lambda: backends_of(ELSEWHERE.node))
+    assert kill_lost(ELSEWHERE.launch, [], "/here/node-main.lock") == 0
+    assert other.poll() is None
+    assert kill_lost(ELSEWHERE.launch, [], ELSEWHERE.node) >= 1
+    assert other.wait(10) == -signal.SIGKILL
 
 
 def test_a_leader_that_overwrote_its_marker_is_known_by_its_children() -> None:
