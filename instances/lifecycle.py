@@ -169,7 +169,7 @@ def _replace(
     Raises nothing: the options are valid, and the row is locked.
     """
     if port == instance.port and is_same_document(document, instance.options):
-        _end_failure_hold(instance)
+        end_failure_hold(instance.name)
         return Update(instance, is_changed=False, is_restarted=False)
     needs_process = instance.should_run and Launched(options, port).differs_from(
         Launched(instance.parsed_options, instance.port), instance.name, current()
@@ -186,11 +186,12 @@ def _replace(
     return Update(instance, is_changed=True, is_restarted=needs_process)
 
 
-def _end_failure_hold(instance: Instance) -> None:
-    """Let the next request start the instance again: its operator may have mended a file."""
-    if instance.failure_hold_until is not None:
-        Instance.objects.filter(pk=instance.pk).update(edited_generation=instance.generation)
-        announce(Topic.INSTANCES, instance.name)
+def end_failure_hold(name: str) -> None:
+    """Let the next request start a failed instance: its operator may have mended a file."""
+    with transaction.atomic():
+        held = Instance.objects.filter(name=name, failure_hold_until__isnull=False)
+        if held.update(edited_generation=F("generation")):
+            announce(Topic.INSTANCES, name)
 
 
 def replaced_options(

@@ -106,6 +106,8 @@ class ChangeFormAdmin(ControlsAdmin, PreflightAdmin):
         elif form.changes_options():
             update = lifecycle.update(obj.name, form.to_document(), cause=cause_of(request))
             cast(_SavingRequest, request).update = update
+        else:
+            lifecycle.end_failure_hold(obj.name)
         self.show_findings(request)
 
     def construct_change_message(

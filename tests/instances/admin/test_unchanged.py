@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 
 from instances import lifecycle
+from instances.errors import BackendStartFailed
 from instances.models import Instance
-from instances.states import Status
+from instances.states import ON_DEMAND, Status
 from llamactl.config import current
 from llamactl.models import Revision
 from tests.support.browser_form import browser_form
-from tests.support.observed import observe
+from tests.support.observed import FAILURE, observe
 
 pytestmark = pytest.mark.django_db
 
@@ -126,3 +129,16 @@ def test_change_of_one_field_leaves_the_others_byte_for_byte(operator: Client) -
     save(operator, instance, save_anyway="on", idle_timeout="10")
     instance.refresh_from_db()
     assert instance.options == {**before, "idle_timeout": 10}
+
+
+@pytest.mark.parametrize("changes", [{}, {"idle_timeout": "10"}])
+def test_save_ends_the_hold_of_a_failed_start(operator: Client, changes: dict[str, str]) -> None:
+    """With a change or without: its operator may have mended a file beside it."""
+    lifecycle.create("gemma", FULL, cause="test")
+    lifecycle.request_start("gemma", cause=ON_DEMAND)
+    until = timezone.now() + timedelta(seconds=200)
+    observe("gemma", Status.FAILED, failure=FAILURE, failure_hold_until=until)
+    with pytest.raises(BackendStartFailed):
+        lifecycle.request_start("gemma", cause=ON_DEMAND)
+    save(operator, Instance.objects.get(), save_anyway="on", **changes)
+    assert lifecycle.request_start("gemma", cause=ON_DEMAND).generation == 2
