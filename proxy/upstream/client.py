@@ -76,11 +76,11 @@ class Upstream:
                     return await connection.send_request(method, head, body)
             return await connection.send_request(method, head, body)
         except TimeoutError as error:
-            connection.close()
+            connection.drop()
             raise Stalled(f"no answer within {first_byte:g} s") from error
         except BaseException:
             # At a disconnect of the client too: the backend stops when its connection closes.
-            connection.close()
+            connection.drop()
             raise
 
     async def open_websocket(

@@ -94,6 +94,14 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def drop(self) -> None:
+        """Close, for a request that ends without its response.
+
+        A response that has come at this moment would be in a cycle with the connection.
+        """
+        self.close()
+        self._response = self._sender = None
+
     # -- requests --------------------------------------------------------------------------------
 
     async def send_request(self, method: str, head: bytes, body: bytes) -> UpstreamResponse:

@@ -14,7 +14,7 @@ from yarl import URL
 
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
 from proxy.headers import Pairs
-from proxy.upstream.errors import BackendError, HandshakeRefused
+from proxy.upstream.errors import BackendError, HandshakeRefused, without_frames
 
 HANDSHAKE_SECONDS = 10.0
 """Opening a WebSocket takes no work; a backend that takes longer hangs."""
@@ -95,7 +95,7 @@ class Sockets:
                     max_msg_size=MAX_MESSAGE_BYTES + 1,
                 )
         except (aiohttp.ClientError, OSError) as error:
-            raise BackendError(repr(error)) from error
+            raise BackendError(repr(error)) from without_frames(error)
         opened = cast(Socket, socket)
         self._open.add(opened)
         return opened

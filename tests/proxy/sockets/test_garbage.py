@@ -10,10 +10,13 @@ import asyncio
 import gc
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
+from instances.states import DesiredState, Status
 from proxy.body.body import WHOLE_BYTES
+from proxy.routes import models
 from tests.proxy.conftest import TableGateway, make_target
 from tests.proxy.sockets.conftest import Connect
 from tests.support.until import until_async
@@ -147,3 +150,162 @@ async def test_disconnect_leaves_no_cycle(connect: Connect, backend: RawBackend)
 
     backend.script = stay
     assert await garbage_of(ask_and_leave) < TIMES
+
+
+REFUSED = [
+    ("wrong key", b"POST", CHAT, MODEL, 401),
+    ("no such model", b"POST", CHAT, b'{"model":"other"}', 404),
+    ("no JSON", b"POST", CHAT, b'{"model"', 400),
+    ("too large", b"POST", CHAT, b'{"model":"demo","x":"' + b"x" * 2**20 + b'"}', 413),
+    ("wrong method", b"DELETE", CHAT, MODEL, 405),
+    ("no such instance", b"POST", b"/api/v1/instances/other/proxy/x", b"x", 404),
+    ("stopped", b"POST", CHAT, b'{"model":"stopped"}', 503),
+    ("waits in vain", b"POST", CHAT, b'{"model":"slow"}', 503),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [each[1:] for each in REFUSED],
+    ids=[each[0] for each in REFUSED],
+)
+async def test_refused_request_leaves_no_cycle(
+    connect: Connect,
+    backend: RawBackend,
+    gateway: TableGateway,
+    request: pytest.FixtureRequest,
+    method: bytes,
+    path: bytes,
+    body: bytes,
+    status: int,
+) -> None:
+    demo = make_target(backend.origin, is_llama_server=True)
+    stopped = replace(
+        demo, name="stopped", status=Status.STOPPED, desired_state=DesiredState.STOPPED
+    )
+    gateway.lay(
+        demo,
+        replace(stopped, on_demand_start=False),
+        replace(stopped, name="slow", status=Status.STARTING, desired_state=DesiredState.RUNNING),
+    )
+    gateway.activator._timeout_seconds = 0.02
+
+    async def ask() -> None:
+        client = await connect()
+        if "wrong key" in request.node.name:
+            client.key = b"llamactl-charlie"
+        client.ask(method + b" " + path, b"Content-Length: %d" % len(body), body=body)
+        assert (await client.answer()).status == status
+        client.disconnect()
+
+    assert await garbage_of(ask) < TIMES
+
+
+async def stays_silent(session: Session) -> None:
+    await session.request()
+    await session.until_closed()
+
+
+async def falls_silent_in_the_head(session: Session) -> None:
+    await session.request()
+    await session.send(b"HTTP/1.1 200 OK\r\nContent-Type: te")
+    await session.until_closed()
+
+
+async def falls_silent_after_the_head(session: Session) -> None:
+    await session.request()
+    await session.send(EVENTS)
+    await session.until_closed()
+
+
+async def falls_silent_amid_the_body(session: Session) -> None:
+    await session.request()
+    await session.send(EVENTS, b"1\r\na\r\n")
+    await session.until_closed()
+
+
+@pytest.mark.parametrize("path", [CHAT, ANY + b"/x"], ids=["by model", "by name"])
+@pytest.mark.parametrize("size", [0, 2 * WHOLE_BYTES], ids=["small", "upload"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        stays_silent,
+        falls_silent_in_the_head,
+        falls_silent_after_the_head,
+        falls_silent_amid_the_body,
+    ],
+)
+async def test_silence_leaves_no_cycle(
+    connect: Connect,
+    backend: RawBackend,
+    gateway: TableGateway,
+    script: Play,
+    size: int,
+    path: bytes,
+) -> None:
+    gateway.upstream.timeouts = gateway.upstream.timeouts._replace(first_byte=0.02, idle=0.02)
+    body = b'{"model":"demo","x":"' + b"x" * size + b'"}'
+
+    async def ask() -> None:
+        client = await connect()
+        client.post(path, body)
+        await client.answer()
+        client.disconnect()
+
+    backend.script = script
+    assert await garbage_of(ask) < TIMES
+
+
+UPGRADE = (
+    b"Connection: Upgrade",
+    b"Upgrade: websocket",
+    b"Sec-WebSocket-Version: 13",
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+
+@pytest.mark.parametrize("origin", ["answers", "closes", "refuses"])
+async def test_handshake_without_a_websocket_leaves_no_cycle(
+    connect: Connect, backend: RawBackend, gateway: TableGateway, origin: str
+) -> None:
+    backend.script = playing(OK) if origin == "answers" else playing()
+    if origin == "refuses":
+        gateway.lay(make_target("http://127.0.0.1:1"))
+
+    async def ask() -> None:
+        client = await connect()
+        client.ask(b"GET " + ANY + b"/x", *UPGRADE)
+        assert (await client.answer()).status == 502
+        client.disconnect()
+
+    # uvicorn's two protocols of an upgraded connection are 32 objects; an error chain is 160.
+    assert await garbage_of(ask) < 40 * TIMES
+
+
+async def test_disconnect_during_a_start_leaves_no_cycle(
+    connect: Connect, backend: RawBackend, gateway: TableGateway
+) -> None:
+    gateway.lay(make_target(backend.origin, status=Status.STARTING))
+
+    async def ask_and_leave() -> None:
+        client = await connect()
+        client.post(CHAT, MODEL)
+        await until_async(gateway.activator.waiters.names, "a waiting request")
+        client.disconnect()
+        await until_async(lambda: not gateway.activator.waiters.names(), "no waiting request")
+
+    assert await garbage_of(ask_and_leave) < TIMES
+
+
+async def test_list_of_a_router_that_is_silent_leaves_no_cycle(
+    client: RawClient, backend: RawBackend, gateway: TableGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "ROUTER_TIMEOUT_SECONDS", 0.02)
+    gateway.lay(make_target(backend.origin, is_llama_server=True, served_model=None))
+
+    async def ask() -> None:
+        client.ask(b"GET /v1/models")
+        assert (await client.answer()).status == 200
+
+    backend.script = stays_silent
+    assert await garbage_of(ask) < TIMES
