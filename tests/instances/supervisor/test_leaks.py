@@ -12,6 +12,7 @@ import pytest
 
 from instances.states import Status
 from instances.supervisor.controller.health_check import READY
+from instances.supervisor.process.listeners import OURS
 from llamactl.config import AppConfig
 from tests.instances.supervisor.conftest import NodeUnderTest, children
 from tests.support.until import until
@@ -73,7 +74,8 @@ def test_five_hundred_starts_and_stops_cost_no_memory(
     # pytest keeps every record, which would be most of the measured memory.
     caplog.set_level(logging.ERROR)
     fake_backend(drain_timeout=0)
-    node.start(check_health=lambda *_: READY)
+    # The program listens on no port.
+    node.start(check_health=lambda *_: READY, owner_of=lambda *_: OURS)
     program = tmp_path / "sleeper"
     program.write_text("#!/bin/sh\nexec sleep 600\n")
     program.chmod(0o755)
