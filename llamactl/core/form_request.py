@@ -10,14 +10,15 @@ from urllib.parse import unquote_to_bytes
 
 from django.conf import settings
 from django.core.exceptions import TooManyFieldsSent
-from django.core.handlers.asgi import ASGIRequest
 from django.http import QueryDict
 from django.utils.datastructures import MultiValueDict
+
+from llamactl.core.host_request import HostRequest
 
 STEP_BYTES = 3 * 1024
 
 
-class FormRequest(ASGIRequest):
+class FormRequest(HostRequest):
     """The request of ``llamactl.asgi``."""
 
     def _load_post_and_files(self) -> None:

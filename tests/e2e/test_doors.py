@@ -122,7 +122,7 @@ def test_a_malformed_head_is_400_in_json_at_every_door(
         assert_json_error(*exchange(stack, f"GET {path} HTTP/1.1\n{headers}"), 400)
 
 
-@pytest.mark.parametrize("host", ["a", "A.b-c:8080", "127.0.0.1", "[::1]:80", "a.:1"])
+@pytest.mark.parametrize("host", ["a", "A.b-c:8080", "127.0.0.1", "[::1]:80", "a.:1", "a_b:80"])
 def test_a_usual_host_is_taken_at_every_door(stack: Stack, key: str, host: str) -> None:
     for path in DOORS:
         head = f"GET {path} HTTP/1.1\nHost: {host}\nAuthorization: Bearer {key}\n"
