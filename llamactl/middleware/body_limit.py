@@ -83,7 +83,8 @@ class BodyLimit:
         """
         refuse_packed(scope["headers"])
         limit = self._limit_of(scope)
-        too_large = BodyTooLarge(f"the request body must have at most {limit} bytes")
+        what_else = "" if limit == self._max_bytes else "; the API takes larger documents"
+        too_large = BodyTooLarge(f"the request body must have at most {limit} bytes{what_else}")
         if _content_length(scope) > limit:
             raise too_large
         waiting = _WaitingBody()
