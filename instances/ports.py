@@ -17,20 +17,20 @@ _LISTEN = "0A"
 def choose_port(requested: int | None, taken: Container[int], config: AppConfig) -> int:
     """Return the requested port, or else the lowest free port of ``instances.port_range``.
 
-    ``taken`` holds the ports of the node's other instances. llamactl's own port is never chosen.
+    ``taken`` holds the ports of the node's other instances. llamactl's own ports are never chosen.
     Call this function in the transaction that saves the port: the unique constraint decides a race.
 
     Raises PortOutOfRange (400) or PortUnavailable (409).
     """
     low, high = config.instances.port_range
-    own = config.server.port
+    own = (config.server.port, config.server.ui_port)
     if requested is not None:
         if not low <= requested <= high:
             raise PortOutOfRange(
                 f"port {requested} is out of range [{low}-{high}]; leave port out to get a free"
                 " one, or widen instances.port_range"
             )
-        if requested == own:
+        if requested in own:
             raise PortUnavailable(f"port {requested} is already in use: it is llamactl's own port")
         if requested in taken:
             raise PortUnavailable(
@@ -39,7 +39,7 @@ def choose_port(requested: int | None, taken: Container[int], config: AppConfig)
             )
         return requested
     for port in range(low, high + 1):
-        if port != own and port not in taken:
+        if port not in own and port not in taken:
             return port
     raise PortUnavailable(
         f"failed to allocate port: no available ports in range [{low}-{high}]; delete an instance"

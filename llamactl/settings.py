@@ -167,6 +167,8 @@ SESSION_COOKIE_NAME = "llamactl_session"
 CSRF_COOKIE_NAME = "llamactl_csrf"
 CSRF_FAILURE_VIEW = "llamactl.api.error_pages.csrf_failure"
 SESSION_COOKIE_HTTPONLY = True
+# Cookies know no ports: the pages of the backends' port could read a cookie with the token.
+CSRF_USE_SESSIONS = True
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "SAMEORIGIN"
 AUTHENTICATION_BACKENDS = ["llamactl.admin.login.backend.LimitedBackend"]
@@ -210,7 +212,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SWAGGER_UI_SETTINGS": {
         "deepLinking": True,
-        "persistAuthorization": True,
+        "persistAuthorization": False,  # a page of the same origin could read the key
         "tryItOutEnabled": True,
         "displayRequestDuration": True,
         "filter": True,

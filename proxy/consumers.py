@@ -13,6 +13,7 @@ from instances.errors import BackendStartFailed, BackendStartTimeout
 from instances.names import validate_name
 from llamactl.core.api_paths import is_operation
 from llamactl.core.asgi_types import Receive, Scope, Send
+from llamactl.core.backend_ui import ui_location
 from llamactl.core.error_response import OWN_HEADERS, is_anthropic, send_error
 from llamactl.core.errors import (
     InvalidKey,
@@ -50,6 +51,9 @@ MAX_UNREAD_BODY_BYTES = 64 * 1024
 
 _KEYLESS_KINDS = (RouteKind.WEB_UI, RouteKind.WEB_UI_REDIRECT)
 """Routes that need no key, and take no body."""
+_PAGE_KINDS = (*_KEYLESS_KINDS, RouteKind.LLAMA_CPP)
+"""Routes whose responses a browser may show as a page of the backend."""
+_VARY = (b"vary", b"Sec-Fetch-Mode")
 
 
 class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no types
@@ -113,6 +117,13 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             return
         if len(scope["query_string"]) + len(route.rest) > MAX_TARGET_BYTES:
             raise UriTooLong(MAX_TARGET_BYTES)
+        if route.kind in _PAGE_KINDS and method in ("GET", "HEAD"):
+            raw_path = (scope.get("raw_path") or b"").decode("latin-1")
+            path = path_and_query(raw_path, scope["query_string"])
+            page = ui_location(scope, path)
+            if page is not None:
+                await self._answer(send, 307, b"", (b"location", page.encode("latin-1")), _VARY)
+                return
         if route.kind is RouteKind.WEB_UI_REDIRECT:
             # Relative, so that it is also right behind a proxy that serves us below a prefix.
             location = path_and_query(f"{validate_name(route.instance)}/", scope["query_string"])

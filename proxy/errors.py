@@ -110,6 +110,19 @@ class BackendUnreachable(BackendFailed):
     status = 502
 
 
+class ForeignRedirect(BackendFailed):
+    """A redirect of a backend to another host, or to a path of llamactl itself."""
+
+    code = "foreign_redirect"
+    status = 502
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the backend of {name} redirects to an address that is not its own; llamactl passes no"
+            " such redirect on, because clients would follow it with their prompt and key"
+        )
+
+
 class TooManyOpenFiles(LlamactlError):
     """A connection to the backend that failed at llamactl's own limit of open files."""
 

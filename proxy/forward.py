@@ -16,6 +16,7 @@ from proxy.exchange import Exchange, Outcome
 from proxy.gateway import Gateway
 from proxy.headers import Pairs, to_backend
 from proxy.interruption import broken_off, interruption_of, no_response
+from proxy.redirect import with_own_location
 from proxy.relay import (
     end_broken_off,
     read_first_piece,
@@ -244,15 +245,19 @@ class ForwardedRequest:
         return await self._interruption() or no_response(self._target, failure)
 
     def _response_start(self, response: UpstreamResponse) -> Message:
-        """The start of the response to the client. Raises NoWebUI."""
+        """The start of the response to the client. Raises NoWebUI or ForeignRedirect."""
         target, exchange = self._target, self._exchange
         exchange.first_byte_at = perf_counter()
         if self._is_web_ui and response.status in (401, 404):
             raise errors.NoWebUI(target.name, self._route.rest)
         if target.response_headers:
             keep(self._scope, target.response_headers)
+        if response.status >= 300 or response.status == 201:
+            response.headers = with_own_location(
+                response.headers, self._route, target.origin, target.name, self._path
+            )
         exchange.status, exchange.response = response.status, response
-        return response_start(response, target.response_headers, exchange)
+        return response_start(response, target.response_headers, exchange, self._scope)
 
 
 def path_and_query(path: str, query: bytes) -> str:

@@ -19,11 +19,33 @@ _HOP_BY_HOP = frozenset(
 _NOT_FOR_BACKENDS = _HOP_BY_HOP | frozenset(
     b"host content-length expect authorization x-api-key cookie".split()
 )
+# A backend must not act on llamactl's origin: on its cookies and logins, on the whole of its
+# storage and connections, and on what browsers keep for it (workers, reports, dictionaries, hints).
+_FOR_THE_ORIGIN = frozenset(
+    b"set-cookie set-cookie2 clear-site-data strict-transport-security alt-svc expect-ct"
+    b" public-key-pins public-key-pins-report-only service-worker-allowed www-authenticate"
+    b" authentication-info set-login secure-session-registration sec-session-registration nel"
+    b" report-to reporting-endpoints use-as-dictionary accept-ch critical-ch refresh"
+    b" origin-agent-cluster".split()
+)
+# Of orders to a reverse proxy in front, some send a file of that machine, and the others change
+# the buffering, which is for llamactl to say.
+_FOR_PROXIES = frozenset(
+    b"x-accel-redirect x-accel-expires x-accel-limit-rate x-accel-buffering x-accel-charset"
+    b" x-sendfile x-lighttpd-send-file x-lighttpd-send-tempfile x-litespeed-location"
+    b" x-litespeed-cache-control x-reproxy-url x-reproxy-file surrogate-control".split()
+)
 # The seed's rule: the backend's own CORS headers are removed, llamactl answers for CORS.
-_NOT_FOR_CLIENTS = _HOP_BY_HOP | frozenset(
-    b"access-control-allow-origin access-control-allow-methods access-control-allow-headers"
-    b" access-control-allow-credentials access-control-max-age access-control-expose-headers"
-    b" server date x-content-type-options".split()
+_NOT_FOR_CLIENTS = (
+    _HOP_BY_HOP
+    | _FOR_THE_ORIGIN
+    | _FOR_PROXIES
+    | frozenset(
+        b"access-control-allow-origin access-control-allow-methods access-control-allow-headers"
+        b" access-control-allow-credentials access-control-max-age access-control-expose-headers"
+        b" access-control-allow-private-network timing-allow-origin server date content-location"
+        b" x-content-type-options".split()
+    )
 )
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 """A backend's answer has llamactl's origin, so a browser must not guess that it is a page."""

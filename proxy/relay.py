@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 
-from llamactl.core.asgi_types import Message, Send
+from llamactl.core.asgi_types import Message, Scope, Send
+from llamactl.core.backend_ui import SANDBOX, came_by_ui_port
 from llamactl.core.error_format import event_for, family_of
 from llamactl.core.errors import LlamactlError
 from proxy.exchange import Exchange
@@ -17,7 +18,10 @@ _NEVER_SECONDS = 1e9
 
 
 def response_start(
-    response: UpstreamResponse, added_headers: Sequence[tuple[bytes, bytes]], exchange: Exchange
+    response: UpstreamResponse,
+    added_headers: Sequence[tuple[bytes, bytes]],
+    exchange: Exchange,
+    scope: Scope,
 ) -> Message:
     """Status and headers for the client, with the request's times so far as ``Server-Timing``."""
     headers = to_client(response.headers, added_headers)
@@ -26,10 +30,14 @@ def response_start(
         # and a 204 must have no Content-Length (RFC 9110, section 8.6).
         headers = [pair for pair in headers if pair[0] != b"content-length"]
     headers.append((b"server-timing", exchange.server_timing()))
-    if _is_event_stream(response):
-        # nginx in front would gather the events otherwise.
-        headers = [pair for pair in headers if pair[0] != b"x-accel-buffering"]
-        headers.append((b"x-accel-buffering", b"no"))
+    kind = response.header(b"content-type")
+    if kind is None or not kind.startswith(b"application/json"):
+        if _is_event_stream(response):
+            # nginx in front would gather the events otherwise.
+            headers = [pair for pair in headers if pair[0] != b"x-accel-buffering"]
+            headers.append((b"x-accel-buffering", b"no"))
+        elif not came_by_ui_port(scope):
+            headers.append(SANDBOX)
     return {"type": "http.response.start", "status": response.status, "headers": headers}
 
 

@@ -37,6 +37,7 @@ from llamactl.config.types import (
     KeyList,
     Limit,
     Name,
+    NextPort,
     Port,
     PortRange,
     PositiveInt,
@@ -75,6 +76,10 @@ class ServerConfig(Section):
     port: Port = 8080
     public_url: PublicUrl = ""
     """URL at which a reverse proxy serves llamactl, also below a path; empty without a proxy."""
+    backend_ui_port: NextPort = None
+    """Port of the backends' own pages (see ``ui_port``); 0: none, all pages are in a sandbox."""
+    backend_ui_url: PublicUrl = ""
+    """URL at which a reverse proxy serves that port."""
     allowed_origins: CommaList = ["*"]
     allowed_headers: CommaList = ["*"]
     enable_swagger: Switch = True
@@ -86,6 +91,13 @@ class ServerConfig(Section):
     that is not streamed, take minutes without a byte."""
     upstream_idle_timeout: SecondsOrZero = 600
     """Seconds between two pieces of a backend's answer; 0 is no limit."""
+
+    @property
+    def ui_port(self) -> int:
+        """``backend_ui_port``, by default the port after ``port``; 0: none."""
+        if self.backend_ui_port is not None:
+            return self.backend_ui_port
+        return (self.port + 1) % 65536
 
     @property
     def public_origin(self) -> str:

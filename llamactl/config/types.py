@@ -237,6 +237,12 @@ Int = Annotated[int, BeforeValidator(refuse_bool)]
 
 Port = Annotated[Int, Field(ge=1, le=65535), allowed("a port number from 1 to 65535")]
 
+NextPort = Annotated[
+    Annotated[Int, Field(ge=0, le=65535)] | None,
+    BeforeValidator(parse_optional),
+    allowed("a port number from 1 to 65535, 0 for none, or empty for the one after server.port"),
+]
+
 PortRange = Annotated[
     tuple[Port, Port],
     BeforeValidator(parse_port_range),

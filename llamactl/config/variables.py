@@ -17,6 +17,8 @@ VARIABLES: dict[str, str] = {
     "LLAMACTL_HOST": "server.host",
     "LLAMACTL_PORT": "server.port",
     "LLAMACTL_PUBLIC_URL": "server.public_url",
+    "LLAMACTL_BACKEND_UI_PORT": "server.backend_ui_port",
+    "LLAMACTL_BACKEND_UI_URL": "server.backend_ui_url",
     "LLAMACTL_ALLOWED_ORIGINS": "server.allowed_origins",
     "LLAMACTL_ALLOWED_HEADERS": "server.allowed_headers",
     "LLAMACTL_ENABLE_SWAGGER": "server.enable_swagger",

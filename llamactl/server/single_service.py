@@ -19,7 +19,7 @@ from llamactl.server.child import CannotStart, ProcessSpec
 from llamactl.server.foreground import Plan, replace_process
 from llamactl.server.prepare import prepare_service
 from llamactl.server.services import stages
-from llamactl.server.sockets import close_all, listen
+from llamactl.server.sockets import close_all, listen_for_web
 
 SERVICES = ("broker", "worker", "web")
 
@@ -35,7 +35,7 @@ def run_single(service: str, config: AppConfig, *, print_line: Callable[[str], N
     with ExitStack() as resources:
         listeners = []
         if service == "web":
-            listeners = listen(config.server.host, config.server.port)
+            listeners = listen_for_web(config.server, print_warning=print_line)
             resources.callback(close_all, listeners)
         if service != "broker":
             prepare_service(config, for_web=service == "web", print_line=print_line)

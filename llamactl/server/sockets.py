@@ -11,8 +11,12 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llamactl.config import ServerConfig
 
 BACKLOG = 2048
 
@@ -21,8 +25,35 @@ class AddressUnusable(Exception):
     """The web address can't be listened on; the text gives the reason and the setting."""
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Listen on each address of ``host`` (``localhost`` may have two). Raises AddressUnusable."""
+def listen_for_web(
+    server: ServerConfig, *, print_warning: Callable[[str], None]
+) -> list[socket.socket]:
+    """Listen on llamactl's port, and on that of the backends' pages. Raises AddressUnusable.
+
+    A port of the backends' pages that nobody has set may be missing: their pages are in a sandbox
+    then.
+    """
+    listeners = listen(server.host, server.port)
+    if not server.ui_port:
+        return listeners
+    try:
+        setting = "LLAMACTL_BACKEND_UI_PORT or server.backend_ui_port"
+        return listeners + listen(server.host, server.ui_port, setting)
+    except AddressUnusable as error:
+        if server.backend_ui_port is not None:
+            close_all(listeners)
+            raise
+        print_warning(f"the backends' own pages have no port and work in part only: {error}")
+        return listeners
+
+
+def listen(
+    host: str, port: int, setting: str = "LLAMACTL_PORT or server.port"
+) -> list[socket.socket]:
+    """Listen on each address of ``host`` (``localhost`` may have two). Raises AddressUnusable.
+
+    ``setting`` is named in the error.
+    """
     try:
         found = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
@@ -37,7 +68,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
             sockets.append(_listen(family, address))
     except OSError as error:
         close_all(sockets)
-        raise AddressUnusable(_explain(error, host, port)) from None
+        raise AddressUnusable(_explain(error, host, port, setting)) from None
     return sockets
 
 
@@ -83,13 +114,13 @@ def _listen(family: int, address: tuple[object, ...]) -> socket.socket:
     return listener
 
 
-def _explain(error: OSError, host: str, port: int) -> str:
+def _explain(error: OSError, host: str, port: int, setting: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use; set LLAMACTL_PORT or server.port"
+        return f"port {port} on {host} is in use; set {setting}"
     if error.errno == errno.EACCES:
         return (
-            f"port {port} on {host} needs privileges that this user lacks; set LLAMACTL_PORT or"
-            " server.port to one above 1023"
+            f"port {port} on {host} needs privileges that this user lacks; set {setting} to one"
+            " above 1023"
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is not an address of this machine; set LLAMACTL_HOST or server.host"

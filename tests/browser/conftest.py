@@ -41,11 +41,12 @@ def browser(django_db_setup: None) -> Iterator[Browser]:
         chromium.close()
 
 
-def watch(page: Page, own: str, faults: list[str]) -> None:
+def watch(page: Page, own: str | tuple[str, ...], faults: list[str]) -> None:
     """Note script errors, dialogs, foreign requests and 5xx of a page in ``faults``."""
 
     def on_request(request: Request) -> None:
-        if not request.url.startswith((own, "data:", "blob:")):
+        addresses = (own,) if isinstance(own, str) else own
+        if not request.url.startswith((*addresses, "data:", "blob:")):
             faults.append(f"request to {request.url}")
 
     def on_response(response: Response) -> None:

@@ -162,14 +162,14 @@ def page(stack: Stack) -> Iterator[Page]:
         chromium = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         page = chromium.new_page(viewport={"width": 1200, "height": 850})
         page.set_default_timeout(30_000)
-        watch(page, stack.url, faults)
+        watch(page, (stack.url, stack.ui_url), faults)
         yield page
         chromium.close()
     assert not faults
 
 
 @pytest.mark.usefixtures("running")
-def test_web_ui_asks_for_a_key_and_chats(stack: Stack, key: str, page: Page) -> None:
+def test_web_ui_asks_for_a_key_chats_and_keeps_it(stack: Stack, key: str, page: Page) -> None:
     # Without the slash; the page's own files are found nevertheless.
     page.goto(f"{stack.url}/llama-cpp/demo")
     page.get_by_role("button", name="Enter API Key").click()
@@ -183,3 +183,10 @@ def test_web_ui_asks_for_a_key_and_chats(stack: Stack, key: str, page: Page) -> 
     reply = page.get_by_label("Assistant message with actions")
     # The text of so small a model is arbitrary; the page counts the received tokens.
     expect(reply).to_contain_text(re.compile(r"[1-9]\d* tokens"), timeout=30_000)
+    assert page.url.startswith(f"{stack.ui_url}/llama-cpp/demo/")
+    # The page's settings are in the storage of its origin.
+    page.goto(f"{stack.url}/llama-cpp/demo/")
+    page.get_by_placeholder("Type a message").fill("Say hello again.")
+    with page.expect_response("**/llama-cpp/demo/v1/chat/completions") as answer:
+        page.get_by_placeholder("Type a message").press("Enter")
+    assert answer.value.status == 200

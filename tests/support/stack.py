@@ -29,7 +29,8 @@ END_SECONDS = 15
 """The bound for processes that end after llamactl itself, such as a guard."""
 
 INSTANCE_PORTS = STACK_PORTS
-_web_ports = cycle(WEB_PORTS)
+_web_ports = cycle(WEB_PORTS[::2])
+"""The port behind each is that of the backends' pages."""
 
 
 def free_port() -> int:
@@ -74,6 +75,11 @@ class Stack:
         """Further arguments of ``manage.py run``."""
         self.output = data_dir / "output.txt"
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def ui_url(self) -> str:
+        """The address of the backends' own pages."""
+        return f"http://127.0.0.1:{self.port + 1}"
 
     @property
     def last_port(self) -> int:

@@ -27,7 +27,7 @@ from llamactl.server.demo import DemoUnavailable, load_demo_command, unpack_mode
 from llamactl.server.foreground import Plan, replace_process
 from llamactl.server.services import MARGIN_SECONDS, stages, worker_grace_seconds
 from llamactl.server.single_service import SERVICES, run_single
-from llamactl.server.sockets import AddressUnusable, close_all, listen
+from llamactl.server.sockets import AddressUnusable, close_all, listen_for_web
 
 
 class Command(BaseCommand):
@@ -55,7 +55,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         config = current()
         began = time.monotonic()
-        announce_warnings(config, lambda line: self.stderr.write(self.style.WARNING(line)))
+        announce_warnings(config, self._print_warning)
         try:
             if options["only"]:
                 run_single(options["only"], config, print_line=self._print_line)
@@ -82,7 +82,7 @@ class Command(BaseCommand):
         """
         make_directories(config)
         run_lock, children_lock = self._lock_data_dir(config, resources)
-        listeners = listen(config.server.host, config.server.port)
+        listeners = listen_for_web(config.server, print_warning=self._print_warning)
         resources.callback(close_all, listeners)
         for line in exposure_warnings(config):
             self.stderr.write(self.style.ERROR(line))
@@ -132,6 +132,9 @@ class Command(BaseCommand):
             ) from None
         resources.callback(os.close, children_lock)
         return lock, children_lock
+
+    def _print_warning(self, line: str) -> None:
+        self.stderr.write(self.style.WARNING(line))
 
     def _print_line(self, line: str) -> None:
         # The orderly stop must not fail when the terminal has been closed.

@@ -18,7 +18,13 @@ def main(descriptors: list[str]) -> None:
     allow_many_connections()
     config = uvicorn_config("llamactl.asgi:application")
     heartbeat = ParentHeartbeat.of_environment()
-    server = Server(config, processes=current().server.web_processes, heartbeat=heartbeat)
+    settings = current().server
+    server = Server(
+        config,
+        processes=settings.web_processes,
+        ui_port=settings.ui_port,
+        heartbeat=heartbeat,
+    )
     server.run([socket.socket(fileno=int(descriptor)) for descriptor in descriptors])
 
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 from gunicorn.workers.base import Worker
 
+from llamactl.config import current
 from llamactl.server.web.server import (
     UVICORN_OPTIONS,
     Server,
@@ -48,7 +49,12 @@ class WorkerServer(Server):
         }
         # The application is loaded later, by gunicorn.
         config = uvicorn.Config("", **options)
-        super().__init__(config, processes=worker.cfg.workers, drain_seconds=DRAIN_SECONDS)
+        super().__init__(
+            config,
+            processes=worker.cfg.workers,
+            ui_port=current().server.ui_port,
+            drain_seconds=DRAIN_SECONDS,
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         async with self._notifications():

@@ -16,9 +16,10 @@ from llamactl.server.sockets import BACKLOG
 
 
 def gunicorn_settings(config: AppConfig) -> dict[str, object]:
-    host = config.server.host
+    server = config.server
+    host = f"[{server.host}]" if ":" in server.host else server.host
     return {
-        "bind": f"[{host}]:{config.server.port}" if ":" in host else f"{host}:{config.server.port}",
+        "bind": [f"{host}:{port}" for port in (server.port, server.ui_port) if port],
         "workers": config.server.web_processes,
         "backlog": BACKLOG,
     }

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import socket
+from copy import copy
 from functools import partial
 from typing import Any, cast
 
@@ -13,9 +14,11 @@ import uvicorn
 
 from instances.backends.run_program import end_running_programs
 from llamactl.core.asgi_types import Application
+from llamactl.core.backend_ui import announce_port
 from llamactl.core.parent_heartbeat import ParentHeartbeat
 from llamactl.core.shutdown_flag import begin_shutdown
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
+from llamactl.middleware.backend_ui_only import BackendUiOnly
 from llamactl.server.web.acceptor import MAX_ACCEPTS_PER_TURN, Acceptor
 from llamactl.server.web.connection_limits import ConnectionLimits
 from llamactl.server.web.http import DRAIN_SECONDS, HttpProtocol
@@ -71,14 +74,19 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         *,
         processes: int = 1,
+        ui_port: int = 0,
         drain_seconds: float = DRAIN_SECONDS,
         heartbeat: ParentHeartbeat | None = None,
     ) -> None:
-        """``processes`` is the number of web processes that share the listening sockets."""
+        """``processes`` is the number of web processes that share the listening sockets.
+
+        A socket on ``ui_port`` serves the backends' own pages alone.
+        """
         super().__init__(config)
         self._heartbeat = heartbeat or ParentHeartbeat(None)
         # The first of several processes to wake would otherwise accept all of a few connections.
         self._max_accepts = max(1, MAX_ACCEPTS_PER_TURN // processes)
+        self._ui_port = ui_port
         self._drain_seconds = drain_seconds
         self._default_headers: list[tuple[bytes, bytes]] = []
         self._acceptors: list[Acceptor] = []
@@ -87,16 +95,28 @@ class Server(uvicorn.Server):
         await super().startup(sockets=[])  # uvicorn's accept loop takes one connection in a turn
         protocol = partial(
             HttpProtocol,
-            config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
             drain_seconds=self._drain_seconds,
             limits=ConnectionLimits(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         )
-        self._acceptors = [
-            Acceptor(each, protocol, max_accepts=self._max_accepts) for each in sockets or ()
-        ]
+        own = partial(protocol, config=self.config)
+        of_backends = partial(protocol, config=self._backend_ui_config())
+        self._acceptors = []
+        for each in sockets or ():
+            is_own = not self._ui_port or each.getsockname()[1] != self._ui_port
+            if not is_own:
+                announce_port(self.lifespan.state, self._ui_port)
+            self._acceptors.append(
+                Acceptor(each, own if is_own else of_backends, max_accepts=self._max_accepts)
+            )
         self.servers = cast(list[asyncio.Server], self._acceptors)
+
+    def _backend_ui_config(self) -> uvicorn.Config:
+        """The configuration with the application of the backends' pages."""
+        config = copy(self.config)
+        config.loaded_app = BackendUiOnly(self.config.loaded_app)
+        return config
 
     async def on_tick(self, counter: int) -> bool:
         """Send a heartbeat, and keep the headers of all responses current, of waiting requests too.

@@ -97,6 +97,8 @@ OUR_VARIABLES = {
     "LLAMACTL_ALLOWED_HEADERS": ("server.allowed_headers", "X-A,X-B", ["X-A", "X-B"]),
     "LLAMACTL_RESPONSE_HEADERS": ("server.response_headers", "X-A=1;X-B=", {"X-A": "1", "X-B": ""}),
     "LLAMACTL_PUBLIC_URL": ("server.public_url", "https://a/b/", "https://a/b"),
+    "LLAMACTL_BACKEND_UI_PORT": ("server.backend_ui_port", "0", 0),
+    "LLAMACTL_BACKEND_UI_URL": ("server.backend_ui_url", "https://a/b/", "https://a/b"),
     "LLAMACTL_WEB_PROCESSES": ("server.web_processes", "4", 4),
     "LLAMACTL_MAX_BODY_MIB": ("server.max_body_mib", "1", 1),
     "LLAMACTL_UPSTREAM_FIRST_BYTE_TIMEOUT": ("server.upstream_first_byte_timeout", "5m", 300.0),

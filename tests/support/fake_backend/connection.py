@@ -90,7 +90,7 @@ class Backend:
         """Whether a path asks for no key."""
         if path == b"/v1/models":
             return "models_need_key" not in self.knobs
-        return path in (b"/health", b"/streams")
+        return path in (b"/health", b"/streams") or (path == b"/" and "page" in self.knobs)
 
     def health(self) -> bytes:
         if "no_health" in self.knobs:
@@ -263,6 +263,8 @@ class Connection:
             response = backend.stats()
         elif path == b"/streams":
             response = backend.open_streams()
+        elif path == b"/" and "page" in backend.knobs:
+            response = responses.hostile_page(backend.knobs.text("page"))
         else:
             response = responses.NOT_FOUND
         self._transport.write(response)

@@ -21,6 +21,7 @@ FAKE_CHILD              ``group``: starts a child; ``session``: a child in a ses
                         ``listener``: a ``daemon`` that keeps the listening socket open
 FAKE_LOG_LINES          prints so many numbered lines
 FAKE_PRINT              prints this text
+FAKE_PAGE               sends this file as its web UI, with headers that act on the origin
 """
 
 from __future__ import annotations

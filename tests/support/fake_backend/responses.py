@@ -86,6 +86,18 @@ def models(alias: str) -> bytes:
     return http_response(200, json.dumps({"object": "list", "data": [entry]}).encode())
 
 
+def hostile_page(path: str) -> bytes:
+    """A web UI that tries to act on the origin of llamactl."""
+    with open(path, "rb") as file:
+        page = file.read()
+    head = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n"
+        b'Set-Cookie: llamactl_session=evil; Path=/\r\nClear-Site-Data: "*"\r\n'
+        b"Service-Worker-Allowed: /\r\nAccess-Control-Allow-Origin: *\r\n\r\n"
+    )
+    return head % len(page) + page
+
+
 def transcription(content_type: bytes, body: bytes) -> bytes:
     """The response to a form: ``text`` names its fields, ``parts`` tells each of them.
 

@@ -1,0 +1,74 @@
+"""The port of the backends' own pages, which keeps them out of llamactl's origin.
+
+A page of a backend is a program of its author. On llamactl's port it would have llamactl's origin:
+it could read the management key that ``/docs`` holds, and post the admin's forms. So browsers are
+sent to a port that serves the paths below ``/llama-cpp/NAME/`` alone. Everywhere else a backend's
+documents are in a sandbox, where a browser gives them an origin of their own and no storage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+from llamactl.config import current
+from llamactl.core.asgi_types import Scope
+from llamactl.core.errors import PathNotFound
+
+PREFIX = "/llama-cpp/"
+"""The paths of the port."""
+
+SANDBOX = (b"content-security-policy", b"sandbox allow-scripts")
+"""The header of a backend's document on llamactl's own port."""
+
+_KEY = "llamactl.backend_ui_port"
+_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
+
+
+class NotOnThisPort(PathNotFound):
+    """A path of llamactl itself on the port of the backends' pages."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this port serves the backends' own pages alone, below /llama-cpp/NAME/; for everything"
+            " else use llamactl's own port (server.port)"
+        )
+
+
+def announce_port(state: MutableMapping[str, Any], port: int) -> None:
+    """Say in the server's lifespan state that it listens on the port."""
+    state[_KEY] = port
+
+
+def came_by_ui_port(scope: Scope) -> bool:
+    """Whether the request came by the port of the backends' pages."""
+    port = (scope.get("state") or {}).get(_KEY)
+    return port is not None and scope["server"][1] == port
+
+
+def ui_location(scope: Scope, path_and_query: str) -> str | None:
+    """The URL for a browser that opens a backend's page on llamactl's own port.
+
+    ``None`` for other clients, and where no such URL is known: behind a reverse proxy without
+    ``server.backend_ui_url``.
+    """
+    port = (scope.get("state") or {}).get(_KEY)
+    if port is None or scope["server"][1] == port or not _is_navigation(scope["headers"]):
+        return None
+    server = current().server
+    if server.backend_ui_url:
+        return server.backend_ui_url + path_and_query
+    if server.public_url:
+        return None
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    match = _HOST.fullmatch(host.decode("latin-1"))
+    # Another port is that of a reverse proxy, or of a container.
+    if match is None or int(match[2]) != scope["server"][1]:
+        return None
+    return f"{scope.get('scheme', 'http')}://{match[1]}:{port}{path_and_query}"
+
+
+def _is_navigation(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a browser opens a page, in a window or a frame (Fetch Metadata, section 2.2)."""
+    return (b"sec-fetch-mode", b"navigate") in headers
