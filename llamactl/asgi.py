@@ -63,6 +63,7 @@ def build() -> Application:
             host=config.server.host,
             allowed_origins=config.server.allowed_origins,
             public_origin=config.server.public_origin,
+            ui_origin=config.server.backend_ui_origin,
         )
     layers = CrossOrigin(
         layers,

@@ -53,7 +53,7 @@ _KEYLESS_KINDS = (RouteKind.WEB_UI, RouteKind.WEB_UI_REDIRECT)
 """Routes that need no key, and take no body."""
 _PAGE_KINDS = (*_KEYLESS_KINDS, RouteKind.LLAMA_CPP)
 """Routes whose responses a browser may show as a page of the backend."""
-_VARY = (b"vary", b"Sec-Fetch-Mode")
+_VARY = (b"vary", b"Sec-Fetch-Mode, Accept")
 
 
 class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no types

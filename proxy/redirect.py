@@ -62,7 +62,8 @@ def _own_path(location: str, origin: str, path_and_query: str) -> str | None:
     if not is_own or target.username is not None or target.password is not None:
         return None
     path = target.path or "/"
-    if path.startswith("//"):
+    # Again, since "%2e%2e/stop" has its slash from the request's own path.
+    if path.startswith("//") or _DOT_SEGMENT.search(path):
         return None
     query = f"?{target.query}" if target.query else ""
     return path + query + (f"#{target.fragment}" if target.fragment else "")

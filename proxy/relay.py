@@ -30,14 +30,13 @@ def response_start(
         # and a 204 must have no Content-Length (RFC 9110, section 8.6).
         headers = [pair for pair in headers if pair[0] != b"content-length"]
     headers.append((b"server-timing", exchange.server_timing()))
-    kind = response.header(b"content-type")
-    if kind is None or not kind.startswith(b"application/json"):
-        if _is_event_stream(response):
-            # nginx in front would gather the events otherwise.
-            headers = [pair for pair in headers if pair[0] != b"x-accel-buffering"]
-            headers.append((b"x-accel-buffering", b"no"))
-        elif not came_by_ui_port(scope):
-            headers.append(SANDBOX)
+    if _is_event_stream(response):
+        # nginx in front would gather the events otherwise.
+        headers = [pair for pair in headers if pair[0] != b"x-accel-buffering"]
+        headers.append((b"x-accel-buffering", b"no"))
+    if not came_by_ui_port(scope):
+        # Whatever its Content-Type: of several, and of a list in one, browsers take the last.
+        headers.append(SANDBOX)
     return {"type": "http.response.start", "status": response.status, "headers": headers}
 
 

@@ -21,6 +21,7 @@ from pydantic import (
     create_model,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from llamactl.config.database_file import own_file
@@ -92,6 +93,26 @@ class ServerConfig(Section):
     upstream_idle_timeout: SecondsOrZero = 600
     """Seconds between two pieces of a backend's answer; 0 is no limit."""
 
+    @field_validator("backend_ui_port", mode="after")
+    @classmethod
+    def _have_own_port(cls, port: int | None, info: ValidationInfo) -> int | None:
+        if port is not None and port == info.data.get("port"):
+            raise PydanticCustomError(
+                "own_port", "must be another port than server.port, or 0 for none"
+            )
+        return port
+
+    @field_validator("backend_ui_url", mode="after")
+    @classmethod
+    def _have_own_origin(cls, url: str, info: ValidationInfo) -> str:
+        if url and origin_of_url(url) == origin_of_url(info.data.get("public_url", "")):
+            raise PydanticCustomError(
+                "own_origin",
+                "must have another host name or port than server.public_url, or the backends' pages"
+                " can act as llamactl's own",
+            )
+        return url
+
     @property
     def ui_port(self) -> int:
         """``backend_ui_port``, by default the port after ``port``; 0: none."""
@@ -102,7 +123,12 @@ class ServerConfig(Section):
     @property
     def public_origin(self) -> str:
         """Scheme, host and port of ``public_url``, as a browser's ``Origin``; empty without one."""
-        return "/".join(self.public_url.split("/")[:3])
+        return origin_of_url(self.public_url)
+
+    @property
+    def backend_ui_origin(self) -> str:
+        """Scheme, host and port of ``backend_ui_url``; empty without one."""
+        return origin_of_url(self.backend_ui_url)
 
     @property
     def public_prefix(self) -> str:
@@ -342,6 +368,11 @@ class AppConfig(BaseSettings):
         cls, nodes: dict[str, NodeConfig], info: ValidationInfo
     ) -> dict[str, NodeConfig]:
         return {info.data.get("local_node", "main"): NodeConfig(), **nodes}
+
+
+def origin_of_url(url: str) -> str:
+    """``https://llm.example/llm`` → ``https://llm.example``."""
+    return "/".join(url.split("/")[:3])
 
 
 def backend_field(key: str) -> str:

@@ -70,5 +70,15 @@ def ui_location(scope: Scope, path_and_query: str) -> str | None:
 
 
 def _is_navigation(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a browser opens a page, in a window or a frame (Fetch Metadata, section 2.2)."""
-    return (b"sec-fetch-mode", b"navigate") in headers
+    """Whether a browser opens a page, in a window or a frame (Fetch Metadata, section 2.2).
+
+    Browsers send ``Sec-Fetch-Mode`` to https and to loopback alone. On any other http address a
+    navigation is told by the ``Accept`` that all browsers begin with ``text/html``.
+    """
+    accept = b""
+    for name, value in headers:
+        if name == b"sec-fetch-mode":
+            return value == b"navigate"
+        if name == b"accept":
+            accept = value
+    return accept.lower().startswith(b"text/html")

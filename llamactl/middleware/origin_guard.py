@@ -11,6 +11,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from llamactl.core.asgi_types import Application, Receive, Scope, Send
+from llamactl.core.backend_ui import came_by_ui_port
 from llamactl.core.error_response import send_error
 from llamactl.core.errors import PermissionDenied
 
@@ -37,9 +38,12 @@ class OriginGuard:
         host: str,
         allowed_origins: list[str],
         public_origin: str = "",
+        ui_origin: str = "",
     ) -> None:
+        """``ui_origin``: that of ``server.backend_ui_url``, known on the backends' port alone."""
         self._application = application
         self._origins = (frozenset(allowed_origins) - {"*"}) | {public_origin} - {""}
+        self._ui_origin = ui_origin
         # Bound to more than loopback, our names are unknown, and other machines get in anyway.
         # A reverse proxy may send the public name as ``Host``.
         names = _LOOPBACK_NAMES | {host, _name_of(public_origin)} - {""}
@@ -48,19 +52,22 @@ class OriginGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             try:
-                self.check(dict(scope["headers"]))
+                self.check(dict(scope["headers"]), is_ui=came_by_ui_port(scope))
             except ForeignPage as error:
                 await send_error(scope, send, error)
                 return
         await self._application(scope, receive, send)
 
-    def check(self, headers: dict[bytes, bytes]) -> None:
+    def check(self, headers: dict[bytes, bytes], *, is_ui: bool = False) -> None:
         """Raise ForeignPage for another origin, or for another name of this host."""
         host = headers.get(b"host", b"").decode("latin-1")
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin in self._origins:
+        ui_origin = self._ui_origin if is_ui else ""
+        if origin in self._origins or (origin and origin == ui_origin):
             return
-        if self._names is not None and host and _name_of(f"//{host}") not in self._names:
+        name = _name_of(f"//{host}")
+        is_ui_name = ui_origin != "" and name == _name_of(ui_origin)
+        if self._names is not None and host and name not in self._names and not is_ui_name:
             raise ForeignPage(f"a page of {host[:80]!r}")
         if origin and origin not in (f"http://{host}", f"https://{host}"):
             raise ForeignPage(f"a page of {origin[:80]!r}")

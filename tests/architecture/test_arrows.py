@@ -96,7 +96,9 @@ ARROWS = {
         "llamactl.core llamactl.masking llamactl.openapi llamactl.version nodes "
         "nodes.admin"
     ),
-    "llamactl.server.web": "instances.backends llamactl.config llamactl.core llamactl.server",
+    "llamactl.server.web": (
+        "instances.backends llamactl.config llamactl.core llamactl.middleware llamactl.server"
+    ),
     "llamactl.server": (
         "instances keys llamactl llamactl.celery llamactl.config llamactl.core "
         "llamactl.server.web llamactl.version nodes"

@@ -58,6 +58,18 @@ def test_programs_and_pages_are_not_redirected(mode: str) -> None:
     assert ui_location(scope_of(), "/llama-cpp/x/") is None
 
 
+def test_a_browser_is_known_by_accept_where_it_sends_no_fetch_metadata() -> None:
+    # Browsers send Sec-Fetch-… to https and loopback alone, not to http://gpu-box.lan.
+    host = "gpu-box.lan:8080"
+    page = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    expected = "http://gpu-box.lan:8081/llama-cpp/x/"
+    assert ui_location(scope_of(host=host, accept=page), "/llama-cpp/x/") == expected
+    for accept in ("*/*", "application/json", ""):
+        assert ui_location(scope_of(host=host, accept=accept), "/llama-cpp/x/") is None
+    by_script = scope_of(host=host, accept=page, sec_fetch_mode="cors")
+    assert ui_location(by_script, "/llama-cpp/x/") is None
+
+
 def test_a_browser_on_the_port_is_not_redirected() -> None:
     scope = scope_of(host="127.0.0.1:8081", port=8081, sec_fetch_mode="navigate")
     assert came_by_ui_port(scope)

@@ -50,6 +50,25 @@ def test_origin_that_the_operator_named_gets_in() -> None:
     guard("127.0.0.1", page.decode()).check({b"host": b"127.0.0.1:8080", b"origin": page})
 
 
+@pytest.mark.parametrize("host", [b"ui.llm.example", b"127.0.0.1:8081"])
+def test_a_page_at_the_backends_url_gets_in_on_the_backends_port_alone(host: bytes) -> None:
+    async def unused(*_: object) -> None:
+        raise AssertionError
+
+    url = "https://ui.llm.example"
+    behind_proxy = OriginGuard(unused, host="127.0.0.1", allowed_origins=["*"], ui_origin=url)
+    headers = {b"host": host, b"origin": url.encode()}
+    behind_proxy.check(headers, is_ui=True)
+    with pytest.raises(ForeignPage):
+        behind_proxy.check(headers)
+
+
+@pytest.mark.parametrize("host", [b"evil.example", b"["])
+def test_other_names_do_not_on_the_backends_port(host: bytes) -> None:
+    with pytest.raises(ForeignPage):
+        guard().check({b"host": host}, is_ui=True)
+
+
 def test_a_public_address_allows_any_host_name() -> None:
     guard("0.0.0.0").check({b"host": b"gpu-box.lan:8080"})
     with pytest.raises(ForeignPage):
