@@ -13,6 +13,7 @@ from proxy.websocket import relay
 from proxy.websocket.relay import backend_ending, client_ending
 from tests.proxy.conftest import MANAGER, Backend, TableGateway
 from tests.support.asgi import AsgiSocket
+from tests.support.loop_stall import MAX_STALL_SECONDS, measured_stall
 from tests.support.socket_backend import SocketBackend, until_it_stalls
 
 PATH = "/api/v1/instances/demo/proxy/ws"
@@ -295,3 +296,25 @@ def test_code_that_must_not_be_in_a_frame_is_never_sent(code: int) -> None:
     assert client_ending({"code": code, "reason": ""}).code == 1001
     closing = aiohttp.WSMessage(aiohttp.WSMsgType.CLOSE, code, "")
     assert backend_ending(closing).code == (1011 if code else 1000)
+
+
+async def test_a_flood_of_small_messages_is_relayed_in_turns(
+    app: ProxyApplication, sockets: SocketBackend
+) -> None:
+    count = 20_000
+
+    async def flood(socket: web.WebSocketResponse) -> None:
+        transport = socket._req.transport  # type: ignore[union-attr]
+        assert transport is not None
+        transport.write(b"\x82\x01a" * count)
+        assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+        await socket.close()
+
+    sockets.script = flood
+    async with measured_stall() as stall:
+        socket = await opened(app)
+        for _ in range(count):
+            assert (await socket.next())["bytes"] == b"a"
+        socket.disconnect(code=1000, reason="")
+        await socket.finish()
+    assert stall.seconds < MAX_STALL_SECONDS
