@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def keys(stack: Stack, model: dict[str, object]) -> tuple[str, str]:
 
 def history(stack: Stack) -> list[tuple[str, str, str]]:
     """(instance, new status, cause) of all, the oldest first."""
-    with sqlite3.connect(stack.data_dir / "llamactl.db", timeout=10) as database:
+    with closing(sqlite3.connect(stack.data_dir / "llamactl.db", timeout=10)) as database:
         rows = database.execute(
             "select i.name, h.new, h.cause from instances_statuschange h"
             " join instances_instance i on i.id = h.instance_id order by h.id"
