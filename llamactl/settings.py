@@ -167,8 +167,9 @@ SESSION_COOKIE_NAME = "llamactl_session"
 CSRF_COOKIE_NAME = "llamactl_csrf"
 CSRF_FAILURE_VIEW = "llamactl.api.error_pages.csrf_failure"
 SESSION_COOKIE_HTTPONLY = True
-# Cookies know no ports: the pages of the backends' port could read a cookie with the token.
-CSRF_USE_SESSIONS = True
+# Cookies know no ports: a page on the backends' port could read the token. In the session it would
+# cost a row of the database for each visitor of the login page.
+CSRF_COOKIE_HTTPONLY = True
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "SAMEORIGIN"
 AUTHENTICATION_BACKENDS = ["llamactl.admin.login.backend.LimitedBackend"]

@@ -98,7 +98,8 @@ class ForwardedRequest:
             route.kind is not RouteKind.INSTANCE or method in _IDEMPOTENT
         )
         exchange.instance = target.name
-        exchange.is_use = counts_as_use(route, scope["method"])
+        if route.endpoint is not None or route.kind is not RouteKind.INFERENCE:
+            exchange.is_use = counts_as_use(route, scope["method"])
         if isinstance(body, Upload):
             exchange.upload = body
         else:

@@ -23,6 +23,7 @@ SANDBOX = (b"content-security-policy", b"sandbox allow-scripts")
 """The header of a backend's document on llamactl's own port."""
 
 _KEY = "llamactl.backend_ui_port"
+_MARK = "llamactl.came_by_ui_port"
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
 
 
@@ -43,8 +44,12 @@ def announce_port(state: MutableMapping[str, Any], port: int) -> None:
 
 def came_by_ui_port(scope: Scope) -> bool:
     """Whether the request came by the port of the backends' pages."""
-    port = (scope.get("state") or {}).get(_KEY)
-    return port is not None and scope["server"][1] == port
+    return _MARK in scope
+
+
+def mark_ui_port(scope: Scope) -> None:
+    """Mark a request that came by the port."""
+    scope[_MARK] = True
 
 
 def ui_location(scope: Scope, path_and_query: str) -> str | None:
@@ -54,7 +59,7 @@ def ui_location(scope: Scope, path_and_query: str) -> str | None:
     ``server.backend_ui_url``.
     """
     port = (scope.get("state") or {}).get(_KEY)
-    if port is None or scope["server"][1] == port or not _is_navigation(scope["headers"]):
+    if port is None or came_by_ui_port(scope) or not _is_navigation(scope["headers"]):
         return None
     server = current().server
     if server.backend_ui_url:

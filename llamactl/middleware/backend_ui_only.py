@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llamactl.core.asgi_types import Application, Receive, Scope, Send
-from llamactl.core.backend_ui import PREFIX, NotOnThisPort
+from llamactl.core.backend_ui import PREFIX, NotOnThisPort, mark_ui_port
 from llamactl.core.error_response import send_error
 
 
@@ -14,9 +14,11 @@ class BackendUiOnly:
         self._application = application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and not _is_path_of_backends(scope):
-            await send_error(scope, send, NotOnThisPort())
-            return
+        if scope["type"] in ("http", "websocket"):
+            if not _is_path_of_backends(scope):
+                await send_error(scope, send, NotOnThisPort())
+                return
+            mark_ui_port(scope)
         await self._application(scope, receive, send)
 
 

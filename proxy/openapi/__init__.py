@@ -124,6 +124,7 @@ _ANY: tuple[LlamactlError, ...] = (
     errors.BackendUnreachable(f"instance {_NAME} runs, but does not answer; see its log"),
     errors.ResponseStopped(_NAME),
     errors.BackendStalled(f"the backend of {_NAME} sent nothing for 600 s"),
+    errors.ForeignRedirect(_NAME),
     InstanceNotRunning(f"instance {_NAME} is not running; start it first"),
 )
 _BY_MODEL: tuple[LlamactlError, ...] = (

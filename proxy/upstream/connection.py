@@ -8,7 +8,7 @@ gap remains: bytes that arrive just as the next request is written can't be told
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import httptools
@@ -42,7 +42,7 @@ class Connection(asyncio.Protocol):
     def __init__(
         self, loop: asyncio.AbstractEventLoop, released: Callable[[Connection], None]
     ) -> None:
-        """``released``: called after each response; the connection is then free or closed."""
+        """``released``: called after each response that leaves the connection free."""
         self.loop = loop
         self._released = released
         self._transport: asyncio.Transport | None = None
@@ -104,8 +104,8 @@ class Connection(asyncio.Protocol):
 
     # -- requests --------------------------------------------------------------------------------
 
-    async def send_request(self, method: str, head: bytes, body: bytes) -> UpstreamResponse:
-        """Send a request; returns after the head of its response.
+    def send_request(self, method: str, head: bytes, body: bytes) -> Awaitable[UpstreamResponse]:
+        """Send a request; the result comes with the head of its response.
 
         Raises Unanswered if the connection was closed instead, and BackendError for a response that
         is no HTTP/1.1. After an error or a cancellation the caller must close the connection.
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(head)
             self._transport.write(body)
-        return await self._begin_response(method)
+        return self._begin_response(method)
 
     async def send_upload(
         self, method: str, head: bytes, upload: Upload, *, first_byte: float, idle: float
@@ -353,6 +353,8 @@ class Connection(asyncio.Protocol):
             or (transport is not None and transport.get_write_buffer_size())
         ):
             self.close()
+            self._response = self._head = self._sender = None
+            return
         self._response = self._head = self._sender = None
         self._released(self)
 

@@ -45,9 +45,8 @@ class Pool:
         return None
 
     def give_back(self, connection: Connection) -> None:
-        if connection.is_free:
-            connection.free_since = self._loop.time()
-            self._free.append(connection)
+        connection.free_since = self._loop.time()
+        self._free.append(connection)
 
     async def connect(self, released: Callable[[Connection], None]) -> Connection:
         """A new connection; ``released`` is called with it after each response.

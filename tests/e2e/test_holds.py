@@ -104,6 +104,8 @@ def test_retries_do_not_undo_an_operators_stop(stack: Stack, key: str) -> None:
     assert ask(stack, key, "fine").status_code == 200
     begin = time.monotonic()
     stack.call("POST", "/api/v1/instances/fine/stop")
+    # The backend answers until the web processes know of the stop.
+    until(lambda: ask(stack, key, "fine").status_code == 503, "a refusal")
     answer = ask(stack, key, "fine")
     if time.monotonic() - begin < STOP_HOLD_SECONDS:
         assert (answer.status_code, error_of(answer)["code"]) == (503, "stopped_by_operator")

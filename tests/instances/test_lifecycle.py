@@ -54,10 +54,10 @@ def test_new_instance_is_stopped_and_has_the_defaults_and_a_port() -> None:
     assert instance.options["nodes"] == ["main"]
 
 
-def test_ports_of_two_instances_differ_and_llamactls_own_is_never_given(override: Any) -> None:
+def test_ports_of_two_instances_differ_and_llamactls_own_are_never_given(override: Any) -> None:
     low, _ = current().instances.port_range
     override(server={"port": low})
-    assert [create("a").port, create("b").port] == [low + 1, low + 2]
+    assert [create("a").port, create("b").port] == [low + 2, low + 3]
 
 
 def test_second_instance_of_a_name_is_refused() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from llamactl.core.errors import UriTooLong
@@ -55,7 +56,7 @@ def check_head(target: bytes, headers: Headers, *, is_host_required: bool) -> No
     if host is None:
         if is_host_required:
             raise MalformedRequest("a request of HTTP/1.1 must have the header Host")
-    elif _HOST.fullmatch(host) is None:
+    elif not _is_host(host):
         # A link in an error repeats it, and Django would refuse it with a message of its own.
         raise MalformedRequest("the header Host must be a name or an address, and maybe a port")
     is_repeating = len(named) != len(headers)
@@ -63,6 +64,12 @@ def check_head(target: bytes, headers: Headers, *, is_host_required: bool) -> No
         _check_once(headers)
     if is_repeating or len(b"".join(named)) + len(b"".join(named.values())) > _SMALL_BYTES:
         _check_sizes(headers)
+
+
+@lru_cache(maxsize=64)
+def _is_host(host: bytes) -> bool:
+    """Whether a ``Host`` is well-formed; a client sends the same one again and again."""
+    return _HOST.fullmatch(host) is not None
 
 
 def check_handshake(method: str, http_version: str, headers: Headers) -> None:

@@ -36,7 +36,7 @@ from llamactl.server.web.head import (
 )
 from llamactl.server.web.http_1_0 import Http10Cycle
 from llamactl.server.web.http_1_1 import Http11Cycle
-from llamactl.server.web.parts import PART_BYTES, PartedProtocol, RequestPhase
+from llamactl.server.web.parts import PART_BYTES, TRAILERS, PartedProtocol, RequestPhase
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,15 @@ class HttpProtocol(PartedProtocol):
     def _parse(self, data: bytes) -> None:
         # Data that spans two phases is not counted against the limit of either.
         phase_before, self._has_body_data = self._phase, False
-        super().data_received(data)
+        # As in uvicorn, except for its timer of an idle connection, which is not used here.
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+            return
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
         if self._phase is RequestPhase.IDLE:
             if self._deadline is not None:
                 self._disarm()
@@ -275,6 +283,8 @@ class HttpProtocol(PartedProtocol):
             scope["query_string"] = url.query or b""
         self._phase = RequestPhase.BODY
         self._head_bytes = 0
+        if not offers_upgrade:
+            self.headers = TRAILERS
         if not is_handshake:
             self._begin_cycle(Http10Cycle if version < "1.1" else Http11Cycle)
 

@@ -10,7 +10,12 @@ from collections.abc import Awaitable, Generator
 from string import ascii_lowercase, digits
 from typing import Any, cast
 
-from uvicorn._types import ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
+from uvicorn._types import (
+    ASGIReceiveEvent,
+    ASGISendEvent,
+    HTTPResponseBodyEvent,
+    HTTPResponseStartEvent,
+)
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 _NAME_BYTES = f"!#$%&'*+-.^_`|~{digits}{ascii_lowercase}".encode()
@@ -36,6 +41,17 @@ class Http11Cycle(RequestResponseCycle):
 
     _is_usual = False
     """Whether this class has sent the head of the response, and so sends the body too."""
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """Receive the body, or the disconnect of the client."""
+        if not self.body or self.more_body or self.disconnected or self.response_complete:
+            return await super().receive()
+        # The usual request: its whole body has come with its head, so there is nothing to wait for.
+        body, self.body = bytes(self.body), bytearray()
+        self.waiting_for_100_continue = False
+        self.flow.resume_reading()
+        self.message_event.clear()
+        return {"type": "http.request", "body": body, "more_body": False}
 
     def send(self, message: ASGISendEvent) -> Awaitable[None]:  # type: ignore[override]
         """Send a message of the application. Raises RuntimeError as uvicorn does."""

@@ -21,6 +21,10 @@ PART_BYTES = 8 * 1024
 """The input that is parsed at once: up to 2 ms for chunks or requests of a few bytes each."""
 
 
+TRAILERS = [(b"", b"")] * MAX_HEADERS
+"""In place of the headers behind the head: a full list, so that one check finds both limits."""
+
+
 class RequestPhase(Enum):
     """The part of a request that is being received."""
 
@@ -83,12 +87,13 @@ class PartedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # As in uvicorn, except for the limit, and for trailers, which must not become headers: a
         # proxy in front of us has not checked them.
-        if self._phase is RequestPhase.BODY:
-            return
-        if len(self.headers) >= MAX_HEADERS:
+        headers = self.headers
+        if len(headers) >= MAX_HEADERS:
+            if headers is TRAILERS:
+                return
             self._refusal = HeadTooLarge(f"a request must have at most {MAX_HEADERS} headers")
             raise self._refusal
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
-        self.headers.append((name, value))
+        headers.append((name, value))

@@ -29,19 +29,20 @@ def signals_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def children() -> set[int]:
-    """The processes of which this one is the parent, zombies included, but for the broker."""
+    """The processes of which this one is the parent, zombies included, but for shared ones."""
     found = set()
     for thread in os.listdir("/proc/self/task"):
         with suppress(FileNotFoundError):  # the thread has just ended
             text = Path(f"/proc/self/task/{thread}/children").read_text()
             found |= {int(pid) for pid in text.split()}
-    return {pid for pid in found if not _is_broker(pid)}
+    return {pid for pid in found if not _is_shared(pid)}
 
 
-def _is_broker(pid: int) -> bool:
-    """Whether it is the Valkey that the tests of this process share."""
+def _is_shared(pid: int) -> bool:
+    """Whether it is the Valkey or the llamactl that the tests of this process share."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip() == "valkey-server"
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"valkey-server" in words or b"manage.py\0run" in words
     return False
 
 

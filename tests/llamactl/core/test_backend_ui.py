@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llamactl.core.backend_ui import announce_port, came_by_ui_port, ui_location
+from llamactl.core.backend_ui import announce_port, came_by_ui_port, mark_ui_port, ui_location
 from llamactl.middleware.backend_ui_only import BackendUiOnly
 
 
@@ -72,6 +72,7 @@ def test_a_browser_is_known_by_accept_where_it_sends_no_fetch_metadata() -> None
 
 def test_a_browser_on_the_port_is_not_redirected() -> None:
     scope = scope_of(host="127.0.0.1:8081", port=8081, sec_fetch_mode="navigate")
+    mark_ui_port(scope)
     assert came_by_ui_port(scope)
     assert ui_location(scope, "/llama-cpp/x/") is None
 
