@@ -87,6 +87,7 @@ def test_a_database_that_is_away_is_not_asked_all_the_time(
         supervised.wake()
         time.sleep(0.01)
     assert database.tries <= 5
+    until(lambda: "supervising from memory" in caplog.text)
     assert caplog.text.count("supervising from memory") == 1
 
 
