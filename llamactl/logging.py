@@ -62,6 +62,10 @@ class RepetitionFilter(logging.Filter):
         self._passed: dict[tuple[int, str], tuple[float, int]] = {}
         """Level and text of a message → when it was passed, and its repetitions since."""
 
+    def forget(self) -> None:
+        """Take the next message of each text for its first."""
+        self._passed.clear()
+
     def filter(self, record: logging.LogRecord) -> bool:
         key = record.levelno, re.sub(r"\d+", "#", record.getMessage())
         began, count = self._passed.get(key, (0.0, 0))

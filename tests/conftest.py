@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connections
 from django.test import Client
 from hypothesis import settings as hypothesis_settings
 
 from llamactl.config import AppConfig, current
+from llamactl.logging import RepetitionFilter
 from llamactl.server.embedded_broker import READY_SECONDS, EmbeddedBroker
 from tests.support.environment import DATA_DIR, MANAGEMENT_KEY
 from tests.support.paths import ROOT
@@ -62,6 +65,15 @@ def pytest_runtest_makereport(
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
     """A file instead of memory: the supervisor's threads have connections of their own."""
     connections["default"].settings_dict["TEST"]["NAME"] = str(DATA_DIR / "test.sqlite3")
+
+
+@pytest.fixture(autouse=True)
+def _no_message_of_an_earlier_test() -> None:
+    """A message that an earlier test has logged is no repetition."""
+    for name in settings.LOGGERS_OF_LASTING_FAILURES:
+        for each in logging.getLogger(name).filters:
+            if isinstance(each, RepetitionFilter):
+                each.forget()
 
 
 @pytest.fixture

@@ -38,12 +38,25 @@ def children() -> set[int]:
     return {pid for pid in found if not _is_shared(pid)}
 
 
+def backends() -> set[int]:
+    """The children that run the fake backend's program, without helpers that end at once."""
+    found = set()
+    for pid in children():
+        with suppress(OSError):
+            if b"fake_backend/program.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.add(pid)
+    return found
+
+
 def _is_shared(pid: int) -> bool:
-    """Whether it is the Valkey or the llamactl that the tests of this process share."""
+    """Whether it is a Valkey, a llamactl or a tracker that the tests of this process share."""
     with suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
-        return b"valkey-server" in words or b"manage.py\0run" in words
+        return any(name in words for name in _SHARED)
     return False
+
+
+_SHARED = (b"valkey-server", b"manage.py\0run", b"multiprocessing.resource_tracker")
 
 
 def is_alive(pid: int) -> bool:

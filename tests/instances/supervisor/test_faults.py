@@ -21,7 +21,7 @@ from instances.supervisor.controller.phases.startup_probing import StartupProbin
 from instances.supervisor.controller.phases.stopping import Stopping
 from instances.supervisor.state import rows, store
 from instances.supervisor.state.rows import steps_between
-from tests.instances.supervisor.conftest import NodeUnderTest, children, is_alive
+from tests.instances.supervisor.conftest import NodeUnderTest, backends, children, is_alive
 from tests.support.until import until
 
 
@@ -58,7 +58,7 @@ def test_a_crash_is_restarted_without_a_database_and_written_later(
     pid = supervised.running(restart_delay=0).pid
     database.is_away = True
     os.kill(pid or 0, signal.SIGKILL)
-    new = until(lambda: children() - {pid}).pop()
+    new = until(lambda: backends() - {pid}).pop()
     assert supervised.see().pid == pid
     database.is_away = False
     until(lambda: supervised.see().pid == new)
@@ -127,7 +127,7 @@ def test_a_locked_database_delays_the_write_and_nothing_else(supervised: NodeUnd
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         os.kill(pid or 0, signal.SIGKILL)
-        new = until(lambda: children() - {pid}).pop()
+        new = until(lambda: backends() - {pid}).pop()
         other.execute("COMMIT")
     until(lambda: supervised.see().pid == new)
     assert supervised.see().restarts == 1

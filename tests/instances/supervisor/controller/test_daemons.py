@@ -42,6 +42,16 @@ def kind(has_group: bool) -> str:
     return "daemon" if has_group else "wiped"
 
 
+@pytest.fixture(autouse=True)
+def no_daemon_left(node: NodeUnderTest) -> Iterator[None]:
+    """A child that the supervisor did not see yet, or that a failed test leaves."""
+    yield
+    with suppress(FileNotFoundError):
+        for pid in re.findall(r"^daemon (\d+)$", node.log(), re.MULTILINE):
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
 def daemons_of(node: NodeUnderTest, count: int = 1) -> list[int]:
     """Return the pids of the children that the backends of ``one`` have started so far."""
 
