@@ -27,7 +27,7 @@ MAX_TARGET_BYTES = MAX_LINE_BYTES - len(b"OPTIONS  HTTP/1.1\r\n")
 MAX_HEADERS = 128
 """The limit of the ``websockets`` package for a handshake."""
 
-_MAX_BYTES = {b"content-type": 500, b"cookie": 4 * 1024}
+_MAX_BYTES = {b"content-type": 500, b"cookie": 3 * 1024}
 """Headers whose parsers take quadratic time."""
 
 _SMALL_BYTES = min(_MAX_BYTES.values())
