@@ -55,7 +55,7 @@ def refuse_after_stop(state: HeldState, now: datetime) -> None:
 
 
 def _is_failed_activation(state: HeldState) -> bool:
-    """Whether the last requested start is one that a request caused, and has failed."""
+    """Whether a request caused the last start, and that start has failed."""
     return (
         state.status == Status.FAILED
         and state.desired_state == DesiredState.RUNNING

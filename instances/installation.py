@@ -1,4 +1,4 @@
-"""Id of this installation, for what it shares a machine with: the containers of a docker daemon."""
+"""Id of this installation: marks its containers, where several installations use one docker."""
 
 from __future__ import annotations
 

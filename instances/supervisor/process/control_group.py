@@ -41,7 +41,7 @@ class ControlGroup:
         return found - {0}  # 0: a process outside of the worker's namespace of pids
 
     def kill(self) -> None:
-        """Send SIGKILL to every process of the group, also to one that is just forked."""
+        """Send SIGKILL to all processes of the group, those forked at this moment included."""
         with suppress(OSError):  # the group is gone; or Linux before 5.14 has no such file
             (self.path / "cgroup.kill").write_text("1")
 

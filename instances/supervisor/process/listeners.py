@@ -56,7 +56,7 @@ NOBODY = PortOwner(is_ours=False)
 
 
 def owner_of(process: Process, host: str, port: int) -> PortOwner:
-    """Return who listens where a connection to a backend bound to ``host`` arrives.
+    """Return the owner of the listeners that connections to a backend bound to ``host`` reach.
 
     The listener of a container belongs to docker, so it isn't looked at. Blocks while it reads
     descriptors, for milliseconds.
