@@ -31,8 +31,8 @@ from instances.supervisor.family_monitor import FamilyMonitor
 from instances.supervisor.log_rotation import LogRotation
 from instances.supervisor.orphans.guard import OrphanGuard, noted_by_last_worker
 from instances.supervisor.process import adoption, listeners
-from instances.supervisor.process.adoption import MarkedProcess
-from instances.supervisor.process.pidfd import Marker, Process
+from instances.supervisor.process.markers import MarkedProcess, Marker
+from instances.supervisor.process.pidfd import Process
 from instances.supervisor.process.process_table import Identity
 from instances.supervisor.scheduling.scheduler import Scheduler
 from instances.supervisor.scheduling.traffic_monitor import TrafficMonitor

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from instances.backends.registry import BACKENDS
-from instances.supervisor.process.adoption import MarkedProcess, marked_processes
+from instances.supervisor.process.markers import MarkedProcess, marked_processes
 from llamactl.doctor.diagnosis import Diagnosis, note, ok, problem, warning
 
 SUBJECT = "processes"

@@ -17,7 +17,7 @@ from instances import lifecycle
 from instances.backends.registry import BACKENDS
 from instances.dry_run import dry_run_create
 from instances.supervisor.controller import spawn
-from instances.supervisor.process.pidfd import Marker
+from instances.supervisor.process.markers import Marker
 from llamactl.config import current, explain
 from llamactl.config.explain import redacted
 from llamactl.doctor.diagnosis import problem, to_json, to_lines

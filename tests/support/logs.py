@@ -11,7 +11,8 @@ from pathlib import Path
 
 from instances.logs import files
 from instances.logs.segments import read_from, segments_of
-from instances.supervisor.process.pidfd import Marker, Process, spawn
+from instances.supervisor.process.markers import Marker
+from instances.supervisor.process.pidfd import Process, spawn
 
 ROTATIONS = 5
 """The least number of rotations before the writer may end."""

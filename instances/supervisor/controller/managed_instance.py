@@ -116,7 +116,13 @@ class ManagedInstance:
         """End the children and the container that an exited process has left behind."""
         marker = process.marker
         self._end_stragglers(
-            partial(kill_stragglers, marker.launch, process.control_group, process.noted)
+            partial(
+                kill_stragglers,
+                marker.launch,
+                process.control_group,
+                process.noted,
+                is_all_in_group=process.ended_in_group,
+            )
         )
         if marker.container:
             self.docker.remove(marker.container)

@@ -27,7 +27,8 @@ from instances.supervisor.failure import (
     refusal_failure,
     spawn_failure,
 )
-from instances.supervisor.process.pidfd import Marker, Process, spawn
+from instances.supervisor.process.markers import Marker
+from instances.supervisor.process.pidfd import Process, spawn
 from instances.supervisor.process.resource_limits import CannotApplyLimits, spawn_limited
 from instances.supervisor.state.rows import Row
 from llamactl.config import AppConfig

@@ -23,7 +23,8 @@ from instances.backends.environment import clean_environment
 from instances.installation import installation_id
 from instances.supervisor.context import NO_DEADLINE
 from instances.supervisor.orphans import program
-from instances.supervisor.process.pidfd import Marker, Process
+from instances.supervisor.process.markers import Marker
+from instances.supervisor.process.pidfd import Process
 from instances.supervisor.process.process_table import Identity, read_stat
 from llamactl.config import AppConfig
 

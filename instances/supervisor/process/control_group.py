@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from contextlib import suppress
 from pathlib import Path
 
-from instances.supervisor.process.process_table import family_of, read_table
+from instances.supervisor.process.markers import marked_process
+from instances.supervisor.process.process_table import family_of, read_younger
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "llamactl-"
+MOVE_ROUNDS = 5
+"""A child may fork while it is moved; what it forks afterwards is in the group."""
 
 
 class ControlGroup:
@@ -41,9 +45,24 @@ class ControlGroup:
         return found - {0}  # 0: a process outside of the worker's namespace of pids
 
     def kill(self) -> None:
-        """Send SIGKILL to all processes of the group, those forked at this moment included."""
-        with suppress(OSError):  # the group is gone; or Linux before 5.14 has no such file
+        """Send SIGKILL to all processes of the group, those forked at this moment included.
+
+        Linux before 5.14 has no call for that: a process that is forked meanwhile is left.
+        """
+        try:
             (self.path / "cgroup.kill").write_text("1")
+        except OSError:
+            self._kill_each()
+
+    def _kill_each(self) -> None:
+        for pid in self.pids():
+            with suppress(OSError):  # gone; or of another user
+                pidfd = os.pidfd_open(pid)
+                try:
+                    if pid in self.pids():  # else a later process has the pid by now
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                finally:
+                    os.close(pidfd)
 
     def remove(self) -> bool:
         """Remove the group if it is empty; returns whether it is gone."""
@@ -56,7 +75,7 @@ class ControlGroup:
 def create_for(launch: str, pid: int) -> ControlGroup | None:
     """Make the group of a launch, with a new process; ``None`` where llamactl may not.
 
-    A child that the process has forked by now is moved too.
+    The children that the process has forked by now are moved too.
     """
     own = own_group()
     if own is None or not launch:
@@ -73,17 +92,34 @@ def create_for(launch: str, pid: int) -> ControlGroup | None:
         logger.debug("process %d stays in the control group of the worker: %s", pid, error)
         group.remove()
         return None
-    _add_children(group, pid)
+    _add_children(group, pid, launch)
     return group
 
 
-def _add_children(group: ControlGroup, pid: int) -> None:
-    table = read_table()
-    if pid in table:
-        family = {each for each, _ in family_of([(pid, table[pid].started_ticks)], table)}
-        for child in family - group.pids():
+def _add_children(group: ControlGroup, leader: int, launch: str) -> None:
+    """Add the processes that were forked before the leader was in the group.
+
+    A child of a parent that has ended is found by its marker: it had no time to overwrite that.
+    The leader is not reaped yet, so no later session has its number.
+    """
+    for _ in range(MOVE_ROUNDS):
+        table = read_younger(leader)
+        roots = (
+            (pid, stat.started_ticks)
+            for pid, stat in table.items()
+            if stat.session == leader or _is_marked(pid, launch)
+        )
+        missing = {pid for pid, _ in family_of(roots, table)} - group.pids()
+        if not missing:
+            return
+        for pid in missing:
             with suppress(OSError):
-                group.add(child)
+                group.add(pid)
+
+
+def _is_marked(pid: int, launch: str) -> bool:
+    found = marked_process(pid)
+    return found is not None and found.marker.launch == launch
 
 
 def group_of(pid: int, launch: str) -> ControlGroup | None:

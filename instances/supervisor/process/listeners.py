@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from instances.supervisor.process.adoption import marked_processes
+from instances.supervisor.process.markers import marked_processes
 from instances.supervisor.process.pidfd import Process
 from instances.supervisor.process.process_table import family_of, read_table
 

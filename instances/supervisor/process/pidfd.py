@@ -14,42 +14,17 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from instances.supervisor.process import control_group
 from instances.supervisor.process.control_group import ControlGroup
+from instances.supervisor.process.markers import Marker
 from instances.supervisor.process.process_table import Identity, family_of, read_stat, read_table
 
 logger = logging.getLogger(__name__)
 
 SIGNAL_GROUP = 1 << 2
 """PIDFD_SIGNAL_PROCESS_GROUP (Linux 6.9): signals the group, even if its leader has exited."""
-
-NODE_MARKER = "LLAMACTL_NODE"
-INSTANCE_MARKER = "LLAMACTL_INSTANCE"
-LAUNCH_MARKER = "LLAMACTL_LAUNCH"
-CONTAINER_MARKER = "LLAMACTL_CONTAINER"
-
-
-@dataclass(frozen=True)
-class Marker:
-    """Variables in a backend's environment, by which a later worker identifies it."""
-
-    node: str
-    """Path of the node's lock file; the worker that holds the lock owns the process."""
-    instance: str
-    """``<id>:<name>``: a name alone may belong to another instance by now."""
-    launch: str
-    container: str = ""
-
-    def to_environment(self) -> dict[str, str]:
-        environment = {
-            NODE_MARKER: self.node,
-            INSTANCE_MARKER: self.instance,
-            LAUNCH_MARKER: self.launch,
-        }
-        return environment | ({CONTAINER_MARKER: self.container} if self.container else {})
 
 
 class Process:
@@ -71,6 +46,8 @@ class Process:
         self.noted: frozenset[Identity] = frozenset()
         """Processes of the launch at the last look, where there is no control group."""
         self.is_reaped = False
+        self.ended_in_group = False
+        """Whether the leader was in the control group at its end, and so its children are too."""
         self._pidfd = pidfd
 
     @property
@@ -139,6 +116,9 @@ class Process:
     def _kill_rest(self) -> None:
         """Kill the processes of the launch outside the leader's process group."""
         if self.control_group is not None:
+            # systemd-run --scope and pam_systemd move a process to a group of their own.
+            current = control_group.group_of(self.pid, self.marker.launch)
+            self.ended_in_group = current is not None
             self.control_group.kill()
         if self.noted:
             for pid, ticks in family_of(self.noted, read_table()):

@@ -7,7 +7,7 @@ lives, and afterwards because it was noted.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,26 @@ def read_stat(pid: int) -> ProcessStat | None:
 
 def read_table() -> dict[int, ProcessStat]:
     """Read the stat of every living process: about 20 µs for each."""
-    pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
+    return _read(_pids())
+
+
+def read_younger(pid: int) -> dict[int, ProcessStat]:
+    """Read the stat of a living process and of those that were started after it.
+
+    The kernel numbers processes and threads one after the other, and begins again at the lowest
+    free number after ``pid_max``; the last given number ends /proc/loadavg (proc(5)).
+    """
+    last = int(Path("/proc/loadavg").read_bytes().split()[-1])
+    if pid <= last:
+        return _read(each for each in _pids() if pid <= each <= last)
+    return _read(each for each in _pids() if pid <= each or each <= last)
+
+
+def _pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdecimal())
+
+
+def _read(pids: Iterable[int]) -> dict[int, ProcessStat]:
     stats = ((pid, read_stat(pid)) for pid in pids)
     return {pid: stat for pid, stat in stats if stat is not None and stat.is_alive}
 

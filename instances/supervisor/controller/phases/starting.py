@@ -22,7 +22,8 @@ from instances.supervisor.controller.phases.phase import Phase, Phases, PhaseWit
 from instances.supervisor.controller.spawn import LaunchFailed
 from instances.supervisor.failure import Failure
 from instances.supervisor.process.containers import remove_container
-from instances.supervisor.process.pidfd import Marker, Process
+from instances.supervisor.process.markers import Marker
+from instances.supervisor.process.pidfd import Process
 from instances.supervisor.state.rows import Row
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from instances.models import Instance
 from instances.states import DesiredState, Status
 from instances.supervisor.orphans import guard, program
 from instances.supervisor.process import control_group
-from instances.supervisor.process.pidfd import Marker
+from instances.supervisor.process.markers import Marker
 from instances.supervisor.process.process_table import read_stat
 from llamactl.config import current
 from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, is_alive

@@ -21,13 +21,13 @@ from instances.states import Status
 from instances.supervisor.process.adoption import (
     backends_of,
     find_process,
-    is_own_user,
     kill_lost,
     kill_stragglers,
     open_process,
     other_node_of,
 )
-from instances.supervisor.process.pidfd import NODE_MARKER, Marker, Process
+from instances.supervisor.process.markers import NODE_MARKER, Marker, is_own_user
+from instances.supervisor.process.pidfd import Process
 from instances.supervisor.process.process_table import read_stat
 from llamactl.config import AppConfig, current
 from proxy.table.refresh import to_target

@@ -13,7 +13,8 @@ import pytest
 
 from instances.supervisor.process import listeners
 from instances.supervisor.process.listeners import NOBODY, OURS, owner_of
-from instances.supervisor.process.pidfd import Marker, Process
+from instances.supervisor.process.markers import Marker
+from instances.supervisor.process.pidfd import Process
 from instances.supervisor.process.process_table import read_stat
 from tests.support.until import until
 

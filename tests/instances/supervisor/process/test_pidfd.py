@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from instances.supervisor.process.markers import Marker
 from instances.supervisor.process.pidfd import (
-    Marker,
     Process,
     reset_ignored_signals,
     spawn,

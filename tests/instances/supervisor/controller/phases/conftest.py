@@ -19,7 +19,8 @@ from instances.supervisor.controller.managed_instance import ManagedInstance
 from instances.supervisor.controller.phases.factory import PhaseFactory
 from instances.supervisor.controller.phases.phase import Exit, Phase
 from instances.supervisor.process.listeners import OURS
-from instances.supervisor.process.pidfd import Marker, Process
+from instances.supervisor.process.markers import Marker
+from instances.supervisor.process.pidfd import Process
 from instances.supervisor.state.rows import Observation, Row
 from instances.supervisor.state.store import StateStore
 from llamactl.config import AppConfig, current
