@@ -28,6 +28,7 @@ from llamactl.middleware.public_prefix import (  # noqa: E402
     PrefixRemoval,
     can_remove,
 )
+from llamactl.middleware.request_ids import RequestIds  # noqa: E402
 from llamactl.middleware.response_headers import ResponseHeaders  # noqa: E402
 from llamactl.middleware.secure_cookies import SecureCookies  # noqa: E402
 from proxy.asgi import ProxyApplication  # noqa: E402
@@ -54,7 +55,7 @@ def build() -> Application:
     django: Application = SecureCookies(BodyLimit(django_application))
     if prefix:
         django = PrefixAddition(django, prefix)
-    django = ManagementHeaders(django)
+    django = RequestIds(ManagementHeaders(django))
     announce_warnings(config, logger.warning)
     layers: Application = ProxyApplication(with_forwarded_headers(django))
     if not (config.auth.require_management_auth and config.auth.require_inference_auth):

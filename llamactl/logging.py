@@ -11,6 +11,7 @@ import re
 from billiard.exceptions import RestartFreqExceeded
 
 from llamactl.core.database_errors import to_unavailable
+from llamactl.core.request_id import current_request
 
 _REFUSALS = "django.security."
 """Django's loggers of bad requests; their records carry tracebacks."""
@@ -21,7 +22,10 @@ MOST_MESSAGES = 200
 
 
 class LineFormatter(logging.Formatter):
-    """Appends ``instance=``, ``node=`` and ``request_id=`` of a record."""
+    """Appends ``instance=``, ``node=``, ``request_id=`` and ``client_request_id=``.
+
+    Of the record, else of the request that the current task works on.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -42,8 +46,10 @@ class LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         line = super().formatMessage(record)
-        for name in ("instance", "node", "request_id"):
-            value = getattr(record, name, None)
+        request = current_request.get()
+        fields = {} if request is None else request.log_fields()
+        for name in ("instance", "node", "request_id", "client_request_id"):
+            value = getattr(record, name, None) or fields.get(name)
             if value:
                 line += f" {name}={value}"
         return line

@@ -25,7 +25,7 @@ class ProxyApplication:
         if scope["type"] == "http":
             found = _route(scope)
             if found is not None:
-                await ProxyConsumer(self.gateway, found)(scope, receive, send)
+                await ProxyConsumer(self.gateway, found, scope)(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)

@@ -24,6 +24,7 @@ from llamactl.core.errors import (
     UriTooLong,
 )
 from llamactl.core.links import base_url_of
+from llamactl.core.request_id import current_request
 from llamactl.core.unknown_paths import ApiNotServed, refusal_of
 from proxy import errors
 from proxy.auth import admit, authorise_by, target_named
@@ -64,10 +65,10 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
     request.
     """
 
-    def __init__(self, gateway: Gateway, route: Route) -> None:
+    def __init__(self, gateway: Gateway, route: Route, scope: Scope) -> None:
         self.gateway = gateway
         self.route = route
-        self.exchange = Exchange(route)
+        self.exchange = Exchange(route, scope["headers"])
         self._rule_table: RoutingTable | None = None
         """The table that ``exchange.rule`` was read from."""
 
@@ -77,6 +78,8 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         try:
             if not self.gateway.is_started:
                 await self.gateway.start()
+            # Not before: the tasks of the gateway would take the request for theirs.
+            current_request.set(exchange)
             await self._handle(scope, receive, send)
             outcome = Outcome.ANSWERED
         except ClientDisconnected:
@@ -240,14 +243,14 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             # A request of an API without models, such as a thread, has no model to ask for.
             error = ApiNotServed(scope["path"])
         self.exchange.status = error.status
-        await send_error(scope, send, error)
+        await send_error(scope, send, error, *self.exchange.id_headers())
         self.exchange.finish(outcome)
 
     async def _answer(
         self, send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]
     ) -> None:
         """Answer with a document of the proxy's own."""
-        sent_headers = [*OWN_HEADERS, *headers]
+        sent_headers = [*OWN_HEADERS, *headers, *self.exchange.id_headers()]
         if body:
             sent_headers.append((b"content-type", b"application/json"))
             sent_headers.append((b"content-length", b"%d" % len(body)))

@@ -7,12 +7,12 @@ count for each chunk would be work for each chunk.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
-from functools import cached_property
-from random import getrandbits
 from time import perf_counter
 from typing import Protocol
 
+from llamactl.core.request_id import client_headers, id_headers, new_id
 from proxy.routes.routes import Route
 from proxy.table.table import KeyRule
 
@@ -83,16 +83,21 @@ class Exchange:
 
     # The defaults are the class's: to set fifteen for each request would take a microsecond.
 
-    def __init__(self, route: Route | None) -> None:
-        """``route``: ``None`` for a WebSocket at an unknown path."""
+    def __init__(self, route: Route | None, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """``route``: ``None`` for a WebSocket at an unknown path; ``headers``: the request's."""
         self.route = route
         self.received_at = perf_counter()
         """The head of the request has come."""
+        self.id = new_id()
+        self.client_id, self._is_anthropic = client_headers(headers)
+        """The client's own ``X-Request-Id``; empty for an unusable one, ``None`` without one."""
 
-    @cached_property
-    def id(self) -> str:
-        """128 random bits, in hex; made when a log line or an observer needs them."""
-        return f"{getrandbits(128):032x}"
+    def id_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers that tell the client the id of its request."""
+        is_anthropic = self._is_anthropic or (
+            self.route is not None and self.route.rest.startswith("/v1/messages")
+        )
+        return id_headers(self.id, is_anthropic=is_anthropic)
 
     def server_timing(self) -> bytes:
         """The value of the response header ``Server-Timing``, in milliseconds.
@@ -115,7 +120,11 @@ class Exchange:
 
     def log_fields(self) -> dict[str, str]:
         """The fields of a log line on this exchange; the formatter shows them."""
-        return {"instance": self.instance, "request_id": self.id}
+        return {
+            "instance": self.instance,
+            "request_id": self.id,
+            "client_request_id": self.client_id or "",
+        }
 
     def count_bytes(self) -> None:
         """Bring the byte counts up to date."""

@@ -14,7 +14,7 @@ from proxy.auth import refuse_revoked, without_key
 from proxy.body.upload import Upload
 from proxy.exchange import Exchange, Outcome
 from proxy.gateway import Gateway
-from proxy.headers import Pairs, to_backend
+from proxy.headers import Pairs, to_backend, with_client_id
 from proxy.interruption import broken_off, interruption_of, no_response
 from proxy.redirect import with_own_location
 from proxy.relay import (
@@ -193,6 +193,8 @@ class ForwardedRequest:
         if self._is_web_ui:
             return web_ui.request_headers(self._scope["headers"])
         headers = to_backend(self._scope["headers"], target.authorization)
+        if self._exchange.client_id is not None:
+            headers = with_client_id(headers, self._exchange.client_id)
         if self._route.kind is RouteKind.INSTANCE:
             return headers
         return conversations.with_own_header(headers, self._exchange.rule)

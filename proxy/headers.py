@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from llamactl.core.request_id import ANTHROPIC_HEADER, HEADER
+
 Pairs = list[tuple[bytes, bytes]]
 
 _END = (b"", b"")
@@ -28,6 +30,8 @@ _FOR_THE_ORIGIN = frozenset(
     b" report-to reporting-endpoints use-as-dictionary accept-ch critical-ch refresh"
     b" origin-agent-cluster".split()
 )
+# A backend's ids are not those of llamactl's log.
+_IDS = frozenset((HEADER, ANTHROPIC_HEADER))
 # Of orders to a reverse proxy in front, some send a file of that machine, and the others change
 # the buffering, which is for llamactl to say.
 _FOR_PROXIES = frozenset(
@@ -40,6 +44,7 @@ _NOT_FOR_CLIENTS = (
     _HOP_BY_HOP
     | _FOR_THE_ORIGIN
     | _FOR_PROXIES
+    | _IDS
     | frozenset(
         b"access-control-allow-origin access-control-allow-methods access-control-allow-headers"
         b" access-control-allow-credentials access-control-max-age access-control-expose-headers"
@@ -57,6 +62,12 @@ def to_backend(headers: Iterable[tuple[bytes, bytes]], authorization: str | None
     if authorization is not None:
         pairs.append((b"authorization", authorization.encode()))
     return pairs
+
+
+def with_client_id(headers: Pairs, client_id: str) -> Pairs:
+    """The headers with this one ``X-Request-Id``, or with none if the client's was unusable."""
+    others = [pair for pair in headers if pair[0] != HEADER]
+    return [*others, (HEADER, client_id.encode())] if client_id else others
 
 
 def request_head(

@@ -10,10 +10,11 @@ from llamactl.core.backend_ui import SANDBOX, came_by_ui_port
 from llamactl.core.error_format import event_for, family_of
 from llamactl.core.errors import LlamactlError
 from proxy.exchange import Exchange
-from proxy.headers import to_client
+from proxy.headers import Pairs, to_client
 from proxy.upstream import BrokeOff, Stalled, Unanswered, UpstreamResponse, UpstreamTimeouts
 
 _WITHOUT_BODY = (204, 304)
+_UNBUFFERED = [(b"x-accel-buffering", b"no"), (b"cache-control", b"no-cache")]
 _NEVER_SECONDS = 1e9
 
 
@@ -30,14 +31,25 @@ def response_start(
         # and a 204 must have no Content-Length (RFC 9110, section 8.6).
         headers = [pair for pair in headers if pair[0] != b"content-length"]
     headers.append((b"server-timing", exchange.server_timing()))
+    headers += exchange.id_headers()
     if _is_event_stream(response):
-        # nginx in front would gather the events otherwise.
-        headers = [pair for pair in headers if pair[0] != b"x-accel-buffering"]
-        headers.append((b"x-accel-buffering", b"no"))
+        headers = for_events(headers, added_headers)
     if not came_by_ui_port(scope):
         # Whatever its Content-Type: of several, and of a list in one, browsers take the last.
         headers.append(SANDBOX)
     return {"type": "http.response.start", "status": response.status, "headers": headers}
+
+
+def for_events(headers: Pairs, added_headers: Sequence[tuple[bytes, bytes]]) -> Pairs:
+    """The headers of an event stream, with those that keep proxies in front from gathering events.
+
+    nginx is told by ``X-Accel-Buffering``, CDNs by ``Cache-Control``; a configured
+    ``Cache-Control`` stays.
+    """
+    is_configured = any(name == b"cache-control" for name, _ in added_headers)
+    unbuffered = _UNBUFFERED[:1] if is_configured else _UNBUFFERED
+    replaced = [name for name, _ in unbuffered]
+    return [*(pair for pair in headers if pair[0] not in replaced), *unbuffered]
 
 
 class ReadTimeout:

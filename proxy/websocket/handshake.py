@@ -11,6 +11,7 @@ from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.disconnect_event import disconnect_event
 from llamactl.core.error_response import send_error
 from llamactl.core.errors import DatabaseUnavailable, LlamactlError, PathNotFound, UriTooLong
+from llamactl.core.request_id import current_request
 from llamactl.core.websocket_limits import UTF8_EXTENSION
 from proxy import errors
 from proxy.auth import authorise, target_named, without_key
@@ -68,12 +69,13 @@ async def serve(
     """Answer one handshake and relay the messages; ``route`` is ``None`` for an unknown path."""
     if (await receive())["type"] != "websocket.connect":
         return
-    exchange = Exchange(route)
+    exchange = Exchange(route, scope["headers"])
     try:
         if route is None or route.kind is not RouteKind.INSTANCE:
             raise NoWebSocketHere
         if not gateway.is_started:
             await gateway.start()
+        current_request.set(exchange)
         target = await _target(gateway, exchange, route, scope)
         ending = await _connect(gateway, exchange, route, target, scope, receive, send)
         exchange.finish(_OUTCOMES.get(ending, Outcome.ANSWERED))
@@ -102,7 +104,7 @@ _OUTCOMES = {
 
 async def _refuse(exchange: Exchange, scope: Scope, send: Send, error: LlamactlError) -> None:
     exchange.status = error.status
-    await send_error(scope, send, error)
+    await send_error(scope, send, error, *exchange.id_headers())
     is_backend = isinstance(error, BackendFailed | BackendRefused)
     exchange.finish(Outcome.BACKEND_FAILED if is_backend else Outcome.REFUSED)
 
@@ -165,7 +167,7 @@ async def _accept_and_relay(
     accept = {
         "type": "websocket.accept",
         "subprotocol": backend.protocol,
-        "headers": list(target.response_headers),
+        "headers": [*target.response_headers, *exchange.id_headers()],
     }
     takes_utf8 = UTF8_EXTENSION in scope.get("extensions", ())
     ending = STOPPING
