@@ -9,6 +9,7 @@ from django.views.generic import RedirectView
 from llamactl.admin.login.views import change_password, login
 from llamactl.api.error_pages import read_only
 from llamactl.api.views import UnknownPath, endpoint
+from llamactl.console.requests_api import RequestViewSet
 from llamactl.console.system_api import ServerViewSet, healthz
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -22,6 +23,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("instances.api.urls")),
     path("api/v1/", include("keys.api.urls")),
     path("api/v1/", include("nodes.api.urls")),
+    *endpoint("api/v1/requests", RequestViewSet, {"get": "in_flight"}, name="requests"),
+    *endpoint("api/v1/requests/<str:id>", RequestViewSet, {"delete": "cancel"}, name="request"),
     *endpoint("api/v1/version", ServerViewSet, {"get": "version"}, name="version"),
     *endpoint("api/v1/config", ServerViewSet, {"get": "config"}, name="config"),
     re_path(r"^api/v1(?:/|\Z)", UnknownPath.as_view(schema=None)),

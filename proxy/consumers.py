@@ -33,14 +33,17 @@ from proxy.body.joined import STEP_BYTES, joined
 from proxy.body.json_model import JsonModel, json_model
 from proxy.body.multipart import ModelField
 from proxy.body.upload import Upload
+from proxy.disconnect import DisconnectWatch
 from proxy.exchange import Exchange, Outcome
 from proxy.forward import ForwardedRequest, path_and_query
 from proxy.gateway import Gateway
+from proxy.relay import end_broken_off, takes_error_event
 from proxy.routes.anthropic_models import anthropic_model, anthropic_page
 from proxy.routes.models import find_model, list_models, model_of, openai_list
 from proxy.routes.routes import Route, RouteKind
 from proxy.table.table import UNRESTRICTED, KeyRule, RoutingTable, Target
 from proxy.turns import Turns
+from proxy.upstream import UpstreamResponse
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +173,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         gateway = self.gateway
         body, field = await read_routed(receive, scope["headers"], gateway.max_body_bytes)
         upload = body if isinstance(body, Upload) else None
-        async with gateway.disconnects.watch(receive, upload):
+        async with gateway.disconnects.watch(receive, upload) as watch:
             found: ModelField | JsonModel
             if field is not None:
                 found = field
@@ -187,7 +190,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                     target, _ = await gateway.recheck.before_refusal(
                         self._find_by_model, scope, found.model
                     )
-            await self._forward(scope, send, target, body)
+            await self._forward(scope, send, target, body, watch)
 
     async def _forward_by_name(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway, kind = self.gateway, self.route.kind
@@ -206,9 +209,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         if self.route.model:
             body = orjson.dumps({"model": self.route.model})
         upload = body if isinstance(body, Upload) else None
-        async with gateway.disconnects.watch(receive, upload):
+        async with gateway.disconnects.watch(receive, upload) as watch:
             target = await gateway.recheck.before_refusal(self._find_by_name, scope)
-            await self._forward(scope, send, target, body)
+            await self._forward(scope, send, target, body, watch)
 
     def _find_by_name(self, table: RoutingTable, scope: Scope) -> Target:
         rule = self._rule(table, scope)
@@ -231,20 +234,36 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         return found
 
     def _forward(
-        self, scope: Scope, send: Send, target: Target, body: bytes | Upload
+        self,
+        scope: Scope,
+        send: Send,
+        target: Target,
+        body: bytes | Upload,
+        watch: DisconnectWatch,
     ) -> Awaitable[None]:
-        request = ForwardedRequest(self.gateway, self.exchange, self.route, target, scope, body)
+        request = ForwardedRequest(
+            self.gateway, self.exchange, self.route, target, scope, body, watch
+        )
+        self.gateway.registry.begin(request)
         return request.run(send)
 
     async def _refuse(
         self, scope: Scope, send: Send, error: LlamactlError, outcome: Outcome
     ) -> None:
+        exchange = self.exchange
+        if exchange.status:
+            response = exchange.response
+            exchange.finish(outcome)
+            if isinstance(response, UpstreamResponse) and takes_error_event(response):
+                await end_broken_off(send, error, path=self.route.rest)
+            # After a part of any other response the server cuts the connection.
+            return
         if isinstance(error, InvalidRequest) and _may_be_no_path(self.route):
             # A request of an API without models, such as a thread, has no model to ask for.
             error = ApiNotServed(scope["path"])
-        self.exchange.status = error.status
-        await send_error(scope, send, error, *self.exchange.id_headers())
-        self.exchange.finish(outcome)
+        exchange.status = error.status
+        await send_error(scope, send, error, *exchange.id_headers())
+        exchange.finish(outcome)
 
     async def _answer(
         self, send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]
@@ -282,6 +301,8 @@ def _wrong_method(
 
 def outcome_of(error: LlamactlError) -> Outcome:
     """Whether the error refuses the request, or tells of a backend that failed."""
+    if isinstance(error, errors.RequestCancelled):
+        return Outcome.CANCELLED
     if isinstance(error, BackendStartTimeout):
         return Outcome.REFUSED
     if isinstance(error, BackendStartFailed | errors.BackendFailed):

@@ -7,6 +7,7 @@ from functools import cached_property
 from types import TracebackType
 
 from llamactl.core.asgi_types import Receive
+from llamactl.core.errors import LlamactlError
 from proxy.body.body import ClientDisconnected
 from proxy.body.upload import Upload
 
@@ -56,7 +57,7 @@ class DisconnectWatcher:
 
 
 class DisconnectWatch:
-    """Ends the block with ClientDisconnected as soon as the client disconnects.
+    """Ends the block with ClientDisconnected as soon as the client disconnects, or by ``end_with``.
 
     ``async with watcher.watch(receive): …`` listens for the disconnect message whatever the block
     waits for: a start, the first token, the next chunk. A disconnect during prefill would
@@ -70,9 +71,13 @@ class DisconnectWatch:
         self._receive = receive
         self._upload = upload
         self._is_disconnected = False
+        self._error: LlamactlError | None = None
+        """The error of ``end_with``."""
         self._listener: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[object] | None = None
+        """The task of the block; ``None`` before and after."""
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> DisconnectWatch:
         task = asyncio.current_task(self._watcher.loop)
         assert task is not None  # noqa: S101 - a coroutine always runs in a task here
         self._task = task
@@ -81,6 +86,15 @@ class DisconnectWatch:
             self._watcher.add(self)
         else:
             self.listen()
+        return self
+
+    def end_with(self, error: LlamactlError) -> bool:
+        """End the block with the error; returns False for a block that ends already."""
+        if self._task is None or self._error is not None or self._is_disconnected:
+            return False
+        self._error = error
+        self._task.cancel()
+        return True
 
     def listen(self) -> None:
         self._listener = asyncio.create_task(self._cancel_at_disconnect())
@@ -92,7 +106,8 @@ class DisconnectWatch:
                 is_last = not message.get("more_body")
                 await upload.put(message.get("body", b""), is_last=is_last)
         self._is_disconnected = True
-        self._task.cancel()
+        if self._task is not None and self._error is None:
+            self._task.cancel()
 
     async def __aexit__(
         self,
@@ -101,21 +116,36 @@ class DisconnectWatch:
         traceback: TracebackType | None,
     ) -> None:
         self._watcher.discard(self)
-        if self._listener is None:
+        task, self._task = self._task, None
+        if self._listener is None and self._error is None:
             return
-        self._listener.cancel()
         try:
-            await asyncio.wait((self._listener,))
+            await self._end_listener()
         except asyncio.CancelledError:
-            # The listener's cancel() may arrive only here, if the block ended without awaiting.
-            if not self._is_disconnected:
+            # Our own cancel() may arrive only here, if the block ended without awaiting.
+            if not self._is_disconnected and self._error is None:
                 raise
+        if (
+            (self._is_disconnected or self._error is not None)
+            and task is not None
+            and task.uncancel() <= self._cancellations_before
+            and (kind is None or issubclass(kind, asyncio.CancelledError))
+        ):
+            raise self._ending() from error
+
+    def _ending(self) -> Exception:
+        """The error that ends the block; not kept, because its frames hold this object."""
+        error, self._error = self._error, None
+        return error if error is not None and not self._is_disconnected else ClientDisconnected()
+
+    async def _end_listener(self) -> None:
+        listener = self._listener
+        if listener is None:
+            await asyncio.sleep(0)
+            return
+        listener.cancel()
+        try:
+            await asyncio.wait((listener,))
         finally:
             # The task holds its exception, whose frame holds this object.
             self._listener = None
-        if (
-            self._is_disconnected
-            and self._task.uncancel() <= self._cancellations_before
-            and (kind is None or issubclass(kind, asyncio.CancelledError))
-        ):
-            raise ClientDisconnected from error

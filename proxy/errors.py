@@ -166,6 +166,16 @@ class ResponseStopped(BackendFailed):
         )
 
 
+class RequestCancelled(LlamactlError):
+    """A request that an operator has cancelled; without Retry-After, so that none is repeated."""
+
+    code = "request_cancelled"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("an operator cancelled this request")
+
+
 class StartNotRequested(DatabaseUnavailable):
     """A start that could not be requested because the database does not answer."""
 

@@ -31,7 +31,7 @@ class Outcome(Enum):
     FAILED = "failed"
     """llamactl failed on the request; its log has the traceback."""
     CANCELLED = "cancelled"
-    """The server cancelled the request, because it stops."""
+    """An operator cancelled the request, or the server did, because it stops."""
 
 
 class ByteCounter(Protocol):
@@ -58,6 +58,8 @@ class Exchange:
     """The HTTP status that the client got; 101 for an open WebSocket; 0 before any."""
     outcome = Outcome.PENDING
 
+    is_waiting = False
+    """Whether the request waits for its instance: for the start, or in the scheduler's queue."""
     queued_at: float | None = None
     """The request is routed and may wait for its instance."""
     loaded_at: float | None = None

@@ -12,6 +12,7 @@ from llamactl.middleware.response_headers import keep
 from proxy import errors
 from proxy.auth import refuse_revoked, without_key
 from proxy.body.upload import Upload
+from proxy.disconnect import DisconnectWatch
 from proxy.exchange import Exchange, Outcome
 from proxy.gateway import Gateway
 from proxy.headers import Pairs, to_backend, with_client_id
@@ -63,6 +64,7 @@ class ForwardedRequest:
         "_route",
         "_scope",
         "_target",
+        "_watch",
     )
 
     def __init__(
@@ -73,8 +75,11 @@ class ForwardedRequest:
         target: Target,
         scope: Scope,
         body: bytes | Upload,
+        watch: DisconnectWatch,
     ) -> None:
+        """``watch``: the block that the request runs in."""
         self._target = target
+        self._watch = watch
         self._exchange = exchange
         self._gateway = gateway
         self._route = route
@@ -105,6 +110,18 @@ class ForwardedRequest:
         else:
             exchange.bytes_to_backend = len(body)
         exchange.queued_at = perf_counter()
+
+    @property
+    def exchange(self) -> Exchange:
+        return self._exchange
+
+    @property
+    def scope(self) -> Scope:
+        return self._scope
+
+    def cancel(self, error: errors.RequestCancelled) -> bool:
+        """End the request with the error; returns False if it is ending already."""
+        return self._watch.end_with(error)
 
     async def run(self, send: Send) -> None:
         """Send the request to the target and relay the response.
@@ -173,7 +190,9 @@ class ForwardedRequest:
             )
         waits_since = perf_counter()
         key_id = exchange.rule.id if exchange.rule is not None else None
+        exchange.is_waiting = True
         self._retarget(await activator.activate(self._target, key_id))
+        exchange.is_waiting = False
         exchange.loaded_at = perf_counter()
         # The request may have come during the load, or have waited in the scheduler's queue first.
         waited_seconds = exchange.loaded_at - waits_since

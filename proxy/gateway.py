@@ -24,6 +24,8 @@ from proxy.disconnect import DisconnectWatcher
 from proxy.exchange import Exchange
 from proxy.imported_keys import ImportedKeys
 from proxy.inflight import InFlight
+from proxy.query_answers import QueryAnswers
+from proxy.registry import Registry
 from proxy.table.live import LiveTable
 from proxy.table.recheck import Recheck
 from proxy.table.refresh import Refresher
@@ -42,6 +44,7 @@ class Gateway:
     def __init__(self) -> None:
         self.live = LiveTable()
         self.in_flight = InFlight()
+        self.registry = Registry()
         self.disconnects = DisconnectWatcher()
         self.turns = Turns()
         self.usage = KeyUsage()
@@ -76,7 +79,8 @@ class Gateway:
             self._broker = redis.asyncio.Redis.from_url(
                 url, socket_timeout=2, retry=Retry(NoBackoff(), 0)
             )
-            self._refresher = Refresher(self.live, url)
+            self._answers = QueryAnswers(self.live, self.registry, self.in_flight, self._broker)
+            self._refresher = Refresher(self.live, url, self._answers.receive)
             self.recheck = Recheck(self.live, self._refresher.request_refresh)
             await self._refresher.start()
             # Before the first request: a drain waits only for web processes that have reported.
@@ -115,6 +119,7 @@ class Gateway:
 
     def notify(self, exchange: Exchange) -> None:
         """Hand an exchange that has ended to the observers."""
+        self.registry.end(exchange)
         for observer in self.observers:
             observer(exchange)
 

@@ -47,7 +47,7 @@ _OLLAMA_DIRECTORIES = frozenset({"blobs", "experimental"})
 
 _OWN = re.compile(
     r"/(?:admin|docs|static|swagger|healthz|api/schema|llama-cpp|api/v1/"
-    r"(?:instances|llama-cpp|backends|auth|nodes|config|version))(?:/|\Z)"
+    r"(?:instances|llama-cpp|backends|auth|nodes|requests|config|version))(?:/|\Z)"
 )
 """Paths of llamactl's own, never a misspelt API call."""
 _GLUED = re.compile(r"(v1)(audio|chat|completions|embeddings|messages|models|rerank|responses)")

@@ -123,6 +123,7 @@ _ANY: tuple[LlamactlError, ...] = (
     UnexpectedFailure(),
     errors.BackendUnreachable(f"instance {_NAME} runs, but does not answer; see its log"),
     errors.ResponseStopped(_NAME),
+    errors.RequestCancelled(),
     errors.BackendStalled(f"the backend of {_NAME} sent nothing for 600 s"),
     errors.ForeignRedirect(_NAME),
     InstanceNotRunning(f"instance {_NAME} is not running; start it first"),

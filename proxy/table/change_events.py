@@ -15,6 +15,7 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from instances.scheduling.web_query import CHANNEL as QUERIES
 from llamactl.core.events import CHANNEL
 
 SILENCE_SECONDS = 5.0
@@ -22,9 +23,13 @@ SILENCE_SECONDS = 5.0
 
 
 async def listen(
-    broker_url: str, *, on_subscribed: Callable[[], None], on_change: Callable[[], None]
+    broker_url: str,
+    *,
+    on_subscribed: Callable[[], None],
+    on_change: Callable[[], None],
+    on_query: Callable[[bytes], None] = lambda payload: None,
 ) -> None:
-    """Call ``on_change`` for each event, without end.
+    """Call ``on_change`` for each event and ``on_query`` for each question, without end.
 
     Raises redis.exceptions.RedisError or OSError once the connection is lost.
     """
@@ -38,14 +43,17 @@ async def listen(
     )
     try:
         async with client.pubsub() as events:
-            await events.subscribe(CHANNEL)
-            await _receive(events, on_subscribed, on_change)
+            await events.subscribe(CHANNEL, QUERIES)
+            await _receive(events, on_subscribed, on_change, on_query)
     finally:
         await client.aclose()
 
 
 async def _receive(
-    events: PubSub, on_subscribed: Callable[[], None], on_change: Callable[[], None]
+    events: PubSub,
+    on_subscribed: Callable[[], None],
+    on_change: Callable[[], None],
+    on_query: Callable[[bytes], None],
 ) -> None:
     loop = asyncio.get_running_loop()
     is_asked = False
@@ -57,7 +65,10 @@ async def _receive(
             if message["type"] == "subscribe":
                 on_subscribed()
             elif message["type"] == "message":
-                on_change()
+                if message["channel"] == QUERIES.encode():
+                    on_query(message["data"])
+                else:
+                    on_change()
         elif loop.time() - began < SILENCE_SECONDS / 2:
             # redis-py 8.1 takes the kernel's ETIMEDOUT for its own timeout and returns None at
             # once, without a turn of the event loop: a loop around it takes all CPU and memory.

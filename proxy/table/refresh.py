@@ -53,8 +53,15 @@ T = TypeVar("T")
 class Refresher:
     """Two tasks: one listens for change events, one compares the revisions once a second."""
 
-    def __init__(self, live: LiveTable, broker_url: str) -> None:
+    def __init__(
+        self,
+        live: LiveTable,
+        broker_url: str,
+        on_query: Callable[[bytes], None] = lambda payload: None,
+    ) -> None:
+        """``on_query``: called with each question that comes on the same connection as events."""
         self._live = live
+        self._on_query = on_query
         self._broker_url = broker_url
         self._revisions: dict[str, int] = {}
         self._is_due = asyncio.Event()
@@ -153,7 +160,10 @@ class Refresher:
         while True:
             try:
                 await change_events.listen(
-                    self._broker_url, on_subscribed=self._subscribed, on_change=self._is_due.set
+                    self._broker_url,
+                    on_subscribed=self._subscribed,
+                    on_change=self._is_due.set,
+                    on_query=self._on_query,
                 )
             except (redis.exceptions.RedisError, OSError) as error:
                 self._lost_events.failed("none (polling once a second instead): %s", error)
@@ -237,12 +247,13 @@ def read_rules() -> dict[bytes, KeyRule]:
         allowed.setdefault(key_id, set()).add(instance_id)
     rules = {}
     per_instance = InferenceKey.PermissionMode.PER_INSTANCE
-    for pk, stored, mode, expires_at in InferenceKey.objects.values_list(
-        "id", "digest", "permission_mode", "expires_at"
+    for pk, name, stored, mode, expires_at in InferenceKey.objects.values_list(
+        "id", "name", "digest", "permission_mode", "expires_at"
     ):
         found = bytes(stored)
         rules[found] = KeyRule(
             id=pk,
+            name=name,
             digest=found,
             instance_ids=frozenset(allowed.get(pk, ())) if mode == per_instance else None,
             expires_at=expires_at.timestamp() if expires_at is not None else None,

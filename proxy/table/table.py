@@ -69,6 +69,8 @@ class KeyRule:
     expires_at: float | None = None
     """Unix seconds."""
     is_management: bool = False
+    name: str = ""
+    """For lists of what runs; empty for a management key."""
 
     def allows(self, target: Target) -> bool:
         return self.instance_ids is None or target.id in self.instance_ids

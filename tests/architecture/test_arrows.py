@@ -78,7 +78,7 @@ ARROWS = {
     "proxy.body": "llamactl.core proxy",
     "proxy.upstream": "llamactl.core proxy proxy.body proxy.table",
     "proxy.table": (
-        "instances instances.backends keys llamactl.config llamactl.core "
+        "instances instances.backends instances.scheduling keys llamactl.config llamactl.core "
         "llamactl.middleware llamactl.models nodes proxy"
     ),
     "proxy.routes": "llamactl.core proxy proxy.table proxy.upstream",
@@ -92,8 +92,8 @@ ARROWS = {
     # Roof: what is put together from the apps.
     "llamactl.openapi": "llamactl.api llamactl.config llamactl.core proxy.openapi",
     "llamactl.console": (
-        "instances instances.admin llamactl.admin llamactl.api llamactl.config "
-        "llamactl.core llamactl.masking llamactl.openapi llamactl.version nodes "
+        "instances instances.admin instances.scheduling llamactl.admin llamactl.api "
+        "llamactl.config llamactl.core llamactl.masking llamactl.openapi llamactl.version nodes "
         "nodes.admin"
     ),
     "llamactl.server.web": (

@@ -73,9 +73,7 @@ def test_header_that_would_make_another_of_it_is_refused(bad: bytes) -> None:
             request_head("GET", "/", b"h:1", [pair], 0)
 
 
-@pytest.mark.parametrize(
-    "header", [(b"retry-after", b"7"), (b"x-should-retry", b"true"), (b"request-id", b"req_1")]
-)
+@pytest.mark.parametrize("header", [(b"retry-after", b"7"), (b"x-should-retry", b"true")])
 def test_retry_headers_of_a_backend_reach_the_client(
     header: tuple[bytes, bytes],
 ) -> None:

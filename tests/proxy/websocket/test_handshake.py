@@ -107,7 +107,8 @@ async def test_configured_response_headers_go_with_the_handshake(
 ) -> None:
     gateway.lay(make_target(backend.origin, response_headers=((b"x-node", b"main"),)))
     socket = AsgiSocket(app, PATH, key=MANAGER)
-    assert (await socket.next())["headers"] == [(b"x-node", b"main")]
+    configured, request_id = (await socket.next())["headers"]
+    assert (configured, request_id[0]) == ((b"x-node", b"main"), b"x-request-id")
     socket.disconnect(code=1000, reason="")
     await socket.finish()
 
