@@ -8,6 +8,7 @@ from time import perf_counter, time
 
 from llamactl.core.asgi_types import Message, Scope, Send
 from llamactl.core.errors import LlamactlError
+from llamactl.core.links import prefix_of
 from llamactl.middleware.response_headers import keep
 from proxy import errors
 from proxy.auth import refuse_revoked, without_key
@@ -276,7 +277,12 @@ class ForwardedRequest:
             keep(self._scope, target.response_headers)
         if response.status >= 300 or response.status == 201:
             response.headers = with_own_location(
-                response.headers, self._route, target.origin, target.name, self._path
+                response.headers,
+                self._route,
+                target.origin,
+                target.name,
+                self._path,
+                prefix_of(self._scope),
             )
         exchange.status, exchange.response = response.status, response
         return response_start(response, target.response_headers, exchange, self._scope)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from urllib.parse import urljoin, urlsplit
 
-from llamactl.core.links import public_path
 from proxy.errors import ForeignRedirect
 from proxy.headers import Pairs
 from proxy.routes.routes import Route, RouteKind
@@ -26,12 +25,18 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S10
 
 
 def with_own_location(
-    headers: Pairs, route: Route, origin: str, instance: str, path_and_query: str
+    headers: Pairs,
+    route: Route,
+    origin: str,
+    instance: str,
+    path_and_query: str,
+    public_prefix: str = "",
 ) -> Pairs:
     """The headers with a ``Location`` below the paths of the instance.
 
-    ``origin``: the backend's; ``path_and_query``: those of the request to the backend. Raises
-    ForeignRedirect (502).
+    ``origin``: the backend's; ``path_and_query``: those of the request to the backend;
+    ``public_prefix``: the path below which the client reaches llamactl. Raises ForeignRedirect
+    (502).
     """
     locations = [value for name, value in headers if name == b"location"]
     if not locations:
@@ -42,7 +47,7 @@ def with_own_location(
     prefix = _prefix(route, instance)
     if found is None or (not prefix and not found.startswith("/v1/")):
         raise ForeignRedirect(instance)
-    location = (b"location", public_path(prefix + found).encode())
+    location = (b"location", (public_prefix + prefix + found).encode())
     return [location if pair[0] == b"location" else pair for pair in headers]
 
 

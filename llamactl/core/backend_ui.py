@@ -24,7 +24,12 @@ SANDBOX = (b"content-security-policy", b"sandbox allow-scripts")
 
 _KEY = "llamactl.backend_ui_port"
 _MARK = "llamactl.came_by_ui_port"
-_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
+_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_OF_REVERSE_PROXIES = frozenset(
+    {b"forwarded", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
+)
+"""Headers that browsers, and the proxies that browsers are configured with, do not send."""
 
 
 class NotOnThisPort(PathNotFound):
@@ -64,14 +69,26 @@ def ui_location(scope: Scope, path_and_query: str) -> str | None:
     server = current().server
     if server.backend_ui_url:
         return server.backend_ui_url + path_and_query
-    if server.public_url:
+    if server.public_url or _is_by_reverse_proxy(scope):
         return None
     host = next((value for name, value in scope["headers"] if name == b"host"), b"")
     match = _HOST.fullmatch(host.decode("latin-1"))
-    # Another port is that of a reverse proxy, or of a container.
-    if match is None or int(match[2]) != scope["server"][1]:
+    scheme = scope.get("scheme", "http")
+    # Browsers leave the scheme's own port out. Another port is that of a reverse proxy, or of a
+    # container.
+    if match is None or int(match[2] or _DEFAULT_PORTS.get(scheme, 0)) != scope["server"][1]:
         return None
-    return f"{scope.get('scheme', 'http')}://{match[1]}:{port}{path_and_query}"
+    return f"{scheme}://{match[1]}:{port}{path_and_query}"
+
+
+def _is_by_reverse_proxy(scope: Scope) -> bool:
+    """Whether a reverse proxy has sent the request: the other ports of the host are unknown.
+
+    nginx speaks HTTP/1.0 and sends the name of its upstream as Host, unless it is told otherwise.
+    """
+    if scope.get("http_version") == "1.0":
+        return True
+    return any(name in _OF_REVERSE_PROXIES for name, _ in scope["headers"])
 
 
 def _is_navigation(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from llamactl.config import current
 from llamactl.core.asgi_types import Scope
+from llamactl.core.backend_ui import came_by_ui_port
 
 
 class Locatable(Protocol):
@@ -17,6 +19,16 @@ class Locatable(Protocol):
 def public_path(path: str) -> str:
     """``/docs`` → ``/llm/docs`` with ``server.public_url: https://llm.example/llm/``."""
     return current().server.public_prefix + path
+
+
+def backend_ui_prefix() -> str:
+    """Path of ``server.backend_ui_url``, without a slash at its end."""
+    return urlsplit(current().server.backend_ui_url).path
+
+
+def prefix_of(scope: Scope) -> str:
+    """Return the path below which the client of this request reaches llamactl's paths."""
+    return backend_ui_prefix() if came_by_ui_port(scope) else current().server.public_prefix
 
 
 def public_base_url(request: Locatable) -> str:

@@ -14,11 +14,12 @@ PAGE = "/llama-cpp/gemma/"
 PROXY = "/api/v1/instances/gemma/proxy/tools/call"
 
 
-def location(value: str, path: str) -> str:
+def location(value: str, path: str, prefix: str = "") -> str:
     found = route(path)
     assert isinstance(found, Route)
     headers = [(b"x-a", b"1"), (b"location", value.encode("latin-1"))]
-    kept, changed = with_own_location(headers, found, ORIGIN, "gemma", found.rest or "/")
+    rest = found.rest or "/"
+    kept, changed = with_own_location(headers, found, ORIGIN, "gemma", rest, prefix)
     assert kept == (b"x-a", b"1")
     assert changed[0] == b"location"
     return changed[1].decode()
@@ -81,6 +82,20 @@ def test_a_location_on_the_backend_is_one_below_the_instance(
 def test_any_other_location_is_refused(value: str, path: str) -> None:
     with pytest.raises(ForeignRedirect, match="gemma"):
         location(value, path)
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "expected"),
+    [
+        ("/index.html", PAGE, "/ui/llama-cpp/gemma/index.html"),
+        ("/v1/completions", CHAT, "/ui/v1/completions"),
+        ("/ui/a", PAGE, "/ui/llama-cpp/gemma/ui/a"),
+    ],
+)
+def test_a_location_is_below_the_path_that_the_client_reaches(
+    value: str, path: str, expected: str
+) -> None:
+    assert location(value, path, "/ui") == expected
 
 
 @pytest.mark.parametrize("value", ["/admin/", "/api/v1/instances/x", "/", "/v1", "/v1x/"])

@@ -15,10 +15,12 @@ import uvicorn
 from instances.backends.run_program import end_running_programs
 from llamactl.core.asgi_types import Application
 from llamactl.core.backend_ui import announce_port
+from llamactl.core.links import backend_ui_prefix
 from llamactl.core.parent_heartbeat import ParentHeartbeat
 from llamactl.core.shutdown_flag import begin_shutdown
 from llamactl.core.websocket_limits import MAX_MESSAGE_BYTES
 from llamactl.middleware.backend_ui_only import BackendUiOnly
+from llamactl.middleware.public_prefix import PrefixRemoval, can_remove
 from llamactl.server.web.acceptor import MAX_ACCEPTS_PER_TURN, Acceptor
 from llamactl.server.web.connection_limits import ConnectionLimits
 from llamactl.server.web.http import DRAIN_SECONDS, HttpProtocol
@@ -115,7 +117,11 @@ class Server(uvicorn.Server):
     def _backend_ui_config(self) -> uvicorn.Config:
         """The configuration with the application of the backends' pages."""
         config = copy(self.config)
-        config.loaded_app = BackendUiOnly(self.config.loaded_app)
+        application: Application = BackendUiOnly(self.config.loaded_app)
+        prefix = backend_ui_prefix()
+        if can_remove(prefix):
+            application = PrefixRemoval(application, prefix)
+        config.loaded_app = application
         return config
 
     async def on_tick(self, counter: int) -> bool:

@@ -43,6 +43,7 @@ def scope_of(
         ("evil.example:8080/", None),
         ("a b:8080", None),
         ("", None),
+        ("gpu-box.lan:", None),
     ],
 )
 def test_a_browser_is_sent_to_the_port_of_the_host_that_it_names(
@@ -50,6 +51,41 @@ def test_a_browser_is_sent_to_the_port_of_the_host_that_it_names(
 ) -> None:
     scope = scope_of(host=host, sec_fetch_mode="navigate")
     assert ui_location(scope, "/llama-cpp/x/?a=1") == expected
+
+
+@pytest.mark.parametrize(
+    ("scheme", "port", "host", "expected"),
+    [
+        ("http", 80, "gpu-box.lan", "http://gpu-box.lan:81/llama-cpp/x/"),
+        ("http", 80, "gpu-box.lan:80", "http://gpu-box.lan:81/llama-cpp/x/"),
+        ("http", 80, "[::1]", "http://[::1]:81/llama-cpp/x/"),
+        ("https", 443, "gpu-box.lan", "https://gpu-box.lan:81/llama-cpp/x/"),
+        ("http", 443, "gpu-box.lan", None),
+        ("http", 80, "gpu-box.lan:8080", None),
+    ],
+)
+def test_a_browser_leaves_the_port_of_the_scheme_out(
+    scheme: str, port: int, host: str, expected: str | None
+) -> None:
+    state: dict[str, Any] = {}
+    announce_port(state, 81)
+    scope = scope_of(host=host, port=port, state=state, sec_fetch_mode="navigate")
+    assert ui_location(scope | {"scheme": scheme}, "/llama-cpp/x/") == expected
+
+
+@pytest.mark.parametrize(
+    "header", ["x-forwarded-proto", "x-forwarded-host", "x-real-ip", "forwarded"]
+)
+def test_a_reverse_proxy_on_a_port_of_the_same_number_is_known_by_its_headers(header: str) -> None:
+    scope = scope_of(sec_fetch_mode="navigate")
+    scope["headers"].append((header.encode(), b"https"))
+    assert ui_location(scope, "/llama-cpp/x/") is None
+
+
+def test_nginx_with_its_defaults_is_known_by_its_protocol() -> None:
+    # It names its upstream as Host, which would lead the browser to its own machine.
+    scope = scope_of(sec_fetch_mode="navigate") | {"http_version": "1.0"}
+    assert ui_location(scope, "/llama-cpp/x/") is None
 
 
 @pytest.mark.parametrize("mode", ["cors", "no-cors", "same-origin", "websocket", ""])

@@ -143,3 +143,23 @@ async def test_the_date_of_a_response_is_that_of_its_start(monkeypatch: pytest.M
     server.should_exit = True
     await serving
     writer.close()
+
+
+async def test_the_backends_port_is_reached_with_and_without_the_path_of_its_url(
+    override: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    override(server={"backend_ui_url": "https://ui.example/ui"})
+    monkeypatch.setattr(web, "begin_shutdown", lambda: None)
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    server = web.Server(web.uvicorn_config(application), ui_port=address[1])
+    serving: asyncio.Task[Any] = asyncio.create_task(server._serve([listener]))
+    statuses = []
+    for path in ("/llama-cpp/x/", "/ui/llama-cpp/x/", "/ui/admin/", "/other/llama-cpp/x/"):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        statuses.append((await reader.read())[9:12])
+        writer.close()
+    assert statuses == [b"200", b"200", b"404", b"404"]
+    server.should_exit = True
+    await serving
