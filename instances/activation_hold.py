@@ -10,12 +10,13 @@ The end of a hold is a column of the row, so it holds in every web process.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
 from typing import Any, Protocol
 
 from instances.desired_state import InstanceState, has_pending_generation, start_failure
-from instances.errors import StoppedByOperator
+from instances.errors import BackendStartFailed, StoppedByOperator
 from instances.states import ON_DEMAND, DesiredState, Status
 
 LONGEST_FAILURE_HOLD_SECONDS = 300
@@ -32,6 +33,23 @@ class HeldState(InstanceState, Protocol):
     def edited_generation(self) -> int: ...
 
 
+@dataclass(frozen=True)
+class Hold:
+    """A hold that has not ended yet."""
+
+    until: datetime
+    reason: str
+    """Code of the error that requests get during the hold."""
+
+    def seconds_left(self, now: datetime) -> int:
+        return ceil((self.until - now).total_seconds())
+
+
+def hold_of(state: HeldState, now: datetime) -> Hold | None:
+    """Return the hold that refuses activations at ``now``, or ``None``."""
+    return _stop_hold(state, now) or _failure_hold(state, now)
+
+
 def refuse_while_held(state: HeldState, now: datetime) -> None:
     """Refuse an activation during a hold.
 
@@ -39,19 +57,34 @@ def refuse_while_held(state: HeldState, now: datetime) -> None:
     failure, after a start that a request caused; an edit of the options ends that hold.
     """
     refuse_after_stop(state, now)
-    if not _is_failed_activation(state) or state.edited_generation >= state.generation:
-        return
-    left = _seconds_left(state.failure_hold_until, now)
-    # A longer time is no hold: the clock was set back.
-    if 0 < left <= LONGEST_FAILURE_HOLD_SECONDS:
-        raise start_failure(state.name, _with_outlook(state.failure, left))
+    hold = _failure_hold(state, now)
+    if hold is not None:
+        raise start_failure(state.name, _with_outlook(state.failure, hold.seconds_left(now)))
 
 
 def refuse_after_stop(state: HeldState, now: datetime) -> None:
     """Raise StoppedByOperator during the hold after an operator's stop."""
-    left = _seconds_left(state.stop_hold_until, now)
-    if left and state.desired_state == DesiredState.STOPPED:
-        raise StoppedByOperator(state.name, left)
+    hold = _stop_hold(state, now)
+    if hold is not None:
+        raise StoppedByOperator(state.name, hold.seconds_left(now))
+
+
+def _stop_hold(state: HeldState, now: datetime) -> Hold | None:
+    until = state.stop_hold_until
+    if until is None or until <= now or state.desired_state != DesiredState.STOPPED:
+        return None
+    return Hold(until, StoppedByOperator.code)
+
+
+def _failure_hold(state: HeldState, now: datetime) -> Hold | None:
+    until = state.failure_hold_until
+    if until is None or until <= now or not _is_failed_activation(state):
+        return None
+    if state.edited_generation >= state.generation:
+        return None
+    hold = Hold(until, BackendStartFailed.code)
+    # A longer time is no hold: the clock was set back.
+    return hold if hold.seconds_left(now) <= LONGEST_FAILURE_HOLD_SECONDS else None
 
 
 def _is_failed_activation(state: HeldState) -> bool:
@@ -62,10 +95,6 @@ def _is_failed_activation(state: HeldState) -> bool:
         and state.requested_by == ON_DEMAND
         and not has_pending_generation(state)
     )
-
-
-def _seconds_left(until: datetime | None, now: datetime) -> int:
-    return max(0, ceil((until - now).total_seconds())) if until is not None else 0
 
 
 def _with_outlook(failure: Mapping[str, Any] | None, seconds: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.core.validators import RegexValidator
@@ -9,6 +10,7 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from instances import desired_state as desired
+from instances.activation_hold import Hold, hold_of
 from instances.backends.registry import backend_for
 from instances.names import MAX_NAME_LENGTH, NAME_PATTERN
 from instances.options import InstanceOptions
@@ -169,6 +171,13 @@ class Instance(models.Model):
         if not self.queue or not self.should_run:
             return ""
         return f"place {self.queue['place']} of {self.queue['length']}"
+
+    def hold_at(self, now: datetime) -> Hold | None:
+        """Return the hold that refuses requests, or ``None``.
+
+        ``None`` also for an instance without on-demand start, which no request starts anyway.
+        """
+        return hold_of(self, now) if self.options.get("on_demand_start", True) else None
 
     @property
     def summary(self) -> str:

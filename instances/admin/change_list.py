@@ -119,7 +119,7 @@ class ChangeListAdmin(ControlsAdmin):
         return super().changelist_view(request, extra_context)
 
     def statuses_view(self, request: HttpRequest) -> HttpResponse:
-        """Statuses of ``?ids=1,2``: ``{"1": {"status", "label"}}``; polled by statuses.js."""
+        """Statuses of ``?ids=1,2`` by id, as ``status_words`` has them; polled by statuses.js."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         ids = [
@@ -127,7 +127,6 @@ class ChangeListAdmin(ControlsAdmin):
             for text in request.GET.get("ids", "").split(",")
             if text.isdecimal() and len(text) < 19
         ]
-        rows = Instance.objects.filter(pk__in=ids[:POLLED_AT_ONCE]).only(
-            "status", "desired_state", "generation", "observed_generation"
-        )
-        return JsonResponse({str(row.pk): status_words(row.reported_status) for row in rows})
+        rows = Instance.objects.filter(pk__in=ids[:POLLED_AT_ONCE]).defer("failure")
+        now = timezone.now()
+        return JsonResponse({str(row.pk): status_words(row, now) for row in rows})

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from instances.admin.badge import hold_text
 from instances.models import Instance, StatusChange
 from instances.states import DesiredState, Status
 from llamactl.admin.base import duration
@@ -115,6 +116,8 @@ def _facts(instance: Instance, now: datetime) -> list[tuple[str, str]]:
     if instance.queue and instance.place_in_queue:
         reason = sanitize_text(str(instance.queue["reason"]))
         facts.append(("Waits for capacity", f"{instance.place_in_queue}: {reason}"))
+    if hold := hold_text(instance, now):
+        facts.append(("Hold", hold))
     if instance.requested_by:
         facts.append(("Requested by", sanitize_text(instance.requested_by)))
     facts.append(("Restarts", str(instance.restarts)))

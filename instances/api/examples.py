@@ -6,7 +6,14 @@ from typing import Any
 
 from instances.backends.failure_signs import FailureReason
 from instances.backends.registry import BACKENDS
-from instances.errors import BackendStartFailed, BackendStartTimeout, NoCapacity, PreflightFailed
+from instances.errors import (
+    BackendStartFailed,
+    BackendStartTimeout,
+    NoCapacity,
+    PreflightFailed,
+    StoppedByOperator,
+)
+from instances.states import ON_DEMAND
 
 NAME = "gemma"
 
@@ -49,6 +56,7 @@ _STOPPED: dict[str, Any] = {
     "pid": None,
     "restarts": 0,
     "failure": None,
+    "hold": None,
 }
 _LOG_TAIL = ["ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory"]
 _OUT_OF_MEMORY = (
@@ -68,7 +76,14 @@ _STARTED = {
     "wish_cause": "api",
 }
 
-STOPPED: dict[str, object] = {"stopped": _STOPPED}
+STOPPED: dict[str, object] = {
+    "stopped": {
+        **_STOPPED,
+        "requested_by": "api",
+        "wish_cause": "api",
+        "hold": {"until": 1765217830, "reason": StoppedByOperator.code},
+    }
+}
 STARTING: dict[str, object] = {
     "starting": {**_STARTED, "status": "starting"},
     "waiting for capacity": {
@@ -88,8 +103,10 @@ ANY_STATUS: dict[str, object] = {
         **_STOPPED,
         "status": "failed",
         "desired_state": "running",
-        "restarts": 3,
+        "requested_by": ON_DEMAND,
+        "wish_cause": ON_DEMAND,
         "failure": {**_CRASH, "details": _OUT_OF_MEMORY},
+        "hold": {"until": 1765217805, "reason": BackendStartFailed.code},
     },
 }
 
@@ -106,7 +123,7 @@ _NO_SUCH_FLAG = {
     "suggestion": "did you mean --ctx-size?",
 }
 SAVED: dict[str, object] = {
-    **STOPPED,
+    "stopped": _STOPPED,
     "with warnings": {**_STOPPED, "warnings": [_NO_SUCH_MODEL, _NO_SUCH_FLAG]},
 }
 UPDATED: dict[str, object] = {

@@ -211,7 +211,7 @@ stop_instance = operation(
     "Stop an instance",
     name="stop_instance",
     description="Aborts a start too. The stop waits for requests in flight (bounded). For"
-    " `instances.operator_stop_hold` (30 s) no request starts the instance again.",
+    " `instances.operator_stop_hold` (30 s) no request starts the instance again, see `hold`.",
     parameters=[_NAME],
     answer=InstanceSerializer,
     answers=examples.STOPPED,

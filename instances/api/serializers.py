@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
+from django.utils import timezone
 from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from instances.api.options_schema import EnvironmentField, OptionsField, shows_options
 from instances.backends.registry import backend_types
+from instances.errors import BackendStartFailed, StoppedByOperator
 from instances.models import Instance
 from instances.option_document import json_kind
 from instances.options import InstanceOptions
@@ -33,6 +36,16 @@ class QueueSerializer(serializers.Serializer[Any]):
     place = serializers.IntegerField(help_text="1 is the next to start.")
     length = serializers.IntegerField()
     reason = serializers.CharField()
+
+
+class HoldSerializer(serializers.Serializer[Any]):
+    """A time in which no request starts the instance, only an operator."""
+
+    until = serializers.IntegerField(help_text="End of the hold, unix seconds.")
+    reason = serializers.ChoiceField(
+        [StoppedByOperator.code, BackendStartFailed.code],
+        help_text="Code of the error that requests get until then.",
+    )
 
 
 @extend_schema_serializer(deprecate_fields=["wish_cause"])
@@ -59,6 +72,7 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
     queue = serializers.SerializerMethodField()
     pid = serializers.SerializerMethodField()
     failure = serializers.SerializerMethodField()
+    hold = serializers.SerializerMethodField()
 
     class Meta:
         model = Instance
@@ -76,6 +90,7 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
             "pid",
             "restarts",
             "failure",
+            "hold",
         )
         read_only_fields = fields
 
@@ -107,6 +122,15 @@ class InstanceSerializer(serializers.ModelSerializer[Instance]):
             return None
         failure: dict[str, Any] | None = instance.failure
         return failure
+
+    @extend_schema_field(HoldSerializer(allow_null=True))
+    def get_hold(self, instance: Instance) -> dict[str, Any] | None:
+        """Hold after an operator's stop or a failed start: no request starts the instance; else
+        null."""
+        hold = instance.hold_at(timezone.now())
+        if hold is None:
+            return None
+        return {"until": ceil(hold.until.timestamp()), "reason": hold.reason}
 
 
 class FindingSerializer(serializers.Serializer[Any]):

@@ -14,9 +14,11 @@ if (list) {
         const statuses = await response.json();
         for (const element of marked) {
             const now = statuses[element.dataset.instance];
-            if (!now || element.dataset.status === now.status) continue;
-            element.dataset.status = now.status;
+            if (!now) continue;
             const label = element.querySelector("[data-label]");
+            if (label) element.title = now.title;
+            if (element.dataset.status === now.status) continue;
+            element.dataset.status = now.status;
             if (label) label.textContent = now.label;
         }
         return true;

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from instances.activation_hold import refuse_after_stop, refuse_while_held
+from instances.activation_hold import Hold, hold_of, refuse_after_stop, refuse_while_held
 from instances.errors import BackendStartFailed, StoppedByOperator
 from instances.states import ABANDONED, EVICTED, ON_DEMAND, DesiredState, Status
 from tests.proxy.conftest import make_target
@@ -38,6 +38,14 @@ def test_failed_activation_is_answered_by_its_failure() -> None:
     assert refused.value.retry_after is None
 
 
+def test_hold_names_its_end_and_the_error_of_requests() -> None:
+    failed, stopped = make_target("", **FAILED), make_target("", **STOPPED)
+    assert hold_of(failed, NOW) == Hold(FAILED["failure_hold_until"], "backend_start_failed")
+    assert hold_of(stopped, NOW) == Hold(STOPPED["stop_hold_until"], "stopped_by_operator")
+    both = make_target("", **{**FAILED, **STOPPED})
+    assert hold_of(both, NOW) == hold_of(stopped, NOW)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -54,7 +62,9 @@ def test_failed_activation_is_answered_by_its_failure() -> None:
     ],
 )
 def test_hold_of_a_failure_ends(changes: dict[str, Any]) -> None:
-    refuse_while_held(make_target("", **{**FAILED, **changes}), NOW)
+    target = make_target("", **{**FAILED, **changes})
+    refuse_while_held(target, NOW)
+    assert hold_of(target, NOW) is None
 
 
 def test_edit_before_the_failed_start_does_not_end_its_hold() -> None:
@@ -94,4 +104,6 @@ def test_operators_stop_is_not_undone_by_a_request(changes: dict[str, Any]) -> N
     ],
 )
 def test_hold_of_a_stop_ends(changes: dict[str, Any]) -> None:
-    refuse_while_held(make_target("", **{**STOPPED, **changes}), NOW)
+    target = make_target("", **{**STOPPED, **changes})
+    refuse_while_held(target, NOW)
+    assert hold_of(target, NOW) is None

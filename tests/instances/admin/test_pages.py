@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -17,7 +18,7 @@ from instances.admin.actions import CONTROLS
 from instances.errors import InstanceNotFound
 from instances.logs.files import log_path
 from instances.models import Instance, StatusChange
-from instances.states import DesiredState, Status
+from instances.states import ON_DEMAND, DesiredState, Status
 from keys import issuing
 from llamactl.config import current
 from nodes.models import Node
@@ -661,9 +662,23 @@ def test_statuses_of_existing_instances_take_one_query(
     with django_assert_max_num_queries(3):
         response = operator.get(f"{LIST}statuses/?ids={runs.pk},{rests.pk},999,x,-1,{10**30}")
     assert response.json() == {
-        str(runs.pk): {"status": "running", "label": "running"},
-        str(rests.pk): {"status": "stopped", "label": "stopped"},
+        str(runs.pk): {"status": "running", "label": "running", "title": ""},
+        str(rests.pk): {"status": "stopped", "label": "stopped", "title": ""},
     }
+
+
+def test_hold_is_shown_on_the_page_and_in_the_list(operator: Client) -> None:
+    stopped, failed = create("stopped"), create("failed")
+    lifecycle.request_stop("stopped", cause="admin:olga")
+    lifecycle.request_start("failed", cause=ON_DEMAND)
+    until = timezone.now() + timedelta(seconds=250)
+    observe(failed, status=Status.FAILED, observed_generation=1, failure_hold_until=until)
+    polled = operator.get(f"{LIST}statuses/?ids={stopped.pk},{failed.pk}").json()
+    for instance, reason in ((stopped, "stopped by an operator"), (failed, "the last start fail")):
+        text = rf"no request starts it for \d+ s: {reason}"
+        for shown in (LIST, page(instance), page(instance, "now")):
+            assert re.search(text, operator.get(shown).content.decode()), shown
+        assert re.match(text, polled[str(instance.pk)]["title"])
 
 
 @pytest.mark.parametrize("path", ["999/now/", "999/change/", "x/now/"])

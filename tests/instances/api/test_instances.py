@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
+from math import ceil
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from instances import lifecycle
 from instances.models import Instance
-from instances.states import Status
+from instances.states import ON_DEMAND, Status
 from instances.wait_ready import wait_until_ready
 from instances.wait_stopped import delete_when_stopped
 from llamactl.config.schema import NodeConfig
@@ -65,6 +68,7 @@ def test_a_new_instance_is_stopped_and_has_its_defaults(api: Client) -> None:
         "pid": None,
         "restarts": 0,
         "failure": None,
+        "hold": None,
     }
     assert send(api, "GET", "x").json() == document
     assert api.get(INSTANCES).json() == [document]
@@ -449,6 +453,33 @@ def test_a_failed_instance_shows_its_failure_until_it_is_started_again(api: Clie
     assert (shown["status"], shown["failure"]) == ("failed", FAILURE)
     shown = send(api, "POST", "x/start").json()
     assert (shown["status"], shown["failure"]) == ("starting", None)
+
+
+def test_hold_after_a_stop_is_shown_until_the_next_start(api: Client) -> None:
+    send(api, "POST", "x", {})
+    stopped = send(api, "POST", "x/stop").json()
+    until = Instance.objects.get().stop_hold_until
+    assert until is not None
+    # A second begun counts: a request at this time should not be refused any more.
+    assert stopped["hold"] == {"until": ceil(until.timestamp()), "reason": "stopped_by_operator"}
+    assert api.get(INSTANCES).json()[0]["hold"] == stopped["hold"]
+    assert send(api, "POST", "x/start").json()["hold"] is None
+
+
+def test_hold_after_a_failed_activation_is_shown(api: Client) -> None:
+    send(api, "POST", "x", {})
+    lifecycle.request_start("x", cause=ON_DEMAND)
+    until = timezone.now() + timedelta(seconds=200)
+    observe("x", Status.FAILED, failure=FAILURE, failure_hold_until=until)
+    hold = {"until": ceil(until.timestamp()), "reason": "backend_start_failed"}
+    assert send(api, "GET", "x").json()["hold"] == hold
+    send(api, "PUT", "x", {})
+    assert send(api, "GET", "x").json()["hold"] is None
+
+
+def test_instance_that_no_request_starts_has_no_hold(api: Client) -> None:
+    send(api, "POST", "x", {"on_demand_start": False})
+    assert send(api, "POST", "x/stop").json()["hold"] is None
 
 
 def stopping(api: Client) -> None:
