@@ -71,7 +71,7 @@ class ReadTimeout:
         self._since: float | None = self._loop.time()
 
     def pause(self) -> None:
-        """Stop the clock while the client reads, which has no time limit."""
+        """Stop the clock while the client reads; the server ends a client that reads nothing."""
         self._since = None
 
     def cancel(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from llamactl.server.web.write_coalescing import CoalescingTransport
+from llamactl.server.web.write_timeout import WriteTimeoutTransport
 
 CHECK_SECONDS = 0.5
 """Interval of the checks. A pause is checked once it has lasted for one interval, so a disconnect
@@ -20,7 +20,7 @@ is detected within two."""
 _CLOSE, _CLOSE_WAIT = 7, 8
 
 
-class WatchedTransport(CoalescingTransport):
+class WatchedTransport(WriteTimeoutTransport):
     """A transport that aborts itself when the client disconnects while reading is paused.
 
     A half-closed connection and a reset one count as disconnected, as they do while reading is not

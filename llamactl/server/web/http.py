@@ -99,15 +99,17 @@ class HttpProtocol(PartedProtocol):
                 self._reject(TooManyConnections())
 
     def _close_waiting(self) -> bool:
-        """Close the connection if it waits for a request without a key; return whether it did.
+        """Close the connection if it waits for a client without a key; return whether it did.
 
         Complete requests are answered soon, or belong to a key. The proxy checks the key before
-        it reads the body, so a body that Django reads has shown no key yet.
+        it reads the body, so a body that Django reads has shown no key yet. A client that reads
+        its response slowly may never have shown one.
         """
         cycle = self.cycle
-        is_responding = cycle is not None and not cycle.response_complete
-        if is_responding and (self._phase is not RequestPhase.BODY or is_authorised(cycle.scope)):
-            return False
+        if cycle is not None and not cycle.response_complete:
+            waits_for_client = self._phase is RequestPhase.BODY or self.flow.write_paused
+            if not waits_for_client or is_authorised(cycle.scope):
+                return False
         self.transport.abort()
         return True
 
@@ -222,6 +224,10 @@ class HttpProtocol(PartedProtocol):
         else:
             self._idle_timer = None
             self.timeout_keep_alive_handler()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watched.watch_writes()
 
     def shutdown(self) -> None:
         """Close the connection once it has been idle for ``drain_seconds``.

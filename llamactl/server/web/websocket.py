@@ -86,6 +86,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             cast(WatchedTransport, self.transport).on_resume = None
             held.drop()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if isinstance(self.transport, WatchedTransport):
+            self.transport.watch_writes()
+
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._held is not None:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+LARGE_BYTES = 16 * 1024
+"""A piece that is sent at once, with the pieces before it: its system call is cheap by comparison.
+"""
+
+MAX_PIECES = 64
+"""Pieces that wait at most. An application that sends without a pause, as Django sends a long
+response, would otherwise fill the memory: the transport asks it to wait only for what it got."""
+
 
 class CoalescingTransport:
     """A transport that sends all writes of one turn of the event loop in one system call.
 
     uvicorn writes a response's head and its body separately; for a short response the second write
-    is a tenth of the response's cost. A write is held until the loop has run the callbacks that
-    are ready now, and no longer.
+    is a tenth of the response's cost. A short write is held until the loop has run the callbacks
+    that are ready now, and no longer.
     """
 
     def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
@@ -25,9 +33,12 @@ class CoalescingTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        if not self._held:
+        held = self._held
+        if not held:
             self._loop.call_soon(self._flush)
-        self._held.append(data)
+        held.append(data)
+        if len(data) > LARGE_BYTES or len(held) > MAX_PIECES:
+            self._flush()
 
     def _flush(self) -> None:
         held = self._held

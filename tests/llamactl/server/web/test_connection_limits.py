@@ -81,14 +81,19 @@ def test_a_websocket_does_not_make_room() -> None:
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Answer a GET; take the body of a POST to its end, at ``/v1`` with a valid key."""
-    if scope["path"] == "/v1":
+    """Answer a GET; take the body of a POST to its end, at ``/v1`` with a valid key.
+
+    The answer at ``/large`` has more bytes than a connection holds.
+    """
+    if scope["path"].startswith("/v1"):
         set_authorised({**scope})
     while (message := await receive())["type"] == "http.request" and message["more_body"]:
         pass
-    headers = [(b"content-length", b"2")]
+    body = bytes(2**26) if scope["path"].endswith("large") else b"ok"
+    headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"ok"})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 @pytest.fixture
@@ -139,6 +144,22 @@ async def test_an_upload_with_a_key_keeps_its_connection(connect: Connect) -> No
     for reader, writer in uploads:
         writer.write(b"dy")
         assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
+
+
+@pytest.mark.parametrize(("path", "is_kept"), [(b"/large", False), (b"/v1/large", True)])
+async def test_a_response_that_is_not_read_keeps_its_connection_only_with_a_key(
+    connect: Connect, path: bytes, is_kept: bool
+) -> None:
+    slow = []
+    for _ in range(3):
+        reader, writer = await connect()
+        writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")  # and at most two buffers of the body
+        slow.append(reader)
+    reader, writer = await connect()
+    writer.write(GET)
+    line, _ = await answer(reader)
+    assert (b"503" in line) == is_kept
 
 
 async def test_a_closed_connection_makes_room(connect: Connect) -> None:

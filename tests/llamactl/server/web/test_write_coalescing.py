@@ -8,7 +8,7 @@ from typing import Any
 
 import uvloop
 
-from llamactl.server.web.write_coalescing import CoalescingTransport
+from llamactl.server.web.write_coalescing import LARGE_BYTES, MAX_PIECES, CoalescingTransport
 
 
 class Wire:
@@ -47,6 +47,21 @@ async def test_a_write_of_a_later_turn_is_sent_alone() -> None:
         transport.write(chunk)
         await asyncio.sleep(0)
     assert wire.calls == [b"one", b"two"]
+
+
+async def test_a_turn_without_an_end_does_not_fill_the_memory() -> None:
+    wire = Wire()
+    transport = CoalescingTransport(wire, asyncio.get_running_loop())
+    for _ in range(10):
+        transport.write(b"head")
+        transport.write(bytes(LARGE_BYTES + 1))
+    assert wire.calls == [b"head" + bytes(LARGE_BYTES + 1)] * 10
+    for _ in range(10 * MAX_PIECES):
+        transport.write(b"token")
+    assert len(wire.calls) > 15
+    await asyncio.sleep(0)
+    tokens = [call for call in wire.calls if isinstance(call, bytes)]
+    assert b"".join(tokens).count(b"token") == 10 * MAX_PIECES
 
 
 async def test_held_writes_are_sent_before_the_connection_closes() -> None:
