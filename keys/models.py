@@ -1,4 +1,4 @@
-"""Model of an inference key."""
+"""Models of the app: inference keys, and their usage."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from datetime import datetime
 from django.db import models
 
 from instances.models import Instance
+from keys.usage.models import UsageDay, UsageHour, UsageWriter
+
+__all__ = ["ImportedHash", "InferenceKey", "UsageDay", "UsageHour", "UsageWriter"]
 
 MAX_NAME_LENGTH = 100
 

@@ -13,6 +13,8 @@ from time import perf_counter
 from typing import Protocol
 
 from llamactl.core.request_id import client_headers, id_headers, new_id
+from proxy.observe.response_reader import ResponseReader
+from proxy.observe.tokens import NO_TOKENS, Tokens
 from proxy.routes.routes import Route
 from proxy.table.table import KeyRule
 
@@ -80,6 +82,10 @@ class Exchange:
     upload: ByteCounter | None = None
     response: ByteCounter | None = None
     """The bodies under way, until the exchange has ended."""
+    body: bytes | ResponseReader | None = None
+    """The response to a POST, for its token counts: whole, or as it is read; until the end."""
+    tokens: Tokens = NO_TOKENS
+    """The token counts, once the exchange has ended."""
     reported_bytes = 0
     """``bytes_to_client`` at the last in-flight report."""
 

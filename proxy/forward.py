@@ -239,7 +239,8 @@ class ForwardedRequest:
             with response:
                 await send(self._response_start(response))
                 try:
-                    await relay(response, send, first_piece, upstream.timeouts)
+                    counted = exchange if self._method == "POST" else None
+                    await relay(response, send, first_piece, upstream.timeouts, counted)
                 except (BrokeOff, Stalled) as error:
                     exchange.finish(Outcome.BACKEND_FAILED)
                     logger.warning("the backend broke off: %r", error, extra=exchange.log_fields())

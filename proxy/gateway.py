@@ -24,6 +24,8 @@ from proxy.disconnect import DisconnectWatcher
 from proxy.exchange import Exchange
 from proxy.imported_keys import ImportedKeys
 from proxy.inflight import InFlight
+from proxy.observe.counting import count_tokens
+from proxy.observe.usage import UsageLog
 from proxy.query_answers import QueryAnswers
 from proxy.registry import Registry
 from proxy.table.live import LiveTable
@@ -51,8 +53,9 @@ class Gateway:
         self.imported_keys = ImportedKeys(
             self.live, self._remember_imported, lambda: self._refresher.request_refresh()
         )
-        self.observers: list[Callable[[Exchange], None]] = []
-        """Called with each exchange that has ended."""
+        self.usage_log = UsageLog(self.in_flight.web_id)
+        self.observers: list[Callable[[Exchange], None]] = [count_tokens, self.usage_log.observe]
+        """Called with each exchange that has ended, in this order."""
         self.is_started = False
         self._starting: asyncio.Lock | None = None
         self._report_due = asyncio.Event()
@@ -96,9 +99,15 @@ class Gateway:
                 timeout_seconds=self.config.instances.on_demand_start_timeout,
                 on_change=self._report_due.set,
             )
+            in_thread = self._refresher.in_thread
+            days = self.config.usage.retention_days
             self._tasks = [
                 asyncio.create_task(self._report_regularly(), name="traffic-reports"),
                 asyncio.create_task(self._write_usage_regularly(), name="key-usage"),
+                asyncio.create_task(self.usage_log.run(in_thread), name="usage"),
+                asyncio.create_task(
+                    self.usage_log.remove_expired(in_thread, days), name="expired-usage"
+                ),
             ]
             self.is_started = True
 
@@ -108,6 +117,7 @@ class Gateway:
         self.is_started = False
         await cancel.cancel_and_wait(self._tasks)
         await self._write_usage()
+        await self.usage_log.write(self._refresher.in_thread)
         await self.imported_keys.stop()
         await self._refresher.stop()
         await self.upstream.close()

@@ -11,6 +11,7 @@ from llamactl.core.error_format import event_for, family_of
 from llamactl.core.errors import LlamactlError
 from proxy.exchange import Exchange
 from proxy.headers import Pairs, to_client
+from proxy.observe.response_reader import ResponseReader
 from proxy.upstream import BrokeOff, Stalled, Unanswered, UpstreamResponse, UpstreamTimeouts
 
 _WITHOUT_BODY = (204, 304)
@@ -116,22 +117,31 @@ def relay(
     send: Send,
     first_piece: bytes | None,
     timeouts: UpstreamTimeouts,
+    exchange: Exchange | None = None,
 ) -> Awaitable[None]:
     """Send the backend's body to the client after ``response_start``: each piece as it comes.
 
     Nothing is held back and nothing re-framed. ``send`` waits while the client reads slowly, and
     meanwhile at most one buffer is read from the backend. ``first_piece`` is the part of the body
-    that was read before. Raises BrokeOff or Stalled, see ``end_broken_off``.
+    that was read before. ``exchange`` gets what its token counts are read from. Raises BrokeOff or
+    Stalled, see ``end_broken_off``.
     """
     if first_piece is not None and response.is_at_end:
         # Most responses that are no stream.
+        if exchange is not None:
+            exchange.body = first_piece
         return send({"type": "http.response.body", "body": first_piece})
-    return _relay_pieces(response, send, first_piece, timeouts)
+    return _relay_pieces(response, send, first_piece, timeouts, exchange)
 
 
 async def _relay_pieces(
-    response: UpstreamResponse, send: Send, piece: bytes | None, timeouts: UpstreamTimeouts
+    response: UpstreamResponse,
+    send: Send,
+    piece: bytes | None,
+    timeouts: UpstreamTimeouts,
+    exchange: Exchange | None,
 ) -> None:
+    reader: ResponseReader | None = None
     read_timeout = None
     if timeouts.first_byte and piece is None and not response.is_at_end:
         read_timeout = ReadTimeout(response, timeouts.first_byte)
@@ -139,6 +149,10 @@ async def _relay_pieces(
         while True:
             if piece is None:
                 piece = await response.read()
+            if reader is not None:
+                reader.feed(piece)
+            elif exchange is not None:
+                reader = exchange.body = ResponseReader(piece)
             is_last = response.is_at_end
             if read_timeout is not None:
                 read_timeout.pause()

@@ -224,6 +224,13 @@ class AuthConfig(Section):
     ignored_keys = {"oidc": "login by OpenID Connect is not supported"}
 
 
+class UsageConfig(Section):
+    """Sums of each key and instance."""
+
+    retention_days: PositiveInt = 400
+    """Days that sums of days are kept; sums of hours are kept for 31."""
+
+
 class DockerConfig(Section):
     """The container in which a backend runs."""
 
@@ -303,6 +310,7 @@ class AppConfig(BaseSettings):
     database: DatabaseConfig = DatabaseConfig()
     redis: RedisConfig = RedisConfig()
     auth: AuthConfig = AuthConfig()
+    usage: UsageConfig = UsageConfig()
     backends: BackendsConfig = BackendsConfig()
     nodes: Annotated[dict[Name, NodeConfig], null_is_empty(dict)] = {}
 

@@ -69,6 +69,7 @@ VARIABLES: dict[str, str] = {
     "LLAMACTL_INFERENCE_KEYS": "auth.inference_keys",
     "LLAMACTL_REQUIRE_MANAGEMENT_AUTH": "auth.require_management_auth",
     "LLAMACTL_MANAGEMENT_KEYS": "auth.management_keys",
+    "LLAMACTL_USAGE_RETENTION_DAYS": "usage.retention_days",
     "LLAMACTL_LOCAL_NODE": "local_node",
 }
 """Environment variable → field: the seed's names, later Go versions' names, and ours alike.
