@@ -171,7 +171,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
 
     async def _forward_by_model(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self.gateway
-        body, field = await read_routed(receive, scope["headers"], gateway.max_body_bytes)
+        body, field = await read_routed(
+            receive, scope["headers"], gateway.max_body_bytes, gateway.turns
+        )
         upload = body if isinstance(body, Upload) else None
         async with gateway.disconnects.watch(receive, upload) as watch:
             found: ModelField | JsonModel
@@ -204,7 +206,11 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         elif kind is RouteKind.ROUTER_MODELS:
             max_body_bytes = MAX_UNREAD_BODY_BYTES
         body = await read_beginning(
-            receive, scope["headers"], max_body_bytes, whole_limit=gateway.max_body_bytes
+            receive,
+            scope["headers"],
+            max_body_bytes,
+            whole_limit=gateway.max_body_bytes,
+            turns=gateway.turns,
         )
         if self.route.model:
             body = orjson.dumps({"model": self.route.model})

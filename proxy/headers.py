@@ -17,9 +17,10 @@ _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer"
     b" transfer-encoding upgrade".split()
 )
-# The client's credentials are for llamactl alone, and so are its session cookies.
+# The client's credentials are for llamactl alone, and so are its session cookies. A packed body is
+# sent on unpacked.
 _NOT_FOR_BACKENDS = _HOP_BY_HOP | frozenset(
-    b"host content-length expect authorization x-api-key cookie".split()
+    b"host content-length content-encoding expect authorization x-api-key cookie".split()
 )
 # A backend must not act on llamactl's origin: on its cookies and logins, on the whole of its
 # storage and connections, and on what browsers keep for it (workers, reports, dictionaries, hints).

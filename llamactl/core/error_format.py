@@ -121,7 +121,7 @@ def headers_for(family: PathFamily, error: LlamactlError) -> Headers:
     if isinstance(error, MethodNotAllowed) and error.allowed:
         headers.append((b"allow", ", ".join(error.allowed).encode()))
     if isinstance(error, PackedBody):
-        headers.append((b"accept-encoding", b"identity"))
+        headers.append((b"accept-encoding", error.accepted.encode()))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.retry_after is not None:

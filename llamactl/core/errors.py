@@ -132,7 +132,11 @@ class PackedBody(LlamactlError):
     code = "unsupported_content_encoding"
     status = 415
 
-    def __init__(self, coding: str) -> None:
+    def __init__(self, coding: str, accepted: str = "") -> None:
+        """``accepted``: the codings that the path takes, separated by commas."""
+        instead = f" or as {accepted}" if accepted else ""
         super().__init__(
-            f"a request body with Content-Encoding {coding!r} is not accepted; send it unpacked"
+            f"a request body with Content-Encoding {coding!r} is not accepted here; send it"
+            f" unpacked{instead}"
         )
+        self.accepted = accepted or "identity"

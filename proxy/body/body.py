@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from io import BytesIO
 
 from llamactl.core.asgi_types import Message, Receive
-from llamactl.core.content_coding import refuse_packed
-from proxy.body.multipart import FormReader, ModelField, boundary_in
+from llamactl.core.content_coding import coding_of
+from proxy.body.multipart import FormReader, ModelField, boundary_in, model_field_steps
+from proxy.body.unpacking import check_coding, unpacked
 from proxy.body.upload import Upload
 from proxy.errors import RequestTooLarge
+from proxy.turns import Turns
 
 
 class ClientDisconnected(Exception):
@@ -51,7 +53,7 @@ class _Gathered:
 
 
 async def read_routed(
-    receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: int
+    receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: int, turns: Turns
 ) -> tuple[bytes | Upload, ModelField | None]:
     """The body of a request that is routed by its model; for a form, with the form's field.
 
@@ -59,7 +61,9 @@ async def read_routed(
     a large form is read as far as that field, and the rest goes into the Upload. Raises
     RequestTooLarge, PackedBody, InvalidRequest for a malformed form, or ClientDisconnected.
     """
-    announced = _announced(headers, limit)
+    announced, coding = _announced(headers, limit)
+    if coding:
+        return await _read_packed_routed(receive, headers, coding, limit, turns)
     piece, is_whole = _piece_of(await receive())
     if is_whole and piece.startswith(b"{") and len(piece) <= limit:
         return piece, None  # the usual request: one piece of JSON
@@ -88,15 +92,18 @@ async def read_beginning(
     limit: int | None,
     *,
     whole_limit: int,
+    turns: Turns,
 ) -> bytes | Upload:
-    """The whole body if the body is small, else an Upload for the rest.
+    """The whole body if the body is small or packed, else an Upload for the rest.
 
     A body without Content-Length (in chunks) is read whole up to ``whole_limit``, so that the
     backend gets its length: mlx_lm.server can't read chunks. Only a longer body goes on in chunks.
     Raises RequestTooLarge for a body above ``limit``, PackedBody, and ClientDisconnected for a body
     that breaks off.
     """
-    announced = _announced(headers, limit)
+    announced, coding = _announced(headers, limit)
+    if coding:
+        return await _read_packed(receive, coding, whole_limit if limit is None else limit, turns)
     gathered = _Gathered()
     while True:
         piece, is_whole = _piece_of(await receive())
@@ -109,18 +116,47 @@ async def read_beginning(
             return Upload(gathered.whole(), headers, limit=limit)
 
 
-def _announced(headers: Iterable[tuple[bytes, bytes]], limit: int | None) -> int:
-    """The Content-Length, or 0 without one. Raises RequestTooLarge or PackedBody."""
+async def _read_packed_routed(
+    receive: Receive,
+    headers: Iterable[tuple[bytes, bytes]],
+    coding: bytes,
+    limit: int,
+    turns: Turns,
+) -> tuple[bytes, ModelField | None]:
+    body = await _read_packed(receive, coding, limit, turns)
+    boundary = None if body.startswith(b"{") else boundary_in(headers)
+    if boundary is None:
+        return body, None
+    return body, await turns.run(model_field_steps(body, boundary))
+
+
+async def _read_packed(receive: Receive, coding: bytes, limit: int, turns: Turns) -> bytes:
+    """The body unpacked: both the packed and the unpacked bytes are within the limit."""
+    gathered, is_whole = _Gathered(), False
+    while not is_whole:
+        piece, is_whole = _piece_of(await receive())
+        gathered.add(piece)
+        if len(gathered) > limit:
+            raise RequestTooLarge(limit)
+    return await turns.run(unpacked(gathered.whole(), coding, limit))
+
+
+def _announced(headers: Iterable[tuple[bytes, bytes]], limit: int | None) -> tuple[int, bytes]:
+    """The Content-Length, or 0 without one, and the coding of a packed body.
+
+    Raises RequestTooLarge or PackedBody.
+    """
     named = dict(headers)
+    coding = b""
     if b"content-encoding" in named:
-        refuse_packed(headers)
+        coding = check_coding(coding_of(headers))
     length = named.get(b"content-length")
     if length is None or not length.isdigit():
-        return 0
+        return 0, coding
     announced = int(length)
     if limit is not None and announced > limit:
         raise RequestTooLarge(limit)
-    return announced
+    return announced, coding
 
 
 def _piece_of(message: Message) -> tuple[bytes, bool]:

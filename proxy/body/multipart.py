@@ -8,7 +8,7 @@ also after the model was found: the backend must not read another model than lla
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ MAX_PART_HEADER_BYTES = 4096
 MAX_ALL_HEADER_BYTES = 256 * 1024
 """Of all parts; a usual part has about a hundred bytes of headers."""
 MAX_MODEL_BYTES = 1000
+STEP_BYTES = 256 * 1024
 _LINE_END = b"\r\n"
 
 
@@ -62,6 +63,15 @@ def model_field(body: bytes, boundary: bytes) -> ModelField:
     """The field ``model`` of a whole body. Raises InvalidRequest (400)."""
     reader = FormReader(boundary)
     reader.feed(body)
+    return reader.end()
+
+
+def model_field_steps(body: bytes, boundary: bytes) -> Generator[None, None, ModelField]:
+    """``model_field`` of a large body, in steps."""
+    reader = FormReader(boundary)
+    for at in range(0, len(body), STEP_BYTES):
+        reader.feed(body[at : at + STEP_BYTES])
+        yield
     return reader.end()
 
 

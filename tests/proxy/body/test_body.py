@@ -9,6 +9,7 @@ from llamactl.core.asgi_types import Receive
 from proxy.body.body import ClientDisconnected, read_routed
 from proxy.body.upload import Upload
 from proxy.errors import RequestTooLarge
+from proxy.turns import Turns
 from tests.support.loop_stall import max_memory_bytes, measured_memory
 
 
@@ -23,7 +24,7 @@ def receiving(*messages: dict[str, Any]) -> Receive:
 
 async def test_body_in_one_message_is_returned_as_it_is() -> None:
     body = b'{"model": "a"}'
-    read, _ = await read_routed(receiving({"type": "http.request", "body": body}), [], 100)
+    read, _ = await read_routed(receiving({"type": "http.request", "body": body}), [], 100, Turns())
     assert read is body
 
 
@@ -32,12 +33,12 @@ async def test_body_in_several_messages_is_joined() -> None:
         {"type": "http.request", "body": b"ab", "more_body": True},
         {"type": "http.request", "body": b"cd", "more_body": False},
     )
-    assert await read_routed(receive, [], 4) == (b"abcd", None)
+    assert await read_routed(receive, [], 4, Turns()) == (b"abcd", None)
 
 
 async def test_body_over_the_limit_is_refused_before_it_is_read() -> None:
     with pytest.raises(RequestTooLarge, match="max_body_mib"):
-        await read_routed(receiving(), [(b"content-length", b"101")], 100)
+        await read_routed(receiving(), [(b"content-length", b"101")], 100, Turns())
 
 
 async def test_body_without_a_length_is_refused_once_it_passes_the_limit() -> None:
@@ -46,7 +47,7 @@ async def test_body_without_a_length_is_refused_once_it_passes_the_limit() -> No
         {"type": "http.request", "body": b"x" * 60, "more_body": True},
     )
     with pytest.raises(RequestTooLarge):
-        await read_routed(receive, [], 100)
+        await read_routed(receive, [], 100, Turns())
 
 
 async def test_disconnect_in_the_middle_of_the_body_raises() -> None:
@@ -54,7 +55,7 @@ async def test_disconnect_in_the_middle_of_the_body_raises() -> None:
         {"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}
     )
     with pytest.raises(ClientDisconnected):
-        await read_routed(receive, [], 100)
+        await read_routed(receive, [], 100, Turns())
 
 
 async def test_body_in_tiny_pieces_takes_no_more_memory_than_the_body() -> None:
@@ -66,7 +67,7 @@ async def test_body_in_tiny_pieces_takes_no_more_memory_than_the_body() -> None:
         return {"type": "http.request", "body": b"%d" % (sent % 10), "more_body": sent < 2**19}
 
     with measured_memory() as memory:
-        read, _ = await read_routed(receive, [], 2**20)
+        read, _ = await read_routed(receive, [], 2**20, Turns())
     assert isinstance(read, bytes)
     assert len(read) == 2**19
     assert memory.grown_bytes < max_memory_bytes(read)

@@ -39,7 +39,7 @@ async def test_the_largest_body_is_read_and_renamed_in_turns() -> None:
     turns = Turns()
     with measured_memory() as peak:
         async with measured_stall() as reading:
-            body, _ = await read_routed(receive, [], 2**26)
+            body, _ = await read_routed(receive, [], 2**26, Turns())
         assert isinstance(body, bytes)
         async with measured_stall() as renaming:
             found = await json_model(body, turns)

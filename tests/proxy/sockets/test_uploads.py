@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import zstandard
 
 from instances.states import Status
 from proxy.body.body import WHOLE_BYTES
@@ -84,15 +87,77 @@ async def test_length_of_an_upload_in_chunks_is_told_to_the_backend_on_every_pat
     assert request.body == body
 
 
+PACKED = [
+    (b"gzip", gzip.compress),
+    (b"identity, GZIP", gzip.compress),
+    (b"deflate", zlib.compress),
+    (b"zstd", zstandard.compress),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "head", "body"),
+    [
+        (ANY + b"/files", b"X-A: b", JSON),
+        (b"/llama-cpp/demo/tokenize", b"X-A: b", JSON),
+        (CHAT, b"X-A: b", JSON),
+        (AUDIO, FORM, AS_FORM),
+    ],
+)
+@pytest.mark.parametrize(("coding", "pack"), PACKED)
+async def test_packed_body_is_unpacked_on_every_path(
+    client: RawClient,
+    backend: RawBackend,
+    gateway: TableGateway,
+    path: bytes,
+    head: bytes,
+    body: bytes,
+    coding: bytes,
+    pack: Callable[[bytes], bytes],
+) -> None:
+    gateway.max_body_bytes = SIZE
+    client.post(path, pack(body), head, b"Content-Encoding: " + coding)
+    assert (await client.answer()).status == 200
+    (request,) = backend.requests
+    assert request.values(b"content-encoding") == []
+    assert request.values(b"content-length") == [b"%d" % len(body)]
+    assert request.body == body
+
+
 @pytest.mark.parametrize("path", [ANY + b"/files", b"/llama-cpp/demo/tokenize", CHAT, AUDIO])
-@pytest.mark.parametrize("coding", [b"gzip", b"zstd", b"identity, GZIP"])
-async def test_packed_body_is_refused_on_every_path(
+@pytest.mark.parametrize("coding", [b"br", b"gzip, zstd", b"aes128gcm"])
+async def test_body_of_an_unknown_coding_is_refused_on_every_path(
     client: RawClient, backend: RawBackend, path: bytes, coding: bytes
 ) -> None:
-    client.post(path, gzip.compress(MODEL), b"Content-Encoding: " + coding)
+    client.post(path, MODEL, b"Content-Encoding: " + coding)
     answer = await client.answer()
     assert answer.status == 415
-    assert answer.values(b"accept-encoding") == [b"identity"]
+    assert answer.values(b"accept-encoding") == [b"gzip, deflate, zstd"]
+    assert not backend.connections
+
+
+@pytest.mark.parametrize("path", [ANY + b"/files", b"/llama-cpp/demo/tokenize", CHAT, AUDIO])
+@pytest.mark.parametrize(("coding", "pack"), PACKED)
+async def test_packed_bomb_is_refused_on_every_path(
+    client: RawClient,
+    backend: RawBackend,
+    path: bytes,
+    coding: bytes,
+    pack: Callable[[bytes], bytes],
+) -> None:
+    client.post(path, pack(b"{" + b" " * SIZE), FORM, b"Content-Encoding: " + coding)
+    assert (await client.answer()).status == 413
+    assert not backend.connections
+
+
+@pytest.mark.parametrize("path", [ANY + b"/files", CHAT])
+async def test_body_that_is_not_packed_as_it_says_is_refused(
+    client: RawClient, backend: RawBackend, path: bytes
+) -> None:
+    client.post(path, MODEL, b"Content-Encoding: gzip")
+    answer = await client.answer()
+    assert answer.status == 400
+    assert b"Content-Encoding" in answer.body
     assert not backend.connections
 
 
