@@ -44,15 +44,28 @@ class PreflightFailed(LlamactlError):
 
 
 class InstanceExists(LlamactlError):
-    """Another instance has the name."""
+    """Another instance has the name, or has it as an alias."""
 
     code = "create_failed"
     status = 409
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, why: str = "") -> None:
+        """``why``: what else than an instance the name is."""
         super().__init__(
-            f"instance with name {name} already exists; choose another name, or PUT to change it"
+            f"name {name} {why}; choose another name, or remove the alias"
+            if why
+            else f"instance with name {name} already exists; choose another name, or PUT to change"
+            " it"
         )
+
+
+class AliasTaken(InvalidInstance):
+    """An alias that is a name or an alias already."""
+
+    status = 409
+
+    def __init__(self, alias: str, owner: str) -> None:
+        super().__init__(f"aliases: {alias[:80]!r} is {owner} already; choose another alias")
 
 
 class TooManyInstances(LlamactlError):

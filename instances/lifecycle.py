@@ -18,6 +18,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from instances.activation_hold import refuse_while_held
+from instances.aliases import claim_names
 from instances.desired_state import (
     has_pending_generation,
     is_by_operator,
@@ -94,7 +95,7 @@ def create(
     port is free and in the range.
 
     Raises InvalidInstanceName, InvalidRequest, InvalidInstance, InstanceExists,
-    TooManyInstances, PortOutOfRange or PortUnavailable; nothing is saved then.
+    AliasTaken, TooManyInstances, PortOutOfRange or PortUnavailable; nothing is saved then.
     """
     validate_name(name)
     config = current()
@@ -104,6 +105,7 @@ def create(
         node = _locked_node(options, config)
         if Instance.objects.filter(name=name).exists():
             raise InstanceExists(name)
+        claim_names(name, options.aliases, is_new=True)
         limit = config.instances.max_instances
         if 0 <= limit <= Instance.objects.count():
             raise TooManyInstances(limit)
@@ -115,7 +117,6 @@ def create(
         if pk is None and assigned_port is None:
             # One may be left of an earlier instance of the name; an import brings its own.
             _retire_log(name, node.name)
-        announce(Topic.INSTANCES, name)
     logger.info("created by %s on port %d", cause, instance.port, extra={"instance": name})
     return instance
 
@@ -166,7 +167,7 @@ def _replace(
 ) -> Update:
     """Save ``document`` and ``port`` if they are new; restart a running instance if it has to be.
 
-    Raises nothing: the options are valid, and the row is locked.
+    Raises AliasTaken alone: the options are valid, and the row is locked.
     """
     if port == instance.port and is_same_document(document, instance.options):
         end_failure_hold(instance.name)
@@ -174,6 +175,7 @@ def _replace(
     needs_process = instance.should_run and Launched(options, port).differs_from(
         Launched(instance.parsed_options, instance.port), instance.name, current()
     )
+    claim_names(instance.name, options.aliases, is_new=False)
     instance.options, instance.port = document, port
     instance.edited_generation = instance.generation
     instance.save(update_fields=["options", "port", "edited_generation", "updated_at"])
@@ -181,7 +183,6 @@ def _replace(
         _write_desired_state(instance, DesiredState.RUNNING, new_process=True, cause=cause)
     else:
         _wake_on_commit(instance)  # for the idle timeout, the restart policy …
-    announce(Topic.INSTANCES, instance.name)
     logger.info("options changed by %s", cause, extra={"instance": instance.name})
     return Update(instance, is_changed=True, is_restarted=needs_process)
 

@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from instances.errors import InvalidInstance
-from instances.option_document import SHOWN_CHARACTERS, OptionDocument
+from instances.option_document import SHOWN_CHARACTERS, OptionDocument, refuse_unknown_names
 from llamactl.core.errors import InvalidRequest
 
 MAX_CPUS = 4096
@@ -110,10 +110,4 @@ class ResourceLimits(OptionDocument):
     @classmethod
     def _refuse_unknown_names(cls, raw: object) -> object:
         # A misspelt limit that is ignored would be no limit. Options are lenient, as in the seed.
-        for name in raw if isinstance(raw, dict) else ():
-            if name not in cls.model_fields:
-                raise InvalidInstance(
-                    f"limits: {str(name)[:SHOWN_CHARACTERS]!r} is not known; there are"
-                    f" {', '.join(cls.model_fields)}"
-                )
-        return raw
+        return refuse_unknown_names(cls, raw, "limits")

@@ -118,6 +118,20 @@ class OptionDocument(BaseModel):
         return given if info.context is None else cls.config_defaults(info.context) | given
 
 
+def refuse_unknown_names(document: type[OptionDocument], raw: object, option: str) -> object:
+    """Return ``raw``, the value of ``option``, if it has no field that ``document`` has not.
+
+    Raises InvalidInstance.
+    """
+    for name in raw if isinstance(raw, dict) else ():
+        if name not in document.model_fields:
+            raise InvalidInstance(
+                f"{option}: {str(name)[:SHOWN_CHARACTERS]!r} is not known; there are"
+                f" {', '.join(document.model_fields)}"
+            )
+    return raw
+
+
 def is_same_document(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
     """Return whether two documents say the same: ``1`` is not ``true``, and order is nothing."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

@@ -100,6 +100,27 @@ def _absolute(path: str) -> str:
 AbsolutePath = Annotated[Text, AfterValidator(_absolute)]
 """An absolute path, or an empty text."""
 
+MAX_ALIASES = 32
+MAX_ALIAS_CHARACTERS = 200
+
+
+def _aliases(names: list[str]) -> list[str]:
+    if len(names) > MAX_ALIASES:
+        raise ValueError(f"must be at most {MAX_ALIASES}, got {len(names)}")
+    for name in names:
+        is_text = name.isprintable() and name == name.strip()
+        if not is_text or not 1 <= len(name) <= MAX_ALIAS_CHARACTERS:
+            raise ValueError(
+                f"must be texts of 1 to {MAX_ALIAS_CHARACTERS} printable characters, without blanks"
+                f" at their ends; got {name[:SHOWN_CHARACTERS]!r}"
+            )
+    return list(dict.fromkeys(names))
+
+
+Aliases = Annotated[list[str], AfterValidator(_aliases)]
+"""Further names of an instance, each once; any printable characters, such as those of a hub's
+``owner/model:tag``."""
+
 Count = Annotated[
     int,
     Field(le=MAX_COUNT),

@@ -18,6 +18,7 @@ from instances.limits import ResourceLimits
 from instances.option_document import SHOWN_CHARACTERS, DefaultFrom, OptionDocument
 from instances.option_types import (
     AbsolutePath,
+    Aliases,
     BackendOptions,
     BackendType,
     Count,
@@ -27,6 +28,7 @@ from instances.option_types import (
     ShellWords,
     Text,
 )
+from instances.request_options import RequestOptions
 from llamactl.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -133,6 +135,24 @@ class InstanceOptions(OptionDocument):
         default=ResourceLimits(),
         title="Limits",
         description="Resource limits of the process. Not used with Docker.",
+    )
+
+    aliases: Aliases = Field(
+        default=[],
+        title="Aliases",
+        description="Further names by which the `model` of a request finds the instance, such as"
+        " `gpt-4o` or `owner/model:tag`. No other instance may have one of them as its name or"
+        " alias.",
+    )
+    list_aliases: bool = Field(
+        default=True,
+        title="List the aliases",
+        description="Whether `/v1/models` lists the aliases beside the instance's name.",
+    )
+    request: RequestOptions = Field(
+        default=RequestOptions(),
+        title="Request defaults",
+        description="Fields to set in, and to drop from, the JSON body of each request.",
     )
 
     @field_validator("docker_enabled")

@@ -32,6 +32,7 @@ from proxy.body.body import ClientDisconnected, read_beginning, read_routed
 from proxy.body.joined import STEP_BYTES, joined
 from proxy.body.json_model import JsonModel, json_model
 from proxy.body.multipart import ModelField
+from proxy.body.request_defaults import RequestDefaults, with_defaults
 from proxy.body.upload import Upload
 from proxy.disconnect import DisconnectWatch
 from proxy.exchange import Exchange, Outcome
@@ -39,6 +40,7 @@ from proxy.forward import ForwardedRequest, path_and_query
 from proxy.gateway import Gateway
 from proxy.relay import end_broken_off, takes_error_event
 from proxy.routes.anthropic_models import anthropic_model, anthropic_page
+from proxy.routes.llama_cpp import is_call
 from proxy.routes.models import find_model, list_models, model_of, openai_list
 from proxy.routes.routes import Route, RouteKind
 from proxy.table.table import UNRESTRICTED, KeyRule, RoutingTable, Target
@@ -187,11 +189,15 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             )
             if served_model is not None:
                 body = await _with_served_model(body, found, served_model, gateway.turns)
-                if isinstance(body, Upload) or len(body) > STEP_BYTES:
-                    # The table may have changed in the turns that this took.
-                    target, _ = await gateway.recheck.before_refusal(
-                        self._find_by_model, scope, found.model
-                    )
+            defaults = target.request_defaults if is_call(self.route.rest) else None
+            if defaults is not None and isinstance(body, bytes) and field is None:
+                body = await with_defaults(body, defaults, gateway.turns)
+            is_changed = served_model is not None or defaults is not None
+            if is_changed and (isinstance(body, Upload) or len(body) > STEP_BYTES):
+                # The table may have changed in the turns that this took.
+                target, _ = await gateway.recheck.before_refusal(
+                    self._find_by_model, scope, found.model
+                )
             await self._forward(scope, send, target, body, watch)
 
     async def _forward_by_name(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -211,13 +217,25 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             max_body_bytes,
             whole_limit=gateway.max_body_bytes,
             turns=gateway.turns,
+            may_stream=self._defaults_by_name() is None,
         )
         if self.route.model:
             body = orjson.dumps({"model": self.route.model})
         upload = body if isinstance(body, Upload) else None
         async with gateway.disconnects.watch(receive, upload) as watch:
             target = await gateway.recheck.before_refusal(self._find_by_name, scope)
+            defaults = self._defaults_by_name()
+            if defaults is not None and isinstance(body, bytes):
+                body = await with_defaults(body, defaults, gateway.turns)
+                target = await gateway.recheck.before_refusal(self._find_by_name, scope)
             await self._forward(scope, send, target, body, watch)
+
+    def _defaults_by_name(self) -> RequestDefaults | None:
+        """The request defaults of the named instance; the instance proxy changes no body."""
+        if self.route.kind is not RouteKind.LLAMA_CPP or not is_call(self.route.rest):
+            return None
+        target = self.gateway.live.table.targets.get(self.route.instance)
+        return None if target is None else target.request_defaults
 
     def _find_by_name(self, table: RoutingTable, scope: Scope) -> Target:
         rule = self._rule(table, scope)

@@ -23,7 +23,13 @@ from instances import lifecycle
 from instances.admin.actions import ControlsAdmin, cause_of, control_buttons
 from instances.admin.badge import status_badge
 from instances.admin.detail import curl_line, overview
-from instances.admin.form import SHORT_ROWS, STARTING_ROWS, InstanceForm, process_rows
+from instances.admin.form import (
+    REQUEST_ROWS,
+    SHORT_ROWS,
+    STARTING_ROWS,
+    InstanceForm,
+    process_rows,
+)
 from instances.admin.form_values import suggested_name, to_fields, to_lines
 from instances.admin.preflight import PreflightAdmin, check_document
 from instances.backends.pasted import parse_pasted
@@ -78,6 +84,7 @@ class ChangeFormAdmin(ControlsAdmin, PreflightAdmin):
                     "fields": STARTING_ROWS,
                 },
             ),
+            ("Requests", {**collapsed, "fields": REQUEST_ROWS}),
             (
                 "Process",
                 {

@@ -68,6 +68,10 @@ STARTING_ROWS: tuple[str | tuple[str, ...], ...] = (
     ("auto_restart", "max_restarts", "restart_delay"),
     "group",
 )
+REQUEST_ROWS: tuple[str | tuple[str, ...], ...] = (
+    ("aliases", "list_aliases"),
+    "request",
+)
 _PROCESS_ROWS = (
     "port",
     "environment",
@@ -80,7 +84,8 @@ _PROCESS_ROWS = (
 
 def process_rows(model: type[InstanceOptions]) -> tuple[str, ...]:
     """Return the rows of the section "Process"; it takes each option that has no other place."""
-    placed = {name for row in STARTING_ROWS for name in ([row] if isinstance(row, str) else row)}
+    rows = (*STARTING_ROWS, *REQUEST_ROWS)
+    placed = {name for row in rows for name in ([row] if isinstance(row, str) else row)}
     placed |= {*_PROCESS_ROWS, *_OWN_FIELDS}
     return (*_PROCESS_ROWS, *(name for name in model.model_fields if name not in placed))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
@@ -78,6 +78,16 @@ class VariablesField(LinesField):
         return parse_lines(super().clean(value))
 
 
+class NamesField(LinesField):
+    """A list of names, one a line."""
+
+    def to_initial(self, value: Sequence[str]) -> str:
+        return "\n".join(map(sanitize_text, value or ()))
+
+    def clean(self, value: Any) -> Any:
+        return [name for line in super().clean(value).split("\n") if (name := line.strip())]
+
+
 class ConfiguredField(forms.ChoiceField):
     """Yes, no, or as configured (None)."""
 
@@ -118,6 +128,9 @@ def form_field(option: FieldInfo) -> forms.Field:
         return LinesField(rows=6, **texts)
     if kind is str:
         return TextField(required=False, widget=UnfoldAdminTextInputWidget(_PLAIN), **texts)
+    if get_origin(kind) is list:
+        texts["help_text"] += " One a line."
+        return NamesField(rows=3, **texts)
     if get_origin(kind) is dict:
         texts["help_text"] += (
             " One NAME=value a line. A value with line breaks goes in double quotes, as in JSON:"

@@ -14,10 +14,14 @@ from rest_framework import serializers
 from instances.limits import ResourceLimits
 from instances.option_types import Environment
 from instances.options import InstanceOptions
+from instances.request_options import RequestOptions
 
 Schema = dict[str, Any]
 
-_COMPONENT_NAMES = {ResourceLimits.__name__: "Limits"}
+_COMPONENT_NAMES = {
+    ResourceLimits.__name__: "Limits",
+    RequestOptions.__name__: "RequestDefaults",
+}
 _REQUEST = (
     "Options of an instance. `null` means the same as a missing option: its default (but a"
     " `backend_type` of `null` is refused). Unknown names are ignored with a warning, and a"

@@ -93,8 +93,11 @@ async def read_beginning(
     *,
     whole_limit: int,
     turns: Turns,
+    may_stream: bool = True,
 ) -> bytes | Upload:
     """The whole body if the body is small or packed, else an Upload for the rest.
+
+    ``may_stream``: false to read a large body whole too, for a change of it.
 
     A body without Content-Length (in chunks) is read whole up to ``whole_limit``, so that the
     backend gets its length: mlx_lm.server can't read chunks. Only a longer body goes on in chunks.
@@ -112,7 +115,8 @@ async def read_beginning(
             raise RequestTooLarge(limit)
         if is_whole:
             return gathered.whole()
-        if announced > WHOLE_BYTES or (not announced and len(gathered) > whole_limit):
+        is_large = announced > WHOLE_BYTES or (not announced and len(gathered) > whole_limit)
+        if is_large and may_stream:
             return Upload(gathered.whole(), headers, limit=limit)
 
 

@@ -14,10 +14,11 @@ async def joined(parts: Sequence[bytes | memoryview], turns: Turns) -> bytes:
     """The parts as one body."""
     if sum(map(len, parts)) <= STEP_BYTES:
         return b"".join(parts)
-    return await turns.run(_steps(parts))
+    return await turns.run(join_steps(parts))
 
 
-def _steps(parts: Iterable[bytes | memoryview]) -> Generator[None, None, bytes]:
+def join_steps(parts: Iterable[bytes | memoryview]) -> Generator[None, None, bytes]:
+    """``joined`` in steps."""
     # Its buffer is given away without a copy.
     buffer = BytesIO()
     for part in parts:

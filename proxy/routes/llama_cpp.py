@@ -41,26 +41,25 @@ LIST_MODELS = _OBSERVE
 CHANGE_MODELS: MethodRules = {"POST": MethodRule("POST", False)}
 """Methods of loading and unloading a router's model; a stopped instance is not started."""
 
+_CALLS = (
+    "apply-template",
+    "audio/transcriptions",
+    "chat/completions",
+    "completion",
+    "completions",
+    "detokenize",
+    "embedding",
+    "embeddings",
+    "infill",
+    "rerank",
+    "reranking",
+    "responses",
+    "tokenize",
+)
+"""Endpoints that compute with the model."""
 _ENDPOINTS: Mapping[str, MethodRules] = {
-    **dict.fromkeys(
-        [
-            "apply-template",
-            "audio/transcriptions",
-            "chat/completions",
-            "completion",
-            "completions",
-            "detokenize",
-            "embedding",
-            "embeddings",
-            "infill",
-            "models/load",
-            "rerank",
-            "reranking",
-            "responses",
-            "tokenize",
-        ],
-        _CALL,
-    ),
+    **dict.fromkeys(_CALLS, _CALL),
+    "models/load": _CALL,
     **dict.fromkeys(
         ["health", "lora-adapters", "models", "models/sse", "slots", "v1/health", "v1/models"],
         _OBSERVE,
@@ -103,6 +102,14 @@ _NO_MATCH = Match(EndpointKind.NONE)
 
 def _is_openai_call(path: str) -> bool:
     return _OPENAI_CALL.fullmatch(path) is not None and not is_misdirected(f"/{path}")
+
+
+_CALL_PATHS = frozenset(f"/{path}" for path in _CALLS)
+
+
+def is_call(path: str) -> bool:
+    """Whether requests to the path compute with the model: the instance's defaults are for them."""
+    return path in _CALL_PATHS or (path.startswith("/v1/") and not path.startswith("/v1/stream"))
 
 
 def find(rest: str) -> Match:

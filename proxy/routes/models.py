@@ -39,13 +39,13 @@ def openai_list(models: list[Model]) -> dict[str, object]:
 
 
 async def list_models(table: RoutingTable, rule: KeyRule, upstream: Upstream) -> list[Model]:
-    """The models, sorted by name.
+    """The models, sorted by name, each followed by its aliases.
 
     An instance in router mode (no model of its own) is followed by the models that it can load, as
     ``name/model``. An instance with a model of its own is that model: no backend is asked.
     """
     permitted = [target for name, target in sorted(table.targets.items()) if rule.allows(target)]
-    models = [_own(target) for target in permitted]
+    models = [model for target in permitted for model in _listed(target)]
     routers = [target for target in permitted if _is_ready_router(target)]
     for further in await asyncio.gather(*(_router_models(target, upstream) for target in routers)):
         models += further
@@ -60,15 +60,15 @@ def find_model(table: RoutingTable, rule: KeyRule, model: str) -> Target:
     target, _ = found
     if not rule.allows(target):
         raise InstanceNotPermitted
-    if model != target.name and not _is_ready_router(target):
+    if not _is_own(target, model) and not _is_ready_router(target):
         raise _not_listed(target, model)
     return target
 
 
 async def model_of(target: Target, upstream: Upstream, model: str) -> Model:
     """The list's entry with this id. Raises ModelNotFound if there is none."""
-    if model == target.name:
-        return _own(target)
+    if _is_own(target, model):
+        return _own(target, model)
     for each in await _router_models(target, upstream):
         if each.id == model:
             return each
@@ -83,8 +83,18 @@ def _not_listed(target: Target, model: str) -> ModelNotFound:
     return ModelNotFound(model, f"instance {target.name} lists no such model at present")
 
 
-def _own(target: Target) -> Model:
-    return Model(target.name, target.created, "llamactl")
+def _is_own(target: Target, model: str) -> bool:
+    """Whether the id is a name of the instance itself; an alias is one, listed or not."""
+    return model == target.name or model in target.aliases
+
+
+def _listed(target: Target) -> list[Model]:
+    aliases = target.aliases if target.lists_aliases else ()
+    return [_own(target, name) for name in (target.name, *aliases)]
+
+
+def _own(target: Target, name: str) -> Model:
+    return Model(name, target.created, "llamactl")
 
 
 async def _router_models(target: Target, upstream: Upstream) -> list[Model]:

@@ -22,6 +22,7 @@ from instances.backends.registry import backend_for
 from instances.launch import effective_api_key
 from instances.launch_id import key_part
 from instances.models import Instance
+from instances.request_options import RequestOptions, value_json
 from instances.states import ON_DEMAND, DesiredState, Status
 from keys.imported import unrecognised_hashes
 from keys.models import InferenceKey
@@ -33,6 +34,7 @@ from llamactl.middleware.response_headers import encoded
 from llamactl.models import Revision, Topic
 from nodes.models import Node
 from proxy import cancel
+from proxy.body.request_defaults import RequestDefaults
 from proxy.table import change_events
 from proxy.table.live import LiveTable
 from proxy.table.load_times import load_seconds, with_load_times
@@ -228,8 +230,20 @@ def to_target(instance: Instance, config: AppConfig) -> Target:
         stop_hold_until=instance.stop_hold_until,
         failure_hold_until=instance.failure_hold_until,
         edited_generation=instance.edited_generation,
+        aliases=tuple(options.aliases),
+        lists_aliases=options.list_aliases,
+        request_defaults=_request_defaults(options.request),
         load_seconds=load_seconds(instance.started_at, instance.ready_at),
     )
+
+
+def _request_defaults(request: RequestOptions) -> RequestDefaults | None:
+    if not request.set and not request.drop:
+        return None
+    members = {
+        name: value_json(name) + b":" + value_json(value) for name, value in request.set.items()
+    }
+    return RequestDefaults(frozenset(request.drop), MappingProxyType(members))
 
 
 def _host(on_node: str, node: Node) -> str:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from instances.states import DesiredState, Status
+from proxy.body.request_defaults import RequestDefaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Target:
     failure_hold_until: datetime | None = None
     edited_generation: int = 0
     """See ``instances.activation_hold``."""
+    aliases: tuple[str, ...] = ()
+    """Further names of requests."""
+    lists_aliases: bool = True
+    """Whether the list of models has them."""
+    request_defaults: RequestDefaults | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -89,6 +95,12 @@ class RoutingTable:
     revision: int = -1
     imported_hashes: tuple[str, ...] = ()
     """Argon2id hashes of imported keys that were not used yet; see ``proxy.imported_keys``."""
+    aliased: Mapping[str, Target] = field(init=False)
+    """The instance of each alias."""
+
+    def __post_init__(self) -> None:
+        found = {alias: each for each in self.targets.values() for alias in each.aliases}
+        object.__setattr__(self, "aliased", MappingProxyType(found))
 
     def rule(self, digest: bytes, now: float) -> KeyRule | None:
         """The rule of the key with this SHA-256, unless it has expired at ``now``."""
@@ -102,10 +114,11 @@ class RoutingTable:
     def route(self, model: str) -> tuple[Target, str | None] | None:
         """The target of a request's ``model``, and the model name for its backend.
 
-        ``name`` is the instance, and its backend's own model; ``name/model`` is a model of that
-        instance (router mode). The model name is ``None`` if the body need not change.
+        ``name``, or an alias, is the instance, and its backend's own model; ``name/model`` is a
+        model of that instance (router mode). The model name is ``None`` if the body need not
+        change.
         """
-        target = self.targets.get(model)
+        target = self.targets.get(model) or self.aliased.get(model)
         if target is not None:
             served = target.served_model
             return target, None if served == model else served

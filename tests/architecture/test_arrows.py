@@ -77,9 +77,10 @@ ARROWS = {
     "keys.admin": "instances instances.admin keys llamactl.admin llamactl.core",
     "proxy.body": "llamactl.core proxy",
     "proxy.upstream": "llamactl.core proxy proxy.body proxy.table",
+    # The table holds each instance's request defaults, prepared for the splice of a body.
     "proxy.table": (
         "instances instances.backends instances.scheduling keys llamactl.config llamactl.core "
-        "llamactl.middleware llamactl.models nodes proxy"
+        "llamactl.middleware llamactl.models nodes proxy proxy.body"
     ),
     "proxy.routes": "llamactl.core proxy proxy.table proxy.upstream",
     "proxy.activation": "instances proxy.table",

@@ -12,6 +12,7 @@ from instances.states import Status
 from llamactl.middleware.response_headers import ResponseHeaders
 from proxy import forward
 from proxy.asgi import ProxyApplication
+from proxy.body.request_defaults import RequestDefaults
 from tests.proxy.conftest import (
     ALICE,
     BOB,
@@ -64,6 +65,68 @@ async def test_part_after_the_slash_is_the_model_in_router_mode(
     gateway.lay(make_target(backend.origin, served_model=None))
     await ask(app, json={"model": "demo/org/m.gguf"}).finish()
     assert backend.bodies == [b'{"model":"org/m.gguf"}']
+
+
+@pytest.mark.parametrize("alias", ["gpt-4o", "demo/other:tag", "[odd] 名"])
+@pytest.mark.parametrize(("key", "status"), [(ALICE, 200), (BOB, 403)])
+async def test_alias_is_the_instance_and_becomes_its_model(
+    app: ProxyApplication,
+    backend: Backend,
+    gateway: TableGateway,
+    alias: str,
+    key: str,
+    status: int,
+) -> None:
+    gateway.lay(make_target(backend.origin, aliases=("gpt-4o", "demo/other:tag", "[odd] 名")))
+    answer = await ask(app, key, json={"model": alias}).finish()
+    assert answer.status == status
+    assert backend.bodies == ([b'{"model":"demo"}'] if status == 200 else [])
+
+
+DEFAULTS = RequestDefaults(
+    frozenset({"logit_bias"}), {"temperature": b'"temperature":0.2', "seed": b'"seed":7'}
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        (
+            CHAT,
+            b'{ "model":"demo", "logit_bias": {"1": 2},  "n": 12345678901234567890 }',
+            b'{"temperature":0.2,"seed":7, "model":"demo",  "n": 12345678901234567890 }',
+        ),
+        (
+            "/llama-cpp/demo/completion",
+            b'{"seed": null, "temperature": 1.50}',
+            b'{"seed":7, "temperature": 1.50}',
+        ),
+        ("/llama-cpp/demo/completion", b"[1]", b"[1]"),
+        ("/llama-cpp/demo/models/load", b'{"model":"a"}', b'{"model":"a"}'),
+        ("/api/v1/instances/demo/proxy/completion", b'{"model":"a"}', b'{"model":"a"}'),
+    ],
+)
+async def test_request_defaults_are_spliced_into_the_body(
+    app: ProxyApplication,
+    backend: Backend,
+    gateway: TableGateway,
+    path: str,
+    body: bytes,
+    expected: bytes,
+) -> None:
+    gateway.lay(make_target(backend.origin, is_llama_server=True, request_defaults=DEFAULTS))
+    answer = await AsgiRequest(app, path, key=MANAGER, body=body).finish()
+    assert answer.status == 200
+    assert backend.bodies == [expected]
+
+
+async def test_name_of_an_instance_comes_before_an_alias(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    # No such rows are saved, but a database may have been edited by hand.
+    other = make_target("http://127.0.0.1:1", id=2, name="other", aliases=("demo",))
+    gateway.lay(make_target(backend.origin), other)
+    assert (await ask(app).finish()).status == 200
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from instances import lifecycle
 from instances.admin.form import SHORT_ROWS, InstanceForm
 from instances.admin.form_values import SHORT_OPTIONS
 from instances.backends.registry import BACKENDS
+from instances.errors import InvalidInstance
 from instances.models import Instance
 from llamactl.config import current
 from tests.instances.admin.test_form_values import posted
@@ -43,6 +44,9 @@ def test_document_of_an_untouched_edit_is_the_stored_one() -> None:
         "working_directory": "/srv/models",
         "limits": {"nice": 5, "cpus": "0-1", "core_dumps": False},
         "max_restarts": 7,
+        "aliases": ["gpt-4o", "owner/model:tag", "[m] 名"],
+        "list_aliases": False,
+        "request": {"set": {"temperature": 0.2, "seed": 2**70}, "drop": ["logit_bias"]},
     }
     stored = lifecycle.create("a", document, cause="test").options
     instance = Instance.objects.get()
@@ -55,3 +59,16 @@ def test_document_of_an_untouched_edit_is_the_stored_one() -> None:
     form = InstanceForm(data, instance=instance)
     assert form.is_valid(), form.errors
     assert form.to_document() == stored
+
+
+@pytest.mark.django_db
+def test_aliases_are_lines_as_a_browser_sends_them() -> None:
+    shown = {name: value for name, value in InstanceForm().initial.items() if value is not False}
+    lines = "gpt-4o\r\n\r\n  owner/model:tag \r\n"
+    request = '{"set": {"top_k": 5}, "drop": ["model"]}'
+    form = InstanceForm({**shown, "name": "x", "aliases": lines, "request": request})
+    assert form.is_valid(), form.errors
+    assert form.to_document()["aliases"] == ["gpt-4o", "owner/model:tag"]
+    with pytest.raises(InvalidInstance, match=r"request\.drop must not name model") as refusal:
+        lifecycle.create("x", form.to_document(), cause="test")
+    assert form.refused_field(refusal.value) == "request"

@@ -104,3 +104,29 @@ async def test_a_routers_endless_list_is_not_parsed(
         answer = await AsgiRequest(app, "/v1/models", method="GET", key=ALICE).finish()
     assert [each["id"] for each in answer.json()["data"]] == ["demo"]
     assert stall.seconds < MAX_STALL_SECONDS
+
+
+ALIASES = ("gpt-4o", "owner/model:tag", "[odd] 名")
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-4o", "owner/model:tag", "owner%2Fmodel%3Atag", "%5Bodd%5D%20%E5%90%8D"]
+)
+async def test_alias_is_a_model_of_its_own(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway, name: str
+) -> None:
+    gateway.lay(make_target(backend.origin, aliases=ALIASES))
+    answer = await retrieve(app, name).finish()
+    assert answer.status == 200
+    assert answer.json()["id"] in ALIASES
+    assert (await retrieve(app, name, BOB).finish()).status == 403
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_aliases_are_listed_behind_their_instance_unless_hidden(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway, is_listed: bool
+) -> None:
+    gateway.lay(make_target(backend.origin, aliases=ALIASES, lists_aliases=is_listed))
+    answer = await AsgiRequest(app, "/v1/models", method="GET", key=ALICE).finish()
+    listed = [model["id"] for model in answer.json()["data"]]
+    assert listed == ["demo", *(ALIASES if is_listed else ())]
