@@ -9,6 +9,7 @@ from llamactl.core.asgi_types import Message, Scope, Send
 from llamactl.core.backend_ui import SANDBOX, came_by_ui_port
 from llamactl.core.error_format import event_for, family_of
 from llamactl.core.errors import LlamactlError
+from llamactl.core.headers import header
 from proxy.exchange import Exchange
 from proxy.headers import Pairs, to_client
 from proxy.observe.response_reader import ResponseReader
@@ -181,12 +182,12 @@ async def end_broken_off(send: Send, error: LlamactlError, *, path: str) -> None
 
 def takes_error_event(response: UpstreamResponse) -> bool:
     """Whether an event of llamactl may follow: in plain events of no fixed length."""
-    is_plain = response.length is None and response.header(b"content-encoding") is None
+    is_plain = response.length is None and header(response.headers, b"content-encoding") is None
     return is_plain and _is_event_stream(response)
 
 
 def _is_event_stream(response: UpstreamResponse) -> bool:
-    kind = response.header(b"content-type")
+    kind = header(response.headers, b"content-type")
     # Most responses are JSON, and are told apart by their first letters.
     if kind is None or kind.startswith(b"application/"):
         return False

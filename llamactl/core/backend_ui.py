@@ -15,6 +15,7 @@ from typing import Any
 from llamactl.config import current
 from llamactl.core.asgi_types import Scope
 from llamactl.core.errors import PathNotFound
+from llamactl.core.headers import header
 
 PREFIX = "/llama-cpp/"
 """The paths of the port."""
@@ -71,7 +72,7 @@ def ui_location(scope: Scope, path_and_query: str) -> str | None:
         return server.backend_ui_url + path_and_query
     if server.public_url or _is_by_reverse_proxy(scope):
         return None
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    host = header(scope["headers"], b"host") or b""
     match = _HOST.fullmatch(host.decode("latin-1"))
     scheme = scope.get("scheme", "http")
     # Browsers leave the scheme's own port out. Another port is that of a reverse proxy, or of a
@@ -97,10 +98,7 @@ def _is_navigation(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     Browsers send ``Sec-Fetch-Mode`` to https and to loopback alone. On any other http address a
     navigation is told by the ``Accept`` that all browsers begin with ``text/html``.
     """
-    accept = b""
-    for name, value in headers:
-        if name == b"sec-fetch-mode":
-            return value == b"navigate"
-        if name == b"accept":
-            accept = value
-    return accept.lower().startswith(b"text/html")
+    mode = header(headers, b"sec-fetch-mode")
+    if mode is not None:
+        return mode == b"navigate"
+    return (header(headers, b"accept") or b"").lower().startswith(b"text/html")

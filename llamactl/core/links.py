@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from llamactl.config import current
 from llamactl.core.asgi_types import Scope
 from llamactl.core.backend_ui import came_by_ui_port
+from llamactl.core.headers import header
 
 
 class Locatable(Protocol):
@@ -40,5 +41,5 @@ def base_url_of(scope: Scope) -> str:
     """``public_base_url`` of an ASGI request."""
     if public_url := current().server.public_url:
         return public_url
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"localhost")
+    host = header(scope["headers"], b"host") or b"localhost"
     return f"{scope.get('scheme', 'http')}://{host.decode('latin-1')[:200]}"

@@ -13,6 +13,7 @@ from llamactl.core.asgi_types import Application, Message, Receive, Scope, Send
 from llamactl.core.content_coding import refuse_packed
 from llamactl.core.error_response import send_error
 from llamactl.core.errors import BodyTooLarge, LlamactlError
+from llamactl.core.headers import header
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """More than the limit of ``json_parser``, which has a better message."""
@@ -141,7 +142,5 @@ class _WaitingBody:
 
 def _content_length(scope: Scope) -> int:
     """Return the Content-Length, or 0 without a numeric one, which servers refuse."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value[:20])
-    return 0
+    length = header(scope["headers"], b"content-length") or b""
+    return int(length[:20]) if length.isdigit() else 0

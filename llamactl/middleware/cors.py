@@ -7,6 +7,7 @@ views'. A request without ``Origin`` costs one pass over its headers.
 from __future__ import annotations
 
 from llamactl.core.asgi_types import Application, Message, Receive, Scope, Send
+from llamactl.core.headers import header
 
 METHODS = b"GET, POST, PUT, DELETE, OPTIONS"
 MAX_AGE_SECONDS = 300
@@ -35,15 +36,16 @@ class CrossOrigin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_http = scope["type"] == "http"
-        origin = _header(scope, b"origin") if is_http else None
+        origin = header(scope["headers"], b"origin") if is_http else None
         if origin is None and (self._allows_all or not is_http):
             await self._application(scope, receive, send)
             return
         added = self._response_headers(origin)
-        requested_method = _header(scope, b"access-control-request-method")
+        requested_method = header(scope["headers"], b"access-control-request-method")
         if scope["method"] == "OPTIONS" and None not in (origin, requested_method):
             if self._allows_all or origin in self._origins:
-                added += self._preflight(_header(scope, b"access-control-request-headers") or b"")
+                requested = header(scope["headers"], b"access-control-request-headers") or b""
+                added += self._preflight(requested)
             await send({"type": "http.response.start", "status": 204, "headers": added})
             await send({"type": "http.response.body", "body": b""})
             return
@@ -74,11 +76,3 @@ class CrossOrigin:
             ),
             (b"access-control-max-age", b"%d" % MAX_AGE_SECONDS),
         ]
-
-
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    for key, value in scope["headers"]:
-        if key == name:
-            found: bytes = value
-            return found
-    return None

@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
+from llamactl.core.headers import header
 from proxy.body.multipart import FormReader
 from proxy.errors import RequestTooLarge
 
@@ -31,8 +32,8 @@ class Upload:
         form: FormReader | None = None,
     ) -> None:
         """``form``: the reader that has parsed the beginning, and checks the rest."""
-        lengths = [int(value) for name, value in headers if name == b"content-length"]
-        self.length = lengths[0] if lengths else None
+        length = header(headers, b"content-length")
+        self.length = None if length is None else int(length)
         """The Content-Length; ``None``: the body is chunked, and is sent on in chunks."""
         self._limit = limit
         self._form = form

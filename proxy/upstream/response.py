@@ -71,12 +71,6 @@ class UpstreamResponse:
         """Whether the whole body has come and was read."""
         return self.is_whole and not self._pieces
 
-    def header(self, name: bytes) -> bytes | None:
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
-
     def read_at_once(self) -> bytes | None:
         """The whole body if it has come and none of it was read; ``None`` for any other."""
         if not self.is_whole or len(self._pieces) != 1 or self._size > BUFFER_BYTES:
