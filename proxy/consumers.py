@@ -25,6 +25,7 @@ from llamactl.core.errors import (
 )
 from llamactl.core.links import base_url_of
 from llamactl.core.request_id import current_request
+from llamactl.core.turns import Turns
 from llamactl.core.unknown_paths import ApiNotServed, refusal_of
 from proxy import errors
 from proxy.auth import admit, authorise_by, target_named
@@ -44,7 +45,6 @@ from proxy.routes.llama_cpp import is_call
 from proxy.routes.models import find_model, list_models, model_of, openai_list
 from proxy.routes.routes import Route, RouteKind
 from proxy.table.table import UNRESTRICTED, KeyRule, RoutingTable, Target
-from proxy.turns import Turns
 from proxy.upstream import UpstreamResponse
 
 logger = logging.getLogger(__name__)

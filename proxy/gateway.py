@@ -18,6 +18,7 @@ from keys.last_used import KeyUsage, write_last_used
 from llamactl.config import AppConfig, current
 from llamactl.core.broker_url import broker_urls
 from llamactl.core.repeated_warning import RepeatedWarning
+from llamactl.core.turns import Turns
 from proxy import cancel
 from proxy.activation.activator import Activator
 from proxy.disconnect import DisconnectWatcher
@@ -31,7 +32,6 @@ from proxy.registry import Registry
 from proxy.table.live import LiveTable
 from proxy.table.recheck import Recheck
 from proxy.table.refresh import Refresher
-from proxy.turns import Turns
 from proxy.upstream import Upstream, UpstreamTimeouts
 
 logger = logging.getLogger(__name__)

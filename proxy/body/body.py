@@ -7,11 +7,11 @@ from io import BytesIO
 
 from llamactl.core.asgi_types import Message, Receive
 from llamactl.core.content_coding import coding_of
+from llamactl.core.turns import Turns
 from proxy.body.multipart import FormReader, ModelField, boundary_in, model_field_steps
 from proxy.body.unpacking import check_coding, unpacked
 from proxy.body.upload import Upload
 from proxy.errors import RequestTooLarge
-from proxy.turns import Turns
 
 
 class ClientDisconnected(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from io import BytesIO
 
-from proxy.turns import Turns
+from llamactl.core.turns import Turns
 
 STEP_BYTES = 2**20
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import orjson
 
 from llamactl.core.errors import InvalidRequest
+from llamactl.core.turns import Turns, at_once
 from proxy.body.json_scan import (
     REST_OF_STRING,
     SPACE,
@@ -20,7 +21,6 @@ from proxy.body.json_scan import (
     not_json,
 )
 from proxy.body.multipart import MAX_MODEL_BYTES
-from proxy.turns import Turns, at_once
 
 PARSED_BYTES = 32 * 1024
 """A document up to this size is parsed: about 0.1 ms and 1 MB at most."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import orjson
 
+from llamactl.core.turns import Turns, at_once
 from proxy.body.joined import join_steps
 from proxy.body.json_model import PARSED_BYTES
 from proxy.body.json_scan import Member, MemberScan
-from proxy.turns import Turns, at_once
 
 _LONGEST_KEY_TOKEN = 6 * 200 + 2
 """A name of an option in its longest spelling, all of it escaped."""

@@ -13,7 +13,7 @@ from typing import cast
 
 import httptools
 
-from llamactl.core.parsing_turns import HeldInput
+from llamactl.core.parted_input import PartedInput
 from proxy.body.upload import Upload
 from proxy.headers import Pairs
 from proxy.upstream.errors import BackendError, BrokeOff, Stalled, Unanswered
@@ -36,8 +36,11 @@ TOGETHER_BYTES = 64 * 1024
 """A body up to this size is joined with its head, to be sent in one system call."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(PartedInput, asyncio.Protocol):
     """``is_free`` after a whole response, unless the backend refuses further requests."""
+
+    part_bytes = PART_BYTES
+    on_resume: Callable[[], None] | None = None
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, released: Callable[[Connection], None]
@@ -64,8 +67,7 @@ class Connection(asyncio.Protocol):
         self._ends_with_connection = False
         self._bytes_without_body = 0
         """Received since the last piece of a body, or since the request."""
-        self._held: HeldInput | None = None
-        """Input that is not parsed yet."""
+        self._held = None
         self._is_paused = False
         self._sender: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -179,38 +181,22 @@ class Connection(asyncio.Protocol):
         if not self._is_busy:
             self.close()
             return
-        if len(data) > PART_BYTES and not self._is_in_body(len(data)):
-            self._parse(data[:PART_BYTES])
-            rest = cast(bytes, memoryview(data)[PART_BYTES:])
-            if self.is_closing():
-                return
-            if not self._is_in_body(len(rest)):
-                self._held = HeldInput(
-                    rest,
-                    self,
-                    part_bytes=PART_BYTES,
-                    parse=self._parse,
-                    may_parse=self._may_parse,
-                    on_end=self._drop_held,
-                )
-                return
-            data = rest
-        self._parse(data)
+        if len(data) <= PART_BYTES:
+            self._parse(data)
+        else:
+            self._parse_in_parts(data)
 
-    def _is_in_body(self, size: int) -> bool:
-        """Whether the next bytes are of a body with a Content-Length, all of them."""
+    def _body_bytes_due(self) -> int:
         response = self._response
         if response is None or response.length is None or not self._is_busy:
-            return False
-        return response.total_bytes + size <= response.length
+            return 0
+        return response.length - response.total_bytes
 
     def _may_parse(self) -> bool:
         return not self._is_paused
 
-    def _drop_held(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            held.drop()
+    def _held_transport(self) -> Connection:
+        return self
 
     def _parse(self, data: bytes) -> None:
         if not self._is_busy:
@@ -322,8 +308,8 @@ class Connection(asyncio.Protocol):
 
     def resume(self) -> None:
         self._is_paused = False
-        if self._held is not None:
-            self._held.go_on()
+        if self.on_resume is not None:
+            self.on_resume()
         else:
             self.release_reading()
 

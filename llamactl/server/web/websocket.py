@@ -18,7 +18,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from llamactl.core.disconnect_event import EXTENSION
-from llamactl.core.parsing_turns import HeldInput
+from llamactl.core.parted_input import PartedInput
 from llamactl.core.websocket_limits import DECODED_BYTES, UTF8_EXTENSION
 from llamactl.server.web.disconnect_watch import WatchedTransport
 from llamactl.server.web.errors import HandshakeTimedOut, response_to
@@ -27,15 +27,16 @@ PART_BYTES = 2 * 1024
 """The input that is parsed at once: up to 4 ms for frames without a payload."""
 
 
-class WebSocketProtocol(WebSocketsSansIOProtocol):
+class WebSocketProtocol(PartedInput, WebSocketsSansIOProtocol):
     """The WebSocket of one client."""
+
+    part_bytes = PART_BYTES
 
     handshake_seconds = 60.0
     """Timeout of the application's answer to the handshake."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._held: HeldInput | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._disconnected = asyncio.Event()
         self._is_shut_down = False
@@ -60,18 +61,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         # The head of the handshake comes from HttpProtocol.
         if not self.handshake_initiated or (len(data) <= PART_BYTES and self._may_parse()):
-            super().data_received(data)
-            return
-        transport = cast(WatchedTransport, self.transport)
-        self._held = held = HeldInput(
-            data,
-            transport,
-            part_bytes=PART_BYTES,
-            parse=super().data_received,
-            may_parse=self._may_parse,
-            on_end=self._drop_held,
-        )
-        transport.on_resume = held.go_on
+            self._parse(data)
+        else:
+            self._parse_in_parts(data)
+
+    def _parse(self, data: bytes) -> None:
+        super().data_received(data)
+
+    def _held_transport(self) -> WatchedTransport:
+        return cast(WatchedTransport, self.transport)
 
     def _may_parse(self) -> bool:
         """Whether the application takes a message, and the client the answers to its pings.
@@ -80,12 +78,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """
         return self.handshake_complete and not self.read_paused and self.writable.is_set()
 
-    def _drop_held(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            cast(WatchedTransport, self.transport).on_resume = None
-            held.drop()
-
     def pause_writing(self) -> None:
         super().pause_writing()
         if isinstance(self.transport, WatchedTransport):
@@ -93,8 +85,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._held is not None:
-            self._held.go_on()
+        self._go_on()
 
     async def send(self, message: ASGISendEvent) -> None:
         utf8 = cast(dict[str, bytes], message).get("utf8")
@@ -102,8 +93,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             await super().send(message)
         else:
             await self._send_utf8(utf8)
-        if self._held is not None:
-            self._held.go_on()
+        self._go_on()
 
     async def _send_utf8(self, utf8: bytes) -> None:
         await self.writable.wait()

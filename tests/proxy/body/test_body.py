@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from llamactl.core.asgi_types import Receive
+from llamactl.core.turns import Turns
 from proxy.body.body import ClientDisconnected, read_routed
 from proxy.body.upload import Upload
 from proxy.errors import RequestTooLarge
-from proxy.turns import Turns
 from tests.support.loop_stall import max_memory_bytes, measured_memory
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from llamactl.core.turns import Turns
 from proxy.body.body import read_routed
 from proxy.body.joined import STEP_BYTES, joined
 from proxy.body.json_model import json_model
-from proxy.turns import Turns
 from tests.support.loop_stall import (
     MAX_STALL_SECONDS,
     max_memory_bytes,

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamactl.core.errors import InvalidRequest
+from llamactl.core.turns import TURN_SECONDS, Turns, at_once
 from proxy.body.json_model import PARSED_BYTES, JsonModel, json_model, parsed_model, scan
 from proxy.body.json_scan import MAX_DEEP_BRACKETS, MAX_MEMBERS
-from proxy.turns import TURN_SECONDS, Turns, at_once
 from tests.support.loop_stall import (
     MAX_STALL_SECONDS,
     max_memory_bytes,

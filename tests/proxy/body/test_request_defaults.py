@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamactl.core.errors import InvalidRequest
+from llamactl.core.turns import Turns, at_once
 from proxy.body.json_model import PARSED_BYTES
 from proxy.body.request_defaults import RequestDefaults, splice, with_defaults
-from proxy.turns import Turns, at_once
 from tests.support.loop_stall import MAX_STALL_SECONDS, measured_stall
 
 

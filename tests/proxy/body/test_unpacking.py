@@ -10,9 +10,9 @@ import pytest
 import zstandard
 
 from llamactl.core.errors import InvalidRequest, PackedBody
+from llamactl.core.turns import at_once
 from proxy.body.unpacking import MAX_MEMBERS, check_coding, unpacked
 from proxy.errors import RequestTooLarge
-from proxy.turns import at_once
 from tests.support.loop_stall import measured_memory
 
 TEXT = b'{"model": "demo", "messages": [' + b'{"role": "user", "content": "hello"}, ' * 9000 + b"]}"
