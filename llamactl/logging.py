@@ -11,14 +11,14 @@ import re
 from billiard.exceptions import RestartFreqExceeded
 
 from llamactl.core.database_errors import to_unavailable
+from llamactl.core.repeated_warning import Repetition
 from llamactl.core.request_id import current_request
 
 _REFUSALS = "django.security."
 """Django's loggers of bad requests; their records carry tracebacks."""
 
-REPETITION_SECONDS = 60.0
 MOST_MESSAGES = 200
-"""Messages that a filter remembers; the oldest is forgotten for another."""
+"""Messages that a filter remembers; the one that came longest ago is forgotten for another."""
 
 
 class LineFormatter(logging.Formatter):
@@ -65,23 +65,22 @@ class RepetitionFilter(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._passed: dict[tuple[int, str], tuple[float, int]] = {}
-        """Level and text of a message → when it was passed, and its repetitions since."""
+        self._known: dict[tuple[int, str], Repetition] = {}
+        """Level and text of a message → its repetitions."""
 
     def forget(self) -> None:
         """Take the next message of each text for its first."""
-        self._passed.clear()
+        self._known.clear()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        key = record.levelno, re.sub(r"\d+", "#", record.getMessage())
-        began, count = self._passed.get(key, (0.0, 0))
-        if record.created - began < REPETITION_SECONDS:
-            self._passed[key] = began, count + 1
+        text = record.getMessage()
+        key = record.levelno, re.sub(r"\d+", "#", text)
+        repetition = self._known.pop(key, None) or Repetition()
+        if len(self._known) >= MOST_MESSAGES:
+            del self._known[next(iter(self._known))]
+        self._known[key] = repetition
+        line = repetition.passed(text, record.created)
+        if line is None:
             return False
-        self._passed.pop(key, None)
-        if len(self._passed) >= MOST_MESSAGES:
-            del self._passed[next(iter(self._passed))]
-        self._passed[key] = record.created, 0
-        if count:
-            record.msg, record.args = f"{record.getMessage().rstrip()} ({count} times more)", ()
+        record.msg, record.args = line, ()
         return True

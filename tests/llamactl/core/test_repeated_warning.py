@@ -9,18 +9,21 @@ from llamactl.core.repeated_warning import RepeatedWarning
 logger = logging.getLogger(__name__)
 
 
-def test_a_failure_that_lasts_is_logged_at_its_beginning_and_at_its_end(
+def test_a_failure_that_lasts_is_logged_once_a_minute_and_at_its_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    warning = RepeatedWarning(logger, "change events")
+    now = 10.0
+    warning = RepeatedWarning(logger, "change events", clock=lambda: now)
     warning.succeeded()
-    for number in range(3):
-        warning.failed("none: %s %d", "no broker", number)
+    for second in range(70):
+        now = 10.0 + second
+        warning.failed("none: %s %d", "no broker", second)
     for _ in range(2):
         warning.succeeded()
     assert caplog.messages == [
         "change events: none: no broker 0",
-        "change events: works again after 0 s, 3 failures",
+        "change events: none: no broker 60 (59 times more)",
+        "change events: works again after 69 s, 70 failures",
     ]
 
 
