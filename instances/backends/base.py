@@ -17,7 +17,8 @@ from instances.backends.option_fields import OptionField
 from instances.backends.path_options import PathOption
 from instances.backends.shell_words import Word
 from instances.backends.values import InvalidBackendOptions, shown
-from llamactl.config.schema import AppConfig, BackendConfig, BackendSection, backend_field
+from llamactl.config.app_config import AppConfig
+from llamactl.config.schema import BackendConfig, BackendSection, backend_field
 from llamactl.core.errors import LlamactlError
 
 LOOPBACK = "127.0.0.1"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from django.conf import settings
 
+from llamactl.config.app_config import AppConfig
 from llamactl.config.problems import ConfigError
 from llamactl.config.schema import (
-    AppConfig,
     AuthConfig,
     BackendConfig,
     BackendsConfig,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from llamactl.config.app_config import AppConfig
 from llamactl.config.places import place_warnings
-from llamactl.config.schema import AppConfig
 from llamactl.config.variables import ANNOUNCED_VARIABLE
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 
+from llamactl.config.app_config import AppConfig
 from llamactl.config.problems import ConfigError, dotted, printable
 from llamactl.config.schema import (
-    AppConfig,
     BackendConfig,
     BackendSections,
     DatabaseConfig,

@@ -16,8 +16,9 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
+from llamactl.config.app_config import AppConfig
 from llamactl.config.problems import FieldPath, dotted
-from llamactl.config.schema import AppConfig, BackendSections, Section
+from llamactl.config.schema import BackendSections, Section
 from llamactl.config.types import ExpandsHome
 
 SectionType = type[Section] | type[AppConfig]

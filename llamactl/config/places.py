@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from llamactl.config.app_config import AppConfig
 from llamactl.config.problems import DEFAULT, ConfigError, FieldPath, dotted
-from llamactl.config.schema import AppConfig
 from llamactl.config.variables import VARIABLES
 
 DATA_DIR: FieldPath = ("data_dir",)

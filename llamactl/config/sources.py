@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from llamactl.config.app_config import AppConfig, config_model
 from llamactl.config.file_reader import FileReader, find_file, named_file
 from llamactl.config.layers import Layer, LoadContext, merged_origins
 from llamactl.config.problems import (
@@ -18,7 +19,7 @@ from llamactl.config.problems import (
     origin_of,
     printable,
 )
-from llamactl.config.schema import AppConfig, BackendConfig, BackendSections, config_model
+from llamactl.config.schema import BackendConfig, BackendSections
 from llamactl.config.variables_reader import find_dotenv, read_variables
 from llamactl.config.yaml_text import read_yaml
 from llamactl.masking import secret_words

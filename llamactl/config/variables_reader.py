@@ -9,9 +9,9 @@ from typing import get_origin
 
 from dotenv.parser import parse_stream
 
+from llamactl.config.app_config import AppConfig
 from llamactl.config.layers import Layer, LoadContext, field_at, suggestion
 from llamactl.config.problems import ConfigError, FieldPath
-from llamactl.config.schema import AppConfig
 from llamactl.config.types import parse_header_pairs, parse_pairs
 from llamactl.config.variables import (
     KUBERNETES_NAME,

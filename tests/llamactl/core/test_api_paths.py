@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamactl.config.schema import AppConfig
+from llamactl.config.app_config import AppConfig
 from llamactl.core import links
 from llamactl.core.api_paths import OPERATIONS, is_misdirected, is_ollama, is_resource, right_path
 from llamactl.core.unknown_paths import refusal_of
