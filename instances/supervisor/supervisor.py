@@ -9,17 +9,12 @@ threads, and their results come back as calls on this one: one writer, and no lo
 from __future__ import annotations
 
 import logging
-import math
 import os
-import queue
-import select
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
 
 from django.utils import timezone
 
@@ -27,6 +22,7 @@ from instances.supervisor.context import NO_DEADLINE, CheckHealth, OwnerOf, Supe
 from instances.supervisor.controller import health_check
 from instances.supervisor.controller.controller import InstanceController
 from instances.supervisor.controller.spawn import instance_marker
+from instances.supervisor.event_loop import EventLoop
 from instances.supervisor.family_monitor import FamilyMonitor
 from instances.supervisor.log_rotation import LogRotation
 from instances.supervisor.orphans.guard import OrphanGuard, noted_by_last_worker
@@ -38,7 +34,6 @@ from instances.supervisor.scheduling.scheduler import Scheduler
 from instances.supervisor.scheduling.traffic_monitor import TrafficMonitor
 from instances.supervisor.state.rows import Row
 from instances.supervisor.state.store import StateStore
-from instances.supervisor.wakeup import Wakeup
 from llamactl.config import AppConfig
 from llamactl.core.locks import Locked, acquire
 from llamactl.core.parent_heartbeat import ParentHeartbeat
@@ -57,9 +52,6 @@ STORE_CLOSE_SECONDS = 5.0
 PAUSE_AFTER_ERROR_SECONDS = 1.0
 MAX_FAULTS = 5
 """Consecutive errors in the supervision of one instance, after which the instance fails."""
-OFF_THREADS = 8
-
-T = TypeVar("T")
 
 
 class Supervisor:
@@ -80,25 +72,21 @@ class Supervisor:
         self._node, self._config, self._clock = node, config, clock
         self._heartbeat = heartbeat or ParentHeartbeat(None)
         self._lock_path = config.data_dir.resolve() / f"node-{node}.lock"
-        self._wakeup = Wakeup()
-        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._off_threads = ThreadPoolExecutor(OFF_THREADS, thread_name_prefix="supervisor")
-        self._store = StateStore(node, config, self._post, self._take_rows)
-        self._traffic = TrafficMonitor(self._off_thread, clock)
+        self._events = events = EventLoop(node)
+        self._store = StateStore(node, config, events.post, self._take_rows)
+        self._traffic = TrafficMonitor(events.off_thread, clock)
         self._scheduler = Scheduler(config, self._store, self._traffic, clock)
         self._scheduler_held_until = 0.0
         self._failed_scheduling = RepeatedWarning(logger, f"scheduling of node {node}")
-        self._poll = _poll_of(self._wakeup)
-        self._exits: dict[int, Callable[[], None]] = {}
         self._controllers: dict[int, InstanceController] = {}
         self._orphans: list[InstanceController] = []
         self._noted_before: dict[Identity, frozenset[Identity]] = {}
-        self._orphan_guard = OrphanGuard(config, self._lock_path, watch=self._watch, clock=clock)
+        self._orphan_guard = OrphanGuard(config, self._lock_path, watch=events.watch, clock=clock)
         self._started_at: datetime | None = None
         self._has_adopted = self._is_ending = self._keeps_backends = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
-        self._rotation = LogRotation(config, self._off_thread, clock)
-        self._families = FamilyMonitor(self._off_thread, clock)
+        self._rotation = LogRotation(config, events.off_thread, clock)
+        self._families = FamilyMonitor(events.off_thread, clock)
         self._context = self._context_with(key_for, check_health, owner_of)
 
     def _context_with(
@@ -110,8 +98,8 @@ class Supervisor:
             config=self._config,
             node_marker=str(self._lock_path),
             store=self._store,
-            off_thread=self._off_thread,
-            watch=self._watch,
+            off_thread=self._events.off_thread,
+            watch=self._events.watch,
             key_for=key_for,
             clock=self._clock,
             check_health=check_health,
@@ -130,7 +118,7 @@ class Supervisor:
 
     def wake(self) -> None:
         """Refresh the rows now: a desired state has changed."""
-        self._post(self._store.refresh)
+        self._events.post(self._store.refresh)
 
     def stop(self, *, quickly: bool = False, keep_backends: bool = False) -> None:
         """End the supervision; blocks until it has ended.
@@ -141,7 +129,8 @@ class Supervisor:
         """
         global _running
         keeps = keep_backends or self._config.instances.keep_backends
-        self._post(partial(self._end_supervision, quickly=quickly, keeps_backends=keeps))
+        end = partial(self._end_supervision, quickly=quickly, keeps_backends=keeps)
+        self._events.post(end)
         limits = self._config.instances
         timeout = 10.0 if quickly else limits.drain_timeout + 2 * limits.stop_timeout + 10.0
         self._thread.join(timeout)
@@ -151,11 +140,6 @@ class Supervisor:
             )
         if _running is self:
             _running = None
-
-    def _post(self, call: Callable[[], None]) -> None:
-        """Run ``call`` on the supervisor's thread, soon."""
-        self._calls.put(call)
-        self._wakeup.wake()
 
     # -- the thread -------------------------------------------------------------------------------
 
@@ -230,7 +214,7 @@ class Supervisor:
             controller.held_until = self._clock() + PAUSE_AFTER_ERROR_SECONDS
             controller.faults += 1
             if controller.faults >= MAX_FAULTS:
-                self._call(partial(controller.abandon, error))
+                self._events.call(partial(controller.abandon, error))
         else:
             controller.faults = 0
 
@@ -239,22 +223,7 @@ class Supervisor:
         return min([*dues, NO_DEADLINE if self._is_ending else self._scheduler.due])
 
     def _sleep(self, until: float) -> None:
-        """Sleep until an event or ``until``; then run the callbacks of the events."""
-        seconds = max(0.0, until - self._clock())
-        for descriptor, _ in self._poll.poll(math.ceil(seconds * 1000)):
-            if descriptor == self._wakeup.fileno():
-                self._wakeup.clear()
-            else:
-                self._poll.unregister(descriptor)
-                self._call(self._exits.pop(descriptor))
-        while not self._calls.empty():
-            self._call(self._calls.get())
-
-    def _call(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except Exception:
-            logger.exception("a call failed", extra={"node": self._node})
+        self._events.wait(until - self._clock())
 
     def _all_controllers(self) -> Iterable[InstanceController]:
         return (*self._controllers.values(), *self._orphans)
@@ -264,23 +233,6 @@ class Supervisor:
 
     def _running_names(self) -> Iterator[str]:
         return (each.name for each in self._controllers.values() if each.is_running)
-
-    # -- services for the controllers --------------------------------------------------------------
-
-    def _watch(self, process: Process, on_exit: Callable[[], None]) -> None:
-        self._exits[process.fileno()] = on_exit
-        self._poll.register(process, select.POLLIN)
-
-    def _off_thread(self, work: Callable[[], T], then: Callable[[T], None], *, on_error: T) -> None:
-        def run() -> None:
-            try:
-                result = work()
-            except Exception:
-                logger.exception("a call off the supervisor's thread failed")
-                result = on_error
-            self._post(lambda: then(result))
-
-        self._off_threads.submit(run)
 
     # -- the rows ---------------------------------------------------------------------------------
 
@@ -377,21 +329,15 @@ class Supervisor:
 
     def _close(self, lock: int | None) -> None:
         self._rotation.close()
-        self._off_threads.shutdown()
+        self._events.end_off_threads()
         self._scheduler.write_used(tuple(self._controllers.values()))
         self._store.close(STORE_CLOSE_SECONDS)
         self._orphan_guard.close(self._processes())
         for controller in self._all_controllers():
             controller.close()
-        self._wakeup.close()
+        self._events.close()
         if lock is not None:
             os.close(lock)
-
-
-def _poll_of(wakeup: Wakeup) -> select.poll:
-    poll = select.poll()
-    poll.register(wakeup, select.POLLIN)
-    return poll
 
 
 _running: Supervisor | None = None
