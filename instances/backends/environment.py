@@ -57,5 +57,8 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def backend_environment(added: Mapping[str, str]) -> dict[str, str]:
-    """Return the whole environment of a backend's program; ``added`` is its configuration's."""
+    """Return the environment of a program that the worker starts: a backend, docker, the guard.
+
+    ``added``: variables of the configuration and of the instance.
+    """
     return {**clean_environment(os.environ), **added}

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from instances.backends.environment import clean_environment
+from instances.backends.environment import backend_environment
 from instances.installation import installation_id
 from instances.supervisor.context import NO_DEADLINE
 from instances.supervisor.orphans import program
@@ -127,7 +127,7 @@ class OrphanGuard:
                     *(f"{limits.orphan_grace:g}", f"{limits.stop_timeout:g}"),
                     *(shutil.which("docker") or "", installation_id()),
                 ],
-                env=clean_environment(os.environ),
+                env=backend_environment({}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -10,11 +10,10 @@ supervisor's thread.
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 
 from instances.backends.docker import inspect_command, remove_command, stop_command
-from instances.backends.environment import clean_environment
+from instances.backends.environment import backend_environment
 from instances.installation import installation_id
 
 logger = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ def _run(command: list[str], timeout_seconds: float) -> str:
     try:
         done = subprocess.run(
             command,
-            env=clean_environment(os.environ),
+            env=backend_environment({}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout_seconds,
