@@ -86,6 +86,14 @@ class InstanceOptions(OptionDocument):
         description="Minutes without a request before the instance is stopped. 0: never stopped for"
         " being idle.",
     )
+    keepalive_blanks: bool = Field(
+        default=False,
+        title="Blanks while waiting",
+        description="Whether a request without a stream gets the status 200 and blanks while it"
+        " waits for long (`server.keepalive_after`), so that no proxy in front gives up. Blanks may"
+        " precede any JSON, but a later failure is an error in a response of status 200, and some"
+        " clients take it for an answer.",
+    )
     pinned: bool = Field(
         default=False,
         title="Pinned",

@@ -29,6 +29,7 @@ from llamactl.core.turns import Turns
 from llamactl.core.unknown_paths import ApiNotServed, refusal_of
 from proxy import errors
 from proxy.auth import admit, authorise_by, target_named
+from proxy.backend_answer import BackendAnswered
 from proxy.body.body import ClientDisconnected, read_beginning, read_routed
 from proxy.body.joined import STEP_BYTES, joined
 from proxy.body.json_model import JsonModel, json_model
@@ -96,11 +97,14 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             await self._refuse(scope, send, errors.StartNotRequested(), Outcome.REFUSED)
         except Exception:
             logger.exception("llamactl failed on a request", extra=exchange.log_fields())
-            # After a part of the response the server cuts the connection instead.
-            if not exchange.status:
+            # After a part of the backend's response the server cuts the connection instead.
+            if exchange.response is None:
                 await self._refuse(scope, send, UnexpectedFailure(), Outcome.FAILED)
             outcome = Outcome.FAILED
         finally:
+            early, exchange.early = exchange.early, None
+            if early is not None:
+                await early.stop()
             exchange.finish(outcome)
             self.gateway.notify(exchange)
 
@@ -275,12 +279,11 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         self, scope: Scope, send: Send, error: LlamactlError, outcome: Outcome
     ) -> None:
         exchange = self.exchange
+        if exchange.early is not None:
+            await exchange.early.stop()
         if exchange.status:
-            response = exchange.response
+            await self._end_begun(send, error)
             exchange.finish(outcome)
-            if isinstance(response, UpstreamResponse) and takes_error_event(response):
-                await end_broken_off(send, error, path=self.route.rest)
-            # After a part of any other response the server cuts the connection.
             return
         if isinstance(error, InvalidRequest) and _may_be_no_path(self.route):
             # A request of an API without models, such as a thread, has no model to ask for.
@@ -288,6 +291,14 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         exchange.status = error.status
         await send_error(scope, send, error, *exchange.id_headers())
         exchange.finish(outcome)
+
+    async def _end_begun(self, send: Send, error: LlamactlError) -> None:
+        """End a response that has begun with an error event; any other is cut by the server."""
+        early, response = self.exchange.early, self.exchange.response
+        if early is not None and early.is_begun:
+            await early.end_with(error)
+        elif isinstance(response, UpstreamResponse) and takes_error_event(response):
+            await end_broken_off(send, error, path=self.route.rest)
 
     async def _answer(
         self, send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]
@@ -329,6 +340,8 @@ def outcome_of(error: LlamactlError) -> Outcome:
         return Outcome.CANCELLED
     if isinstance(error, BackendStartTimeout):
         return Outcome.REFUSED
+    if isinstance(error, BackendAnswered) and error.status < 500:
+        return Outcome.ANSWERED
     if isinstance(error, BackendStartFailed | errors.BackendFailed):
         return Outcome.BACKEND_FAILED
     return Outcome.REFUSED

@@ -12,11 +12,13 @@ from enum import Enum
 from time import perf_counter
 from typing import Protocol
 
+from llamactl.core.errors import LlamactlError
 from llamactl.core.request_id import client_headers, id_headers, new_id
 from proxy.observe.response_reader import ResponseReader
 from proxy.observe.tokens import NO_TOKENS, Tokens
 from proxy.routes.routes import Route
 from proxy.table.table import KeyRule
+from proxy.upstream import UpstreamResponse
 
 
 class Outcome(Enum):
@@ -42,6 +44,27 @@ class ByteCounter(Protocol):
     @property
     def total_bytes(self) -> int:
         """The size of the body so far."""
+
+
+class Early(Protocol):
+    """A response that llamactl has begun before the backend; see ``proxy.early_response``."""
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the client has the head."""
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether an error may follow as an event."""
+
+    async def stop(self) -> None:
+        """Return once nothing more is sent."""
+
+    async def accept(self, response: UpstreamResponse, first_piece: bytes | None) -> None:
+        """Return if the backend's body may follow. Raises BackendAnswered."""
+
+    async def end_with(self, error: LlamactlError) -> None:
+        """End the response with an error."""
 
 
 class Exchange:
@@ -79,6 +102,8 @@ class Exchange:
     """The size of the request's body; of a WebSocket's messages."""
     bytes_to_client = 0
     """The size of the backend's body; current after ``count_bytes``."""
+    early: Early | None = None
+    """The early response of a request that waits for long."""
     upload: ByteCounter | None = None
     response: ByteCounter | None = None
     """The bodies under way, until the exchange has ended."""

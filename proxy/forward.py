@@ -14,7 +14,7 @@ from proxy import errors
 from proxy.auth import refuse_revoked, without_key
 from proxy.body.upload import Upload
 from proxy.disconnect import DisconnectWatch
-from proxy.exchange import Exchange, Outcome
+from proxy.exchange import Early, Exchange, Outcome
 from proxy.gateway import Gateway
 from proxy.headers import Pairs, to_backend, with_client_id
 from proxy.interruption import broken_off, interruption_of, no_response
@@ -64,6 +64,7 @@ class ForwardedRequest:
         "_path",
         "_route",
         "_scope",
+        "_send",
         "_target",
         "_watch",
     )
@@ -120,6 +121,22 @@ class ForwardedRequest:
     def scope(self) -> Scope:
         return self._scope
 
+    @property
+    def route(self) -> Route:
+        return self._route
+
+    @property
+    def target(self) -> Target:
+        return self._target
+
+    @property
+    def body(self) -> bytes | Upload:
+        return self._body
+
+    @property
+    def send(self) -> Send:
+        return self._send
+
     def cancel(self, error: errors.RequestCancelled) -> bool:
         """End the request with the error; returns False if it is ending already."""
         return self._watch.end_with(error)
@@ -141,6 +158,7 @@ class ForwardedRequest:
         under them. A refused connection means that nothing was sent: then every request is tried
         again.
         """
+        self._send = send
         if self._is_web_ui:
             send = web_ui.as_accepted(self._scope["headers"], send)
         elif self._is_lookup:
@@ -237,19 +255,35 @@ class ForwardedRequest:
                 logger.info("no response: %s", error, extra=exchange.log_fields())
                 return without_frames(error)
             with response:
-                await send(self._response_start(response))
+                if exchange.early is None:
+                    await send(self._response_start(response))
+                else:
+                    await self._follow(exchange.early, send, response, first_piece)
                 try:
                     counted = exchange if self._method == "POST" else None
                     await relay(response, send, first_piece, upstream.timeouts, counted)
                 except (BrokeOff, Stalled) as error:
                     exchange.finish(Outcome.BACKEND_FAILED)
                     logger.warning("the backend broke off: %r", error, extra=exchange.log_fields())
-                    if takes_error_event(response):
+                    early = exchange.early
+                    if takes_error_event(response) or (early is not None and early.takes_events):
                         refusal = await self._interruption() or broken_off(error)
                         await end_broken_off(send, refusal, path=self._route.rest)
         finally:
             self._gateway.in_flight.end(exchange)
         return None
+
+    async def _follow(
+        self, early: Early, send: Send, response: UpstreamResponse, first_piece: bytes | None
+    ) -> None:
+        """Begin the response, or follow the head that the client has. Raises BackendAnswered."""
+        await early.stop()
+        if not early.is_begun:
+            await send(self._response_start(response))
+            return
+        self._exchange.first_byte_at = perf_counter()
+        await early.accept(response, first_piece)
+        self._exchange.response = response
 
     def _open(self, *, fresh: bool) -> Awaitable[UpstreamResponse]:
         return self._gateway.upstream.open(

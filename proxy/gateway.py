@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 
 import redis.asyncio
 import redis.exceptions
@@ -22,9 +22,11 @@ from llamactl.core.turns import Turns
 from proxy import cancel
 from proxy.activation.activator import Activator
 from proxy.disconnect import DisconnectWatcher
+from proxy.early_response import WaitingRequest
 from proxy.exchange import Exchange
 from proxy.imported_keys import ImportedKeys
 from proxy.inflight import InFlight
+from proxy.keep_alive import KeepAlive
 from proxy.observe.counting import count_tokens
 from proxy.observe.usage import UsageLog
 from proxy.query_answers import QueryAnswers
@@ -46,7 +48,7 @@ class Gateway:
     def __init__(self) -> None:
         self.live = LiveTable()
         self.in_flight = InFlight()
-        self.registry = Registry()
+        self.registry: Registry[WaitingRequest] = Registry()
         self.disconnects = DisconnectWatcher()
         self.turns = Turns()
         self.usage = KeyUsage()
@@ -99,17 +101,24 @@ class Gateway:
                 timeout_seconds=self.config.instances.on_demand_start_timeout,
                 on_change=self._report_due.set,
             )
-            in_thread = self._refresher.in_thread
-            days = self.config.usage.retention_days
             self._tasks = [
-                asyncio.create_task(self._report_regularly(), name="traffic-reports"),
-                asyncio.create_task(self._write_usage_regularly(), name="key-usage"),
-                asyncio.create_task(self.usage_log.run(in_thread), name="usage"),
-                asyncio.create_task(
-                    self.usage_log.remove_expired(in_thread, days), name="expired-usage"
-                ),
+                asyncio.create_task(work, name=name) for name, work in self._background_work()
             ]
             self.is_started = True
+
+    def _background_work(self) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
+        in_thread = self._refresher.in_thread
+        days = self.config.usage.retention_days
+        yield "traffic-reports", self._report_regularly()
+        yield "key-usage", self._write_usage_regularly()
+        yield "usage", self.usage_log.run(in_thread)
+        yield "expired-usage", self.usage_log.remove_expired(in_thread, days)
+        after_seconds = self.config.server.keepalive_after
+        if after_seconds:
+            keep_alive = KeepAlive(
+                self.registry, self.live, self.turns, after_seconds=after_seconds
+            )
+            yield "keep-alive", keep_alive.run()
 
     async def stop(self) -> None:
         if not self.is_started:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import orjson
 import redis.asyncio
@@ -29,7 +30,11 @@ class QueryAnswers:
     """Answers each question with what the registry has at that moment."""
 
     def __init__(
-        self, live: LiveTable, registry: Registry, in_flight: InFlight, broker: redis.asyncio.Redis
+        self,
+        live: LiveTable,
+        registry: Registry[Any],
+        in_flight: InFlight,
+        broker: redis.asyncio.Redis,
     ) -> None:
         self._live = live
         self._registry = registry

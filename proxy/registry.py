@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from itertools import islice
 from time import perf_counter
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from instances.scheduling.web_query import RequestDocument
 from instances.states import Status
 from llamactl.core.asgi_types import Scope
 from proxy.errors import RequestCancelled
 from proxy.exchange import Exchange
+from proxy.observe.counting import completion_so_far
 from proxy.table.table import KeyRule, Target
 
 MAX_LISTED = 1000
@@ -39,16 +40,19 @@ class LiveRequest(Protocol):
         """End the request with the error, unless it is ending already."""
 
 
-class Registry:
+R = TypeVar("R", bound=LiveRequest)
+
+
+class Registry(Generic[R]):
     """The routed requests of a web process, by id, oldest first."""
 
     def __init__(self) -> None:
-        self._requests: dict[str, LiveRequest] = {}
+        self._requests: dict[str, R] = {}
 
     def __len__(self) -> int:
         return len(self._requests)
 
-    def begin(self, request: LiveRequest) -> None:
+    def begin(self, request: R) -> None:
         """Register a request until ``end``."""
         self._requests[request.exchange.id] = request
 
@@ -56,7 +60,7 @@ class Registry:
         """Drop a request that has ended, or was refused before it was routed."""
         self._requests.pop(exchange.id, None)
 
-    def requests(self) -> list[LiveRequest]:
+    def requests(self) -> list[R]:
         return list(self._requests.values())
 
     def documents(self, targets: Mapping[str, Target]) -> list[RequestDocument]:
@@ -89,6 +93,7 @@ def document_of(request: LiveRequest, targets: Mapping[str, Target], now: float)
         "path": scope["path"][:MAX_PATH_CHARACTERS],
         "phase": phase_of(exchange, targets.get(exchange.instance)),
         "elapsed_seconds": round(now - exchange.received_at, 3),
+        "tokens": completion_so_far(exchange),
         "bytes": exchange.bytes_to_client,
         "client": client_address(scope),
     }

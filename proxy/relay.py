@@ -34,7 +34,7 @@ def response_start(
         headers = [pair for pair in headers if pair[0] != b"content-length"]
     headers.append((b"server-timing", exchange.server_timing()))
     headers += exchange.id_headers()
-    if _is_event_stream(response):
+    if is_event_stream(response):
         headers = for_events(headers, added_headers)
     if not came_by_ui_port(scope):
         # Whatever its Content-Type: of several, and of a list in one, browsers take the last.
@@ -183,10 +183,11 @@ async def end_broken_off(send: Send, error: LlamactlError, *, path: str) -> None
 def takes_error_event(response: UpstreamResponse) -> bool:
     """Whether an event of llamactl may follow: in plain events of no fixed length."""
     is_plain = response.length is None and header(response.headers, b"content-encoding") is None
-    return is_plain and _is_event_stream(response)
+    return is_plain and is_event_stream(response)
 
 
-def _is_event_stream(response: UpstreamResponse) -> bool:
+def is_event_stream(response: UpstreamResponse) -> bool:
+    """Whether the body is an event stream, by its Content-Type."""
     kind = header(response.headers, b"content-type")
     # Most responses are JSON, and are told apart by their first letters.
     if kind is None or kind.startswith(b"application/"):

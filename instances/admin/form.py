@@ -65,6 +65,7 @@ _OWN_FIELDS = {"backend_type", "backend_options", "nodes"}
 STARTING_ROWS: tuple[str | tuple[str, ...], ...] = (
     ("on_demand_start", "idle_timeout"),
     "pinned",
+    "keepalive_blanks",
     ("auto_restart", "max_restarts", "restart_delay"),
     "group",
 )

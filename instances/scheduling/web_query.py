@@ -40,6 +40,7 @@ class RequestDocument(TypedDict):
     path: str
     phase: str
     elapsed_seconds: float
+    tokens: int | None
     bytes: int
     client: str | None
 

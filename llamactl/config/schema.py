@@ -82,6 +82,9 @@ class ServerConfig(Section):
     upstream_first_byte_timeout: SecondsOrZero = 0
     """Seconds to the first byte of a backend's answer; 0 is no limit. A long prompt, and an answer
     that is not streamed, take minutes without a byte."""
+    keepalive_after: SecondsOrZero = 10
+    """Seconds after which a waiting request for an event stream gets its head and comments; 0 is
+    never."""
     upstream_idle_timeout: SecondsOrZero = 600
     """Seconds between two pieces of a backend's answer; 0 is no limit."""
 

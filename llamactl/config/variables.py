@@ -27,6 +27,7 @@ VARIABLES: dict[str, str] = {
     "LLAMACTL_MAX_BODY_MIB": "server.max_body_mib",
     "LLAMACTL_UPSTREAM_FIRST_BYTE_TIMEOUT": "server.upstream_first_byte_timeout",
     "LLAMACTL_UPSTREAM_IDLE_TIMEOUT": "server.upstream_idle_timeout",
+    "LLAMACTL_KEEPALIVE_AFTER": "server.keepalive_after",
     # The seed's compose file sets DATA_DIR, which the seed never read. The later entry wins.
     "LLAMACTL_DATA_DIR": "data_dir",
     "LLAMACTL_DATA_DIRECTORY": "data_dir",

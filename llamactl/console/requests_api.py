@@ -85,6 +85,9 @@ class RequestSerializer(serializers.Serializer[Any]):
         " byte, or gets the response.",
     )
     elapsed_seconds = serializers.FloatField(help_text="Seconds since the request came.")
+    tokens = serializers.IntegerField(
+        allow_null=True, help_text="Tokens of the completion so far, by the events of a stream."
+    )
     bytes = serializers.IntegerField(help_text="Bytes of the response so far.")
     client = serializers.CharField(allow_null=True, help_text="Address of the client.")
 
@@ -122,6 +125,7 @@ _REQUEST: RequestDocument = {
     "path": "/v1/chat/completions",
     "phase": "streaming",
     "elapsed_seconds": 12.345,
+    "tokens": 88,
     "bytes": 20480,
     "client": "192.0.2.7",
 }

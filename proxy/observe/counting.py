@@ -32,6 +32,14 @@ def count_tokens(exchange: Exchange) -> None:
     exchange.tokens = _tokens_read(exchange, body)
 
 
+def completion_so_far(exchange: Exchange) -> int | None:
+    """The completion tokens of a stream under way, by its events; None for any other response."""
+    body = exchange.body
+    if not isinstance(body, ResponseReader) or not body.is_stream or exchange.route is None:
+        return None
+    return max(0, body.events - EVENTS_WITHOUT_CONTENT.get(exchange.route.rest, 0))
+
+
 def _tokens_read(exchange: Exchange, reader: ResponseReader) -> Tokens:
     found = reader.tokens()
     is_whole = exchange.outcome is Outcome.ANSWERED

@@ -234,6 +234,8 @@ def to_target(instance: Instance, config: AppConfig) -> Target:
         lists_aliases=options.list_aliases,
         request_defaults=_request_defaults(options.request),
         load_seconds=load_seconds(instance.started_at, instance.ready_at),
+        started_at=instance.started_at.timestamp() if instance.started_at is not None else None,
+        keepalive_blanks=options.keepalive_blanks,
     )
 
 

@@ -36,6 +36,10 @@ class Target:
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
     load_seconds: float | None = None
     """The duration of its last start, if known."""
+    started_at: float | None = None
+    """The beginning of its last start, in unix seconds."""
+    keepalive_blanks: bool = False
+    """Whether a waiting request without a stream is kept alive by blanks before its JSON."""
     is_llama_server: bool = False
     """Whether the backend has llama-server's endpoints and web UI (``/llama-cpp/…``)."""
     paths: frozenset[str] | None = None

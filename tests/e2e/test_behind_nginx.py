@@ -209,6 +209,25 @@ def test_a_stream_arrives_event_by_event(site: Site) -> None:
         assert next(answer.iter_lines())
 
 
+def test_a_load_longer_than_nginxs_patience_streams(site: Site) -> None:
+    """nginx's proxy_read_timeout is 60 s, with nothing from llamactl until then a 504."""
+    site.stack.create("slow", {"model": "fake?start_seconds=75"})
+    session = site.session()
+    session.headers["Authorization"] = f"Bearer {site.stack.new_key()}"
+    body = {"model": "slow", "stream": True, "max_tokens": 60, "tps": 20, "messages": []}
+    with session.post(f"{site.url}/v1/chat/completions", json=body, stream=True) as answer:
+        assert answer.status_code == 200
+        pieces = list(answer.iter_content(None))
+    whole = b"".join(pieces)
+    waiting, _, events = whole.partition(b"data: ")
+    comments = [line for line in waiting.decode().splitlines() if line]
+    assert len(comments) >= 6
+    assert all(line.startswith(": ") for line in comments)
+    assert any(line.startswith(": loading (") for line in comments)
+    assert events.count(b"data: ") == 60
+    assert len(pieces) > 30
+
+
 @pytest.mark.parametrize("where", ["upgrade_url", "url"])
 async def test_websockets_need_the_two_headers(site: Site, where: str) -> None:
     site.stack.call("POST", "/api/v1/instances/talker/start?wait=60")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -46,7 +47,7 @@ async def test_questions_are_answered_by_every_web_process(
         await until_async(lambda: client().pubsub_numsub(CHANNEL)[0][1] == 2, "both listen")
         ours, other = Running(), Running()
         for request in (ours, other):
-            gateways[0].registry.begin(request)
+            gateways[0].registry.begin(cast(Any, request))
             gateways[0].in_flight.begin(request.exchange)
         listed = await question()
         assert listed.asked == 2

@@ -21,6 +21,7 @@ from tests.support.until import until_async
 
 CHAT = "/v1/chat/completions"
 EVENTS = {"Content-Type": "text/event-stream"}
+EVENT = b"data: 1\n\n"
 
 
 def chat(app: ProxyApplication, path: str = CHAT, key: str = ALICE, **more: Any) -> AsgiRequest:
@@ -36,6 +37,14 @@ async def streaming(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers=EVENTS)
     await response.prepare(request)
     await response.write(b"data: 1\n\n")
+    await asyncio.sleep(60)
+    return response
+
+
+async def three_events(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers=EVENTS)
+    await response.prepare(request)
+    await response.write(EVENT * 3)
     await asyncio.sleep(60)
     return response
 
@@ -60,7 +69,7 @@ def cancel(gateway: TableGateway) -> RequestDocument | None:
 async def test_each_phase_has_its_name(
     app: ProxyApplication, backend: Backend, gateway: TableGateway
 ) -> None:
-    backend.handler = streaming
+    backend.handler = three_events
     gateway.lay(stopped(backend))
     assert listed(gateway) == []
     request = chat(app)
@@ -70,9 +79,11 @@ async def test_each_phase_has_its_name(
     gateway.lay(replace(requested, status=Status.STARTING, observed_generation=2))
     assert [each["phase"] for each in listed(gateway)] == ["loading"]
     gateway.lay(replace(requested, status=Status.RUNNING, observed_generation=2))
-    await request.first_chunk()
+    await until_async(lambda: request.response.body == EVENT * 3, "three events")
     (running,) = listed(gateway)
-    assert (running["phase"], running["bytes"]) == ("streaming", len(b"data: 1\n\n"))
+    assert (running["phase"], running["bytes"]) == ("streaming", len(EVENT * 3))
+    # It should leave out the event with the role, which is no token.
+    assert running["tokens"] == 2
     request.disconnect()
     await request.finish()
     assert listed(gateway) == []
@@ -207,7 +218,7 @@ class FinishedRequest:
 
 
 def test_a_list_is_bounded() -> None:
-    registry = Registry()
+    registry: Registry[FinishedRequest] = Registry()
     for _ in range(MAX_LISTED + 5):
         registry.begin(FinishedRequest())
     documents = registry.documents({})

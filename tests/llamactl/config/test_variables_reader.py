@@ -104,6 +104,7 @@ OUR_VARIABLES = {
     "LLAMACTL_MAX_BODY_MIB": ("server.max_body_mib", "1", 1),
     "LLAMACTL_UPSTREAM_FIRST_BYTE_TIMEOUT": ("server.upstream_first_byte_timeout", "5m", 300.0),
     "LLAMACTL_UPSTREAM_IDLE_TIMEOUT": ("server.upstream_idle_timeout", "90", 90.0),
+    "LLAMACTL_KEEPALIVE_AFTER": ("server.keepalive_after", "30s", 30.0),
     "LLAMACTL_GROUP_LIMITS": ("instances.group_limits", "big=1,small=-1", {"big": 1, "small": -1}),
     "LLAMACTL_LOG_ROTATION_BACKUPS": ("instances.log_rotation_backups", "7", 7),
     "LLAMACTL_START_TIMEOUT": ("instances.start_timeout", "10m", 600.0),

@@ -26,6 +26,7 @@ def running(**changes: Any) -> Any:
         "path": "/v1/chat/completions",
         "phase": "streaming",
         "elapsed_seconds": 1.5,
+        "tokens": 3,
         "bytes": 10,
         "client": "192.0.2.7",
         **changes,
