@@ -95,6 +95,8 @@ TEMPLATES = [
     },
 ]
 
+FORM_RENDERER = "llamactl.admin.form_renderer.NarrowRenderer"
+
 DATABASES: dict[str, Any]
 if LLAMACTL.database.url is not None:
     DATABASES = {"default": dj_database_url.parse(LLAMACTL.database.url.get_secret_value())}

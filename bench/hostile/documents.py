@@ -65,12 +65,14 @@ def management_documents() -> Iterator[Input]:
 
 def forms() -> Iterator[Input]:
     """Forms of the admin, with a session and without, and of the inference API."""
-    for size in (64 * 1024, 256 * 1024, 1000 * 1024, 2 * MIB, 4 * MIB - 200):
+    for size in (16 * 1024, 32 * 1024 - 200, 256 * 1024, 2 * MIB, 4 * MIB - 200):
         for kind, content_type, body in _form_bodies(size):
             name = f"{kind} of {size >> 10} KiB"
             yield post(b"/admin/login/", content_type, body, name=f"{name} to the login")
             path = b"/admin/instances/instance/add/"
             yield admin_post(path, content_type, body, name=f"{name} to the admin")
+            path = b"/admin/auth/group/add/"
+            yield admin_post(path, content_type, body, name=f"{name} to the groups")
             path = b"/admin/instances/instance/"
             yield admin_post(path, content_type, body, name=f"{name} to a list")
     for kind, content_type, body in _form_bodies(16 * MIB):
@@ -84,6 +86,10 @@ def _form_bodies(size: int) -> Iterator[tuple[str, bytes, bytes]]:
     wide = "😀".encode()
     yield "a field", _URLENCODED, b"name=" + b"a" * size
     yield "a wide field", _URLENCODED, b"name=" + b"a" * size + b"%F0%9F%98%80"
+    yield "quotation marks", _URLENCODED, b"name=" + b'"' * size
+    yield "a wide variable", _URLENCODED, b"environment=" + b"a" * size + b"%F0%9F%98%80"
+    yield "deep options", _URLENCODED, b"further_options=" + b"[" * size
+    yield "wide options", _URLENCODED, b'further_options={"a":"' + b"a" * size + wide + b'"}'
     yield "an escaped field", _URLENCODED, b"name=" + b"%41" * (size // 3)
     yield "many fields", _URLENCODED, b"a=&" * (size // 3)
     yield "900 fields", _URLENCODED, (b"a=" + b"b" * (size // 900 - 3) + b"&") * 900
