@@ -42,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 BLANK = b"\n"
+_STREAMING = frozenset({"completions", "completion", "responses", "messages", "infill"})
+"""Operations whose ``stream`` means an event stream; with vLLM that of ``audio/speech`` means
+sound, and that of ``embeddings`` nothing."""
 _WITHOUT_JSON = ("/v1/audio/", "/v1/images/")
 """Paths whose answers may be no JSON."""
 
@@ -146,8 +149,9 @@ class EarlyResponse:
             form = await form_of(request, self._turns)
             if form is None or exchange.status or self._is_over.is_set():
                 return
+            start = early_start(request, form)
             self._form, self.is_begun, exchange.status = form, True, 200
-            await request.send(early_start(request, form))
+            await request.send(start)
             while not self._is_over.is_set():
                 await self._send_body(self._sign_of_life(), more_body=True)
                 try:
@@ -187,7 +191,8 @@ async def form_of(request: WaitingRequest, turns: Turns) -> Form | None:
         return None
     if not isinstance(body, bytes) or request.scope["method"] != "POST":
         return None
-    if await asks_for_stream(body, turns):
+    operation = route.rest.rpartition("/")[2]
+    if operation in _STREAMING and await asks_for_stream(body, turns):
         is_anthropic = family_of(route.rest) is PathFamily.ANTHROPIC
         return Form.PINGS if is_anthropic else Form.COMMENTS
     if request.target.keepalive_blanks and not route.rest.startswith(_WITHOUT_JSON):

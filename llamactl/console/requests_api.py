@@ -232,8 +232,10 @@ def cancelled_document(answer: WebAnswer) -> dict[str, object]:
             " streams, llama.cpp may go on with a request that has not streamed yet"
         )
     else:
-        details = (
-            f"cancelled; the connection to the backend of {name} is closed, which frees its slot"
+        details = f"cancelled; the connection to the backend of {name} is closed" + (
+            ": llama.cpp ends the batch of the prompt that it computes, and frees the slot"
+            if cancelled["phase"] == "prefill"
+            else ", which frees its slot"
         )
     return {**cancelled, "other_requests": others, "details": details}
 

@@ -154,6 +154,23 @@ def test_client_that_disconnects_without_reading_frees_the_slot(stack: Stack, de
     until(lambda: stack.busy_slots("demo") == 0, "the slot free", seconds=15)
 
 
+def test_a_cancelled_stream_ends_with_an_error_and_frees_the_slot(stack: Stack, demo: str) -> None:
+    stream = stream_of(stack, demo, max_tokens=900)
+    next(iter(stream))
+    (running,) = stack.call("GET", "/api/v1/requests").json()["requests"]
+    assert (running["instance"], running["phase"]) == ("demo", "streaming")
+    # It should be the id that the client has.
+    assert running["id"] == stream.response.headers["x-request-id"]
+    answer = stack.call("DELETE", f"/api/v1/requests/{running['id']}")
+    assert (answer.status_code, answer.json()["other_requests"]) == (200, 0)
+    with pytest.raises(openai.APIError) as error:
+        for _ in stream:
+            pass
+    assert error.value.code == "request_cancelled"
+    until(lambda: stack.busy_slots("demo") == 0, "the slot free", seconds=15)
+    assert stack.call("DELETE", f"/api/v1/requests/{running['id']}").status_code == 404
+
+
 @pytest.mark.slow
 def test_stop_lets_the_running_stream_finish_and_refuses_new_requests(
     stack: Stack, demo: str

@@ -185,7 +185,10 @@ async def test_anthropics_clients_get_pings(
         {"json": {"model": "demo"}},
         {"json": {"model": "demo", "stream": False}},
         {"json": {"model": "demo", "stream": "true", "tools": [{"stream": True}]}},
-        {"path": "/v1/audio/speech", "json": {"model": "demo", "input": "x"}},
+        {"path": "/v1/audio/speech"},
+        {"path": "/v1/embeddings"},
+        {"path": "/v1/rerank"},
+        {"path": "/v1/messages/count_tokens"},
     ],
 )
 async def test_other_requests_get_nothing(
