@@ -1,9 +1,10 @@
-"""Paths of the inference keys' operations."""
+"""Paths of the operations on inference keys and their usage."""
 
 from __future__ import annotations
 
 from django.urls import URLPattern
 
+from keys.api.usage import UsageViewSet
 from keys.api.views import KeyViewSet
 from llamactl.api.views import endpoint
 
@@ -18,4 +19,5 @@ urlpatterns: list[URLPattern] = [
         {"get": "permissions"},
         name="key-permissions",
     ),
+    *endpoint("usage", UsageViewSet, {"get": "usage"}, name="usage"),
 ]

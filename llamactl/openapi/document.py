@@ -29,6 +29,7 @@ TAGS = [
         "description": "llama.cpp's own endpoints, and its web page.",
     },
     {"name": "Keys", "description": "Inference keys for applications."},
+    {"name": "Usage", "description": "Requests and tokens of each key and instance."},
     {
         "name": "Backends",
         "description": "The backends' programs: help, version, devices, command lines.",
