@@ -21,6 +21,7 @@ from hypothesis import settings as hypothesis_settings
 from llamactl.config import AppConfig, current
 from llamactl.logging import RepetitionFilter
 from llamactl.server.embedded_broker import READY_SECONDS, EmbeddedBroker
+from tests.support.database import reset_by_deleting_rows
 from tests.support.environment import DATA_DIR, MANAGEMENT_KEY
 from tests.support.paths import ROOT
 from tests.support.stack import Stack, running_stack
@@ -160,7 +161,7 @@ def override(settings: Any) -> Any:
 
 
 def pytest_configure() -> None:
-    """Use a fast password hash, and do not wait for the disk."""
+    """Use a fast password hash and a cheap reset, and do not wait for the disk."""
     from django.conf import settings as django_settings
 
     # Each test client makes the middleware anew: without this each looks for all static files.
@@ -168,3 +169,4 @@ def pytest_configure() -> None:
     django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     options = django_settings.DATABASES["default"]["OPTIONS"]
     options["init_command"] += "PRAGMA synchronous=OFF;"
+    reset_by_deleting_rows()
