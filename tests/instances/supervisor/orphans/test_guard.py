@@ -10,10 +10,10 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from django.db import connection
 
@@ -22,9 +22,10 @@ from instances.models import Instance
 from instances.states import DesiredState, Status
 from instances.supervisor.orphans import guard, program
 from instances.supervisor.process import control_group
-from instances.supervisor.process.markers import Marker
+from instances.supervisor.process.markers import Marker, marked_processes
 from instances.supervisor.process.process_table import read_stat
 from llamactl.config import current
+from llamactl.core.locks import acquire
 from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, is_alive
 from tests.support.paths import ROOT
 from tests.support.until import until
@@ -99,24 +100,17 @@ def guard_log() -> Path:
 
 def guards() -> list[int]:
     found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        command = process.info["cmdline"] or []
-        is_guard = str(guard.PROGRAM) in command
-        if is_guard and lock_path() in command and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process.pid)
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if os.fsencode(guard.PROGRAM) in words and os.fsencode(lock_path()) in words:
+                found.append(int(path.parent.name))
     return found
 
 
 def marked() -> list[int]:
     """The living processes that carry the node's marker."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("LLAMACTL_NODE") == lock_path() and is_alive(process.pid):
-                found.append(process.pid)
-        except psutil.Error:
-            continue
-    return found
+    return [each.pid for each in marked_processes() if each.marker.node == lock_path()]
 
 
 def running(node: NodeUnderTest, name: str = "one", **options: Any) -> int:
@@ -132,6 +126,14 @@ def the_guard() -> int:
     return pid
 
 
+@contextmanager
+def suspended(guard: int) -> Iterator[None]:
+    """A guard that waits for slow workers of a busy machine."""
+    os.kill(guard, signal.SIGSTOP)
+    yield
+    os.kill(guard, signal.SIGCONT)
+
+
 def test_a_worker_that_is_back_in_time_finds_its_backends(
     node: NodeUnderTest, workers: Workers
 ) -> None:
@@ -140,6 +142,8 @@ def test_a_worker_that_is_back_in_time_finds_its_backends(
     old = the_guard()
     workers.end()
     until(lambda: "no worker; 1 backends" in guard_log().read_text(), seconds=SECONDS)
+    # It should hold no lock while it waits.
+    os.close(acquire(Path(lock_path()), wait_seconds=1.0))
     workers.start(grace=FAR_OFF)
     # It should have a guard of the new worker's, and the same backend.
     until(lambda: guards() and old not in guards(), seconds=SECONDS)
@@ -190,9 +194,9 @@ def test_the_grace_counts_from_the_end_of_a_worker_that_ended_in_order(
 ) -> None:
     workers.start(grace=1.5)
     pid = running(node)
-    the_guard()
-    workers.end(signal.SIGTERM)
-    assert is_alive(pid)  # keep_backends
+    with suspended(the_guard()):
+        workers.end(signal.SIGTERM)
+        assert is_alive(pid)  # keep_backends
     until(lambda: not is_alive(pid), seconds=SECONDS)
     until(lambda: not guards(), seconds=SECONDS)
 
@@ -201,29 +205,21 @@ def test_the_grace_counts_from_the_end_of_a_worker_that_ended_in_order(
 def test_a_worker_that_is_back_during_the_end_waits_and_starts_new_processes(
     node: NodeUnderTest, workers: Workers
 ) -> None:
-    workers.start(grace=1.0, patience=4.0)
+    workers.start(grace=1.0, patience=2.0)
     pid = running(node, FAKE_IGNORE_SIGINT="1", FAKE_IGNORE_SIGTERM="1")
-    the_guard()
+    guard = the_guard()
     workers.end()
     until(lambda: f"SIGINT to process {pid}" in guard_log().read_text(), seconds=SECONDS)
-    assert is_alive(pid)
-    workers.start(grace=FAR_OFF)
-    until(lambda: "waiting for it" in workers.output.read_text(), seconds=SECONDS)
+    with suspended(guard):
+        assert is_alive(pid)
+        workers.start(grace=FAR_OFF)
+        until(lambda: "waiting for it" in workers.output.read_text(), seconds=SECONDS)
     new = until(lambda: set(marked()) - {pid}, seconds=SECONDS)
     assert not is_alive(pid)
     assert node.reaches(Status.RUNNING, seconds=SECONDS).pid in new
     assert len(marked()) == 1
     assert f"adopted process {pid}" not in workers.output.read_text()
     assert node.history() == ["starting", "running", "restarting", "starting", "running"]
-
-
-def test_a_guard_that_was_killed_is_replaced(node: NodeUnderTest, workers: Workers) -> None:
-    workers.start(grace=FAR_OFF)
-    running(node)
-    first = the_guard()
-    os.kill(first, signal.SIGKILL)
-    until(lambda: guards() and first not in guards(), seconds=SECONDS)
-    assert len(guards()) == 1
 
 
 def test_processes_of_others_are_not_ended(node: NodeUnderTest, workers: Workers) -> None:
@@ -249,12 +245,15 @@ def test_processes_of_others_are_not_ended(node: NodeUnderTest, workers: Workers
             other.wait()
 
 
-def test_no_guard_is_kept_without_backends_or_without_a_grace(
+def test_a_killed_guard_is_replaced_and_none_is_kept_without_backends_or_a_grace(
     node: NodeUnderTest, workers: Workers
 ) -> None:
     workers.start(grace=FAR_OFF)
     running(node)
-    guard = the_guard()
+    killed = the_guard()
+    os.kill(killed, signal.SIGKILL)
+    guard = until(lambda: [pid for pid in guards() if pid != killed], seconds=SECONDS)[0]
+    assert guards() == [guard]
     node.ask_stop()
     node.reaches(Status.STOPPED, seconds=SECONDS)
     workers.end(signal.SIGTERM)
@@ -263,17 +262,6 @@ def test_no_guard_is_kept_without_backends_or_without_a_grace(
     node.ask_start()
     node.reaches(Status.RUNNING, seconds=SECONDS)
     assert not guards()
-
-
-def test_a_guard_holds_no_lock_while_it_waits(node: NodeUnderTest, workers: Workers) -> None:
-    from llamactl.core.locks import acquire
-
-    workers.start(grace=FAR_OFF)
-    running(node)
-    the_guard()
-    workers.end()
-    until(lambda: "no worker; 1 backends" in guard_log().read_text(), seconds=SECONDS)
-    os.close(acquire(Path(lock_path()), wait_seconds=1.0))
 
 
 @pytest.mark.llama_cpp
