@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from instances import lifecycle
 from instances.admin.actions import CONTROLS
+from instances.admin.form import InstanceForm
 from instances.errors import InstanceNotFound
 from instances.logs.files import log_path
 from instances.models import Instance, StatusChange
@@ -82,7 +83,7 @@ def form_data(client: Client, url: str, **changes: object) -> dict[str, Any]:
 
     The models of these tests are not on disk, and their operator knows.
     """
-    form = client.get(url).context["adminform"].form
+    form = InstanceForm() if url == ADD else client.get(url).context["adminform"].form
     values = {name: form[name].value() for name in form.fields}
     values |= {"save_anyway": "on", **changes}
     return {

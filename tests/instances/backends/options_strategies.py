@@ -1,8 +1,12 @@
-"""Random options for a backend, as hypothesis strategies."""
+"""Random options for a backend, as hypothesis strategies.
+
+Each strategy is made once: to make one takes longer than to draw a value.
+"""
 
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -56,6 +60,7 @@ JSON_VALUES = st.recursive(
 WORDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=8)
 
 
+@cache
 def values_of(flag: Flag) -> st.SearchStrategy[Any]:
     """Values that an operator may give for a flag, in any of the accepted forms."""
     texts = ((PROSE if flag.prose else PLAIN) | TRICKY).filter(lambda text: text != "--")
@@ -90,6 +95,7 @@ def values_of(flag: Flag) -> st.SearchStrategy[Any]:
             return texts | st.lists(WORDS, max_size=3) if flag.commas else texts
 
 
+@cache
 def extra_args_of(backend: Backend) -> st.SearchStrategy[dict[str, Any]]:
     """Flags that the backend's table does not know, with values in any of the accepted forms."""
     keys = st.from_regex(r"-?[a-zA-Z][a-zA-Z0-9_.-]{0,12}", fullmatch=True).filter(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from llamactl.doctor.command import main
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.timeout(240)  # several programs a test, each with all of Django
@@ -55,6 +57,23 @@ def doctor(tmp_path: Path) -> Doctor:
     return run
 
 
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with its secrets and a database that is up to date, to be copied."""
+    directory = tmp_path_factory.mktemp("migrated") / "data"
+    environment = {name: text for name, text in os.environ.items() if "LLAMACTL" not in name}
+    environment |= {"LLAMACTL_DATA_DIRECTORY": str(directory), "LLAMACTL_CONFIG_PATH": os.devnull}
+    command = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=120)
+    return directory
+
+
+@pytest.fixture
+def data(migrated: Path, tmp_path: Path) -> Path:
+    """A data directory that has been used."""
+    return shutil.copytree(migrated, tmp_path / "data")
+
+
 def test_before_the_first_run_there_is_no_problem_and_nothing_is_created(
     doctor: Doctor, tmp_path: Path
 ) -> None:
@@ -83,8 +102,7 @@ def test_a_broken_config_is_reported_line_by_line(doctor: Doctor) -> None:
     assert "server.port is 'http'" in found["config"][0]["message"]
 
 
-def test_each_stopped_service_is_reported(doctor: Doctor, tmp_path: Path) -> None:
-    assert doctor("migrate", "--verbosity", "0")[0] == 0
+def test_each_stopped_service_is_reported(doctor: Doctor, data: Path) -> None:
     code, found = doctor()
     assert code == 1
     assert found["database"][0]["severity"] == "ok"
@@ -92,15 +110,12 @@ def test_each_stopped_service_is_reported(doctor: Doctor, tmp_path: Path) -> Non
         assert found[subject][0]["severity"] == "problem"
     assert found["llama.cpp"][0]["severity"] == "ok"
     # It should not print the broker's password.
-    password = (tmp_path / "data" / "broker" / "password").read_text().strip()
+    password = (data / "broker" / "password").read_text().strip()
     assert password not in json.dumps(found)
 
 
-def test_a_locked_database_is_reported_beside_the_other_checks(
-    doctor: Doctor, tmp_path: Path
-) -> None:
-    assert doctor("migrate", "--verbosity", "0")[0] == 0
-    with closing(sqlite3.connect(tmp_path / "data" / "llamactl.db", isolation_level=None)) as held:
+def test_a_locked_database_is_reported_beside_the_other_checks(doctor: Doctor, data: Path) -> None:
+    with closing(sqlite3.connect(data / "llamactl.db", isolation_level=None)) as held:
         held.execute("BEGIN IMMEDIATE")
         code, found = doctor()
     assert code == 1
@@ -108,19 +123,18 @@ def test_a_locked_database_is_reported_beside_the_other_checks(
     assert found["clock"][0]["severity"] == "ok"
 
 
-def test_a_damaged_database_is_reported_beside_the_other_checks(
-    doctor: Doctor, tmp_path: Path
-) -> None:
-    assert doctor("migrate", "--verbosity", "0")[0] == 0
-    (tmp_path / "data" / "llamactl.db").write_text("this is no database, whatever it was before")
+def test_a_damaged_database_is_reported_beside_the_other_checks(doctor: Doctor, data: Path) -> None:
+    (data / "llamactl.db").write_text("this is no database, whatever it was before")
     code, found = doctor()
     assert code == 1
     assert "not a database" in found["database"][0]["message"]
     assert found["ports"][0]["severity"] == "ok"
 
 
-def test_an_unmigrated_database_is_reported(doctor: Doctor) -> None:
-    assert doctor("migrate", "nodes", "0001", "--verbosity", "0")[0] == 0
+def test_an_unmigrated_database_is_reported(doctor: Doctor, data: Path) -> None:
+    with closing(sqlite3.connect(data / "llamactl.db")) as database:
+        database.execute("DELETE FROM django_migrations WHERE app = 'keys' AND name LIKE '0002%'")
+        database.commit()
     code, found = doctor()
     assert code == 1
     assert "not up to date" in found["database"][0]["message"]
@@ -128,22 +142,27 @@ def test_an_unmigrated_database_is_reported(doctor: Doctor) -> None:
 
 def test_the_output_without_json_is_lines_and_a_summary(doctor: Doctor) -> None:
     assert doctor("doctor")[0] == 0
-    assert doctor("doctor", "--no-such-flag")[0] == 2
+
+
+def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--no-such-flag"])
+    assert ended.value.code == 2
+    assert "--no-such-flag" in capsys.readouterr().err
 
 
 def test_a_file_of_another_user_is_reported_before_the_settings_fail(
-    doctor: Doctor, tmp_path: Path
+    doctor: Doctor, data: Path
 ) -> None:
-    assert doctor("migrate", "--verbosity", "0")[0] == 0
-    (tmp_path / "data" / "logs").touch()
+    (data / "logs").touch()
     code, found = doctor()
     assert code == 1
     message = found["data directory"][1]["message"]
     assert "instances can't start" in message
-    assert f"instances.logs_dir: {tmp_path}/data/logs is not a directory" in message
+    assert f"instances.logs_dir: {data}/logs is not a directory" in message
 
 
-@pytest.mark.parametrize("command", ["doctor", "doctor --json", "check_config", "help"])
+@pytest.mark.parametrize("command", ["doctor", "check_config", "help"])
 def test_a_reader_that_leaves_ends_the_command_without_a_traceback(
     command: str, tmp_path: Path
 ) -> None:
