@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,18 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
 def fill(directory: Path) -> None:
-    with sqlite3.connect(directory / "full.db") as database:
+    with closing(sqlite3.connect(directory / "full.db")) as database:
         database.execute("CREATE TABLE rows (text TEXT)")
         database.execute("PRAGMA max_page_count = 2")
         database.execute("INSERT INTO rows VALUES (?)", ["x" * 100_000])
 
 
 def write_read_only(directory: Path) -> None:
-    sqlite3.connect(directory / "whole.db").execute("CREATE TABLE rows (text TEXT)")
-    sqlite3.connect(f"file:{directory}/whole.db?mode=ro", uri=True).execute("DROP TABLE rows")
+    path = directory / "whole.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE rows (text TEXT)")
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        database.execute("DROP TABLE rows")
 
 
 def open_missing(directory: Path) -> None:
@@ -38,7 +42,8 @@ def open_missing(directory: Path) -> None:
 
 def open_other_file(directory: Path) -> None:
     (directory / "other.db").write_text("no database" * 100)
-    sqlite3.connect(directory / "other.db").execute("SELECT * FROM rows")
+    with closing(sqlite3.connect(directory / "other.db")) as database:
+        database.execute("SELECT * FROM rows")
 
 
 def failure_of(cause: Callable[[Path], None], directory: Path) -> DatabaseError:
@@ -53,7 +58,6 @@ def failure_of(cause: Callable[[Path], None], directory: Path) -> DatabaseError:
     raise AssertionError("no error")
 
 
-@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 @pytest.mark.parametrize(
     ("cause", "details"),
     [
