@@ -69,6 +69,12 @@ def owner_of(process: Process, host: str, port: int) -> PortOwner:
     foreign = _without_own(found, process)
     if not foreign:
         return OURS
+    # No process has a socket that was closed since the table was read, or the child has it that
+    # was just forked: a listener is foreign if it is so at two looks.
+    again = _without_own(reached(list(listeners_of(port)), host), process)
+    foreign = [each for each in again if each in foreign]
+    if not foreign:
+        return NOBODY
     if not _accepts(host, port):
         return NOBODY  # a socket of all IPv6 addresses may leave out those of IPv4 (IPV6_V6ONLY)
     return PortOwner(is_ours=False, foreign=describe(foreign[0], port))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
@@ -194,6 +195,28 @@ def test_a_hidden_listener_is_told_by_its_user(
     name = pwd.getpwuid(os.getuid()).pw_name
     owner = owner_of(process, "127.0.0.1", port)
     assert owner.foreign == f"port {port} is used by a program of user {name}"
+
+
+def test_a_listener_that_is_closed_during_the_look_is_not_foreign(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its inode is in the table that was read, and among no process's descriptors any more."""
+    ours, port = listen()
+    candidates = listeners._candidates
+    successors: list[Process] = []
+
+    def close_first(process: Process) -> Iterable[Iterable[int]]:
+        if not successors:
+            os.kill(process.pid, signal.SIGKILL)
+            until(lambda: not list(listeners.listeners_of(port)), "closed")
+            successors.append(listen(port=port)[0])
+        return candidates(process)
+
+    monkeypatch.setattr(listeners, "_candidates", close_first)
+    assert owner_of(ours, "127.0.0.1", port) == NOBODY
+    # Its successor is found by the next look.
+    foreign = owner_of(ours, "127.0.0.1", port).foreign
+    assert foreign.startswith(f"port {port} is used by process {successors[0].pid} (python")
 
 
 def test_connections_of_a_port_are_no_listeners(listen: Listen) -> None:
