@@ -6,8 +6,10 @@ These helpers know no more of HTTP than the end of a message: the bytes are the 
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from hashlib import sha1
 
 SECONDS = 20
 """The bound of every wait: generous, not an expectation."""
@@ -61,6 +63,19 @@ async def read_message(
             message.body += error.partial
         message.is_whole = False
     return message
+
+
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
+
+
+def switching_protocols(handshake: Message) -> bytes:
+    """The answer that opens the WebSocket of a client's handshake."""
+    (key,) = handshake.values(b"sec-websocket-key")
+    accept = base64.b64encode(sha1(key + GUID).digest())  # noqa: S324 - the protocol's choice
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
 
 
 Play = Callable[["Session"], Awaitable[None]]

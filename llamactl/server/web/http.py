@@ -164,6 +164,8 @@ class HttpProtocol(BoundedProtocol):
         elif self._limits is not None:
             self._limits.keep(self._watched)
             self._watched.on_lost = partial(self._limits.remove, self._watched)
+        # As uvicorn does when a connection is lost: the parser and its callbacks are a cycle.
+        self.parser = None  # type: ignore[assignment]
 
     def on_response_complete(self) -> None:
         if self.pipeline or self.transport.is_closing():

@@ -48,8 +48,11 @@ class WebSocketProtocol(PartedInput, WebSocketsSansIOProtocol):
         self._drop_held()
         if self._deadline is not None:
             self._deadline.cancel()
-        if isinstance(self.transport, WatchedTransport) and self.transport.on_lost is not None:
-            self.transport.on_lost()
+        if isinstance(self.transport, WatchedTransport):
+            if self.transport.on_lost is not None:
+                self.transport.on_lost()
+            # They would keep the connection's objects until the garbage collector runs.
+            self.transport.on_lost = self.transport.send_probe = None
         if not self._is_shut_down:
             self._disconnected.set()
 

@@ -20,7 +20,7 @@ from proxy.routes import models
 from tests.proxy.conftest import TableGateway, make_target
 from tests.proxy.sockets.conftest import Connect
 from tests.support.until import until_async
-from tests.support.wire import OK, Play, RawBackend, RawClient, Session
+from tests.support.wire import OK, Play, RawBackend, RawClient, Session, switching_protocols
 
 CHAT = b"/v1/chat/completions"
 MODEL = b'{"model":"demo"}'
@@ -162,6 +162,40 @@ async def test_disconnect_leaves_no_cycle(connect: Connect, backend: RawBackend)
 
     backend.script = stay
     assert await garbage_of(ask_and_leave) < TIMES
+
+
+HANDSHAKE = (
+    *(b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13"),
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+CLOSE_FRAME = b"\x88\x82\0\0\0\0\x03\xe8"
+
+
+@pytest.mark.parametrize("end", [b"", CLOSE_FRAME], ids=["disconnect", "close"])
+@pytest.mark.parametrize(
+    ("path", "status"), [(ANY + b"/ws", 101), (b"/v1/ws", 404)], ids=["opened", "refused"]
+)
+async def test_websocket_leaves_no_cycle(
+    connect: Connect, backend: RawBackend, path: bytes, status: int, end: bytes
+) -> None:
+    async def play(session: Session) -> None:
+        await session.send(switching_protocols(await session.request()))
+        await session.until_closed()
+
+    async def open_and_leave() -> None:
+        closed = backend.closed
+        client = await connect()
+        client.ask(b"GET " + path, *HANDSHAKE)
+        assert (await client.answer()).status == status
+        client.send(end)
+        if end:
+            await client.is_closed()
+        client.disconnect()
+        if status == 101:
+            await until_async(lambda: backend.closed > closed, "the connection closed")
+
+    backend.script = play
+    assert await garbage_of(open_and_leave) < TIMES
 
 
 REFUSED = [
