@@ -7,12 +7,15 @@ response before, and would pay for a timer that never fires.
 from __future__ import annotations
 
 import asyncio
+import logging
 from time import perf_counter
 
 from llamactl.core.turns import Turns
 from proxy.early_response import EarlyResponse, WaitingRequest
 from proxy.registry import Registry
 from proxy.table.live import LiveTable
+
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 EVERY_SECONDS = 10.0
@@ -41,7 +44,11 @@ class KeepAlive:
         """Look at the requests for ever."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            self.look(perf_counter())
+            try:
+                self.look(perf_counter())
+            except Exception:
+                # A loop that has ended would leave every later request without signs of life.
+                logger.exception("waiting requests could not be looked at")
 
     def look(self, now: float) -> None:
         """Begin an early response for each request that has waited too long at ``now``."""

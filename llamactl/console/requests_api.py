@@ -21,7 +21,6 @@ from llamactl.openapi import operation
 _TAG = "System"
 _ID = re.compile(r"[0-9a-f]{32}")
 _EXAMPLE_ID = "6f1c0e9d5a7b4c3d8e2f1a0b9c8d7e6f"
-_SENT = ("prefill", "streaming")
 
 
 class BrokerUnavailable(LlamactlError):
@@ -224,20 +223,24 @@ def cancelled_document(answer: WebAnswer) -> dict[str, object]:
     (cancelled,) = answer["requests"]
     name = cancelled["instance"]
     others = answer["others"] + _elsewhere(name, answer["web_id"])
-    if cancelled["phase"] not in _SENT:
-        details = f"cancelled before it was sent to the backend of {name}"
-    elif others:
-        details = (
-            f"cancelled; other requests run on {name} ({others} now), and as long as one of them"
-            " streams, llama.cpp may go on with a request that has not streamed yet"
+    details = _fate_of_the_slot(name, cancelled["phase"], others)
+    return {**cancelled, "other_requests": others, "details": f"cancelled{details}"}
+
+
+def _fate_of_the_slot(name: str, phase: str, others: int) -> str:
+    if phase not in ("prefill", "streaming"):
+        return f" before it was sent to the backend of {name}"
+    if phase == "streaming":
+        return f"; the connection to the backend of {name} is closed, which frees its slot"
+    if others:
+        return (
+            f"; other requests run on {name} ({others} now), and as long as one of them streams,"
+            " llama.cpp may go on with this one"
         )
-    else:
-        details = f"cancelled; the connection to the backend of {name} is closed" + (
-            ": llama.cpp ends the batch of the prompt that it computes, and frees the slot"
-            if cancelled["phase"] == "prefill"
-            else ", which frees its slot"
-        )
-    return {**cancelled, "other_requests": others, "details": details}
+    return (
+        f"; the connection to the backend of {name} is closed: llama.cpp ends the batch of the"
+        " prompt that it computes, and frees the slot"
+    )
 
 
 def _elsewhere(name: str, web_id: str) -> int:

@@ -25,7 +25,8 @@ EXPIRY_SECONDS = 3600.0
 """Between two removals of hours and days that are no longer kept."""
 
 _COUNTED = frozenset({RouteKind.INFERENCE, RouteKind.INSTANCE, RouteKind.LLAMA_CPP})
-_FAILURES = frozenset({Outcome.BACKEND_FAILED, Outcome.FAILED})
+_FAILURES = frozenset({Outcome.REFUSED, Outcome.BACKEND_FAILED, Outcome.FAILED})
+"""Whatever the status: an early response has begun with 200."""
 
 InThread = Callable[[Callable[[], None]], Awaitable[None]]
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
@@ -181,7 +182,9 @@ class Refresher:
 
 async def _run(executor: ThreadPoolExecutor, function: Callable[[], T]) -> T:
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(executor, _with_fresh_connection, function)
+    # The log lines of a requested start belong to the request.
+    context = copy_context()
+    return await loop.run_in_executor(executor, context.run, _with_fresh_connection, function)
 
 
 def _with_fresh_connection(function: Callable[[], T]) -> T:

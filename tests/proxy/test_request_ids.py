@@ -6,9 +6,14 @@ import logging
 
 import pytest
 from aiohttp import web
+from blockbuster import BlockBuster
 
+from llamactl.core.request_id import current_request
 from llamactl.logging import LineFormatter
 from proxy.asgi import ProxyApplication
+from proxy.exchange import Exchange
+from proxy.table.live import LiveTable
+from proxy.table.refresh import Refresher
 from tests.proxy.conftest import ALICE, MANAGER, Backend, TableGateway, make_target
 from tests.support.asgi import AsgiRequest, AsgiResponse, AsgiSocket
 from tests.support.socket_backend import SocketBackend
@@ -113,6 +118,18 @@ async def test_a_failure_of_llamactl_has_the_id_of_its_log_line(
     fields = f" instance=demo request_id={ours} client_request_id=theirs"
     assert answer.status == 500
     assert [line.endswith(fields) for line in lines] == [True, True]
+
+
+async def test_log_lines_of_a_thread_that_works_for_a_request_have_its_id(
+    no_blocking_call: BlockBuster,
+) -> None:
+    """A requested start is written to the database, and logged, by a thread."""
+    no_blocking_call.deactivate()
+    refresher = Refresher(LiveTable(), "redis://127.0.0.1:1")
+    exchange = Exchange(None)
+    current_request.set(exchange)
+    assert await refresher.in_thread(current_request.get) is exchange
+    await refresher.stop()
 
 
 async def test_websocket_has_an_id_when_accepted_and_when_refused(

@@ -103,6 +103,7 @@ def test_the_lists_of_all_web_processes_are_one_oldest_first(web: WebProcesses) 
         ("loading", 3, 0, "before it was sent"),
         ("prefill", 0, 0, "batch of the prompt"),
         ("streaming", 0, 0, "frees its slot"),
+        ("streaming", 2, 0, "frees its slot"),
         ("prefill", 2, 0, "2 now"),
         ("prefill", 1, 1, "2 now"),
     ],
