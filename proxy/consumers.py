@@ -35,6 +35,7 @@ from proxy.body.joined import STEP_BYTES, joined
 from proxy.body.json_model import JsonModel, json_model
 from proxy.body.multipart import ModelField
 from proxy.body.request_defaults import RequestDefaults, with_defaults
+from proxy.body.stream_usage import PATHS, with_usage
 from proxy.body.upload import Upload
 from proxy.disconnect import DisconnectWatch
 from proxy.exchange import Exchange, Outcome
@@ -196,6 +197,10 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             defaults = target.request_defaults if is_call(self.route.rest) else None
             if defaults is not None and isinstance(body, bytes) and field is None:
                 body = await with_defaults(body, defaults, gateway.turns)
+            if target.asks_for_usage and isinstance(body, bytes) and self.route.rest in PATHS:
+                asking = await with_usage(body, gateway.turns)
+                if asking is not None:
+                    body, self.exchange.hides_usage = asking, True
             is_changed = served_model is not None or defaults is not None
             if is_changed and (isinstance(body, Upload) or len(body) > STEP_BYTES):
                 # The table may have changed in the turns that this took.

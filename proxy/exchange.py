@@ -109,6 +109,8 @@ class Exchange:
     """The bodies under way, until the exchange has ended."""
     body: bytes | ResponseReader | None = None
     """The response to a POST, for its token counts: whole, or as it is read; until the end."""
+    hides_usage = False
+    """Whether the usage event of the stream was asked for by llamactl, and is taken out."""
     tokens: Tokens = NO_TOKENS
     """The token counts, once the exchange has ended."""
     reported_bytes = 0

@@ -13,6 +13,7 @@ from llamactl.core.headers import header
 from proxy.exchange import Exchange
 from proxy.headers import Pairs, to_client
 from proxy.observe.response_reader import ResponseReader
+from proxy.observe.usage_event import UsageEventFilter
 from proxy.upstream import BrokeOff, Stalled, Unanswered, UpstreamResponse, UpstreamTimeouts
 
 _WITHOUT_BODY = (204, 304)
@@ -131,6 +132,8 @@ def relay(
         # Most responses that are no stream.
         if exchange is not None:
             exchange.body = first_piece
+            if exchange.hides_usage and is_event_stream(response):
+                first_piece = UsageEventFilter().feed(first_piece, is_last=True)
         return send({"type": "http.response.body", "body": first_piece})
     return _relay_pieces(response, send, first_piece, timeouts, exchange)
 
@@ -143,6 +146,9 @@ async def _relay_pieces(
     exchange: Exchange | None,
 ) -> None:
     reader: ResponseReader | None = None
+    hidden: UsageEventFilter | None = None
+    if exchange is not None and exchange.hides_usage and is_event_stream(response):
+        hidden = UsageEventFilter()
     read_timeout = None
     if timeouts.first_byte and piece is None and not response.is_at_end:
         read_timeout = ReadTimeout(response, timeouts.first_byte)
@@ -157,7 +163,10 @@ async def _relay_pieces(
             is_last = response.is_at_end
             if read_timeout is not None:
                 read_timeout.pause()
-            await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
+            if hidden is not None:
+                piece = hidden.feed(piece, is_last=is_last)
+            if piece or is_last:
+                await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
             if is_last:
                 return
             piece = None

@@ -109,6 +109,9 @@ class Backend:
     )
     """Paths that take POST and a model. A request to another path below ``/v1`` starts no
     instance; a running instance gets every path."""
+    tells_stream_usage_if_asked: ClassVar[bool] = False
+    """Whether a stream of OpenAI's API has its token counts only with
+    ``stream_options.include_usage``, which llamactl then asks for."""
     is_llama_server: ClassVar[bool] = False
     """Whether the program has llama-server's own endpoints and web UI beside OpenAI's."""
     health_paths: ClassVar[tuple[str, ...]] = ("/health", "/v1/models")

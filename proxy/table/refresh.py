@@ -228,6 +228,7 @@ def to_target(instance: Instance, config: AppConfig) -> Target:
         response_headers=encoded(backend_config.response_headers),
         is_llama_server=backend.is_llama_server,
         paths=backend.served_paths,
+        asks_for_usage=backend.tells_stream_usage_if_asked,
         requested_by=instance.requested_by,
         queue=instance.queue,
         stop_hold_until=instance.stop_hold_until,

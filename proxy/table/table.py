@@ -44,6 +44,8 @@ class Target:
     """Whether the backend has llama-server's endpoints and web UI (``/llama-cpp/…``)."""
     paths: frozenset[str] | None = None
     """Paths below ``/v1`` that start the instance; ``None``: all."""
+    asks_for_usage: bool = False
+    """Whether the backend tells the tokens of a stream only if it is asked."""
     requested_by: str = ""
     queue: Mapping[str, Any] | None = None
     """``place``, ``length`` and ``reason``, while the scheduler has the instance queued."""

@@ -280,3 +280,4 @@ async def test_only_llama_cpp_instances_are_taken_for_llama_servers(gateway: Gat
     await gateway.recheck.refreshed()
     targets = gateway.live.table.targets
     assert [name for name, target in targets.items() if target.is_llama_server] == ["llama"]
+    assert [name for name, target in targets.items() if target.asks_for_usage] == ["m", "v"]

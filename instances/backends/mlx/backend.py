@@ -56,6 +56,7 @@ class Mlx(Backend):
     # For a long time mlx_lm.server did everything on one thread.
     answers_health_while_busy = False
     served_paths = below_v1("chat/completions", "completions")
+    tells_stream_usage_if_asked = True
     table = FlagTable(MLX_FLAGS, equals=True)
     path_options = {
         "model": DIRECTORY_OR_NAME,

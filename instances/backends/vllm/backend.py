@@ -51,6 +51,7 @@ class Vllm(Backend):
         "allowed_local_media_path": DIRECTORY,
     }
     served_paths = SERVED_PATHS
+    tells_stream_usage_if_asked = True
     help_flags = ("--help=all", "--help")  # newer versions print for --help the groups' names only
     failure_signs = VLLM_SIGNS
     process_names = frozenset({"vllm"})
