@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from instances.logs import truncate
+from instances.logs import segments, truncate
 from instances.logs.segments import lock_for_reading, segments_of, unfinished_path
 from instances.logs.truncate import recover, rotate
 from tests.support.logs import all_lines, numbers, rotate_while_it_writes, start_writer
@@ -147,7 +147,7 @@ def test_a_disk_that_is_nearly_full_is_not_filled(
 
 
 def test_a_log_is_not_rotated_while_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instances.logs.segments.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(segments, "LOCK_SECONDS", 0.05)
     path.write_bytes(lines(10_000))
     with lock_for_reading(path), pytest.raises(OSError, match="readers"):
         rotate(path)

@@ -16,6 +16,8 @@ from instances import lifecycle
 from instances.models import Instance, StatusChange
 from instances.states import Status
 from instances.supervisor import Supervisor
+from instances.supervisor.controller import drain
+from instances.supervisor.scheduling import traffic_monitor
 from llamactl.config import AppConfig, current
 from tests.support.paths import FAKE_BACKEND
 from tests.support.until import WAIT_SECONDS, until
@@ -186,10 +188,8 @@ def node(
     node = NodeUnderTest()
     monkeypatch.setattr(lifecycle, "wake_node", node.wake)
     # No web process: only open connections count as in flight.
-    monkeypatch.setattr("instances.supervisor.controller.drain.read_reports", lambda client: [])
-    monkeypatch.setattr(
-        "instances.supervisor.scheduling.traffic_monitor.read_reports", lambda client: []
-    )
+    monkeypatch.setattr(drain, "read_reports", lambda client: [])
+    monkeypatch.setattr(traffic_monitor, "read_reports", lambda client: [])
     yield node
     fake_backend()
     node.stop(quickly=True)

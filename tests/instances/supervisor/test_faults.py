@@ -15,6 +15,7 @@ from django.db import IntegrityError, OperationalError, connection
 
 from instances.models import Instance
 from instances.states import Status
+from instances.supervisor import supervisor
 from instances.supervisor.controller.controller import InstanceController
 from instances.supervisor.controller.phases.starting import Starting
 from instances.supervisor.controller.phases.startup_probing import StartupProbing
@@ -107,7 +108,7 @@ def test_a_supervisor_that_starts_without_a_database_begins_when_it_is_there(
 def test_a_worker_can_end_without_a_database(
     node: NodeUnderTest, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.supervisor.supervisor.STORE_CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(supervisor, "STORE_CLOSE_SECONDS", 0.3)
     node.start()
     node.running()
     database.is_away = True
@@ -193,7 +194,7 @@ class Cursed:
             return original(this, *args, **named)
 
         monkeypatch.setattr(owner, method, broken)
-        monkeypatch.setattr("instances.supervisor.supervisor.PAUSE_AFTER_ERROR_SECONDS", 0.02)
+        monkeypatch.setattr(supervisor, "PAUSE_AFTER_ERROR_SECONDS", 0.02)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_a_few_errors_fail_no_instance(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     curse = Cursed(monkeypatch, StartupProbing, "step")
-    monkeypatch.setattr("instances.supervisor.supervisor.PAUSE_AFTER_ERROR_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor, "PAUSE_AFTER_ERROR_SECONDS", 0.2)
     supervised.create("cursed")
     supervised.ask_start("cursed")
     until(lambda: curse.tries >= 2)

@@ -11,6 +11,7 @@ import pytest
 
 from instances.states import DesiredState, Status
 from instances.supervisor import running_supervisor
+from instances.supervisor.controller import drain
 from llamactl.config import AppConfig
 from tests.instances.supervisor.conftest import NodeUnderTest, children, is_alive, signals_of
 from tests.support.until import until
@@ -114,7 +115,7 @@ def test_a_quick_stop_does_not_wait_for_requests(
     fake_backend: Callable[..., AppConfig],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("instances.supervisor.controller.drain.has_connections", lambda port: True)
+    monkeypatch.setattr(drain, "has_connections", lambda port: True)
     fake_backend(drain_timeout=60, stop_timeout=60)
     node.start()
     node.running()

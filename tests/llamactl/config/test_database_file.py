@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llamactl.config import AppConfig
+from llamactl.config import AppConfig, database_file
 from llamactl.config.database_file import go_file
 from tests.support.go_llamactl import copy_database
 
@@ -64,7 +64,7 @@ def test_our_file_stays_when_the_go_database_is_removed(tmp_path: Path) -> None:
 def test_a_database_that_the_go_program_writes_at_this_moment_is_recognised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llamactl.config.database_file.LOCK_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(database_file, "LOCK_TIMEOUT_SECONDS", 0.01)
     go = copy_database(tmp_path)
     with closing(sqlite3.connect(go, isolation_level=None)) as database:
         database.execute("BEGIN EXCLUSIVE")

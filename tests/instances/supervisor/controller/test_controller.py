@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from instances.states import EVICTED, DesiredState, Status
+from instances.supervisor.controller import spawn
 from instances.supervisor.controller.controller import InstanceController
 from instances.supervisor.controller.health_check import READY
 from instances.supervisor.controller.phases.stopping import Stopping
@@ -116,7 +117,7 @@ def test_an_abandoned_instance_without_a_process_fails_until_a_new_request(bench
 def test_an_exit_is_recorded_once(
     bench: Bench, process: FakeProcess, running: Row, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.supervisor.controller.spawn.close_log", lambda *_: ["a key b"])
+    monkeypatch.setattr(spawn, "close_log", lambda *_: ["a key b"])
     controller = adopted(bench, process, running)
     on_exit = bench.watched[0]
     on_exit()
@@ -128,7 +129,7 @@ def test_an_exit_is_recorded_once(
 def test_a_start_waits_until_the_last_container_is_removed(
     bench: Bench, running: Row, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.supervisor.controller.spawn.close_log", lambda *_: [])
+    monkeypatch.setattr(spawn, "close_log", lambda *_: [])
     controller = adopted(bench, FakeProcess(container="llamactl-one-8000"), running)
     controller.update(replace(running, generation=2))
     exit_of(bench)
@@ -145,7 +146,7 @@ def test_a_start_waits_until_the_last_container_is_removed(
 def test_the_end_of_the_worker_stops_the_process_and_keeps_the_desired_state(
     bench: Bench, process: FakeProcess, running: Row, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.supervisor.controller.spawn.close_log", lambda *_: [])
+    monkeypatch.setattr(spawn, "close_log", lambda *_: [])
     controller = adopted(bench, process, running)
     controller.shut_down()
     controller.end_quickly()

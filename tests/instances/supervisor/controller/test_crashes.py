@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from instances.states import Status
+from instances.supervisor.controller import spawn
 from tests.instances.supervisor.conftest import NodeUnderTest, children
 from tests.support.until import until
 
@@ -90,7 +91,8 @@ def test_a_restart_that_fails_is_tried_again(
     # The same command, but from now on it ends before it is ready.
     monkeypatch.setenv("LLAMA_TEST", "")
     monkeypatch.setattr(
-        "instances.supervisor.controller.spawn.backend_environment",
+        spawn,
+        "backend_environment",
         lambda added: {"FAKE_EXIT_CODE": "4", **added},
     )
     kill(supervised)

@@ -13,7 +13,8 @@ from instances.backends.llama_cpp.backend import LlamaCpp
 from instances.backends.mlx.backend import Mlx
 from instances.scheduling.traffic_report import WebReport
 from instances.states import Status
-from instances.supervisor.scheduling import scheduler
+from instances.supervisor.controller import health_check, liveness_probe
+from instances.supervisor.scheduling import scheduler, traffic_monitor
 from llamactl.config import AppConfig
 from tests.instances.supervisor.conftest import NodeUnderTest, is_alive, signals_of
 from tests.support.until import until
@@ -32,7 +33,7 @@ def reports(node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch) -> list[WebRep
             f"instances.supervisor.{module}.read_reports", lambda client: list(found)
         )
     monkeypatch.setattr(scheduler, "SLOW_POLL_SECONDS", 0.05)
-    monkeypatch.setattr("instances.supervisor.controller.health_check.READ_SECONDS", 0.2)
+    monkeypatch.setattr(health_check, "READ_SECONDS", 0.2)
     return found
 
 
@@ -53,7 +54,7 @@ def watched_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> NodeUnderTest:
     """Probed all the time, and ended much later."""
-    monkeypatch.setattr("instances.supervisor.controller.liveness_probe.PAUSE_SHARE", 0.1)
+    monkeypatch.setattr(liveness_probe, "PAUSE_SHARE", 0.1)
     fake_backend(unhealthy_timeout=LONG_TIMEOUT)
     node.start()
     return node
@@ -113,15 +114,13 @@ def test_a_backend_that_sends_bytes_is_left_alone(
 
     caplog.set_level("INFO")
     watched_long.running(restart_delay=0)
-    monkeypatch.setattr("instances.supervisor.scheduling.traffic_monitor.read_reports", sends)
+    monkeypatch.setattr(traffic_monitor, "read_reports", sends)
     pid = frozen(watched_long)
     time.sleep(1.2 * LONG_TIMEOUT)
     assert "liveness probe not answered" in caplog.text
     assert signals_of(caplog) == []
     reports[:] = sends(None)
-    monkeypatch.setattr(
-        "instances.supervisor.scheduling.traffic_monitor.read_reports", lambda client: list(reports)
-    )
+    monkeypatch.setattr(traffic_monitor, "read_reports", lambda client: list(reports))
     until(lambda: not is_alive(pid))
 
 
@@ -156,8 +155,8 @@ def test_without_a_report_no_backend_is_hung(
         raise ConnectionError("no broker")
 
     watched.running()
-    monkeypatch.setattr("instances.supervisor.scheduling.traffic_monitor.read_reports", refuse)
-    monkeypatch.setattr("instances.supervisor.scheduling.traffic_monitor.FRESH_SECONDS", 0.1)
+    monkeypatch.setattr(traffic_monitor, "read_reports", refuse)
+    monkeypatch.setattr(traffic_monitor, "FRESH_SECONDS", 0.1)
     pid = frozen(watched)
     time.sleep(3 * TIMEOUT)
     assert is_alive(pid)

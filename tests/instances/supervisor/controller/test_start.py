@@ -17,6 +17,7 @@ from django.db import DataError
 from instances import lifecycle
 from instances.models import Instance
 from instances.states import Status
+from instances.supervisor import supervisor
 from instances.supervisor.controller.health_check import ProbeAnswer
 from instances.supervisor.state import rows
 from llamactl.config import AppConfig, current
@@ -52,7 +53,7 @@ def test_running_means_ready_to_answer(supervised: NodeUnderTest) -> None:
 def test_a_start_without_a_wake_up_is_found_on_the_tick(
     node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.supervisor.supervisor.RESYNC_SECONDS", 600)
+    monkeypatch.setattr(supervisor, "RESYNC_SECONDS", 600)
     node.create()
     node.start()
     until(lambda: node.see().node.heartbeat_at)
@@ -64,7 +65,7 @@ def test_a_start_without_a_wake_up_is_found_on_the_tick(
 def test_a_change_that_no_revision_counts_is_found_by_the_resync(
     node: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instances.supervisor.supervisor.RESYNC_SECONDS", 1.5)
+    monkeypatch.setattr(supervisor, "RESYNC_SECONDS", 1.5)
     node.create()
     node.start()
     until(lambda: node.see().node.heartbeat_at)

@@ -15,6 +15,8 @@ from instances.models import Instance
 from instances.scheduling.traffic_report import WebReport
 from instances.states import DesiredState, Status
 from instances.supervisor.controller import drain
+from instances.supervisor.controller.phases import starting
+from instances.supervisor.state.store import StateStore
 from llamactl.config import AppConfig
 from llamactl.models import Revision
 from tests.instances.supervisor.conftest import NodeUnderTest, children, is_alive, signals_of
@@ -111,10 +113,8 @@ def test_stop_before_the_process_is_there_cancels_the_start(
     supervised: NodeUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It waits for a port that it never gets.
-    monkeypatch.setattr(
-        "instances.supervisor.controller.phases.starting.is_bindable", lambda *_: False
-    )
-    monkeypatch.setattr("instances.supervisor.state.store.StateStore.move_port", lambda *_: None)
+    monkeypatch.setattr(starting, "is_bindable", lambda *_: False)
+    monkeypatch.setattr(StateStore, "move_port", lambda *_: None)
     supervised.create()
     supervised.ask_start()
     supervised.reaches(Status.STARTING)

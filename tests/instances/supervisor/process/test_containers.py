@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from instances import launch
 from instances.backends.docker import container_name, unlabelled_name
 from instances.installation import installation_id
 from instances.states import Status
+from instances.supervisor.controller import docker_calls
 from instances.supervisor.process.containers import stop_container
 from llamactl.config import AppConfig, current
 from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, is_alive
@@ -199,10 +201,8 @@ def adopted(
     """The client's pid of a container that llamactl 0.1 started, and this worker has adopted."""
     override(instances={"keep_backends": True})
     with monkeypatch.context() as before:
-        before.setattr(
-            "instances.launch.container_name", lambda _, name, port: unlabelled_name(name, port)
-        )
-        before.setattr("instances.launch.labels_of", lambda *_: {})
+        before.setattr(launch, "container_name", lambda _, name, port: unlabelled_name(name, port))
+        before.setattr(launch, "labels_of", lambda *_: {})
         node.start()
         pid = node.running(restart_delay=0).pid
         node.stop()
@@ -256,7 +256,7 @@ def test_a_late_stop_does_not_hit_the_next_container(
         time.sleep(0.5)
         stop_container(name, seconds)
 
-    monkeypatch.setattr("instances.supervisor.controller.docker_calls.stop_container", late)
+    monkeypatch.setattr(docker_calls, "stop_container", late)
     node.start()
     node.running(auto_restart=False)
     node.ask_restart()

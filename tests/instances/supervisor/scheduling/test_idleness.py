@@ -10,7 +10,7 @@ from django.db import IntegrityError
 
 from instances.scheduling.traffic_report import WebReport
 from instances.states import IDLE, DesiredState, Status
-from instances.supervisor.scheduling import scheduler
+from instances.supervisor.scheduling import scheduler, traffic_monitor
 from instances.supervisor.state import rows
 from tests.instances.supervisor.conftest import NodeUnderTest, children, is_alive
 from tests.support.until import until
@@ -186,9 +186,7 @@ def test_last_use_is_written_in_batches_and_when_the_worker_ends(
         reads.append(client)
         return [WebReport("web", SEEN_ALL, last_used={"one": later})]
 
-    monkeypatch.setattr(
-        "instances.supervisor.scheduling.traffic_monitor.read_reports", read_reports
-    )
+    monkeypatch.setattr(traffic_monitor, "read_reports", read_reports)
     # The second is asked for when the first has been taken in.
     until(lambda: len(reads) >= 2)
     node.stop()

@@ -228,7 +228,7 @@ def test_without_a_report_no_instance_is_preempted(
     made(one, "a", "b")
     one.ask_start("a")
     one.reaches(Status.RUNNING, "a")
-    monkeypatch.setattr("instances.supervisor.scheduling.traffic_monitor.read_reports", refuse)
+    monkeypatch.setattr(traffic_monitor, "read_reports", refuse)
     time.sleep(0.2)
     one.ask_start("b")
     queue_of(one, "b")
