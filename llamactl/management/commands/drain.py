@@ -7,12 +7,11 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import Error as DatabaseProblem
 from django.utils import timezone
 
 from instances import node_drain
 from llamactl.config import AppConfig, current
-from llamactl.core.errors import LlamactlError
+from llamactl.management.readable_errors import readable_errors
 from nodes.models import Node
 
 POLL_SECONDS = 0.3
@@ -43,7 +42,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         config = current()
         name = options["node"] or config.local_node
-        try:
+        with readable_errors(config):
             if options["resume"]:
                 started = node_drain.resume(name)
                 self.stdout.write(f"{name} is resumed; requested to start: {_listed(started)}")
@@ -53,10 +52,6 @@ class Command(BaseCommand):
             if wait_seconds is None:
                 wait_seconds = orderly_stop_seconds(config)
             self._drain(name, wait_seconds)
-        except LlamactlError as error:
-            raise CommandError(error.details) from error
-        except DatabaseProblem as error:
-            raise CommandError(f"the database can't be used: {error}".strip()) from error
 
     def _drain(self, name: str, wait_seconds: float) -> None:
         stopping = node_drain.drain(name)

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import Error as DatabaseProblem
 
 from llamactl.config import current
-from llamactl.core.locks import Locked
 from llamactl.importer.go_database import UnreadableGoDatabase, read
 from llamactl.importer.run import import_all, source_of
+from llamactl.management.readable_errors import readable_errors
 from llamactl.server.prepare import prepare_service
 
 
@@ -46,19 +45,12 @@ class Command(BaseCommand):
                 " its file: manage.py import_llamactl /path/to/llamactl.db"
             )
         try:
-            source = read(path)
-            prepare_service(config, for_web=False, print_line=self.stdout.write)
-            if options["dry_run"]:
-                logging.disable(logging.INFO)  # "created …", of rows that don't stay
-            report = import_all(source, is_dry_run=options["dry_run"])
-        except UnreadableGoDatabase as error:
-            raise CommandError(str(error)) from error
-        except Locked as error:
-            raise CommandError(str(error)) from error
-        except DatabaseProblem as error:
-            raise CommandError(f"the database can't be used: {error}".strip()) from error
-        except OSError as error:
-            raise CommandError(f"{error.filename or config.data_dir}: {error.strerror}") from error
+            with readable_errors(config, UnreadableGoDatabase):
+                source = read(path)
+                prepare_service(config, for_web=False, print_line=self.stdout.write)
+                if options["dry_run"]:
+                    logging.disable(logging.INFO)  # "created …", of rows that don't stay
+                report = import_all(source, is_dry_run=options["dry_run"])
         finally:
             logging.disable(logging.NOTSET)
         self.stdout.write(f"From {path}:")

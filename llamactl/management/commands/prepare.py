@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import Error as DatabaseProblem
+from django.core.management.base import BaseCommand
 
 from llamactl.config import current
-from llamactl.core.locks import Locked
+from llamactl.management.readable_errors import readable_errors
 from llamactl.server.prepare import prepare_service
 
 
@@ -25,13 +24,5 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         config = current()
-        try:
+        with readable_errors(config):
             prepare_service(config, for_web=True, print_line=self.stdout.write)
-        except Locked as error:
-            raise CommandError(str(error)) from error
-        except DatabaseProblem as error:
-            raise CommandError(f"the database can't be used: {error}".strip()) from error
-        except OSError as error:
-            raise CommandError(
-                f"{error.filename or config.data_dir}: {error.strerror}", returncode=2
-            ) from error

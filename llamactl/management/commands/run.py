@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 from django.core.management.base import BaseCommand, CommandError
-from django.db import Error as DatabaseProblem
 from django.db import connections
 
 from llamactl.config import AppConfig, current
@@ -20,6 +19,7 @@ from llamactl.config.announcement import announce_warnings
 from llamactl.core.broker_url import BrokerError
 from llamactl.core.locks import Locked, acquire
 from llamactl.importer.run import notice
+from llamactl.management.readable_errors import readable_errors
 from llamactl.server.banner import banner, exposure_warnings
 from llamactl.server.bootstrap import ensure_admin, make_directories, migrate
 from llamactl.server.child import CannotStart
@@ -56,20 +56,13 @@ class Command(BaseCommand):
         config = current()
         began = time.monotonic()
         announce_warnings(config, self._print_warning)
+        expected = (AddressUnusable, BrokerError, CannotStart, DemoUnavailable)
         try:
-            if options["only"]:
-                run_single(options["only"], config, print_line=self._print_line)
-                return
-            with ExitStack() as resources:
-                replace_process(self._prepared(config, resources, began, options))
-        except (AddressUnusable, BrokerError, CannotStart, DemoUnavailable, Locked) as error:
-            raise CommandError(str(error)) from error
-        except DatabaseProblem as error:
-            raise CommandError(f"the database can't be used: {error}".strip()) from error
-        except OSError as error:
-            raise CommandError(
-                f"{error.filename or config.data_dir}: {error.strerror}", returncode=2
-            ) from error
+            with readable_errors(config, *expected), ExitStack() as resources:
+                if options["only"]:
+                    run_single(options["only"], config, print_line=self._print_line)
+                else:
+                    replace_process(self._prepared(config, resources, began, options))
         except KeyboardInterrupt:
             sys.exit(0)  # nothing runs yet: a clean stop, of which make need not report an error
 

@@ -63,13 +63,13 @@ class HttpProtocol(BoundedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._watched = watched = WatchedTransport(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, watched))
+        self._begin_bounds()
         self._earlier: list[RequestResponseCycle] = []
         """Pipelined requests before the newest one, whose responses are not complete."""
         self._running: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
         """The request that the application handles now, or handled last."""
         self._responded_at = self.loop.time()
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._begin_bounds()
         if self._limits is not None:
             address = self.client[0] if self.client else ""
             if not self._limits.admit(watched, address, self._close_waiting):
