@@ -72,6 +72,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
     request.
     """
 
+    _has_held = False
+    """Whether bytes of the body may be held in the gateway's budget."""
+
     def __init__(self, gateway: Gateway, route: Route, scope: Scope) -> None:
         self.gateway = gateway
         self.route = route
@@ -106,6 +109,8 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             early, exchange.early = exchange.early, None
             if early is not None:
                 await early.stop()
+            if self._has_held:
+                self.gateway.bodies.release(exchange)
             exchange.finish(outcome)
             self.gateway.notify(exchange)
 
@@ -179,7 +184,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
     async def _forward_by_model(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self.gateway
         body, field = await read_routed(
-            receive, scope["headers"], gateway.max_body_bytes, gateway.turns
+            receive, scope["headers"], gateway.max_body_bytes, gateway.turns, self._hold
         )
         upload = body if isinstance(body, Upload) else None
         async with gateway.disconnects.watch(receive, upload) as watch:
@@ -227,6 +232,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             whole_limit=gateway.max_body_bytes,
             turns=gateway.turns,
             may_stream=self._defaults_by_name() is None,
+            hold=self._hold,
         )
         if self.route.model:
             body = orjson.dumps({"model": self.route.model})
@@ -238,6 +244,12 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                 body = await with_defaults(body, defaults, gateway.turns)
                 target = await gateway.recheck.before_refusal(self._find_by_name, scope)
             await self._forward(scope, send, target, body, watch)
+
+    def _hold(self, size: int) -> None:
+        """Hold this many bytes of the request's body. Raises TooManyBodies."""
+        rule = self.exchange.rule
+        self._has_held = True
+        self.gateway.bodies.hold(self.exchange, rule.id if rule is not None else None, size)
 
     def _defaults_by_name(self) -> RequestDefaults | None:
         """The request defaults of the named instance; the instance proxy changes no body."""

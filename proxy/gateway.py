@@ -21,6 +21,7 @@ from llamactl.core.repeated_warning import RepeatedWarning
 from llamactl.core.turns import Turns
 from proxy import cancel
 from proxy.activation.activator import Activator
+from proxy.body.budget import LARGEST_BODIES, BodyBudget
 from proxy.disconnect import DisconnectWatcher
 from proxy.early_response import WaitingRequest
 from proxy.exchange import Exchange
@@ -80,6 +81,7 @@ class Gateway:
                 return
             self.config: AppConfig = current()
             self.max_body_bytes = self.config.server.max_body_mib * 2**20
+            self.bodies = BodyBudget(LARGEST_BODIES * self.max_body_bytes)
             url = broker_urls(self.config).redis
             self._broker = redis.asyncio.Redis.from_url(
                 url, socket_timeout=2, retry=Retry(NoBackoff(), 0)

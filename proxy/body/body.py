@@ -8,6 +8,7 @@ from io import BytesIO
 from llamactl.core.asgi_types import Message, Receive
 from llamactl.core.content_coding import coding_of
 from llamactl.core.turns import Turns
+from proxy.body.budget import Hold, unbounded
 from proxy.body.multipart import FormReader, ModelField, boundary_in, model_field_steps
 from proxy.body.unpacking import check_coding, unpacked
 from proxy.body.upload import Upload
@@ -53,17 +54,22 @@ class _Gathered:
 
 
 async def read_routed(
-    receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: int, turns: Turns
+    receive: Receive,
+    headers: Iterable[tuple[bytes, bytes]],
+    limit: int,
+    turns: Turns,
+    hold: Hold = unbounded,
 ) -> tuple[bytes | Upload, ModelField | None]:
     """The body of a request that is routed by its model; for a form, with the form's field.
 
     A JSON document is read whole, because its last ``model`` counts. A form has one ``model``, so
     a large form is read as far as that field, and the rest goes into the Upload. Raises
-    RequestTooLarge, PackedBody, InvalidRequest for a malformed form, or ClientDisconnected.
+    RequestTooLarge, PackedBody, InvalidRequest for a malformed form, ClientDisconnected, or what
+    ``hold`` raises for a body in several pieces.
     """
     announced, coding = _announced(headers, limit)
     if coding:
-        return await _read_packed_routed(receive, headers, coding, limit, turns)
+        return await _read_packed_routed(receive, headers, coding, limit, turns, hold)
     piece, is_whole = _piece_of(await receive())
     if is_whole and piece.startswith(b"{") and len(piece) <= limit:
         return piece, None  # the usual request: one piece of JSON
@@ -82,7 +88,9 @@ async def read_routed(
         if is_whole:
             return gathered.whole(), None if form is None else form.end()
         if announced > WHOLE_BYTES and form is not None and form.field is not None:
-            return Upload(gathered.whole(), headers, limit=limit, form=form), form.field
+            upload = Upload(gathered.whole(), headers, limit=limit, form=form, hold=hold)
+            return upload, form.field
+        hold(len(gathered))
         piece, is_whole = _piece_of(await receive())
 
 
@@ -94,6 +102,7 @@ async def read_beginning(
     whole_limit: int,
     turns: Turns,
     may_stream: bool = True,
+    hold: Hold = unbounded,
 ) -> bytes | Upload:
     """The whole body if the body is small or packed, else an Upload for the rest.
 
@@ -101,12 +110,13 @@ async def read_beginning(
 
     A body without Content-Length (in chunks) is read whole up to ``whole_limit``, so that the
     backend gets its length: mlx_lm.server can't read chunks. Only a longer body goes on in chunks.
-    Raises RequestTooLarge for a body above ``limit``, PackedBody, and ClientDisconnected for a body
-    that breaks off.
+    Raises RequestTooLarge for a body above ``limit``, PackedBody, ClientDisconnected for a body
+    that breaks off, and what ``hold`` raises for a body in several pieces.
     """
     announced, coding = _announced(headers, limit)
     if coding:
-        return await _read_packed(receive, coding, whole_limit if limit is None else limit, turns)
+        max_bytes = whole_limit if limit is None else limit
+        return await _read_packed(receive, coding, max_bytes, turns, hold)
     gathered = _Gathered()
     while True:
         piece, is_whole = _piece_of(await receive())
@@ -117,7 +127,8 @@ async def read_beginning(
             return gathered.whole()
         is_large = announced > WHOLE_BYTES or (not announced and len(gathered) > whole_limit)
         if is_large and may_stream:
-            return Upload(gathered.whole(), headers, limit=limit)
+            return Upload(gathered.whole(), headers, limit=limit, hold=hold)
+        hold(len(gathered))
 
 
 async def _read_packed_routed(
@@ -126,15 +137,18 @@ async def _read_packed_routed(
     coding: bytes,
     limit: int,
     turns: Turns,
+    hold: Hold,
 ) -> tuple[bytes, ModelField | None]:
-    body = await _read_packed(receive, coding, limit, turns)
+    body = await _read_packed(receive, coding, limit, turns, hold)
     boundary = None if body.startswith(b"{") else boundary_in(headers)
     if boundary is None:
         return body, None
     return body, await turns.run(model_field_steps(body, boundary))
 
 
-async def _read_packed(receive: Receive, coding: bytes, limit: int, turns: Turns) -> bytes:
+async def _read_packed(
+    receive: Receive, coding: bytes, limit: int, turns: Turns, hold: Hold
+) -> bytes:
     """The body unpacked: both the packed and the unpacked bytes are within the limit."""
     gathered, is_whole = _Gathered(), False
     while not is_whole:
@@ -142,7 +156,9 @@ async def _read_packed(receive: Receive, coding: bytes, limit: int, turns: Turns
         gathered.add(piece)
         if len(gathered) > limit:
             raise RequestTooLarge(limit)
-    return await turns.run(unpacked(gathered.whole(), coding, limit))
+        if not is_whole:
+            hold(len(gathered))
+    return await turns.run(unpacked(gathered.whole(), coding, limit, hold))
 
 
 def _announced(headers: Iterable[tuple[bytes, bytes]], limit: int | None) -> tuple[int, bytes]:

@@ -13,6 +13,7 @@ from io import BytesIO
 import zstandard
 
 from llamactl.core.errors import InvalidRequest, PackedBody
+from proxy.body.budget import Hold, unbounded
 from proxy.errors import RequestTooLarge
 
 MAX_MEMBERS = 100
@@ -38,14 +39,14 @@ def check_coding(coding: bytes) -> bytes:
     return coding
 
 
-def unpacked(body: bytes, coding: bytes, limit: int) -> Steps:
-    """Unpack a body in steps.
+def unpacked(body: bytes, coding: bytes, limit: int, hold: Hold = unbounded) -> Steps:
+    """Unpack a body in steps, and hold it.
 
-    Raises RequestTooLarge for more than ``limit`` bytes, and InvalidRequest for a body that is not
-    packed as announced.
+    Raises RequestTooLarge for more than ``limit`` bytes, InvalidRequest for a body that is not
+    packed as announced, and what ``hold`` raises.
     """
     try:
-        return (yield from _UNPACKERS[coding](body, limit))
+        return (yield from _UNPACKERS[coding](body, _Output(limit, hold)))
     except (zlib.error, zstandard.ZstdError, _Malformed) as error:
         raise InvalidRequest(
             f"Invalid request body: it can't be unpacked as Content-Encoding {coding.decode()!r}"
@@ -60,13 +61,15 @@ class _Malformed(Exception):
 class _Output:
     """The unpacked bytes so far."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, hold: Hold) -> None:
         self._buffer = BytesIO()
         self._limit = limit
+        self._hold = hold
 
     def add(self, piece: bytes) -> None:
         if self._buffer.tell() + len(piece) > self._limit:
             raise RequestTooLarge(self._limit)
+        self._hold(self._buffer.tell() + len(piece))
         self._buffer.write(piece)
 
     def whole(self) -> bytes:
@@ -74,9 +77,9 @@ class _Output:
         return self._buffer.getvalue()
 
 
-def _unpack_gzip(body: bytes, limit: int) -> Steps:
+def _unpack_gzip(body: bytes, output: _Output) -> Steps:
     """Unpack the members of a gzip file (RFC 1952, section 2.2)."""
-    output, at = _Output(limit), 0
+    at = 0
     for _ in range(MAX_MEMBERS):
         at = yield from _inflate(body, at, 16 + zlib.MAX_WBITS, output)
         if at == len(body):
@@ -84,12 +87,11 @@ def _unpack_gzip(body: bytes, limit: int) -> Steps:
     raise _Malformed(f"it has more than {MAX_MEMBERS} members")
 
 
-def _unpack_deflate(body: bytes, limit: int) -> Steps:
+def _unpack_deflate(body: bytes, output: _Output) -> Steps:
     """Unpack the coding ``deflate``: in zlib's format, or bare as some clients send it."""
     # RFC 1950, section 2.2. No bare stream begins like this: it would be a block without
     # compression whose unused bits are set.
     is_zlib = len(body) > 1 and body[0] & 0x8F == 0x08 and int.from_bytes(body[:2], "big") % 31 == 0
-    output = _Output(limit)
     end = yield from _inflate(body, 0, zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS, output)
     if end != len(body):
         raise _Malformed("something follows its end")
@@ -113,9 +115,9 @@ def _inflate(body: bytes, at: int, window_bits: int, output: _Output) -> Generat
     return at - len(decompressor.unused_data)
 
 
-def _unpack_zstd(body: bytes, limit: int) -> Steps:
+def _unpack_zstd(body: bytes, output: _Output) -> Steps:
     """Unpack the frames of a zstd file (RFC 8878, section 3.1)."""
-    output, at = _Output(limit), 0
+    at = 0
     context = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
     for _ in range(MAX_MEMBERS):
         frame = context.decompressobj()

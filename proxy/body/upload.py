@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from llamactl.core.headers import header
+from proxy.body.budget import Hold, TooManyBodies, unbounded
 from proxy.body.multipart import FormReader
 from proxy.errors import RequestTooLarge
 
@@ -30,8 +31,10 @@ class Upload:
         *,
         limit: int | None,
         form: FormReader | None = None,
+        hold: Hold = unbounded,
     ) -> None:
         """``form``: the reader that has parsed the beginning, and checks the rest."""
+        self._hold = hold
         length = header(headers, b"content-length")
         self.length = None if length is None else int(length)
         """The Content-Length; ``None``: the body is chunked, and is sent on in chunks."""
@@ -81,7 +84,13 @@ class Upload:
         self._available.set()
 
     def _may_gather(self) -> bool:
-        return self._is_beginning and self._limit is not None and self._gathered <= self._limit
+        if not self._is_beginning or self._limit is None or self._gathered > self._limit:
+            return False
+        try:
+            self._hold(self._gathered)
+        except TooManyBodies:
+            return False  # the client waits, as it does for a slow backend
+        return True
 
     async def take(self) -> bytes | None:
         """The next piece, once it has come; ``None`` after the last.
@@ -105,6 +114,7 @@ class Upload:
         if not self._pieces:
             self._available.clear()
             self._taken.set()
+            self._hold(0)  # from now on one piece at a time
         return piece
 
     def _check_form(self, form: FormReader, piece: bytes) -> None:
