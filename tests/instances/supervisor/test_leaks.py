@@ -17,6 +17,9 @@ from llamactl.config import AppConfig
 from tests.instances.supervisor.conftest import NodeUnderTest, children
 from tests.support.until import until
 
+MAX_GROWTH_BYTES = 32 * 2**10
+"""Bound for each start. The allocator alone grows by a MiB or so, whatever their number."""
+
 
 def descriptors() -> list[str]:
     """List the open descriptors, but for the database connections, which Django keeps."""
@@ -64,7 +67,7 @@ def test_thirty_starts_and_stops_leave_no_descriptor_and_no_process(
 
 @pytest.mark.timeout(240)
 @pytest.mark.slow
-def test_five_hundred_starts_and_stops_cost_no_memory(
+def test_hundreds_of_starts_and_stops_cost_no_memory(
     node: NodeUnderTest,
     fake_backend: Callable[..., AppConfig],
     broker: None,
@@ -96,13 +99,13 @@ def test_five_hundred_starts_and_stops_cost_no_memory(
     for _ in range(5):  # pools and caches fill
         cycle()
     before, memory = descriptors(), psutil.Process().memory_info().rss
-    for _ in range(25):
+    for _ in range(12):
         cycle()
     assert not children()
     no_more_than(before)
     growth = psutil.Process().memory_info().rss - memory
     print(f"grown by {growth / 2**20:.1f} MiB")
-    assert growth < 16 * 2**20
+    assert growth < 12 * len(names) * MAX_GROWTH_BYTES
 
 
 def test_a_supervisor_leaves_no_thread_and_no_descriptor(node: NodeUnderTest) -> None:
