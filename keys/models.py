@@ -7,9 +7,9 @@ from datetime import datetime
 from django.db import models
 
 from instances.models import Instance
-from keys.usage.models import UsageDay, UsageHour, UsageWriter
+from keys.usage.models import RequestRecord, UsageDay, UsageHour, UsageWriter
 
-__all__ = ["ImportedHash", "InferenceKey", "UsageDay", "UsageHour", "UsageWriter"]
+__all__ = ["ImportedHash", "InferenceKey", "RequestRecord", "UsageDay", "UsageHour", "UsageWriter"]
 
 MAX_NAME_LENGTH = 100
 

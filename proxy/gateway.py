@@ -106,6 +106,7 @@ class Gateway:
             self._tasks = [
                 asyncio.create_task(work, name=name) for name, work in self._background_work()
             ]
+            self.usage_log.keep_requests(self.config.requests.keep)
             self.is_started = True
 
     def _background_work(self) -> Iterator[tuple[str, Coroutine[None, None, None]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern
 
+from keys.api.request_log import RequestLogViewSet
 from keys.api.usage import UsageViewSet
 from keys.api.views import KeyViewSet
 from llamactl.api.views import endpoint
@@ -19,5 +20,6 @@ urlpatterns: list[URLPattern] = [
         {"get": "permissions"},
         name="key-permissions",
     ),
+    *endpoint("request-log", RequestLogViewSet, {"get": "requests"}, name="request-log"),
     *endpoint("usage", UsageViewSet, {"get": "usage"}, name="usage"),
 ]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 
-from django.core.handlers.asgi import ASGIRequest
-from django.db import close_old_connections
-from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from keys.api import usage_schema as schema
+from keys.api.streamed_pages import StreamedPages
 from keys.api.usage_params import cursor_of, format_of, limit_of, position_of, report_of
 from keys.usage.models import SUMS
 from keys.usage.report import Position, Report, Row, key_names, page
@@ -25,9 +21,6 @@ PARAMETERS = ("group_by", "from", "to", "format", "limit", "after")
 CSV = "text/csv; charset=utf-8"
 PIECE_ROWS = 2_000
 """Of one piece of the CSV: about 200 KB."""
-
-_THREADS = ThreadPoolExecutor(2, thread_name_prefix="usage")
-"""Reports of a year take a second, and must not hold up other threads."""
 
 
 class UsageViewSet(ApiViewSet):
@@ -39,10 +32,7 @@ class UsageViewSet(ApiViewSet):
         position = position_of(query, report)
         if format_of(query) == "csv":
             headers = {"Content-Disposition": 'attachment; filename="usage.csv"'}
-            pieces = CsvPieces(report, position)
-            is_async = isinstance(request._request, ASGIRequest)
-            body = pieces if is_async else pieces.under_wsgi()
-            return StreamingHttpResponse(body, content_type=CSV, headers=headers)
+            return CsvPieces(report, position).response(request, CSV, headers)
         rows, last = page(report, after=position, limit=limit)
         names = key_names()
         return Response(
@@ -63,37 +53,21 @@ def _named(row: Row, names: Mapping[int, str]) -> Row:
     return {**row, "key": names.get(key_id), "key_id": key_id if key_id > 0 else None}
 
 
-class CsvPieces:
-    """Body of a CSV response: one page of the report after the other, read in a thread."""
+class CsvPieces(StreamedPages):
+    """Body of a CSV response: one page of the report after the other."""
 
     def __init__(self, report: Report, position: Position | None) -> None:
+        super().__init__()
         self._report = report
         self._position = position
         self._names: dict[int, str] | None = None
-        self._is_at_end = False
 
-    def __aiter__(self) -> CsvPieces:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._is_at_end:
-            raise StopAsyncIteration
-        return await asyncio.get_running_loop().run_in_executor(_THREADS, self._read_in_thread)
-
-    def under_wsgi(self) -> Iterator[bytes]:
-        while not self._is_at_end:
-            yield self._read()
-
-    def _read_in_thread(self) -> bytes:
-        close_old_connections()
-        return self._read()
-
-    def _read(self) -> bytes:
+    def read_piece(self) -> bytes:
         is_first = self._names is None
         if self._names is None:
             self._names = key_names()
         rows, last = page(self._report, after=self._position, limit=PIECE_ROWS)
-        self._position, self._is_at_end = last, last is None
+        self._position, self.is_at_end = last, last is None
         columns = self._report.columns
         named = (("key",) if "key_id" in columns else ()) + columns
         text = io.StringIO()

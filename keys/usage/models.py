@@ -74,6 +74,39 @@ class UsageDay(Usage):
         ]
 
 
+class RequestRecord(models.Model):
+    """One of the last requests, without its contents; ``requests.keep`` of them are kept.
+
+    The primary key is the order of the list; it needs no other index for ten thousand rows.
+    """
+
+    request_id = models.CharField(max_length=32)
+    client_request_id = models.CharField(max_length=128)
+    ended_at = models.FloatField()
+    """Unix seconds."""
+    key_id = models.BigIntegerField()
+    instance = models.CharField(max_length=MAX_INSTANCE_NAME)
+    path = models.CharField(max_length=200)
+    """Path of the request to the backend, without its query, which may hold a key."""
+    status = models.IntegerField()
+    outcome = models.CharField(max_length=20)
+    prompt_tokens = models.BigIntegerField()
+    cached_tokens = models.BigIntegerField()
+    completion_tokens = models.BigIntegerField()
+    drafted_tokens = models.BigIntegerField()
+    accepted_tokens = models.BigIntegerField()
+    is_estimated = models.BooleanField()
+    queue_seconds = models.FloatField()
+    load_seconds = models.FloatField()
+    first_byte_seconds = models.FloatField(null=True)
+    total_seconds = models.FloatField()
+    request_bytes = models.BigIntegerField()
+    response_bytes = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.request_id} {self.instance} {self.status}"
+
+
 class UsageWriter(models.Model):
     """The last batch of one web process that is in the database.
 

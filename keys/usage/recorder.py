@@ -6,12 +6,16 @@ many requests are counted meanwhile.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from keys.usage.models import SUMS
 
 HOUR_SECONDS = 3600
+MAX_RECORDS = 1000
+"""Requests of one batch that are kept one by one; under a higher load the oldest are left out."""
 MAX_ROWS = 2000
 """Of one batch: SQLite takes 32,766 parameters a statement, and a row has 13."""
 
@@ -49,16 +53,21 @@ class Sums:
         return [getattr(self, name) for name in SUMS]
 
 
+R = TypeVar("R")
+"""A request as it is kept in memory."""
+
+
 @dataclass(frozen=True)
-class Batch:
+class Batch(Generic[R]):
     """A part of the usage that is written in one transaction."""
 
     number: int
     """Grows with each batch of a writer; a batch that is written again keeps its number."""
     sums: Mapping[Place, Sums]
+    requests: tuple[R, ...] = ()
 
 
-class Recorder:
+class Recorder(Generic[R]):
     """Sums by key and instance since the last batch, and the batches that wait to be written.
 
     One task writes one batch at a time. A batch whose write failed may be in the database all the
@@ -68,8 +77,9 @@ class Recorder:
     def __init__(self) -> None:
         self.current: dict[tuple[int, str], Sums] = {}
         """Since the last ``settle``, of the present hour."""
+        self.requests: deque[R] = deque(maxlen=MAX_RECORDS)
         self._settled: dict[Place, Sums] = {}
-        self._unconfirmed: Batch | None = None
+        self._unconfirmed: Batch[R] | None = None
         self._number = 0
 
     def sums_of(self, key_id: int, instance: str) -> Sums:
@@ -90,16 +100,17 @@ class Recorder:
         for (key_id, instance), added in current.items():
             self._settled.setdefault((hour, key_id, instance), Sums()).add(added)
 
-    def next_batch(self) -> Batch | None:
+    def next_batch(self) -> Batch[R] | None:
         """The batch to write now; the same one until ``confirm``. None if there is nothing."""
-        if self._unconfirmed is None and self._settled:
+        if self._unconfirmed is None and (self._settled or self.requests):
             self._number += 1
             places = list(self._settled)[:MAX_ROWS]
             sums = {place: self._settled.pop(place) for place in places}
-            self._unconfirmed = Batch(self._number, sums)
+            self._unconfirmed = Batch(self._number, sums, tuple(self.requests))
+            self.requests.clear()
         return self._unconfirmed
 
-    def confirm(self, batch: Batch) -> None:
+    def confirm(self, batch: Batch[R]) -> None:
         """Forget a batch that is in the database."""
         if self._unconfirmed is batch:
             self._unconfirmed = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from django.db import connection, models, transaction
 
-from keys.usage.models import SUMS, UsageDay, UsageHour, UsageWriter
-from keys.usage.recorder import HOUR_SECONDS, Batch, Place, Sums
+from keys.usage.models import SUMS, RequestRecord, UsageDay, UsageHour, UsageWriter
+from keys.usage.recorder import HOUR_SECONDS, Place, Sums
 
 DAY_SECONDS = 24 * HOUR_SECONDS
 HOURS_KEPT_SECONDS = 31 * DAY_SECONDS
@@ -17,16 +17,28 @@ WRITERS_KEPT_SECONDS = DAY_SECONDS
 _PLACE = ("start", "key_id", "instance")
 
 
-def write(writer: str, batch: Batch, *, unix_now: float) -> None:
+def write(
+    writer: str,
+    number: int,
+    sums: Mapping[Place, Sums],
+    records: Sequence[RequestRecord] = (),
+    *,
+    unix_now: float,
+    kept_records: int = 0,
+) -> None:
     """Write a batch of a web process; a batch that is in the database already changes nothing.
 
-    Raises DatabaseError; then the batch may be in the database or not.
+    ``kept_records``: the number of requests whose records stay. Raises DatabaseError; then the
+    batch may be in the database or not.
     """
     with transaction.atomic():
-        if not _is_new(writer, batch.number, int(unix_now)):
+        if not _is_new(writer, number, int(unix_now)):
             return
-        _add(UsageHour, batch.sums)
-        _add(UsageDay, by_day(batch.sums))
+        _add(UsageHour, sums)
+        _add(UsageDay, by_day(sums))
+        if records:
+            newest = RequestRecord.objects.bulk_create(records)[-1].pk
+            RequestRecord.objects.filter(pk__lte=newest - kept_records).delete()
 
 
 def remove_expired(*, unix_now: float, retention_days: int) -> None:

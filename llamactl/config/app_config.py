@@ -22,6 +22,7 @@ from llamactl.config.schema import (
     InstancesConfig,
     NodeConfig,
     RedisConfig,
+    RequestsConfig,
     ServerConfig,
     UsageConfig,
     backend_field,
@@ -48,6 +49,7 @@ class AppConfig(BaseSettings):
     redis: RedisConfig = RedisConfig()
     auth: AuthConfig = AuthConfig()
     usage: UsageConfig = UsageConfig()
+    requests: RequestsConfig = RequestsConfig()
     backends: BackendsConfig = BackendsConfig()
     nodes: Annotated[dict[Name, NodeConfig], null_is_empty(dict)] = {}
 

@@ -219,6 +219,13 @@ class AuthConfig(Section):
     ignored_keys = {"oidc": "login by OpenID Connect is not supported"}
 
 
+class RequestsConfig(Section):
+    """The list of the last requests."""
+
+    keep: Count = 10_000
+    """Number of requests; 0 keeps none."""
+
+
 class UsageConfig(Section):
     """Sums of each key and instance."""
 

@@ -70,6 +70,7 @@ VARIABLES: dict[str, str] = {
     "LLAMACTL_INFERENCE_KEYS": "auth.inference_keys",
     "LLAMACTL_REQUIRE_MANAGEMENT_AUTH": "auth.require_management_auth",
     "LLAMACTL_MANAGEMENT_KEYS": "auth.management_keys",
+    "LLAMACTL_REQUESTS_KEEP": "requests.keep",
     "LLAMACTL_USAGE_RETENTION_DAYS": "usage.retention_days",
     "LLAMACTL_LOCAL_NODE": "local_node",
 }

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from time import time
+from time import perf_counter, time
 
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 
@@ -15,6 +15,7 @@ from keys.usage.models import ANONYMOUS_HOLDER, MANAGEMENT_HOLDER
 from keys.usage.recorder import HOUR_SECONDS, Batch, Recorder, Sums
 from llamactl.core.repeated_warning import RepeatedWarning
 from proxy.exchange import Exchange, Outcome
+from proxy.observe.request_record import record_of
 from proxy.observe.tokens import NO_TOKENS, Tokens
 from proxy.routes.routes import RouteKind
 
@@ -36,7 +37,8 @@ class UsageLog:
 
     def __init__(self, writer: str, *, clock: Callable[[], float] = time) -> None:
         """``writer``: the id of this web process."""
-        self.recorder = Recorder()
+        self.recorder: Recorder[Exchange] = Recorder()
+        self._kept_records = 0
         self._writer = writer
         self._clock = clock
         self._unwritten = RepeatedWarning(logger, "usage")
@@ -53,7 +55,9 @@ class UsageLog:
             return
         key_id = rule.id
         if key_id is None:
-            key_id = MANAGEMENT_HOLDER if rule.is_management else ANONYMOUS_HOLDER
+            key_id = key_id_of(exchange)
+        if self._kept_records:
+            self.recorder.requests.append(exchange)
         sums = self.recorder.sums_of(key_id, exchange.instance)
         sums.requests += 1
         if exchange.status >= 400 or exchange.outcome in _FAILURES:
@@ -68,6 +72,10 @@ class UsageLog:
                 sent_at = ended_at
             sums.waiting_seconds += sent_at - queued_at
             sums.compute_seconds += ended_at - sent_at
+
+    def keep_requests(self, number: int) -> None:
+        """Record the last requests one by one, up to this number of rows."""
+        self._kept_records = number
 
     async def run(self, in_thread: InThread) -> None:
         """Write what was counted, every two seconds and at every full hour."""
@@ -85,10 +93,10 @@ class UsageLog:
                     return
                 self.recorder.confirm(batch)
 
-    async def _is_written(self, batch: Batch, in_thread: InThread) -> bool:
+    async def _is_written(self, batch: Batch[Exchange], in_thread: InThread) -> bool:
         """Write a batch; True if it need not be written again."""
         try:
-            await in_thread(partial(writing.write, self._writer, batch, unix_now=self._clock()))
+            await in_thread(partial(self._write_batch, batch))
         except (DataError, IntegrityError):
             logger.exception("usage: a batch can't be written, and is dropped")
         except (DatabaseError, InterfaceError) as error:
@@ -101,6 +109,18 @@ class UsageLog:
             self._unwritten.succeeded()
         return True
 
+    def _write_batch(self, batch: Batch[Exchange]) -> None:
+        unix_now = self._clock()
+        clock_offset = unix_now - perf_counter()
+        writing.write(
+            self._writer,
+            batch.number,
+            batch.sums,
+            [record_of(each, key_id_of(each), clock_offset) for each in batch.requests],
+            unix_now=unix_now,
+            kept_records=self._kept_records,
+        )
+
     async def remove_expired(self, in_thread: InThread, retention_days: int) -> None:
         """Remove hours and days that are no longer kept, once an hour."""
         while True:
@@ -112,6 +132,14 @@ class UsageLog:
             except Exception as error:
                 logger.warning("usage: expired sums not removed: %s", error)
             await asyncio.sleep(EXPIRY_SECONDS)
+
+
+def key_id_of(exchange: Exchange) -> int:
+    """The id of the request's key, or of a holder without one."""
+    rule = exchange.rule
+    if rule is None or (rule.id is None and not rule.is_management):
+        return ANONYMOUS_HOLDER
+    return MANAGEMENT_HOLDER if rule.id is None else rule.id
 
 
 def _add_tokens(sums: Sums, tokens: Tokens) -> None:

@@ -22,6 +22,7 @@ HAVE_RULES_THAT_NO_SCHEMA_SAYS = [
     *("create_instance", "replace_instance_options"),  # the values of the backend's flags
     *("parse_llama_cpp_command", "parse_vllm_command", "parse_mlx_lm_command"),
     "create_key",  # a time in the future, instances that exist
+    "list_last_requests",  # ids of keys, the next of a page
     "show_usage",  # dates, a range that begins before its end, the next of a page
 ]
 MAY_WAIT_IN_VAIN = ["start_instance", "restart_instance"]

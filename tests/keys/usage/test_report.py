@@ -14,7 +14,7 @@ from keys.api import usage
 from keys.issuing import issue
 from keys.usage import writing
 from keys.usage.models import ANONYMOUS_HOLDER, MANAGEMENT_HOLDER, SUMS, UsageDay
-from keys.usage.recorder import HOUR_SECONDS, Batch, Place, Sums
+from keys.usage.recorder import HOUR_SECONDS, Place, Sums
 from keys.usage.writing import DAY_SECONDS
 
 pytestmark = pytest.mark.django_db
@@ -30,8 +30,8 @@ def sums(requests: int) -> Sums:
 
 
 def write(counts: dict[Place, int]) -> None:
-    batch = Batch(1, {place: sums(requests) for place, requests in counts.items()})
-    writing.write("w", batch, unix_now=time.time())
+    made = {place: sums(requests) for place, requests in counts.items()}
+    writing.write("w", 1, made, unix_now=time.time())
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.db import connection
 
 from keys.usage import writing
-from keys.usage.models import SUMS, UsageDay, UsageHour, UsageWriter
-from keys.usage.recorder import HOUR_SECONDS, MAX_ROWS, Batch, Sums
+from keys.usage.models import SUMS, RequestRecord, UsageDay, UsageHour, UsageWriter
+from keys.usage.recorder import HOUR_SECONDS, MAX_ROWS, Sums
 from keys.usage.writing import DAY_SECONDS, HOURS_KEPT_SECONDS
 
 pytestmark = pytest.mark.django_db
@@ -23,7 +25,7 @@ def sums(requests: int, seconds: float = 0.5) -> Sums:
 
 def write(number: int, *requests: int, writer: str = "w") -> None:
     hours = {(DAY + at * HOUR_SECONDS, 1, "a"): sums(n) for at, n in enumerate(requests)}
-    writing.write(writer, Batch(number, hours), unix_now=NOW)
+    writing.write(writer, number, hours, unix_now=NOW)
 
 
 def test_batches_add_up_by_hour_and_by_day() -> None:
@@ -54,7 +56,7 @@ def test_batch_takes_one_statement_a_table(django_assert_num_queries: object) ->
     hours = {(DAY, key_id, "a"): sums(1) for key_id in range(MAX_ROWS)}
     # The writer's number, two tables, and the two statements of a savepoint in a test.
     with django_assert_num_queries(5):  # type: ignore[operator]
-        writing.write("w", Batch(1, hours), unix_now=NOW)
+        writing.write("w", 1, hours, unix_now=NOW)
     assert UsageHour.objects.count() == MAX_ROWS
     assert connection.in_atomic_block
 
@@ -72,3 +74,20 @@ def test_hours_are_kept_for_a_month_and_days_as_configured() -> None:
     assert UsageDay.objects.get().key_id == 1
     writing.remove_expired(unix_now=NOW + 10**8, retention_days=1)
     assert not UsageWriter.objects.exists()
+
+
+def record(request_id: str) -> RequestRecord:
+    fields: dict[str, Any] = dict.fromkeys(
+        ("ended_at", "key_id", "status", "queue_seconds", "load_seconds", "total_seconds"), 1
+    )
+    counts = [name for name in SUMS if name.endswith("_tokens") and name != "estimated_tokens"]
+    fields |= dict.fromkeys([*counts, "request_bytes", "response_bytes"], 0)
+    return RequestRecord(request_id=request_id, is_estimated=False, **fields)
+
+
+def test_last_requests_stay_and_a_repeated_batch_adds_none() -> None:
+    for number in (1, 2, 2, 3):
+        made = [record(f"{number}{letter}") for letter in "abc"]
+        writing.write("w", number, {}, made, unix_now=NOW, kept_records=5)
+    found = RequestRecord.objects.order_by("pk").values_list("request_id", flat=True)
+    assert list(found) == ["2b", "2c", "3a", "3b", "3c"]

@@ -53,6 +53,7 @@ SEED_VARIABLES = {
     "LLAMACTL_REQUIRE_MANAGEMENT_AUTH": ("auth.require_management_auth", "false", False),
     "LLAMACTL_MANAGEMENT_KEYS": ("auth.management_keys", "a,b", ["a", "b"]),
     "LLAMACTL_INFERENCE_KEYS": ("auth.inference_keys", "c", ["c"]),
+    "LLAMACTL_REQUESTS_KEEP": ("requests.keep", "0", 0),
     "LLAMACTL_USAGE_RETENTION_DAYS": ("usage.retention_days", "30", 30),
     "LLAMACTL_LOCAL_NODE": ("local_node", "w1", "w1"),
     "LLAMACTL_LLAMACPP_COMMAND": ("backends.llama_cpp.command", "/opt/x", "/opt/x"),

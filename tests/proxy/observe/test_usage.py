@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -12,9 +13,11 @@ from django.db import OperationalError
 
 from keys.usage import writing
 from keys.usage.models import ANONYMOUS_HOLDER, MANAGEMENT_HOLDER
-from keys.usage.recorder import Batch, Sums
+from keys.usage.recorder import Place, Sums
 from proxy.asgi import ProxyApplication
 from proxy.exchange import Exchange
+from proxy.observe.request_record import record_of
+from proxy.observe.usage import key_id_of
 from tests.proxy.conftest import ALICE, BOB, CHARLIE, MANAGER, Backend, TableGateway
 from tests.support.asgi import AsgiRequest
 
@@ -179,13 +182,13 @@ async def test_generation_that_is_read_again_counts_once(
 async def test_batches_wait_for_a_database_that_is_away(
     gateway: TableGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[Batch] = []
+    written: list[int] = []
     is_away = True
 
-    def write(writer: str, batch: Batch, *, unix_now: float) -> None:
+    def write(writer: str, number: int, sums: Mapping[Place, Sums], *_: Any, **__: Any) -> None:
         if is_away:
             raise OperationalError("gone")
-        written.append(batch)
+        written.extend(each.requests for each in sums.values())
 
     async def at_once(function: Callable[[], None]) -> None:
         function()
@@ -199,6 +202,38 @@ async def test_batches_wait_for_a_database_that_is_away(
     is_away = False
     await log.write(at_once)
     # The batch that may be in the database all the same, and one with everything since.
-    assert [next(iter(each.sums.values())).requests for each in written] == [1, 2]
+    assert written == [1, 2]
     await log.write(at_once)
     assert len(written) == 2
+
+
+async def test_last_requests_are_recorded_without_their_query_and_contents(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.usage_log.keep_requests(10)
+    backend.handler = answering()  # type: ignore[assignment]
+    await AsgiRequest(
+        app,
+        f"/api/v1/instances/demo/proxy{CHAT}?secret=1",
+        key=MANAGER,
+        json={"model": "demo"},
+        headers=[(b"x-request-id", b"mine")],
+    ).finish()
+    [exchange] = gateway.usage_log.recorder.requests
+    record = record_of(exchange, key_id_of(exchange), clock_offset=1_700_000_000.0)
+    assert (record.path, record.status, record.outcome) == (CHAT, 200, "answered")
+    assert (record.request_id, record.client_request_id) == (exchange.id, "mine")
+    assert (record.key_id, record.instance) == (MANAGEMENT_HOLDER, "demo")
+    assert (record.prompt_tokens, record.completion_tokens) == (21, 9)
+    assert record.ended_at >= 1_700_000_000
+    assert record.first_byte_seconds is not None
+    assert record.total_seconds >= record.first_byte_seconds >= 0
+    assert record.request_bytes == len(backend.bodies[0])
+
+
+async def test_no_request_is_recorded_where_none_is_kept(
+    app: ProxyApplication, gateway: TableGateway
+) -> None:
+    gateway.usage_log.keep_requests(0)
+    await chat(app).finish()
+    assert not gateway.usage_log.recorder.requests
