@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 
+from tests.support.lazy_import import lazy_import
 from tests.support.paths import FAKE_BACKEND
 from tests.support.stack import Stack
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = lazy_import("openai")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

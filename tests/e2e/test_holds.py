@@ -7,16 +7,21 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 import requests
 
 from instances.supervisor.state.failure_hold import FIRST_SECONDS
+from tests.support.lazy_import import lazy_import
 from tests.support.paths import FAKE_BACKEND
 from tests.support.stack import Stack, running_stack
 from tests.support.until import until
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = lazy_import("openai")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

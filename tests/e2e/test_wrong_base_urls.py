@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
-import openai
 import pytest
 import requests
 
 from instances.backends.llama_cpp.served_paths import SERVED_PATHS
+from tests.support.lazy_import import lazy_import
 from tests.support.stack import Stack
+
+if TYPE_CHECKING:
+    import anthropic
+    import openai
+else:
+    anthropic = lazy_import("anthropic")
+    openai = lazy_import("openai")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 
