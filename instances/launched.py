@@ -1,7 +1,7 @@
 """Parts of a launch: a change of one of them takes a new process.
 
-Argv (Docker's included), environment, working directory, resource limits and model presets are
-given to a process at its start. Every other option takes effect on the running process.
+Argv (Docker's included), environment and working directory are given to a process at its start, and
+so are the options with the mark ``AtLaunch``. Every other option takes effect on the running one.
 """
 
 from __future__ import annotations
@@ -16,20 +16,6 @@ from instances.options import InstanceOptions
 from llamactl.config import AppConfig
 from llamactl.core.errors import LlamactlError
 from nodes.agent import agent_for, has_own_agent
-
-_OPTIONS = (
-    "backend_type",
-    "backend_options",
-    "environment",
-    "docker_enabled",
-    "docker_image",
-    "docker_args",
-    "command_override",
-    "working_directory",
-    "limits",
-    "preset_ini",
-)
-"""Options that a launch is made from."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +44,18 @@ class Launched:
     def _written(self) -> str:
         """Return the options and the port as text; the order of names does not count."""
         document = self.options.to_document()
-        chosen = {option: document.get(option) for option in _OPTIONS}
+        chosen = {option: document.get(option) for option in self.options.at_launch()}
         backend_options = {**self.options.backend_options, "port": self.port}
         return json.dumps(chosen | {"backend_options": backend_options}, sort_keys=True)
 
     def _effective(self, name: str, node: str, config: AppConfig) -> object:
         command = agent_for(node).start_command(name, self.options.to_document(), self.port)
         section = backend_for(self.options.backend_type).config_section(config)
-        inside = runs_in_docker(self.options, section)
-        outside = None if inside else (command.working_directory, self.options.limits)
-        return command.argv, command.environment, outside, self.options.preset_ini
+        in_docker = runs_in_docker(self.options, section)
+        directory = None if in_docker else command.working_directory
+        others = {
+            option: getattr(self.options, option)
+            for option, mark in self.options.at_launch().items()
+            if not mark.in_command and (mark.in_docker or not in_docker)
+        }
+        return command.argv, command.environment, directory, others

@@ -29,6 +29,20 @@ class DefaultFrom:
     value: Callable[[AppConfig], object]
 
 
+@dataclass(frozen=True)
+class AtLaunch:
+    """Mark of an option that a process gets at its start: a change of it takes a new process.
+
+    An option without the mark takes effect on the running process.
+    """
+
+    in_command: bool = False
+    """Whether command line, environment and working directory of the launch express the option:
+    the same launch in other words takes no new process."""
+    in_docker: bool = True
+    """Whether the option has an effect on a container."""
+
+
 class OptionDocument(BaseModel):
     """JSON object with one field per option.
 
@@ -107,6 +121,16 @@ class OptionDocument(BaseModel):
             for name, field in cls.model_fields.items()
             for default in field.metadata
             if isinstance(default, DefaultFrom)
+        }
+
+    @classmethod
+    def at_launch(cls) -> dict[str, AtLaunch]:
+        """Return the options that a process gets at its start."""
+        return {
+            name: mark
+            for name, field in cls.model_fields.items()
+            for mark in field.metadata
+            if isinstance(mark, AtLaunch)
         }
 
     @model_validator(mode="before")

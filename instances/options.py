@@ -15,7 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from instances.backends.registry import backend_for, backend_types, default_backend_type
 from instances.errors import InvalidInstance
 from instances.limits import ResourceLimits
-from instances.option_document import SHOWN_CHARACTERS, DefaultFrom, OptionDocument
+from instances.option_document import SHOWN_CHARACTERS, AtLaunch, DefaultFrom, OptionDocument
 from instances.option_types import (
     AbsolutePath,
     Aliases,
@@ -34,6 +34,8 @@ from llamactl.core.errors import InvalidRequest
 if TYPE_CHECKING:
     from llamactl.config import AppConfig
 
+_IN_COMMAND = AtLaunch(in_command=True)
+
 
 class InstanceOptions(OptionDocument):
     """Options of an instance, defaults filled in.
@@ -43,13 +45,13 @@ class InstanceOptions(OptionDocument):
     document, and of the errors. Titles and descriptions are read in the admin's form too.
     """
 
-    backend_type: Annotated[BackendType, DefaultFrom(lambda config: default_backend_type())] = (
-        Field(
-            title="Backend",
-            description=f"Program that serves the model. Default: {default_backend_type()}.",
-        )
+    backend_type: Annotated[
+        BackendType, DefaultFrom(lambda config: default_backend_type()), _IN_COMMAND
+    ] = Field(
+        title="Backend",
+        description=f"Program that serves the model. Default: {default_backend_type()}.",
     )
-    backend_options: Annotated[BackendOptions, DefaultFrom(lambda config: {})] = Field(
+    backend_options: Annotated[BackendOptions, DefaultFrom(lambda config: {}), _IN_COMMAND] = Field(
         title="Backend options",
         description="Options of the backend's program, named after its flags in snake_case"
         " (`ctx_size` for `--ctx-size`). Flags unknown to llamactl are accepted here and in"
@@ -100,30 +102,30 @@ class InstanceOptions(OptionDocument):
         description="Whether the instance keeps its capacity: it is never preempted for another"
         " one.",
     )
-    environment: Environment = Field(
+    environment: Annotated[Environment, _IN_COMMAND] = Field(
         default={}, title="Environment", description="Environment variables of the process."
     )
-    docker_enabled: bool | None = Field(
+    docker_enabled: Annotated[bool | None, _IN_COMMAND] = Field(
         default=None,
         title="Run in Docker",
         description="Whether the backend runs in a container. Default: as configured.",
     )
-    docker_image: Text = Field(
+    docker_image: Annotated[Text, _IN_COMMAND] = Field(
         default="",
         title="Docker image",
         description="Image of the container. Default: as configured.",
     )
-    docker_args: ShellWords = Field(
+    docker_args: Annotated[ShellWords, _IN_COMMAND] = Field(
         default="",
         title="Docker arguments",
         description="Further arguments of `docker run`, as in a shell: `-v /models:/models`.",
     )
-    command_override: Text = Field(
+    command_override: Annotated[Text, _IN_COMMAND] = Field(
         default="",
         title="Command override",
         description="Program to start instead of the configured one. Not used with Docker.",
     )
-    preset_ini: Lines = Field(
+    preset_ini: Annotated[Lines, AtLaunch()] = Field(
         default="",
         title="Model presets",
         description="Text of an INI file with a section of options for each model of a llama.cpp"
@@ -134,12 +136,12 @@ class InstanceOptions(OptionDocument):
         title="Group",
         description="Label. Instances of a group share the limit that `group_limits` sets for it.",
     )
-    working_directory: AbsolutePath = Field(
+    working_directory: Annotated[AbsolutePath, _IN_COMMAND] = Field(
         default="",
         title="Working directory",
         description="Absolute path on the node. Default: the data directory. Not used with Docker.",
     )
-    limits: ResourceLimits = Field(
+    limits: Annotated[ResourceLimits, AtLaunch(in_docker=False)] = Field(
         default=ResourceLimits(),
         title="Limits",
         description="Resource limits of the process. Not used with Docker.",
