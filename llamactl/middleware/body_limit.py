@@ -1,4 +1,4 @@
-"""Limits on the bodies of requests to Django: of each body, and of all incomplete bodies together.
+"""Limits on the bodies of requests to Django: of each body, and of all bodies together.
 
 Django writes a whole body to a temporary file before any view, and so before any key, is checked.
 Without these limits outside of Django, any client could fill disk and memory. The proxy has limits
@@ -24,7 +24,8 @@ with its errors is part of a page of 84 KB, of which up to four copies are made,
 mark has six bytes there. 24 KiB take up to 0.8 MB, 64 KiB 2 MB."""
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
-"""Limit on all incomplete bodies of a web process."""
+"""Limit on all bodies of a web process: incomplete ones, and those of requests that wait for a
+thread or are being answered."""
 
 
 class TooManyBodies(LlamactlError):
@@ -44,7 +45,7 @@ class BodyLimit:
     """Receives a body whole before the application runs.
 
     A body of more than ``max_bytes``, or of more than MAX_FORM_BYTES outside of the API, is refused
-    with 413. When all incomplete bodies have more than ``max_waiting_bytes``, the largest is
+    with 413. When all bodies have more than ``max_waiting_bytes``, the largest incomplete one is
     refused with 503, so that a login still gets through.
     """
 
@@ -58,6 +59,8 @@ class BodyLimit:
         self._max_bytes = max_bytes
         self._max_waiting_bytes = max_waiting_bytes
         self._waiting: set[_WaitingBody] = set()
+        self._complete_bytes = 0
+        """Of the bodies of requests that the application has not answered yet."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,7 +79,12 @@ class BodyLimit:
             message, received = received, None
             return message
 
-        await self._application(scope, receive_whole, send)
+        size = len(received.get("body", b"")) if received is not None else 0
+        self._complete_bytes += size
+        try:
+            await self._application(scope, receive_whole, send)
+        finally:
+            self._complete_bytes -= size
 
     async def _whole_body(self, scope: Scope, receive: Receive) -> Message:
         """The body as one message, or the disconnect.
@@ -114,7 +122,8 @@ class BodyLimit:
         return min(self._max_bytes, MAX_FORM_BYTES)
 
     def _bound_waiting_bodies(self) -> None:
-        if sum(len(each.content) for each in self._waiting) > self._max_waiting_bytes:
+        waiting_bytes = sum(len(each.content) for each in self._waiting)
+        if waiting_bytes + self._complete_bytes > self._max_waiting_bytes:
             largest = max(self._waiting, key=lambda each: len(each.content))
             self._waiting.discard(largest)
             largest.refuse()

@@ -128,6 +128,30 @@ async def test_the_body_that_exceeds_the_sum_may_itself_be_the_largest() -> None
     assert small.task.cancelled()
 
 
+async def test_a_body_counts_until_its_request_is_answered() -> None:
+    is_answered = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await is_answered.wait()
+        await reader(scope, receive, send)
+
+    limit = BodyLimit(slow, 100, 150)
+    complete = DrippingBody(limit, b"x" * 50)
+    complete.put(b"x" * 50, more_body=False)
+    await asyncio.sleep(0)
+    late = DrippingBody(limit, b"x" * 60)
+    async with asyncio.timeout(10):
+        await late.task
+        assert late.sent[0]["status"] == 503
+        is_answered.set()
+        await complete.task
+        assert complete.sent[1]["body"] == b"100"
+        late = DrippingBody(limit, b"x" * 60)
+        late.put(b"", more_body=False)
+        await late.task
+    assert late.sent[0]["status"] == 200
+
+
 async def test_a_body_in_pieces_is_received_whole() -> None:
     request = DrippingBody(BodyLimit(reader), b"x", b"y" * 20_000)
     request.put(b"z", more_body=False)
