@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +11,14 @@ from instances.backends.environment import backend_environment
 from instances.launch import ExecutableNotFound, Launch, executed, launch_for, working_directory
 from instances.logs.files import LONGEST_TAIL_BYTES, log_path, tail
 from instances.logs.lines import LineReader
-from instances.logs.reader import BEFORE_THE_FIRST, LogReader, Position, position_of_last, start_of
+from instances.logs.reader import (
+    BEFORE_THE_FIRST,
+    LogReader,
+    Position,
+    position_of_last,
+    range_of_last,
+    start_of,
+)
 from instances.logs.retire import retire_log
 from instances.options import InstanceOptions
 from instances.preflight.check import check_options, is_local
@@ -29,10 +37,13 @@ class LocalAgent:
         with _unreadable(instance):
             return tail(log_path(current(), instance), count, max_bytes=limit)
 
-    def read_log(self, instance: str) -> LogText | None:
+    def read_log(self, instance: str, *, lines: int | None = None) -> LogText | None:
+        path = log_path(current(), instance)
         with _unreadable(instance):
             try:
-                return LogSnapshot(instance, log_path(current(), instance))
+                if lines is not None:
+                    return LastLines(LogSnapshot(instance, path, range_of_last(path, lines)))
+                return LogSnapshot(instance, path)
             except FileNotFoundError:
                 return None
 
@@ -81,11 +92,11 @@ def _inherited(launch: Launch) -> tuple[str, ...]:
 
 
 class LogSnapshot:
-    """The text of the current log file at the moment of opening, across a rotation meanwhile."""
+    """The end of a log at the moment of opening, across a rotation meanwhile."""
 
-    def __init__(self, instance: str, path: Path) -> None:
-        """Raises OSError."""
-        start, self._remaining = start_of(path)
+    def __init__(self, instance: str, path: Path, text: tuple[Position, int] | None = None) -> None:
+        """``text``: its start and its length; the whole current file without. Raises OSError."""
+        start, self._remaining = text or start_of(path)
         self._instance = instance
         self._reader = LogReader(path, start)
 
@@ -98,6 +109,40 @@ class LogSnapshot:
 
     def close(self) -> None:
         self._reader.close()
+
+
+class LastLines:
+    """Readable lines of a log, block by block: 32 MiB as one text would take 200 MB.
+
+    Invalid UTF-8 and NUL become U+FFFD, CR LF a line end, and the last line has one.
+    """
+
+    def __init__(self, text: LogText) -> None:
+        self._text = text
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+        """A CR at the end of a block: maybe half of a CR LF."""
+        self._is_in_line = False
+        self._is_at_end = False
+
+    def read(self, limit: int) -> bytes:
+        """Return the next block, which escapes may make longer than ``limit``."""
+        while not self._is_at_end:
+            block = self._text.read(limit)
+            self._is_at_end = not block
+            text = self._held + self._decoder.decode(block, final=self._is_at_end)
+            self._held = "\r" if text.endswith("\r") else ""
+            text = text.removesuffix("\r").replace("\r\n", "\n").replace("\x00", "\ufffd")
+            if text:
+                self._is_in_line = not text.endswith("\n")
+            if self._is_at_end and (self._is_in_line or self._held):
+                text += "\n"
+            if text:
+                return text.encode()
+        return b""
+
+    def close(self) -> None:
+        self._text.close()
 
 
 class _FollowedFile:

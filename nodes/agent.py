@@ -83,10 +83,11 @@ class NodeAgent(Protocol):
         At most ``max_bytes`` of the log are read. Raises LogUnreadable.
         """
 
-    def read_log(self, instance: str) -> LogText | None:
+    def read_log(self, instance: str, *, lines: int | None = None) -> LogText | None:
         """Open the current log file as it is now; ``None`` for an instance never started.
 
-        Raises LogUnreadable.
+        ``lines``: only the last lines, of the rotated files too, each with a line end. Raises
+        LogUnreadable.
         """
 
     def follow_log(self, instance: str, *, lines: int | None, after: str = "") -> FollowedLog:

@@ -20,7 +20,7 @@ from nodes.agent import agent_for
 from nodes.errors import LogUnreadable
 
 LOG_LINES = 100
-LOG_BYTES = 256 * 1024
+LOG_BYTES = 32 * 1024
 """Of the log that is read at most; the page asks every two seconds."""
 HISTORY_LENGTH = 20
 

@@ -34,18 +34,25 @@ class LogViewSet(ApiViewSet):
         agent = agent_for(instance.node.name)
         if is_followed:
             return _followed(request, instance.name, agent)
-        if lines is not None:
-            return _last_lines(agent.last_lines(instance.name, lines))
-        text = agent.read_log(instance.name)
+        text = agent.read_log(instance.name, lines=lines)
         if text is None:
             # No log before the first start; the seed answers 500 here.
             return HttpResponse(content_type=CONTENT_TYPE)
-        return StreamingHttpResponse(LogBlocks(text), content_type=CONTENT_TYPE)
+        if lines is None:
+            return StreamingHttpResponse(LogBlocks(text), content_type=CONTENT_TYPE)
+        return _last_lines(text)
 
 
-def _last_lines(lines: list[str]) -> HttpResponse:
-    text = "".join(f"{line}\n" for line in lines)
-    return HttpResponse(text.encode("utf-8", "replace"), content_type=CONTENT_TYPE)
+def _last_lines(text: LogText) -> HttpResponseBase:
+    """Respond with all lines at once, as usual, or with a stream where they are many."""
+    beginning = b""
+    while block := text.read(_BLOCK_BYTES):
+        beginning += block
+        if len(beginning) >= _BLOCK_BYTES:
+            blocks = LogBlocks(text, beginning)
+            return StreamingHttpResponse(blocks, content_type=CONTENT_TYPE)
+    text.close()
+    return HttpResponse(beginning, content_type=CONTENT_TYPE)
 
 
 def _followed(request: Request, name: str, agent: NodeAgent) -> HttpResponseBase:
@@ -75,13 +82,18 @@ class LogBlocks:
     Django closes the response and thereby this object, on a disconnect too.
     """
 
-    def __init__(self, text: LogText) -> None:
+    def __init__(self, text: LogText, beginning: bytes = b"") -> None:
+        """``beginning``: what was read of the text already."""
         self._text = text
+        self._beginning = beginning
 
     def __aiter__(self) -> LogBlocks:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._beginning:
+            beginning, self._beginning = self._beginning, b""
+            return beginning
         loop = asyncio.get_running_loop()
         block = await loop.run_in_executor(READERS, self._text.read, _BLOCK_BYTES)
         if not block:

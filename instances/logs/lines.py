@@ -12,7 +12,8 @@ from nodes.agent import LogLine
 
 UNFINISHED_SECONDS = 1.0
 """Age at which an unfinished line is returned: the dots of a loading model, a prompt."""
-LONGEST_LINE_BYTES = 1024 * 1024
+LONGEST_LINE_BYTES = 64 * 1024
+"""A line of 1 MiB with one emoji would take 12 MB as an event."""
 BLOCK_BYTES = 64 * 1024
 CUT_MARK = b" [cut: the line goes on]"
 

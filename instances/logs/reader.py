@@ -158,23 +158,35 @@ def position_of_last(path: Path, lines: int, *, max_bytes: int = LONGEST_TAIL_BY
     Raises OSError.
     """
     try:
-        with lock_for_reading(path) as log:
-            inode = os.fstat(log.descriptor).st_ino
-            place = Position(inode, log.number, log.size())
-            wanted = max(0, lines)
-            is_last = True
-            for number, offset, block in blocks_backwards(log, max_bytes):
-                if is_last and block.endswith(b"\n"):
-                    wanted += 1
-                is_last = False
-                line_ends = block.count(b"\n")
-                if line_ends >= wanted:
-                    return Position(inode, number, offset + _after_last(block, wanted))
-                wanted -= line_ends
-                place = Position(inode, number, offset)
-            return place
+        return range_of_last(path, lines, max_bytes=max_bytes)[0]
     except FileNotFoundError:
         return BEFORE_THE_FIRST
+
+
+def range_of_last(
+    path: Path, lines: int, *, max_bytes: int = LONGEST_TAIL_BYTES
+) -> tuple[Position, int]:
+    """Return the start of the last ``lines`` lines and the length of their text.
+
+    Raises OSError, FileNotFoundError without a log.
+    """
+    with lock_for_reading(path) as log:
+        inode = os.fstat(log.descriptor).st_ino
+        place = Position(inode, log.number, log.size())
+        length, wanted = 0, max(0, lines)
+        is_last = True
+        for number, offset, block in blocks_backwards(log, max_bytes):
+            if is_last and block.endswith(b"\n"):
+                wanted += 1
+            is_last = False
+            line_ends = block.count(b"\n")
+            length += len(block)
+            if line_ends >= wanted:
+                begin = _after_last(block, wanted)
+                return Position(inode, number, offset + begin), length - begin
+            wanted -= line_ends
+            place = Position(inode, number, offset)
+        return place, length
 
 
 def _after_last(block: bytes, wanted: int) -> int:

@@ -79,7 +79,11 @@ class StubAgent:
             raise LogUnreadable(instance, "No route to host")
         return [f"the last {count} lines of {instance}"]
 
-    def read_log(self, instance: str) -> StubText:
+    def read_log(self, instance: str, *, lines: int | None = None) -> StubText:
+        if self.is_unreadable:
+            raise LogUnreadable(instance, "No route to host")
+        if lines is not None:
+            self.text._blocks = [f"the last {lines} lines of {instance}\n".encode()]
         return self.text
 
     def follow_log(self, instance: str, *, lines: int | None, after: str = "") -> StubFollowedLog:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from django.test import Client
 
 from instances import lifecycle
 from instances.api.logs import LogBlocks
-from instances.local_agent import LogSnapshot
+from instances.local_agent import LocalAgent, LogSnapshot
 from instances.logs.files import log_path
 from instances.logs.truncate import rotate
 from llamactl.config import AppConfig
 from tests.support.asgi import AsgiRequest, AsgiResponse
+from tests.support.loop_stall import measured_memory
 
 pytestmark = pytest.mark.django_db
 LOGS = "/api/v1/instances/x/logs"
@@ -117,6 +119,39 @@ def test_last_lines_reach_back_over_a_rotation(api: Client, log: Path) -> None:
         assert api.get(f"{LOGS}?lines=1000").content == b"".join(lines[-1000:])
     finally:
         segment.path.unlink()
+
+
+async def streamed(response: Any) -> bytes:
+    return b"".join([block async for block in response.streaming_content])
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (b"one\r\ntwo\r", "one\ntwo\n"),
+        ("ü\0😀\n".encode() * 9 + b"\xf0\x9f", "ü\ufffd😀\n" * 9 + "\ufffd\n"),
+        (b"a\rb\n\r\n\n", "a\rb\n\n\n"),
+    ],
+)
+def test_last_lines_are_readable_wherever_a_block_ends(
+    log: Path, written: bytes, expected: str
+) -> None:
+    log.write_bytes(written)
+    for size in (1, 2, 3, 1000):
+        text = LocalAgent().read_log("x", lines=100)
+        assert text is not None
+        assert b"".join(iter(partial(text.read, size), b"")).decode() == expected
+
+
+def test_many_last_lines_take_little_memory(api: Client, log: Path) -> None:
+    log.write_bytes(("first\n" + "x" * 4_000_000 + "😀").encode())
+    api.get(f"{LOGS}?lines=1")
+    with measured_memory() as peak:
+        response = api.get(f"{LOGS}?lines=1")
+        size = len(asyncio.run(streamed(response)))
+    assert size == 4_000_005
+    # It should hold blocks, and the text once here.
+    assert peak.grown_bytes < 2 * size + 2**20
 
 
 def test_disconnect_closes_the_rotated_file(tmp_path: Path) -> None:
