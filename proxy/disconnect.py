@@ -66,16 +66,18 @@ class DisconnectWatch:
     that the rest of a body goes into.
     """
 
+    # The defaults are the class's: nearly no request changes them.
+    _error: LlamactlError | None = None
+    """The error of ``end_with``."""
+    _task: asyncio.Task[object] | None = None
+    """The task of the block; ``None`` before and after."""
+
     def __init__(self, watcher: DisconnectWatcher, receive: Receive, upload: Upload | None) -> None:
         self._watcher = watcher
         self._receive = receive
         self._upload = upload
         self._is_disconnected = False
-        self._error: LlamactlError | None = None
-        """The error of ``end_with``."""
         self._listener: asyncio.Task[None] | None = None
-        self._task: asyncio.Task[object] | None = None
-        """The task of the block; ``None`` before and after."""
 
     async def __aenter__(self) -> DisconnectWatch:
         task = asyncio.current_task(self._watcher.loop)

@@ -7,11 +7,11 @@ Anthropic's API in ``Request-Id`` too) and the operator in the log. The client's
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from contextvars import ContextVar
-from random import getrandbits
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 HEADER = b"x-request-id"
 ANTHROPIC_HEADER = b"request-id"
@@ -32,22 +32,28 @@ current_request: ContextVar[LoggedRequest | None] = ContextVar("llamactl.request
 caller has to pass them on."""
 
 
-class ClientHeaders(NamedTuple):
-    """What the headers of a request say about ids."""
-
-    request_id: str | None
-    """The client's own id; empty for an unusable one, ``None`` without one."""
-    is_anthropic: bool
-    """Whether the client is one of Anthropic's API: its clients send their version."""
+_POOL_IDS = 256
+_pool: list[str] = []
+"""Ids that are made together: one at a time costs a third of a microsecond."""
+os.register_at_fork(after_in_child=_pool.clear)
 
 
 def new_id() -> str:
     """Return 128 random bits in hex."""
-    return f"{getrandbits(128):032x}"
+    try:
+        return _pool.pop()
+    except IndexError:
+        digits = os.urandom(16 * _POOL_IDS).hex()
+        _pool.extend(digits[at : at + 32] for at in range(32, len(digits), 32))
+        return digits[:32]
 
 
-def client_headers(headers: Iterable[tuple[bytes, bytes]]) -> ClientHeaders:
-    """Read the headers in one pass, which each request takes."""
+def client_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str | None, bool]:
+    """Return the client's own id, and whether it is a client of Anthropic's API.
+
+    The id is empty for an unusable one, and ``None`` without one. Clients of Anthropic's API send
+    its version. One pass, which each request takes.
+    """
     request_id, is_anthropic = None, False
     for name, value in headers:
         if name == HEADER:
@@ -56,7 +62,7 @@ def client_headers(headers: Iterable[tuple[bytes, bytes]]) -> ClientHeaders:
             request_id = value.decode() if is_usable else ""
         elif name == b"anthropic-version":
             is_anthropic = True
-    return ClientHeaders(request_id, is_anthropic)
+    return request_id, is_anthropic
 
 
 def id_headers(request_id: str, *, is_anthropic: bool) -> list[tuple[bytes, bytes]]:

@@ -32,7 +32,7 @@ class RequestIds:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        request = DjangoRequest(new_id(), client_headers(scope["headers"]).request_id or "")
+        request = DjangoRequest(new_id(), client_headers(scope["headers"])[0] or "")
 
         async def with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

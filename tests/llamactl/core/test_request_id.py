@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 
@@ -9,8 +10,8 @@ from llamactl.logging import LineFormatter
 
 
 def test_an_id_has_128_bits_and_is_new_each_time() -> None:
-    ids = {new_id() for _ in range(100)}
-    assert len(ids) == 100
+    ids = {new_id() for _ in range(1000)}
+    assert len(ids) == 1000
     assert all(len(each) == 32 and int(each, 16) >= 0 for each in ids)
 
 
@@ -55,3 +56,19 @@ def test_every_line_of_a_request_has_its_ids() -> None:
         assert " instance=other request_id=ours" in LineFormatter().format(record)
     finally:
         current_request.reset(token)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_makes_ids_of_its_own() -> None:
+    new_id()  # fills the pool
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writer, new_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        theirs = pipe.read()
+    assert len(theirs) == 32
+    assert theirs not in {new_id() for _ in range(300)}
