@@ -199,7 +199,9 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
             )
             if served_model is not None:
                 body = await _with_served_model(body, found, served_model, gateway.turns)
-            defaults = target.request_defaults if is_call(self.route.rest) else None
+            defaults = target.request_defaults
+            if defaults is not None and not is_call(self.route.rest):
+                defaults = None
             if defaults is not None and isinstance(body, bytes) and field is None:
                 body = await with_defaults(body, defaults, gateway.turns)
             if target.asks_for_usage and isinstance(body, bytes) and self.route.rest in PATHS:

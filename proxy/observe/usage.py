@@ -25,8 +25,10 @@ BATCH_SECONDS = 2.0
 EXPIRY_SECONDS = 3600.0
 """Between two removals of hours and days that are no longer kept."""
 
-_COUNTED = frozenset({RouteKind.INFERENCE, RouteKind.INSTANCE, RouteKind.LLAMA_CPP})
-_FAILURES = frozenset({Outcome.REFUSED, Outcome.BACKEND_FAILED, Outcome.FAILED})
+# Tuples, the usual one first: members of an enum are found by identity there, and the hash that a
+# set needs is a call of Python.
+_COUNTED = (RouteKind.INFERENCE, RouteKind.INSTANCE, RouteKind.LLAMA_CPP)
+_FAILURES = (Outcome.REFUSED, Outcome.BACKEND_FAILED, Outcome.FAILED)
 """Whatever the status: an early response has begun with 200."""
 
 InThread = Callable[[Callable[[], None]], Awaitable[None]]
