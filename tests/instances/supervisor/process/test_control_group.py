@@ -125,7 +125,7 @@ def test_the_children_of_a_leader_that_has_ended_are_in_its_group(
     own: Path, shell: Shell, marker: Marker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It should be so although the leader ended while it was moved."""
-    leader = shell("env -i sleep 600 & echo $! >pid; read line")
+    leader = shell("env -i sleep 600 & echo $! >pid; wait")
     child = written_pid(tmp_path)
     add = ControlGroup.add
 
@@ -206,7 +206,7 @@ def test_a_lost_launch_is_found_in_the_group_of_an_earlier_worker(
     own: Path, shell: Shell, marker: Marker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next worker may have another group of its own, so it looks at every process."""
-    leader = shell("setsid env -i sleep 600 & echo $! >pid; read line")
+    leader = shell("setsid env -i sleep 600 & echo $! >pid; wait")
     child = written_pid(tmp_path)
     group = create_for(marker.launch, leader.pid)
     assert group is not None
