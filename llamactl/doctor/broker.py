@@ -91,8 +91,9 @@ def _diagnose_failure(facts: BrokerFacts) -> Diagnosis:
             SUBJECT,
             f"the broker runs (started by process {facts.process}), but its socket"
             f" {facts.missing_socket} is gone: a cleaner of temporary files may have removed it",
-            "restart llamactl, or the service llamactl-broker; exempt that directory from cleaning"
-            " (tmpfiles.d), or set data_dir to a shorter path outside of /tmp",
+            "'make run' replaces the broker within a minute, otherwise restart the service"
+            " llamactl-broker; exempt that directory from cleaning (tmpfiles.d), or set data_dir to"
+            " a shorter path outside of /tmp",
         )
     if facts.is_refused:
         return problem(

@@ -14,7 +14,7 @@ import django
 
 from llamactl.config import AppConfig
 from llamactl.config.database_file import go_file
-from llamactl.config.places import PlaceProblem, place_warnings, unusable_places
+from llamactl.config.places import place_warnings, unusable_places
 from llamactl.doctor import backends, host, ports, services, storage
 from llamactl.doctor.diagnosis import Diagnosis, guarded, note, ok, problem, warning
 
@@ -24,10 +24,9 @@ def run_checks(config: AppConfig) -> Iterator[Diagnosis]:
     yield from _configuration(config)
     directory = storage.collect(config.data_dir)
     yield from storage.diagnose(directory)
-    places: list[PlaceProblem] = []
-    if directory.exists and directory.is_directory and directory.is_usable:
-        places = list(unusable_places(config))
-        yield from storage.diagnose_places(places, place_warnings(config))
+    places = list(unusable_places(config))
+    is_there = directory.exists and directory.is_directory and directory.is_usable
+    yield from storage.diagnose_places(places, place_warnings(config) if is_there else ())
     has_run_before = directory.is_usable and (config.data_dir / "secret_key").is_file()
     runtime: Callable[[], Iterator[Diagnosis]] | None = None
     if has_run_before and not places:

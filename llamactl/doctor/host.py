@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from llamactl.doctor.diagnosis import Diagnosis, note, ok, problem, warning
@@ -60,10 +61,12 @@ def diagnose_clock(now: float, others: dict[str, float | None]) -> Iterator[Diag
         return
     for name, other in others.items():
         if other is not None and abs(other - now) > CLOCK_TOLERANCE_SECONDS:
+            span = timedelta(seconds=round(abs(other - now)))
             yield warning(
                 "clock",
-                f"{name} is {abs(other - now):.0f} s {'ahead' if other > now else 'behind'}",
-                "synchronize both by NTP: heartbeats and the expiry of keys compare their times",
+                f"{name} is {span} (h:mm:ss) {'ahead of' if other > now else 'behind'} this clock",
+                "set the clocks of all hosts by NTP (timedatectl set-ntp true): heartbeats and the"
+                " expiry of keys compare their times",
             )
             return
     yield ok("clock", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)))

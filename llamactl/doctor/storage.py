@@ -69,9 +69,10 @@ def collect(path: Path) -> DirectoryFacts:
 
 
 def diagnose(facts: DirectoryFacts) -> Iterator[Diagnosis]:
+    if not facts.exists and facts.can_be_created:
+        yield note(SUBJECT, f"{facts.path} does not exist yet; the first start creates it")
     if not (facts.exists and facts.is_directory and facts.is_usable):
-        yield _diagnose_unusable(facts)
-        return
+        return  # see diagnose_places
     yield ok(SUBJECT, f"{facts.path}, {size(facts.free_bytes)} free")
     if facts.owner != facts.user and facts.user != 0:  # root's case: places.place_warnings
         yield warning(
@@ -103,26 +104,6 @@ def diagnose_places(
     for each in warnings:
         level = problem if each.stops_instances else warning
         yield level(SUBJECT, each.finding, each.remedy)
-
-
-def _diagnose_unusable(facts: DirectoryFacts) -> Diagnosis:
-    path = facts.path
-    if not facts.exists and facts.can_be_created:
-        return note(SUBJECT, f"{path} does not exist yet; the first start creates it")
-    if not facts.exists:
-        return problem(
-            SUBJECT,
-            f"{path} does not exist, and this user may not create it",
-            "create it, owned by the user that runs llamactl, or set LLAMACTL_DATA_DIRECTORY",
-        )
-    if not facts.is_directory:
-        return problem(SUBJECT, f"{path} is not a directory", "set LLAMACTL_DATA_DIRECTORY")
-    return problem(
-        SUBJECT,
-        f"{path} can't be read and written by this user (uid {facts.user}; owner"
-        f" {'another user' if facts.owner < 0 else facts.owner}, mode {facts.mode:04o})",
-        f"run the doctor as the owner, or: chown -R {facts.user} {path} && chmod u=rwx {path}",
-    )
 
 
 def _diagnose_space(facts: DirectoryFacts) -> Iterator[Diagnosis]:

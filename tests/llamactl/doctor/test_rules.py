@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from llamactl.config import AppConfig
 from llamactl.config.places import PlaceProblem
 from llamactl.core.locks import acquire
 from llamactl.doctor import (
@@ -23,6 +25,7 @@ from llamactl.doctor import (
     services,
     storage,
 )
+from llamactl.doctor.checks import run_checks
 from llamactl.doctor.diagnosis import (
     Diagnosis,
     DiagnosisLevel,
@@ -60,9 +63,6 @@ def directory(**facts: object) -> storage.DirectoryFacts:
     [
         ({}, OK, "1.0 TiB"),
         ({"exists": False}, NOTE, "does not exist yet"),
-        ({"exists": False, "can_be_created": False}, PROBLEM, "may not create it"),
-        ({"is_directory": False}, PROBLEM, "not a directory"),
-        ({"is_usable": False, "owner": 7, "user": 8}, PROBLEM, "uid 8; owner 7"),
         ({"owner": 0, "user": 8}, WARNING, "belongs to uid 0"),
         ({"mode": 0o755}, WARNING, "mode 0755"),
         ({"exposed_secrets": ["secret_key"]}, PROBLEM, "secret_key can be read"),
@@ -92,6 +92,26 @@ def test_the_facts_of_a_directory_are_collected(tmp_path: Path) -> None:
     assert not storage.collect(tmp_path / "missing").exists
     assert not storage.collect(tmp_path / "file" / "below").can_be_created
     assert not storage.collect(tmp_path / "file").is_directory
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"exists": False, "can_be_created": False}, {"is_directory": False}, {"is_usable": False}],
+)
+def test_an_unusable_data_directory_is_told_once(facts: dict[str, object]) -> None:
+    """``diagnose_places`` tells it, in the words in which each service refuses it."""
+    assert list(storage.diagnose(directory(**facts))) == []
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_data_directory_that_is_a_file_is_a_problem(
+    config: AppConfig, tmp_path: Path, below: str
+) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / below
+    changed = config.model_copy(update={"data_dir": path})
+    found = islice((each for each in run_checks(changed) if each.subject == storage.SUBJECT), 1)
+    assert "is not a directory" in worst(found).message
 
 
 @pytest.mark.parametrize(
@@ -361,7 +381,7 @@ def test_a_broker_without_its_socket() -> None:
     found = worst(broker.diagnose(facts))
     assert found.level is PROBLEM
     assert "socket /tmp/x/s is gone" in found.message
-    assert "restart llamactl" in found.remedy
+    assert "restart the service llamactl-broker" in found.remedy
 
 
 def test_a_go_database_is_named_with_the_command() -> None:
