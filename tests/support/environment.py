@@ -7,17 +7,12 @@ import, which is earlier than any conftest.
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import shutil
 import socket
 import sys
 import tempfile
 from pathlib import Path
-
-# The collector looks at each new object a few times, and seldom at all of a test process: with
-# Python's own thresholds that is 15 % of the CPU time of the tests.
-gc.set_threshold(2_000, 10, 50)
 
 MANAGEMENT_KEY = "llamactl-mgmt-for-tests"
 
