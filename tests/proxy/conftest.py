@@ -17,6 +17,7 @@ from keys.secrets import digest
 from llamactl.config import AppConfig
 from proxy.activation.activator import Activator
 from proxy.asgi import ProxyApplication
+from proxy.body.budget import BodyBudget
 from proxy.gateway import Gateway
 from proxy.table.recheck import Recheck
 from proxy.table.table import KeyRule, RoutingTable, Target
@@ -129,6 +130,7 @@ class TableGateway(Gateway):
         super().__init__()
         self.config = config
         self.max_body_bytes = 1000
+        self.bodies = BodyBudget(16 * 2**20)
         self.upstream = Upstream()
         self.starts: list[str] = []
         self.refreshes = 0
