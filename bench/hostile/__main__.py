@@ -25,7 +25,7 @@ from time import perf_counter
 import psutil
 
 from bench.hostile.inputs import all_inputs
-from bench.hostile.request import COOKIES, CSRF, KEY, MANAGEMENT, MIB, Input
+from bench.hostile.request import COOKIES, CSRF, KEY, MANAGEMENT, MIB, Input, admin_post, head
 from bench.hostile.session import CSRF_TOKEN, session_cookies
 from bench.processes import listeners
 from bench.report import table
@@ -36,6 +36,17 @@ ANSWER_SECONDS = 60.0
 QUIET_SECONDS = 0.2
 """After the last byte of an answer."""
 WORST = 10
+WARM_PATHS = (
+    b"/admin/login/",
+    b"/admin/instances/instance/",
+    b"/admin/instances/instance/add/",
+    b"/admin/keys/inferencekey/",
+    b"/admin/nodes/node/",
+    b"/admin/auth/user/",
+    b"/admin/auth/group/add/",
+    b"/api/v1/instances",
+    b"/healthz",
+)
 
 
 @dataclass
@@ -146,6 +157,7 @@ async def measure(stack: Stack, secrets: Mapping[bytes, bytes], only: str) -> li
     probe = Probe(stack.port, web)
     probe.start()
     results = []
+    await warm_up(stack.port, secrets)
     for each in all_inputs():
         if not re.search(only, each.name):
             continue
@@ -160,6 +172,17 @@ async def measure(stack: Stack, secrets: Mapping[bytes, bytes], only: str) -> li
         results.append(Result(each, status, stall, probe.longest_seconds, grown))
     probe.end()
     return results
+
+
+async def warm_up(port: int, secrets: Mapping[bytes, bytes]) -> None:
+    """Ask for the pages once: the first of each imports modules and compiles templates."""
+    for path in WARM_PATHS:
+        for each in (
+            head(b"Cookie: " + secrets[COOKIES], target=path),
+            admin_post(path, b"application/x-www-form-urlencoded", b"name=%21", name="warm-up"),
+        ):
+            request = each.request.replace(COOKIES, secrets[COOKIES]).replace(CSRF, secrets[CSRF])
+            await send(port, replace(each, request=request))
 
 
 def print_results(results: list[Result]) -> None:

@@ -114,6 +114,9 @@ async def _answer(head: bytes, reader: asyncio.StreamReader, writer: asyncio.Str
 
 
 async def main() -> None:
+    # A log line of 8 MiB without an end, with a wide character.
+    sys.stdout.write("a" * 8 * MIB + "😀")
+    sys.stdout.flush()
     port = int(sys.argv[sys.argv.index("--port") + 1])
     server = await asyncio.start_server(serve, "127.0.0.1", port)
     await server.serve_forever()

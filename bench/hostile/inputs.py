@@ -18,7 +18,7 @@ from hypothesis.errors import NonInteractiveExampleWarning
 from bench.hostile.answers import HANDSHAKE, hostile_answers
 from bench.hostile.documents import forms, inference_documents, management_documents
 from bench.hostile.floods import found_floods, found_sockets
-from bench.hostile.request import MIB, Input, head, post
+from bench.hostile.request import COOKIES, MANAGEMENT, MIB, Input, head, post
 
 T = TypeVar("T")
 
@@ -46,6 +46,30 @@ def found_heads() -> Iterator[Input]:
     for query in (b"a&" * 30_000, b"a=%41&" * 1_300, b"api_key=a&" * 800):
         yield head(b"X-A: b", target=b"/admin/login/?" + query, name="query")
         yield head(b"X-A: b", target=b"/v1/models?" + query, name="query with a key")
+
+
+def found_queries() -> Iterator[Input]:
+    """Queries at the limit of a request line: lists of the admin, and the management API."""
+    cookies = b"Cookie: " + COOKIES
+    key = b"Authorization: Bearer " + MANAGEMENT
+    unit = b"%41%C3%BC%F0%9F%98%80"
+    pages = (b"instances/instance/", b"keys/inferencekey/", b"nodes/node/", b"auth/user/")
+    for path in (b"/admin/" + page for page in pages):
+        for parameter in (b"q", b"o", b"p", b"status__exact", b"all", b"id__in"):
+            for value in (unit * 300, b"a+" * 3_500, b"1." * 3_500, b"%00%27%22," * 700):
+                for size in (2_000, 7_500):
+                    target = b"%b?%b=%b" % (path, parameter, value[:size])
+                    yield head(cookies, target=target, name=f"query {target[:40].decode()}")
+    for path in (b"instances", b"nodes", b"auth/keys", b"instances/hostile/logs"):
+        for query in (
+            b"lines=1&" * 900,
+            b"lines=999999999",
+            b"lines=1",
+            unit * 300,
+            b"a=&" * 2_000,
+        ):
+            target = b"/api/v1/%b?%b" % (path, query)
+            yield head(key, target=target, name=f"query {target[:40].decode()}")
 
 
 def found_bodies() -> Iterator[Input]:
@@ -119,6 +143,7 @@ def _examples(strategy: st.SearchStrategy[T], count: int) -> list[T]:
 
 SOURCES: tuple[Callable[[], Iterator[Input]], ...] = (
     found_heads,
+    found_queries,
     found_bodies,
     found_floods,
     found_sockets,

@@ -28,6 +28,21 @@ MAX_WAITING_BYTES = 32 * 1024 * 1024
 thread or are being answered."""
 
 
+MAX_QUERY_BYTES = 2 * 1024
+"""Limit of the query of all other paths. A list of the admin repeats it in each link: 7 KB made a
+page of 250 KB, of which four copies are made."""
+
+
+class QueryTooLong(LlamactlError):
+    """A page's query beyond its limit."""
+
+    code = "uri_too_long"
+    status = 414
+
+    def __init__(self) -> None:
+        super().__init__(f"the query of a page must have at most {MAX_QUERY_BYTES} bytes")
+
+
 class TooManyBodies(LlamactlError):
     """An incomplete body that made room for those of other requests."""
 
@@ -89,10 +104,12 @@ class BodyLimit:
     async def _whole_body(self, scope: Scope, receive: Receive) -> Message:
         """The body as one message, or the disconnect.
 
-        Raises BodyTooLarge, TooManyBodies or PackedBody.
+        Raises BodyTooLarge, TooManyBodies, QueryTooLong or PackedBody.
         """
         refuse_packed(scope["headers"])
         limit = self._limit_of(scope)
+        if not _is_of_api(scope) and len(scope.get("query_string", b"")) > MAX_QUERY_BYTES:
+            raise QueryTooLong
         what_else = "" if limit == self._max_bytes else "; the API takes larger documents"
         too_large = BodyTooLarge(f"the request body must have at most {limit} bytes{what_else}")
         if _content_length(scope) > limit:
@@ -116,8 +133,7 @@ class BodyLimit:
             self._waiting.discard(waiting)
 
     def _limit_of(self, scope: Scope) -> int:
-        path: str = scope["path"]
-        if path.removeprefix(scope.get("root_path", "")).startswith("/api/"):
+        if _is_of_api(scope):
             return self._max_bytes
         return min(self._max_bytes, MAX_FORM_BYTES)
 
@@ -127,6 +143,11 @@ class BodyLimit:
             largest = max(self._waiting, key=lambda each: len(each.content))
             self._waiting.discard(largest)
             largest.refuse()
+
+
+def _is_of_api(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")).startswith("/api/")
 
 
 class _WaitingBody:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.core.asgi import get_asgi_application
 
-from llamactl.middleware.body_limit import MAX_FORM_BYTES, BodyLimit
+from llamactl.middleware.body_limit import MAX_FORM_BYTES, MAX_QUERY_BYTES, BodyLimit
 from tests.support.asgi import AsgiRequest
 
 
@@ -158,6 +158,20 @@ async def test_a_body_in_pieces_is_received_whole() -> None:
     async with asyncio.timeout(10):
         await request.task
     assert request.sent[1]["body"] == b"20002"
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "status"),
+    [
+        ("/admin/instances/instance/", MAX_QUERY_BYTES, 200),
+        ("/admin/instances/instance/", MAX_QUERY_BYTES + 1, 414),
+        ("/admin/login/", MAX_QUERY_BYTES + 1, 414),
+        ("/api/v1/instances/x", MAX_QUERY_BYTES + 1, 200),
+    ],
+)
+async def test_the_query_of_a_page_is_bounded(path: str, size: int, status: int) -> None:
+    request = AsgiRequest(BodyLimit(reader), path, method="GET", body=b"", query=b"q" * size)
+    assert (await request.finish()).status == status
 
 
 @pytest.mark.parametrize("path", ["/api/v1/instances/x", "/admin/login/"])
