@@ -126,7 +126,7 @@ def test_killed_amid_answers_it_comes_back_on_its_own_port(
     stack: Stack, key: str, with_its_own_port: int
 ) -> None:
     """Connections in TIME_WAIT must not count as another program on the port."""
-    document = {"max_tokens": 400, "ignore_eos": True, "stream": True}
+    document = {"max_tokens": 80, "ignore_eos": True, "stream": True}
     assert stack.chat("fixed", key, max_tokens=1).status_code == 200
     before = stack.backends("fixed")
     with ThreadPoolExecutor() as clients:

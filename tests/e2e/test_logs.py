@@ -50,6 +50,9 @@ def test_a_log_is_rotated_while_the_model_answers(stack: Stack, key: str) -> Non
         assert stack.chat("demo", key, max_tokens=64, ignore_eos=True).status_code == 200
         return rotated.exists()
 
+    # A model needs a minute to log a megabyte, so most of it is written here.
+    filler = "x" * 99
+    write(stack, "\n".join([filler] * 9_500))
     until(is_rotated, "a rotation", seconds=120)
     size = log_path(stack).stat().st_size
     assert stack.chat("demo", key, max_tokens=8).status_code == 200

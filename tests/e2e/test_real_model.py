@@ -60,10 +60,10 @@ def stream_of(stack: Stack, key: str, *, max_tokens: int) -> openai.Stream[Any]:
     )
 
 
-def test_a_hundred_concurrent_first_requests_make_one_process(stack: Stack, demo: str) -> None:
-    with ThreadPoolExecutor(100) as pool:
-        answers = list(pool.map(lambda _: stack.chat("demo", demo, max_tokens=2), range(100)))
-    assert [answer.status_code for answer in answers] == [200] * 100
+def test_many_concurrent_first_requests_make_one_process(stack: Stack, demo: str) -> None:
+    with ThreadPoolExecutor(30) as pool:
+        answers = list(pool.map(lambda _: stack.chat("demo", demo, max_tokens=2), range(30)))
+    assert [answer.status_code for answer in answers] == [200] * 30
     assert len(stack.backends("demo")) == 1
     log = stack.call("GET", "/api/v1/instances/demo/logs").text
     assert log.count("started at") == 1
@@ -180,7 +180,7 @@ def test_a_cancelled_stream_ends_with_an_error_and_frees_the_slot(stack: Stack, 
 def test_stop_lets_the_running_stream_finish_and_refuses_new_requests(
     stack: Stack, demo: str
 ) -> None:
-    stream = stream_of(stack, demo, max_tokens=600)
+    stream = stream_of(stack, demo, max_tokens=250)
     chunks = [next(iter(stream))]
     assert stack.call("POST", "/api/v1/instances/demo/stop").status_code == 200
 

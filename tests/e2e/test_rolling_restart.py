@@ -21,10 +21,11 @@ GUNICORN = UNITS / "gunicorn"
 BOOT_SECONDS = 60
 STREAM_TOKENS = 800
 """40 s at 20 tokens per second: longer than the restart, within the grace period of 60 s."""
+PAUSE_SECONDS = 0.02
 
 
 class Load:
-    """Threads that send requests without a pause; ``outcomes`` counts statuses and errors."""
+    """Threads that send one request after the other; ``outcomes`` counts statuses and errors."""
 
     def __init__(self, services: Services, key: str) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -56,6 +57,7 @@ class Load:
                 self.outcomes[str(response.status_code)] += 1
             except requests.RequestException as error:
                 self.outcomes[repr(error)] += 1
+            self._is_over.wait(PAUSE_SECONDS)
         session.close()
 
 
