@@ -205,7 +205,8 @@ def early_start(request: WaitingRequest, form: Form) -> Message:
     exchange, configured = request.exchange, request.target.response_headers
     kind = b"application/json" if form is Form.BLANKS else b"text/event-stream"
     headers = to_client([(b"content-type", kind)], configured)
-    headers += [*exchange.id_headers(), (b"server-timing", exchange.server_timing())]
+    # No Server-Timing: its times are not known yet.
+    headers += exchange.id_headers()
     headers = for_events(headers, configured)
     if configured:
         keep(request.scope, configured)

@@ -106,6 +106,8 @@ def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         LLAMACTL_STOP_TIMEOUT="2",
         LLAMACTL_DRAIN_TIMEOUT="60",
         LLAMACTL_DEFAULT_AUTO_RESTART="false",
+        # On a busy machine a prompt may take longer than the 10 s after which a head goes out.
+        LLAMACTL_KEEPALIVE_AFTER="120",
     )
 
 
