@@ -33,6 +33,8 @@ class Instance(models.Model):
       "Observed", and ``port`` if another program listens on the port. The supervisor also requests
       stops (idle timeout, preemption), by an update that fails if the generation has changed.
 
+    Besides, the web processes write ``model_info`` (``instances.learned_model``).
+
     Observed state; every arrow belongs to the supervisor (``instances.states`` has the table)::
 
         stopped ──▶ starting ──▶ running ──▶ shutting_down ──▶ stopped
@@ -118,6 +120,13 @@ class Instance(models.Model):
         null=True,
         editable=False,
         help_text="place, length, reason: while the start waits for capacity.",
+    )
+
+    # Learnt by the web processes from a running backend.
+    model_info = models.JSONField(
+        null=True,
+        editable=False,
+        help_text="Facts about the model, with a digest of the launch options they belong to.",
     )
 
     class Meta:

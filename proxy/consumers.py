@@ -171,14 +171,16 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         for_anthropic = is_anthropic(scope["headers"])
         if not name:
             table = gateway.live.table
-            models = await list_models(table, self._rule(table, scope), gateway.upstream)
+            models = await list_models(
+                table, self._rule(table, scope), gateway.upstream, gateway.models.context_length
+            )
             if for_anthropic:
                 return anthropic_page(models, scope["query_string"])
             return openai_list(models)
         target = await gateway.recheck.before_refusal(
             lambda table: find_model(table, self._rule(table, scope), name)
         )
-        model = await model_of(target, gateway.upstream, name)
+        model = await model_of(target, gateway.upstream, name, gateway.models.context_length)
         return anthropic_model(model) if for_anthropic else model.openai
 
     async def _forward_by_model(self, scope: Scope, receive: Receive, send: Send) -> None:

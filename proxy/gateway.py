@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 
 import redis.asyncio
 import redis.exceptions
@@ -12,6 +12,7 @@ from django.db import DatabaseError
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from instances.learned_model import remember_model
 from instances.scheduling.traffic_report import REPORT_EXPIRES_SECONDS, REPORT_KEY
 from keys.imported import recognise
 from keys.last_used import KeyUsage, write_last_used
@@ -28,6 +29,7 @@ from proxy.exchange import Exchange
 from proxy.imported_keys import ImportedKeys
 from proxy.inflight import InFlight
 from proxy.keep_alive import KeepAlive
+from proxy.model_discovery import ModelDiscovery
 from proxy.observe.counting import count_tokens
 from proxy.observe.usage import UsageLog
 from proxy.query_answers import QueryAnswers
@@ -103,6 +105,8 @@ class Gateway:
                 timeout_seconds=self.config.instances.on_demand_start_timeout,
                 on_change=self._report_due.set,
             )
+            self.models = ModelDiscovery(self.live, self.upstream, self._remember_model)
+            self.models.start()
             self._tasks = [
                 asyncio.create_task(work, name=name) for name, work in self._background_work()
             ]
@@ -128,6 +132,7 @@ class Gateway:
             return
         self.is_started = False
         await cancel.cancel_and_wait(self._tasks)
+        await self.models.stop()
         await self._write_usage()
         await self.usage_log.write(self._refresher.in_thread)
         await self.imported_keys.stop()
@@ -144,6 +149,9 @@ class Gateway:
         self.registry.end(exchange)
         for observer in self.observers:
             observer(exchange)
+
+    async def _remember_model(self, pk: int, generation: int, facts: Mapping[str, object]) -> None:
+        await self._refresher.in_thread(lambda: remember_model(pk, generation, facts))
 
     async def _remember_imported(self, argon2: str, key: str) -> None:
         await self._refresher.in_thread(lambda: recognise(argon2, key))

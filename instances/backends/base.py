@@ -12,6 +12,7 @@ from instances.backends.command_line import ParsedCommand, Programs, parse, read
 from instances.backends.extra_args import ExtraValue, extra_argv
 from instances.backends.failure_signs import FailureSign
 from instances.backends.flags import FlagTable, Setting
+from instances.backends.model_traits import ModelTraits
 from instances.backends.normal_form import normal_form
 from instances.backends.option_fields import OptionField
 from instances.backends.path_options import PathOption
@@ -240,6 +241,10 @@ class Backend:
         """Return the file or directory of the model, if the options name one on disk."""
         model = text_option(options, "model")
         return model if looks_like_path(model) else None
+
+    def traits(self, options: Mapping[str, object]) -> ModelTraits:
+        """Return the traits of the model that the options tell."""
+        return ModelTraits()
 
     def summary(self, options: Mapping[str, object]) -> str:
         """Name the model in a few words, for a list; ``""`` if the options name no model."""

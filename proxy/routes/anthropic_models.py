@@ -15,13 +15,16 @@ MAX_LIMIT = 1000
 
 def anthropic_model(model: Model) -> dict[str, object]:
     created_at = datetime.fromtimestamp(model.created, UTC)
-    return {
+    entry: dict[str, object] = {
         "type": "model",
         "id": model.id,
         "display_name": model.id,
         "created_at": created_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "lifecycle": "active",
     }
+    if model.context_length is not None:
+        entry |= {"max_input_tokens": model.context_length, "max_tokens": model.context_length}
+    return entry
 
 
 def anthropic_page(models: list[Model], query: bytes) -> dict[str, object]:

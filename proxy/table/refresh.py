@@ -22,7 +22,9 @@ from instances import lifecycle
 from instances.backends.registry import backend_for
 from instances.launch import effective_api_key
 from instances.launch_id import key_part
+from instances.model_info import info_of
 from instances.models import Instance
+from instances.options import InstanceOptions
 from instances.request_options import RequestOptions, value_json
 from instances.states import ON_DEMAND, DesiredState, Status
 from keys.imported import unrecognised_hashes
@@ -237,10 +239,20 @@ def to_target(instance: Instance, config: AppConfig) -> Target:
         aliases=tuple(options.aliases),
         lists_aliases=options.list_aliases,
         request_defaults=_request_defaults(options.request),
+        info=info_of(
+            instance.options, instance.model_info, backend.traits(options.backend_options)
+        ),
+        model_file=_model_file(instance, options, config),
         load_seconds=load_seconds(instance.started_at, instance.ready_at),
         started_at=instance.started_at.timestamp() if instance.started_at is not None else None,
         keepalive_blanks=options.keepalive_blanks,
     )
+
+
+def _model_file(instance: Instance, options: InstanceOptions, config: AppConfig) -> str:
+    path = backend_for(options.backend_type).model_path(options.backend_options) or ""
+    is_here = instance.node.name == config.local_node and path.startswith("/")
+    return path if is_here and path.endswith(".gguf") else ""
 
 
 def _request_defaults(request: RequestOptions) -> RequestDefaults | None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from instances.model_info import UNKNOWN_MODEL, ModelInfo
 from instances.states import DesiredState, Status
 from proxy.body.request_defaults import RequestDefaults
 
@@ -58,6 +59,9 @@ class Target:
     lists_aliases: bool = True
     """Whether the list of models has them."""
     request_defaults: RequestDefaults | None = None
+    info: ModelInfo = UNKNOWN_MODEL
+    model_file: str = ""
+    """The GGUF file of its model on this host, if it has one."""
 
     @property
     def is_ready(self) -> bool:

@@ -82,7 +82,7 @@ ARROWS = {
         "instances instances.backends instances.scheduling keys llamactl.config llamactl.core "
         "llamactl.middleware llamactl.models nodes proxy proxy.body"
     ),
-    "proxy.routes": "llamactl.core proxy proxy.table proxy.upstream",
+    "proxy.routes": "instances llamactl.core proxy proxy.table proxy.upstream",
     "proxy.activation": "instances proxy.table",
     "proxy.openapi": "instances llamactl.core llamactl.openapi nodes proxy",
     "proxy": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from proxy.activation.activator import Activator
 from proxy.asgi import ProxyApplication
 from proxy.body.budget import BodyBudget
 from proxy.gateway import Gateway
+from proxy.model_discovery import ModelDiscovery
 from proxy.table.recheck import Recheck
 from proxy.table.table import KeyRule, RoutingTable, Target
 from proxy.upstream import Upstream
@@ -132,6 +133,9 @@ class TableGateway(Gateway):
         self.max_body_bytes = 1000
         self.bodies = BodyBudget(16 * 2**20)
         self.upstream = Upstream()
+        self.facts: list[tuple[int, int, Mapping[str, object]]] = []
+        """What a backend has told of its model, by instance and generation."""
+        self.models = ModelDiscovery(self.live, self.upstream, self._remember)
         self.starts: list[str] = []
         self.refreshes = 0
         self.meanwhile: Callable[[], None] = lambda: None
@@ -146,6 +150,9 @@ class TableGateway(Gateway):
     def lay(self, *targets: Target, keys: dict[bytes, KeyRule] | None = None) -> None:
         found = {target.name: target for target in targets}
         self.live.replace(RoutingTable(targets=found, keys=rules() if keys is None else keys))
+
+    async def _remember(self, pk: int, generation: int, facts: Mapping[str, object]) -> None:
+        self.facts.append((pk, generation, facts))
 
     async def _refresh(self) -> None:
         self.refreshes += 1

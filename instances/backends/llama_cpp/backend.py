@@ -14,6 +14,7 @@ from instances.backends.llama_cpp.failure_signs import EMBEDDED_SIGNS, LLAMA_SER
 from instances.backends.llama_cpp.flags import LLAMA_CPP_FLAGS
 from instances.backends.llama_cpp.option_fields import OPTION_FIELDS
 from instances.backends.llama_cpp.served_paths import SERVED_PATHS
+from instances.backends.model_traits import ModelTraits, positive
 from instances.backends.path_options import DIRECTORY, FILE, gguf
 
 _MODEL_SOURCES = ("model", "hf_repo", "model_url", "docker_repo")
@@ -124,6 +125,19 @@ class LlamaCpp(Backend):
 
     def model_path(self, options: Mapping[str, object]) -> str | None:
         return text_option(options, "model") or None
+
+    def traits(self, options: Mapping[str, object]) -> ModelTraits:
+        """Return the traits; the context is shared equally among ``parallel`` slots."""
+        context = positive(options, "ctx_size")
+        slots = positive(options, "parallel") or 1
+        if context is not None and options.get("kv_unified") is not True:
+            context //= slots
+        return ModelTraits(
+            context_length=context or None,
+            takes_images=bool(options.get("mmproj") or options.get("mmproj_url")),
+            is_embedding=options.get("embedding") is True,
+            is_reranker=options.get("reranking") is True,
+        )
 
     def summary(self, options: Mapping[str, object]) -> str:
         if model := text_option(options, "model"):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from instances.backends.base import Backend, text_option
 from instances.backends.command_line import Programs
 from instances.backends.flags import FlagTable, Setting
+from instances.backends.model_traits import ModelTraits, positive
 from instances.backends.path_options import (
     DIRECTORY,
     DIRECTORY_OR_NAME,
@@ -108,6 +109,14 @@ class Vllm(Backend):
         if isinstance(names, list) and names:
             return str(names[0])
         return super().served_model(options, instance_name)
+
+    def traits(self, options: Mapping[str, object]) -> ModelTraits:
+        task = text_option(options, "task") or text_option(options, "runner")
+        return ModelTraits(
+            context_length=positive(options, "max_model_len"),
+            is_embedding=task in ("embed", "embedding", "pooling"),
+            is_reranker=task in ("score", "rerank"),
+        )
 
     def summary(self, options: Mapping[str, object]) -> str:
         return super().summary(options) or text_option(options, "config") or "no model set"

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from aiohttp import web
 
+from instances.model_info import ModelInfo
 from instances.states import DesiredState, Status
 from proxy.asgi import ProxyApplication
-from tests.proxy.conftest import ALICE, BOB, CHARLIE, Backend, TableGateway, make_target
+from tests.proxy.conftest import (
+    ALICE,
+    BOB,
+    CHARLIE,
+    Backend,
+    TableGateway,
+    make_target,
+    stopped,
+)
 from tests.support.asgi import AsgiRequest
 from tests.support.loop_stall import MAX_STALL_SECONDS, measured_stall
 
@@ -130,3 +141,95 @@ async def test_aliases_are_listed_behind_their_instance_unless_hidden(
     answer = await AsgiRequest(app, "/v1/models", method="GET", key=ALICE).finish()
     listed = [model["id"] for model in answer.json()["data"]]
     assert listed == ["demo", *(ALIASES if is_listed else ())]
+
+
+async def listed(app: ProxyApplication) -> list[dict[str, object]]:
+    answer = await AsgiRequest(app, "/v1/models", method="GET", key=ALICE).finish()
+    models: list[dict[str, object]] = answer.json()["data"]
+    return models
+
+
+async def test_entry_has_the_fields_of_llama_cpp_and_llama_swap(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    info = ModelInfo(
+        context_length=2048,
+        meta={"n_ctx": 2048, "n_ctx_train": 32768},
+        input_modalities=("text", "image"),
+        has_tools=True,
+    )
+    gateway.lay(stopped(backend, info=info, aliases=("gpt-4o",)))
+    own, alias = await listed(app)
+    assert own == {
+        "id": "demo",
+        "object": "model",
+        "created": 1_700_000_000,
+        "owned_by": "llamactl",
+        "aliases": ["gpt-4o"],
+        "status": {"value": "unloaded"},
+        "context_length": 2048,
+        "max_model_len": 2048,
+        "meta": {"n_ctx": 2048, "n_ctx_train": 32768},
+        "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
+        "capabilities": {
+            "completion": True,
+            "embedding": False,
+            "reranking": False,
+            "vision": True,
+            "audio": False,
+            "function_calling": True,
+        },
+        "supported_parameters": ["tools", "tool_choice"],
+    }
+    assert alias == {**own, "id": "gpt-4o", "aliases": []}
+    assert not backend.requests
+    assert not gateway.starts
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ({}, {"value": "loaded"}),
+        ({"status": Status.STARTING}, {"value": "loading"}),
+        ({"generation": 2, "status": Status.STOPPED}, {"value": "loading"}),
+        ({"status": Status.FAILED}, {"value": "unloaded", "failed": True}),
+        (
+            {"desired_state": DesiredState.STOPPED, "status": Status.SHUTTING_DOWN},
+            {"value": "unloaded"},
+        ),
+    ],
+)
+async def test_status_is_that_of_the_instance(
+    app: ProxyApplication,
+    backend: Backend,
+    gateway: TableGateway,
+    state: dict[str, Any],
+    status: dict[str, object],
+) -> None:
+    gateway.lay(make_target(backend.origin, **state))
+    (entry,) = await listed(app)
+    assert entry["status"] == status
+    assert "context_length" not in entry
+    assert "meta" not in entry
+
+
+async def test_entry_of_a_routers_model_has_only_known_facts(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        entry = {
+            "id": "a",
+            "status": {"value": "sleeping", "args": ["--secret"]},
+            "meta": {"n_ctx": 4096, "n_params": "many", "odd": 1},
+            "architecture": {"input_modalities": ["audio", "odd", 7], "output_modalities": []},
+        }
+        odd = {"id": "b", "status": {"value": ["odd"], "failed": True}, "meta": 5}
+        return web.json_response({"data": [entry, odd, {"id": 7}, 8]})
+
+    backend.handler = handler
+    gateway.lay(make_target(backend.origin, served_model=None))
+    _, first, second = await listed(app)
+    assert first["status"] == {"value": "sleeping"}
+    assert first["meta"] == {"n_ctx": 4096}
+    assert first["architecture"] == {"input_modalities": ["audio"], "output_modalities": ["text"]}
+    assert second["status"] == {"value": "loaded", "failed": True}
