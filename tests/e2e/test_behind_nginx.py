@@ -209,12 +209,20 @@ def test_a_stream_arrives_event_by_event(site: Site) -> None:
         assert next(answer.iter_lines())
 
 
-def test_a_load_longer_than_nginxs_patience_streams(site: Site) -> None:
-    """nginx's proxy_read_timeout is 60 s, with nothing from llamactl until then a 504."""
+@pytest.fixture
+def slow_model(site: Site) -> Iterator[str]:
     site.stack.create("slow", {"model": "fake?start_seconds=75"})
+    yield "slow"
+    site.stack.call("POST", "/api/v1/instances/slow/stop")
+    site.stack.until_status("slow", "stopped")
+    assert site.stack.call("DELETE", "/api/v1/instances/slow").status_code == 204
+
+
+def test_a_load_longer_than_nginxs_patience_streams(site: Site, slow_model: str) -> None:
+    """nginx's proxy_read_timeout is 60 s, with nothing from llamactl until then a 504."""
     session = site.session()
     session.headers["Authorization"] = f"Bearer {site.stack.new_key()}"
-    body = {"model": "slow", "stream": True, "max_tokens": 60, "tps": 20, "messages": []}
+    body = {"model": slow_model, "stream": True, "max_tokens": 60, "tps": 20, "messages": []}
     with session.post(f"{site.url}/v1/chat/completions", json=body, stream=True) as answer:
         assert answer.status_code == 200
         pieces = list(answer.iter_content(None))

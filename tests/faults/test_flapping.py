@@ -63,21 +63,22 @@ class Witness(threading.Thread):
         super().__init__(daemon=True)
         self.is_over = threading.Event()
         self.looks = 0
-        self.seen_twice: set[str] = set()
+        self.seen_twice: list[list[dict[str, object]]] = []
         self._worker = worker
 
     def run(self) -> None:
         while not self.is_over.wait(LOOK_SECONDS):
             self.looks += 1
-            running: Counter[str] = Counter()
+            running: dict[str, list[dict[str, object]]] = {}
             for child in self._worker.children():
                 try:
-                    words = child.cmdline()
-                    if "--alias" in words and child.status() != psutil.STATUS_ZOMBIE:
-                        running[words[words.index("--alias") + 1]] += 1
+                    found = child.as_dict(["pid", "status", "create_time", "cmdline"])
                 except psutil.Error:
                     continue
-            self.seen_twice |= {name for name, number in running.items() if number > 1}
+                words = found["cmdline"] or []
+                if "--alias" in words and found["status"] != psutil.STATUS_ZOMBIE:
+                    running.setdefault(words[words.index("--alias") + 1], []).append(found)
+            self.seen_twice += [processes for processes in running.values() if len(processes) > 1]
 
 
 def test_the_last_desired_state_is_reached_and_other_instances_are_undisturbed(
@@ -102,7 +103,7 @@ def test_the_last_desired_state_is_reached_and_other_instances_are_undisturbed(
         witness.is_over.set()
         witness.join()
         assert witness.looks > 10
-        assert witness.seen_twice == set()
+        assert witness.seen_twice == []
 
 
 def flap(stack: FakeStack, program: Path, last_action: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from instances.states import DesiredState, Status
 from proxy.body.body import WHOLE_BYTES
-from proxy.routes import models
+from proxy.routes import backend_json
 from tests.proxy.conftest import TableGateway, make_target
 from tests.proxy.sockets.conftest import Connect
 from tests.support.until import until_async
@@ -346,7 +346,7 @@ async def test_disconnect_during_a_start_leaves_no_cycle(
 async def test_list_of_a_router_that_is_silent_leaves_no_cycle(
     client: RawClient, backend: RawBackend, gateway: TableGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "ROUTER_TIMEOUT_SECONDS", 0.02)
+    monkeypatch.setattr(backend_json, "TIMEOUT_SECONDS", 0.02)
     gateway.lay(make_target(backend.origin, is_llama_server=True, served_model=None))
 
     async def ask() -> None:
