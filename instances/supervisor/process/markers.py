@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
 from instances.supervisor.process.process_table import read_stat
@@ -50,29 +51,57 @@ class MarkedProcess:
 
 
 def marked_processes() -> Iterator[MarkedProcess]:
-    """Yield every other living process of this user that carries the markers."""
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and int(name) != os.getpid():
-            found = marked_process(int(name))
-            if found is not None:
-                yield found
+    """Yield every other living process of this user that carries the markers.
+
+    A process whose program is just being loaded (execve) has no environment until that is done. It
+    is read once more after all others.
+    """
+    loading = []
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
+        if pid == os.getpid():
+            continue
+        found = _read_process(pid)
+        if isinstance(found, MarkedProcess):
+            yield found
+        elif found is _Unmarked.NO_ENVIRONMENT:
+            loading.append(pid)
+    for pid in loading:
+        again = marked_process(pid)
+        if again is not None:
+            yield again
 
 
 def marked_process(pid: int) -> MarkedProcess | None:
     """Return the process, if it lives, is this user's and carries the markers."""
+    found = _read_process(pid)
+    return found if isinstance(found, MarkedProcess) else None
+
+
+class _Unmarked(Enum):
+    NO_ENVIRONMENT = auto()
+    OTHER = auto()
+
+
+_KTHREADD = 2
+"""Parent of the kernel's threads, which have no environment either."""
+
+
+def _read_process(pid: int) -> MarkedProcess | _Unmarked:
     stat = read_stat(pid)
     if stat is None or not stat.is_alive or not is_own_user(pid):
-        return None
+        return _Unmarked.OTHER
     try:
         content = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:  # not dumpable, or gone
-        return None
+        return _Unmarked.OTHER
+    if not content and stat.parent != _KTHREADD:
+        return _Unmarked.NO_ENVIRONMENT
     if NODE_MARKER.encode() not in content:
-        return None
+        return _Unmarked.OTHER
     pairs = (entry.partition(b"=") for entry in content.split(b"\0"))
     environ = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
     if NODE_MARKER not in environ:  # a variable whose value or name holds the marker's name
-        return None
+        return _Unmarked.OTHER
     marker = Marker(
         node=environ.get(NODE_MARKER, ""),
         instance=environ.get(INSTANCE_MARKER, ""),

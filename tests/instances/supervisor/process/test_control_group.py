@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from instances.supervisor.process import adoption, control_group, markers, pidfd, process_table
@@ -85,6 +86,11 @@ def launched(marker: Marker, tmp_path: Path) -> Iterator[Callable[[str], Process
 def written_pid(directory: Path) -> int:
     file = directory / "pid"
     return int(until(lambda: file.read_text() if file.exists() else ""))
+
+
+def until_it_is(pid: int, program: str) -> None:
+    """Wait until the process runs the program: while it is loaded, its environment is empty."""
+    until(lambda: psutil.Process(pid).name() == program and markers.marked_process(pid))
 
 
 @pytest.fixture
@@ -177,6 +183,7 @@ def test_a_leader_that_was_moved_out_of_its_group_leaves_nothing_behind(
     ControlGroup(own).add(process.pid)
     gate.write_text("go on\n")
     daemon = written_pid(tmp_path)
+    until_it_is(daemon, "sleep")
     assert clean_up_after(process) == 1
     assert not process.ended_in_group
     until(lambda: not is_alive(daemon))
@@ -244,7 +251,7 @@ def test_only_the_marker_of_the_leader_is_read_where_it_is_there(
 ) -> None:
     """The adoption of a hundred backends should not read every process a hundred times."""
     leader = shell("exec sleep 600")
-    until(lambda: markers.marked_process(leader.pid))
+    until_it_is(leader.pid, "sleep")
     with monkeypatch.context() as patch:
         patch.setattr(adoption, "marked_processes", lambda: pytest.fail("all were read"))
         assert adoption.other_node_of(leader.pid, marker.node) is None
