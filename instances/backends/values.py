@@ -79,12 +79,20 @@ def json_problem(text: str) -> str:
             character = typographic[0]
             name = unicodedata.name(character).lower()
             return f"{character} (U+{ord(character):04X}, {name}) is no character of JSON"
-        if '\\"' in text and not json_problem(text.replace('\\"', '"')):
+        if _is_json(text.replace('\\"', '"')):
             return "leave out the backslashes before the quotes"
-        if "'" in text and not json_problem(text.replace("'", '"')):
+        if _is_json(text.replace("'", '"')):
             return "JSON has double quotes"
         return str(error)
     return ""
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def read_number(word: str) -> object:

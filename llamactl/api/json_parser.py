@@ -26,7 +26,9 @@ MAX_DEPTH = 32
 MAX_VALUES = 10_000
 """Of lists, objects and their members: 2 MiB of ``{"":1},`` would take 60 MB, and the interpreter
 for 80 ms in which no other thread runs. The longest document of a client has about a thousand."""
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""A text that is not closed extends to the end: otherwise each quotation mark in it would begin
+another search to the end."""
 _BMP = re.compile(rb"[\xc4-\xef]|\\u(?!00)")
 _WIDE = re.compile(rb"[\xf0-\xf4]|\\u[dD][89aAbB]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import shlex
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -102,6 +104,22 @@ def test_of_the_backends_flags_the_secret_ones_alone_have_secret_names() -> None
 )
 def test_urls_keep_all_but_passwords_and_secret_parameters(url: str, masked: str) -> None:
     assert mask_url(url) == masked
+
+
+@pytest.mark.parametrize("unit", ["://a:", "://", "a", "a?b=c", "http://a", "@"])
+@pytest.mark.parametrize("mask", [mask_url, mask_text, lambda word: mask_arguments([word])])
+def test_masking_takes_linear_time(mask: Callable[[str], object], unit: str) -> None:
+    # A client may send 2 MiB; a pattern that searches to the end from each place takes minutes.
+    before = time.thread_time()
+    mask(unit * (300_000 // len(unit)))
+    assert time.thread_time() - before < 1
+
+
+def test_an_argument_that_is_nested_too_deep_is_hidden() -> None:
+    for depth in (5_000, 900, 400):
+        word = '{"a":' * depth + '{"api_key":"sesame"}' + "}" * depth
+        assert "sesame" not in mask_arguments(["--json", word])[1]
+        assert "sesame" not in mask_command([f"--json={word}"])
 
 
 def test_urls_in_a_sentence_are_masked_one_by_one() -> None:

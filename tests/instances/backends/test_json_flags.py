@@ -34,6 +34,7 @@ def flag_id(value: object) -> str:
         ('{"a": 1', "delimiter"),
         ('{"a":\u00a01}', "U+00A0"),
         ("[" * 50_000, "nested too deeply"),
+        ("{'" + "\\" * 500 + '"' + "x" * 100_000, "Expecting"),  # took a minute
     ],
 )
 def test_a_value_that_is_no_json_is_refused_with_its_reason(

@@ -11,6 +11,7 @@ from llamactl.api.json_parser import (
     MAX_BMP_BYTES,
     MAX_BODY_BYTES,
     MAX_DEPTH,
+    MAX_VALUES,
     MAX_WIDE_BYTES,
     StrictJSONParser,
     parse_object,
@@ -125,6 +126,15 @@ def test_no_body_keeps_other_threads_from_running(begin: str, filling: str) -> N
     raw = (begin + filling * (MAX_BODY_BYTES // len(filling))).encode()[:MAX_BODY_BYTES]
     before = time.thread_time()
     with contextlib.suppress(ValueError):
+        parse_object(raw)
+    assert time.thread_time() - before < MAX_STALL_SECONDS
+
+
+def test_a_text_that_is_not_closed_is_read_once() -> None:
+    # Each quotation mark in it should begin no search to the end: 2 MiB took hours.
+    raw = b"," * (MAX_VALUES + 1) + b'"' + b'\\"' * (MAX_BODY_BYTES // 2 - MAX_VALUES)
+    before = time.thread_time()
+    with pytest.raises(ValueError, match="values"):
         parse_object(raw)
     assert time.thread_time() - before < MAX_STALL_SECONDS
 
