@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from instances.logs.segments import LockedLog, lock_for_reading
+from instances.logs.segments import LockedLog, lock_for_reading, open_file
 from llamactl.config import AppConfig
 
 BLOCK_BYTES = 64 * 1024
@@ -31,8 +31,7 @@ def open_log(path: Path, *, create_directory: bool) -> int:
     """
     if create_directory:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
-    return os.open(path, flags, 0o600)
+    return open_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, may_be_device=True)
 
 
 def write_started(descriptor: int, name: str, at: datetime) -> None:
@@ -42,7 +41,7 @@ def write_started(descriptor: int, name: str, at: datetime) -> None:
 
 def write_stopped(path: Path, name: str, at: datetime) -> None:
     """Append the line that marks the end of a launch. Raises OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    descriptor = open_file(path, os.O_WRONLY | os.O_APPEND, may_be_device=True)
     try:
         os.write(
             descriptor, f"=== Instance {name} stopped at {at:%Y-%m-%d %H:%M:%S} ===\n".encode()

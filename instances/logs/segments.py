@@ -125,11 +125,12 @@ def segments_of(path: Path) -> list[Segment]:
     """List the existing segments of the log at ``path``, oldest first. Raises OSError."""
     pattern = re.compile(re.escape(path.name) + r"\.([0-9]{1,18})(\.gz)?", re.ASCII)
     found: dict[int, Segment] = {}
-    for name in os.listdir(path.parent):
-        match = pattern.fullmatch(name)
-        # During compression both files exist, and the plain one is complete.
-        if match and not (match[2] and int(match[1]) in found):
-            found[int(match[1])] = Segment(int(match[1]), path.with_name(name))
+    with os.scandir(path.parent) as entries:
+        for entry in entries:
+            match = pattern.fullmatch(entry.name)
+            # During compression both files exist, and the plain one is complete.
+            if match and not (match[2] and int(match[1]) in found) and entry.is_file():
+                found[int(match[1])] = Segment(int(match[1]), path.with_name(entry.name))
     return [found[number] for number in sorted(found)]
 
 
@@ -141,6 +142,27 @@ def read_from(file: BinaryIO, length: int) -> bytes:
         raise OSError(f"{file.name} is damaged: {error}") from error
 
 
+def open_file(path: Path, flags: int, *, may_be_device: bool = False) -> int:
+    """Open a file of a log. Raises OSError, also for a directory, FIFO or socket in its place.
+
+    A FIFO must not block: the supervisor's loop opens the log of each launch. ``may_be_device``:
+    an operator may link a log to ``/dev/null``.
+    """
+    flags |= os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a FIFO without a reader, or a socket
+            raise OSError(errno.EINVAL, "it is no file") from None
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode) and not (may_be_device and stat.S_ISCHR(mode)):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file")
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
 @contextmanager
 def lock_for_reading(path: Path) -> Iterator[LockedLog]:
     """Open the log for reading and keep rotation away until the end. Raises OSError.
@@ -148,10 +170,8 @@ def lock_for_reading(path: Path) -> Iterator[LockedLog]:
     Rotation holds the lock for milliseconds. A worker that froze during a rotation must not block
     every reader, so after LOCK_SECONDS the log is read without the lock.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_file(path, os.O_RDONLY)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no file")
         lock(descriptor, fcntl.LOCK_SH)
         yield LockedLog(descriptor, segments_of(path))
     finally:

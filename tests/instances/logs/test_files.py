@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +26,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "logs" / "one.log"
 
 
+def socket_at(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
 def write(path: Path, content: bytes) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
@@ -41,6 +48,42 @@ def test_the_log_is_appended_to_and_private(path: Path) -> None:
         + "=== Instance one stopped at 2026-01-02 03:04:05 ===\n"
     )
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, socket_at])
+def test_what_is_no_file_is_refused_and_never_blocks(
+    path: Path, make: Callable[[Path], object]
+) -> None:
+    # It should not wait for the other end of a FIFO: the supervisor's loop opens the log.
+    path.parent.mkdir()
+    make(path)
+    for use in (
+        lambda: open_log(path, create_directory=True),
+        lambda: write_stopped(path, "one", AT),
+        lambda: tail(path, 5),
+    ):
+        with pytest.raises(OSError, match=r"no file|Is a directory"):
+            use()
+
+
+def test_a_log_may_be_a_link_to_a_file_or_to_the_null_device(path: Path, tmp_path: Path) -> None:
+    path.parent.mkdir()
+    for target in (tmp_path / "elsewhere.log", Path("/dev/null")):
+        path.symlink_to(target)
+        descriptor = open_log(path, create_directory=False)
+        write_started(descriptor, "one", AT)
+        assert os.get_blocking(descriptor)
+        os.close(descriptor)
+        path.unlink()
+    assert "=== Instance one started" in (tmp_path / "elsewhere.log").read_text()
+
+
+def test_a_segment_that_is_no_file_is_left_out(path: Path) -> None:
+    write(path, b"new\n")
+    os.mkfifo(path.with_name("one.log.2"))
+    path.with_name("one.log.3").mkdir()
+    path.with_name("one.log.1").write_bytes(b"old\n")
+    assert tail(path, 5) == ["old", "new"]
 
 
 def test_a_missing_directory_is_only_made_if_asked(path: Path) -> None:
