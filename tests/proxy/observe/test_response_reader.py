@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from proxy.observe.response_reader import (
     tokens_of_body,
 )
 from proxy.observe.tokens import LARGEST_COUNT, Tokens, tokens_in
+from tests.support.loop_stall import MAX_STALL_SECONDS
 
 OPENAI = {
     "completion_tokens": 9,
@@ -167,6 +169,20 @@ def test_figures_with_something_long_behind_them(piece_bytes: int) -> None:
     body = json.dumps(document, separators=(",", ":")).encode()
     pieces = [body[at : at + piece_bytes] for at in range(0, len(body), piece_bytes)]
     assert read(pieces)[0] == DRAFTED
+
+
+@pytest.mark.parametrize("unit", [b'"usage":{', b'"timings":{"a":[', b"["])
+def test_hostile_figures_cost_no_time_and_raise_nothing(unit: bytes) -> None:
+    # 900 figures within each other took 0.1 s of the event loop, and deep ones a RecursionError.
+    said = json.dumps({"usage": OPENAI}).encode()
+    body = b'{"usage":{"a":' + unit * (40_000 // len(unit))
+    reader = ResponseReader(body[:8_000])
+    reader.feed(body[8_000:])
+    before = time.thread_time()
+    assert reader.tokens() is None
+    assert tokens_of_body(body) is None
+    assert time.thread_time() - before < MAX_STALL_SECONDS
+    assert tokens_of_body(said[:-1] + b"," + unit + b" " * PARSED_BYTES) == SAID
 
 
 def test_stream_of_chat_with_llama_cpps_timings() -> None:
