@@ -27,7 +27,7 @@ def context_length(path: Path) -> int | None:
         return None
     try:
         return _find(data, ".context_length")
-    except (struct.error, UnicodeDecodeError, KeyError):
+    except (struct.error, OverflowError, UnicodeDecodeError, KeyError):
         return None
 
 

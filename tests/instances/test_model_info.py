@@ -159,6 +159,7 @@ NUMBERS = ("general.n", 9, (6).to_bytes(4, "little") + (3).to_bytes(8, "little")
         (gguf(("a", 8, (2**63).to_bytes(8, "little")), LENGTH), None),
         (gguf(("a", 8, text("x" * READ_BYTES)), LENGTH), None),
         (gguf(("a", 9, (8).to_bytes(4, "little") + (2**62).to_bytes(8, "little")), LENGTH), None),
+        (gguf(("a", 9, (10).to_bytes(4, "little") + b"\xff" * 8), LENGTH), None),
         (b"GGUF", None),
         (b"", None),
         (b"<html>", None),

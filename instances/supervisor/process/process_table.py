@@ -32,10 +32,13 @@ class ProcessStat:
 
 
 def read_stat(pid: int) -> ProcessStat | None:
-    """Read the stat of ``pid``; ``None`` if there is no such process."""
+    """Read the stat of ``pid``; ``None`` if there is no such process.
+
+    Also ``None`` for another user's process where /proc is mounted with ``hidepid`` (proc(5)).
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     # The second field is the program's name in brackets, and may hold blanks and brackets itself.
     fields = text.rpartition(b")")[2].split()
