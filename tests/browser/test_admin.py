@@ -14,7 +14,7 @@ from instances.states import DesiredState, Status
 from keys.models import InferenceKey
 from llamactl.config import current
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 LIST = "/admin/instances/instance/"
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e"

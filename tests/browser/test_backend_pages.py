@@ -14,7 +14,7 @@ from tests.browser.conftest import TIMEOUT_MS
 from tests.support.paths import FAKE_BACKEND
 from tests.support.stack import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(180)]
 
 PAGE = """<!doctype html><title>hostile</title><iframe id="frame"></iframe><script>
 const main = "MAIN";

@@ -16,7 +16,7 @@ from tests.browser.conftest import TIMEOUT_MS, watch
 from tests.support.paths import FAKE_BACKEND
 from tests.support.stack import Stack, running_stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from instances.models import Instance
 from tests.browser.test_admin import LIST
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 @pytest.mark.parametrize("width", [1280, 400])

@@ -61,6 +61,7 @@ def session(stack: Stack) -> Iterator[requests.Session]:
         yield session
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path"), operations_of(PROXIED))
 def test_a_proxied_operation_never_breaks(
     stack: Stack, session: requests.Session, method: str, path: str

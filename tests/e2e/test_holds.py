@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 else:
     openai = lazy_import("openai")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(180)]
 
 STOP_HOLD_SECONDS = 8
 RETRIES = 30

@@ -15,7 +15,7 @@ from tests.faults import victims
 from tests.support.stack import Stack, running_stack
 from tests.support.until import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")

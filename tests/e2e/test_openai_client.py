@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     openai = lazy_import("openai")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.slow, pytest.mark.timeout(180)]
 
 GREETING: list[Any] = [{"role": "user", "content": "Say hello to Zoë 👋"}]
 SAYING = "Grüße, Zoë 👋 你好"

@@ -16,6 +16,8 @@ from tests.support.paths import ROOT
 from tests.support.run_with_retry import closing_line
 from tests.support.until import until
 
+pytestmark = pytest.mark.slow  # each runs a pytest of its own
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 FLAKY = """

@@ -154,6 +154,7 @@ def test_a_worker_that_is_back_in_time_finds_its_backends(
     assert node.history() == ["starting", "running"]
 
 
+@pytest.mark.slow
 def test_backends_are_ended_when_no_worker_comes_back(
     node: NodeUnderTest, workers: Workers
 ) -> None:
