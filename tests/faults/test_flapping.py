@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from instances.supervisor.process.markers import INSTANCE_MARKER
 from tests.faults import victims
 from tests.faults.stack import FakeStack, running
 from tests.faults.traffic import Traffic
@@ -57,27 +58,31 @@ class Operator(threading.Thread):
 
 
 class Witness(threading.Thread):
-    """Looks all the while for an instance that runs twice."""
+    """Looks all the while for an instance that runs twice.
+
+    An instance that was deleted and one that was made anew with its name are two: the process of
+    the first may still be ending when the second starts.
+    """
 
     def __init__(self, worker: psutil.Process) -> None:
         super().__init__(daemon=True)
         self.is_over = threading.Event()
-        self.looks = 0
+        self.seen: set[str] = set()
         self.seen_twice: list[list[dict[str, object]]] = []
         self._worker = worker
 
     def run(self) -> None:
         while not self.is_over.wait(LOOK_SECONDS):
-            self.looks += 1
             running: dict[str, list[dict[str, object]]] = {}
             for child in self._worker.children():
                 try:
-                    found = child.as_dict(["pid", "status", "create_time", "cmdline"])
+                    found = child.as_dict(["pid", "status", "create_time", "cmdline", "environ"])
                 except psutil.Error:
                     continue
-                words = found["cmdline"] or []
-                if "--alias" in words and found["status"] != psutil.STATUS_ZOMBIE:
-                    running.setdefault(words[words.index("--alias") + 1], []).append(found)
+                instance = (found.pop("environ") or {}).get(INSTANCE_MARKER)
+                if instance and found["status"] != psutil.STATUS_ZOMBIE:
+                    running.setdefault(instance, []).append(found)
+            self.seen |= running.keys()
             self.seen_twice += [processes for processes in running.values() if len(processes) > 1]
 
 
@@ -102,7 +107,7 @@ def test_the_last_desired_state_is_reached_and_other_instances_are_undisturbed(
         assert traffic.counts("flapping").is_flawless
         witness.is_over.set()
         witness.join()
-        assert witness.looks > 10
+        assert {name.partition(":")[2] for name in witness.seen} >= {"steady", "flapping"}
         assert witness.seen_twice == []
 
 
