@@ -95,7 +95,8 @@ async def publish() -> None:
 async def test_an_event_arrives_also_after_a_silence(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(change_events, "SILENCE_SECONDS", 0.1)
+    # The broker has to answer within this time, on a busy machine too.
+    monkeypatch.setattr(change_events, "SILENCE_SECONDS", 1.0)
     async with listening(relay) as listener:
         asked = 0
         ping = redis.asyncio.client.PubSub.ping
@@ -107,7 +108,7 @@ async def test_an_event_arrives_also_after_a_silence(
 
         monkeypatch.setattr(redis.asyncio.client.PubSub, "ping", count)
         async with asyncio.timeout(30):
-            while asked < 3:
+            while asked < 2:
                 await asyncio.sleep(0.01)
             await publish()
             await listener.changed.wait()
