@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, mod
 
 from instances.errors import InvalidInstance
 from llamactl.core.errors import InvalidRequest, LlamactlError
+from llamactl.core.json_values import check_values
 
 if TYPE_CHECKING:
     from llamactl.config import AppConfig
@@ -76,6 +77,11 @@ class OptionDocument(BaseModel):
 
         Raises InvalidRequest (wrong JSON type) or InvalidInstance (a rule of an option).
         """
+        try:
+            # Of an API's document this is known; an admin's form and an import have JSON too.
+            check_values(raw)
+        except ValueError as error:
+            raise InvalidInstance(str(error)) from None
         try:
             return cls.model_validate(raw, context=config)
         except ValidationError as error:

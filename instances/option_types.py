@@ -72,10 +72,7 @@ def _lines(text: str) -> str:
     text = text.replace("\r\n", "\n")
     if _CONTROL_CHARACTER.search(text.replace("\n", "").replace("\t", "")):
         raise ValueError("must not contain control characters other than line breaks and tabs")
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode") from None
+    size = len(text.encode())
     if size > MAX_LINES_BYTES:
         raise ValueError(f"must be at most {MAX_LINES_BYTES} bytes long, got {size}")
     return text
@@ -88,11 +85,7 @@ Lines = Annotated[str, AfterValidator(_lines), SeveralLines()]
 def _absolute(path: str) -> str:
     if path and not path.startswith("/"):
         raise ValueError(f"must be an absolute path on the node, got {path[:SHOWN_CHARACTERS]!r}")
-    try:
-        size = len(path.encode())
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode") from None
-    if size > MAX_PATH_BYTES:
+    if len(path.encode()) > MAX_PATH_BYTES:
         raise ValueError(f"must be at most {MAX_PATH_BYTES} bytes long")
     return path
 
@@ -116,6 +109,15 @@ def _aliases(names: list[str]) -> list[str]:
             )
     return list(dict.fromkeys(names))
 
+
+def _image(name: str) -> str:
+    if name.startswith("-") or any(map(str.isspace, name)):
+        raise ValueError(f"must be the name of an image, got {name[:SHOWN_CHARACTERS]!r}")
+    return name
+
+
+ImageName = Annotated[Text, AfterValidator(_image)]
+"""The name of a container image, which docker would otherwise take for a flag."""
 
 Aliases = Annotated[list[str], AfterValidator(_aliases)]
 """Further names of an instance, each once; any printable characters, such as those of a hub's
@@ -186,16 +188,10 @@ def _variable_name(name: str) -> str:
     return name
 
 
-def _variable_value(value: str) -> str:
-    if "\x00" in value:
-        raise ValueError("must not contain a NUL character")
-    return value
-
-
 Environment = Annotated[
     dict[
         Annotated[str, AfterValidator(_variable_name)],
-        Annotated[str, AfterValidator(_variable_value)],
+        str,
     ],
     WithJsonSchema(
         {

@@ -23,6 +23,7 @@ from instances.option_types import (
     BackendType,
     Count,
     Environment,
+    ImageName,
     Lines,
     NodeNames,
     ShellWords,
@@ -110,7 +111,7 @@ class InstanceOptions(OptionDocument):
         title="Run in Docker",
         description="Whether the backend runs in a container. Default: as configured.",
     )
-    docker_image: Annotated[Text, _IN_COMMAND] = Field(
+    docker_image: Annotated[ImageName, _IN_COMMAND] = Field(
         default="",
         title="Docker image",
         description="Image of the container. Default: as configured.",

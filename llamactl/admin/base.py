@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from django.contrib import messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import get_fields_from_path
-from django.db.models import Model, QuerySet
+from django.core.exceptions import BadRequest
+from django.db.models import BigIntegerField, Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html
@@ -98,6 +100,24 @@ class BoundedListAdmin(ThemedAdmin[M]):
         target = f"{path}__id" if field.is_relation else path
         return f"{target}__exact", f"{path}__isnull"
 
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        for pk in request.POST.getlist(ACTION_CHECKBOX_NAME):
+            if not _is_pk(pk):
+                raise BadRequest(f"{pk[:80]!r} is no id of an object of this list")
+        return super().changelist_view(request, extra_context)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except OverflowError:  # SQLite's; an id of a choice, which Django does not bound
+            raise BadRequest("the form has a number above those of the database") from None
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[M], search_term: str
     ) -> tuple[QuerySet[M], bool]:
@@ -155,6 +175,10 @@ class DomainAdmin(BoundedListAdmin[M]):
     def protected(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         """Wrap ``view`` in the admin's login and CSRF checks, and never cache it."""
         return self.admin_site.admin_view(view)
+
+
+def _is_pk(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and int(text[:20]) <= BigIntegerField.MAX_BIGINT
 
 
 def duration(span: timedelta) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
@@ -32,7 +33,9 @@ READ_METHODS = ("GET", "HEAD")
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _response(request, InvalidRequest("Invalid request"))
+    # Of Django's own errors (SuspiciousOperation) no page tells.
+    details = str(exception) if isinstance(exception, BadRequest) else ""
+    return _response(request, InvalidRequest(details or "Invalid request"))
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:

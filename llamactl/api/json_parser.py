@@ -1,8 +1,7 @@
 """Strict JSON parser for the bodies of the management API.
 
 A body is one JSON object in UTF-8 of bounded size and depth. The parser also refuses values that
-would fail later: NUL characters (PostgreSQL refuses them), lone surrogates (UTF-8 can't encode
-them) and numbers outside JSON. The error names the place of the value.
+would fail later: those of ``llamactl.core.json_values``, and numbers outside JSON.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from typing import IO, Any, ClassVar
 from rest_framework.parsers import BaseParser
 
 from llamactl.core.errors import BodyTooLarge, InvalidRequest, LlamactlError
+from llamactl.core.json_values import MAX_DEPTH, check_values
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 MAX_BMP_BYTES = 320 * 1024
 """With a character above U+00FF, which makes a ``str`` of two bytes a character."""
 MAX_WIDE_BYTES = 128 * 1024
 """With a character above U+FFFF: four bytes a character, in the text and in its values."""
-MAX_DEPTH = 32
 MAX_VALUES = 10_000
 """Of lists, objects and their members: 2 MiB of ``{"":1},`` would take 60 MB, and the interpreter
 for 80 ms in which no other thread runs. The longest document of a client has about a thousand."""
@@ -31,7 +30,6 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 another search to the end."""
 _BMP = re.compile(rb"[\xc4-\xef]|\\u(?!00)")
 _WIDE = re.compile(rb"[\xf0-\xf4]|\\u[dD][89aAbB]")
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class StrictJSONParser(BaseParser):
@@ -80,7 +78,7 @@ def parse_object(raw: bytes) -> dict[str, object] | None:
         return None
     if not isinstance(value, dict):
         raise ValueError(f"it must be a JSON object, not {_kind(value)}")
-    _check(value)
+    check_values(value)
     return value
 
 
@@ -115,30 +113,6 @@ def _check_number_of_values(raw: bytes) -> None:
 
 def _separators(raw: bytes) -> int:
     return sum(raw.count(separator) for separator in (b",", b":", b"[", b"{"))
-
-
-def _check(document: dict[str, object]) -> None:
-    """Check the depth and every string, without recursion."""
-    pending: list[tuple[object, int, str]] = [(document, 1, "")]
-    while pending:
-        value, depth, place = pending.pop()
-        if depth > MAX_DEPTH:
-            raise ValueError(f"it must not be nested more than {MAX_DEPTH} deep")
-        if isinstance(value, str):
-            _check_text(value, place)
-        elif isinstance(value, dict):
-            for name, item in value.items():
-                _check_text(name, f"a name in {place or 'the object'}")
-                pending.append((item, depth + 1, f"{place}.{name[:40]}" if place else name[:40]))
-        elif isinstance(value, list):
-            pending.extend((item, depth + 1, place) for item in value)
-
-
-def _check_text(text: str, place: str) -> None:
-    found = _UNSTORABLE.search(text)
-    if found is not None:
-        what = "a NUL character" if found.group() == "\x00" else "half of a surrogate pair"
-        raise ValueError(f"{place[:200]} must not contain {what}")
 
 
 def _no_constant(name: str) -> float:

@@ -49,6 +49,8 @@ admin.site.unregister(Group)
 class UserAdmin(_UserAdmin):
     form = UserChangeForm
     add_form = UserCreationForm
+    # unfold's ModelAdmin, which comes before Django's here, has an empty one.
+    add_fieldsets = DjangoUserAdmin.add_fieldsets
     change_password_form = AdminPasswordChangeForm
 
 

@@ -42,7 +42,7 @@ def test_any_printable_text_is_an_alias_once() -> None:
         ([" a"], "aliases must be texts"),
         (["a\n"], "aliases must be texts"),
         (["a\u202eb"], "aliases must be texts"),
-        (["\ud800"], "aliases must be texts"),
+        (["\ud800"], "aliases must not contain half of a surrogate pair"),
         (["x" * 201], "aliases must be texts"),
         ([str(number) for number in range(33)], "aliases must be at most 32"),
         ("gpt-4o", "aliases must be a list"),

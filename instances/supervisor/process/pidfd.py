@@ -18,7 +18,7 @@ from pathlib import Path
 
 from instances.supervisor.process import control_group
 from instances.supervisor.process.control_group import ControlGroup
-from instances.supervisor.process.markers import Marker
+from instances.supervisor.process.markers import CONTAINER_MARKER, Marker
 from instances.supervisor.process.process_table import Identity, family_of, read_stat, read_table
 
 logger = logging.getLogger(__name__)
@@ -163,14 +163,16 @@ def spawn(
 ) -> Process:
     """Start a program in its own session, with ``log`` as standard output and error.
 
-    ``environment`` is complete but for the markers. Raises OSError (no such program, no
+    ``environment`` is complete but for the markers, and may have none of its own: a process with
+    the name of a container is taken for docker's client. Raises OSError (no such program, no
     permission, arguments too long, no descriptor left …), and then nothing runs.
     """
+    own = {name: value for name, value in environment.items() if name != CONTAINER_MARKER}
     old_mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a child inherits the thread's
     try:
         child = subprocess.Popen(
             argv,
-            env={**environment, **marker.to_environment()},
+            env={**own, **marker.to_environment()},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

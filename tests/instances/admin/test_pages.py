@@ -385,6 +385,12 @@ def test_add_makes_a_stopped_instance_or_starts_it(operator: Client) -> None:
         ({"further_options": '{"mlock": "perhaps"}'}, "further_options"),
         ({"further_options": '{"ctx_size": 1}', "ctx_size": "2"}, "further_options"),
         ({"further_options": '{"extra_args": 3}'}, "further_options"),
+        ({"further_options": '{"chat_template": "\\ud800"}'}, "further_options"),
+        ({"further_options": '{"\\ud800": 1}'}, "__all__"),
+        ({"further_options": '{"a": ' * 40 + "1" + "}" * 40}, "__all__"),
+        ({"environment": 'A="\\ud800"'}, "environment"),
+        ({"request": '{"set": {"a": "\\ud800"}}'}, "request"),
+        ({"request": '{"set": {"a": "\\u0000"}}'}, "request"),
         ({"environment": "A"}, "environment"),
         ({"environment": "A-B=1"}, "environment"),
         ({"max_restarts": "-1"}, "max_restarts"),
@@ -591,10 +597,13 @@ def test_hostile_text_is_shown_and_does_nothing(operator: Client, viewer: Client
     instance = create(
         "hostile",
         backend_options={"model": "/m/<script>alert(1)</script>\u202egnp.gguf"},
-        environment={"A": HOSTILE.replace("\x00", ""), "B": "half \ud800 pair"},
+        environment={"A": HOSTILE.replace("\x00", "")},
         group="</textarea><script>alert(3)</script>",
         command_override="\u202e<b>",
     )
+    # As a release stored it that refused fewer values.
+    instance.options["environment"]["B"] = "half \ud800 pair"
+    instance.save()
     observe(
         instance,
         status=Status.FAILED,

@@ -10,13 +10,13 @@ import pytest
 from llamactl.api.json_parser import (
     MAX_BMP_BYTES,
     MAX_BODY_BYTES,
-    MAX_DEPTH,
     MAX_VALUES,
     MAX_WIDE_BYTES,
     StrictJSONParser,
     parse_object,
 )
 from llamactl.core.errors import BodyTooLarge, InvalidRequest
+from llamactl.core.json_values import MAX_DEPTH
 from tests.support.loop_stall import MAX_STALL_SECONDS, measured_memory
 
 

@@ -126,3 +126,24 @@ def test_huge_and_odd_parameters_are_answered_soon(operator: Client, path: str, 
     response = operator.get(f"{path}?{query}")
     assert response.status_code in (200, 302, 400), response
     assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize("pk", ["", "a", "1,2", "-1", "\0", "\u0661", "9" * 19, "9" * 30])
+def test_an_action_on_what_is_no_object_is_refused(operator: Client, path: str, pk: str) -> None:
+    form = {"action": "delete_selected", "_selected_action": ["1", pk], "index": "0"}
+    response = operator.post(path, form)
+    assert response.status_code == 400
+    assert "is no id of an object" in response.json()["details"]
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [("auth/user/1/change/", "groups"), ("auth/group/add/", "permissions")],
+)
+def test_a_choice_above_the_numbers_of_the_database_is_refused(
+    operator: Client, path: str, field: str
+) -> None:
+    path = path.replace("1", str(User.objects.get().pk))
+    form = {"name": "x", "username": "olga", "date_joined_0": "2026-01-01", "date_joined_1": "0:0"}
+    assert operator.post(f"/admin/{path}", {**form, field: "9" * 30}).status_code == 400

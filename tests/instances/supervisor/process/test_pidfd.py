@@ -50,7 +50,9 @@ def end(process: Process) -> int | None:
 
 
 def test_a_process_has_its_own_session_and_a_clean_environment(log: int) -> None:
-    process = shell("umask; pwd; env; ps -o sid= -p $$; read line || echo no input", log, A="b")
+    environment = {"A": "b", "LLAMACTL_LAUNCH": "forged", "LLAMACTL_CONTAINER": "forged"}
+    script = "umask; pwd; env; ps -o sid= -p $$; read line || echo no input"
+    process = shell(script, log, **environment)
     assert end(process) == 0
     text = output(log)
     assert text.startswith("0077\n/\n")
