@@ -310,7 +310,7 @@ class ForwardedRequest:
             raise errors.NoWebUI(target.name, self._route.rest)
         if target.response_headers:
             keep(self._scope, target.response_headers)
-        if response.status >= 300 or response.status == 201:
+        if response.status != 200:
             response.headers = with_own_location(
                 response.headers,
                 self._route,

@@ -27,18 +27,26 @@ _NOT_FOR_BACKENDS = _HOP_BY_HOP | frozenset(
 _FOR_THE_ORIGIN = frozenset(
     b"set-cookie set-cookie2 clear-site-data strict-transport-security alt-svc expect-ct"
     b" public-key-pins public-key-pins-report-only service-worker-allowed www-authenticate"
-    b" authentication-info set-login secure-session-registration sec-session-registration nel"
-    b" report-to reporting-endpoints use-as-dictionary accept-ch critical-ch refresh"
-    b" origin-agent-cluster".split()
+    b" authentication-info authentication-control optional-www-authenticate"
+    b" proxy-authentication-info set-login login-status idp-signin-status"
+    b" secure-session-registration secure-session-challenge secure-session-skipped"
+    b" sec-session-registration sec-session-challenge nel report-to reporting-endpoints"
+    b" use-as-dictionary accept-ch critical-ch refresh origin-agent-cluster speculation-rules"
+    b" activate-storage-access shared-storage-write observe-browsing-topics"
+    b" attribution-reporting-register-source attribution-reporting-register-trigger"
+    b" ad-auction-signals ad-auction-result ad-auction-additional-bid".split()
 )
 # A backend's ids are not those of llamactl's log.
 _IDS = frozenset((HEADER, ANTHROPIC_HEADER))
-# Of orders to a reverse proxy in front, some send a file of that machine, and the others change
-# the buffering, which is for llamactl to say.
+# Of orders to a reverse proxy in front, some send a file of that machine, some change or empty its
+# cache, and the others change the buffering, which is for llamactl to say.
 _FOR_PROXIES = frozenset(
     b"x-accel-redirect x-accel-expires x-accel-limit-rate x-accel-buffering x-accel-charset"
-    b" x-sendfile x-lighttpd-send-file x-lighttpd-send-tempfile x-litespeed-location"
-    b" x-litespeed-cache-control x-reproxy-url x-reproxy-file surrogate-control".split()
+    b" x-sendfile x-sendfile2 x-sendfile-temporary x-lighttpd-send-file x-lighttpd-send-tempfile"
+    b" x-archive-files x-reproxy-url x-reproxy-file x-litespeed-location x-litespeed-cache"
+    b" x-litespeed-cache-control x-litespeed-purge x-litespeed-purge2 x-litespeed-tag"
+    b" x-litespeed-vary x-litespeed-alt-svc surrogate-control surrogate-key cdn-cache-control"
+    b" cloudflare-cdn-cache-control edge-control".split()
 )
 # The seed's rule: the backend's own CORS headers are removed, llamactl answers for CORS.
 _NOT_FOR_CLIENTS = (

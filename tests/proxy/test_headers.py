@@ -140,7 +140,9 @@ def test_client_accepts_gzip_by_its_header_alone(said: bytes | None, takes_it: b
         *("Reporting-Endpoints", "Use-As-Dictionary", "Accept-CH", "Public-Key-Pins"),
         *("X-Accel-Redirect", "X-Accel-Buffering", "X-Accel-Limit-Rate", "X-Sendfile"),
         *("Access-Control-Allow-Origin", "Access-Control-Allow-Private-Network"),
-        *("Timing-Allow-Origin", "Content-Location"),
+        *("Timing-Allow-Origin", "Content-Location", "Speculation-Rules", "Shared-Storage-Write"),
+        *("IdP-SignIn-Status", "Secure-Session-Challenge", "Proxy-Authentication-Info"),
+        *("X-Sendfile2", "X-LiteSpeed-Purge", "X-Archive-Files", "CDN-Cache-Control"),
     ],
 )
 def test_no_header_of_a_backend_acts_on_the_origin_or_a_proxy(name: str) -> None:
