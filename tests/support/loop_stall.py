@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -26,7 +27,10 @@ class LoopStall:
 
 @contextlib.asynccontextmanager
 async def measured_stall() -> AsyncIterator[LoopStall]:
-    """Measure the longest stall of the running loop until the block ends."""
+    """Measure the longest stall of the running loop until the block ends.
+
+    Without the garbage collector: it would walk the objects of all tests before, which takes 60 ms.
+    """
     loop = asyncio.get_running_loop()
     stall = LoopStall()
     before = time.thread_time()
@@ -40,6 +44,8 @@ async def measured_stall() -> AsyncIterator[LoopStall]:
         # Each turn of the loop: a timer would join several turns into one.
         handle = loop.call_soon(tick)
 
+    is_collecting = gc.isenabled()
+    gc.disable()
     tick()
     try:
         yield stall
@@ -47,6 +53,8 @@ async def measured_stall() -> AsyncIterator[LoopStall]:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     finally:
+        if is_collecting:
+            gc.enable()
         if handle is not None:
             handle.cancel()
 

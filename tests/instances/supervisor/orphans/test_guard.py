@@ -318,8 +318,7 @@ def test_a_backend_that_overwrote_its_markers_is_ended_by_its_pid(tmp_path: Path
 def test_a_noted_descendant_is_ended_and_no_later_process_with_its_pid(tmp_path: Path) -> None:
     lock, orders = tmp_path / "node-x.lock", tmp_path / "node-x.guard"
     lock.touch()
-    sleep = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
-    noted, other = (subprocess.Popen(sleep, env={}) for _ in "ab")
+    noted, other = (subprocess.Popen(["sleep", "600"], env={}) for _ in "ab")
     try:
         stats = [read_stat(each.pid) for each in (noted, other)]
         assert stats[0] is not None
