@@ -9,6 +9,7 @@ import re
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
@@ -27,6 +28,10 @@ _INTERIM_RESPONSES = re.compile(
 
 SHORTEST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 1.0
+
+_TLS_RECORDS = (b"\x15", b"\x16")
+"""Types of the record that answers a client's first: an alert (a server that wants a client's
+certificate, say) or the handshake's next message (RFC 8446, section 5.1)."""
 
 READY_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
@@ -120,19 +125,23 @@ def _failed(origin: str, path: str, error: Exception) -> str:
 
 
 def _speaks_tls(connection: socket.socket) -> bool:
-    """Whether the listener answers a TLS handshake, with whatever certificate."""
+    """Whether the listener answers the first message of a TLS handshake by a TLS record.
+
+    The handshake goes no further. ``SSLContext.wrap_socket`` would do for it, but takes a
+    connection that was reset meanwhile for one that is yet to be connected, and raises nothing.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    outgoing = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
     connection.settimeout(CONNECT_SECONDS)
     try:
-        context.wrap_socket(connection).close()
-    except ssl.SSLError as error:
-        # An alert (the server wants a client's certificate, say) is TLS, too.
-        return "ALERT" in (error.reason or "")
+        connection.sendall(outgoing.read())
+        return connection.recv(1) in _TLS_RECORDS
     except OSError:
         return False
-    return True
 
 
 def pause_before_next(elapsed_seconds: float) -> float:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -160,6 +161,18 @@ def test_a_listener_that_speaks_no_http_is_described(
     answer = check(listener(lambda connection: connection.sendall(text)), PATHS)
     assert not answer.is_ready
     assert "closed without an answer in HTTP" in answer.details
+
+
+def test_a_listener_that_resets_each_connection_serves_no_https(
+    listener: Callable[[Callable[[socket.socket], None]], str],
+) -> None:
+    def answer(connection: socket.socket) -> None:
+        # Without lingering, close sends RST.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    answered = check(listener(answer), PATHS)
+    assert not answered.is_ready
+    assert "TLS" not in answered.details
 
 
 def test_a_proxy_of_the_environment_is_not_used(
