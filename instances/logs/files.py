@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from instances.logs.segments import LockedLog, lock_for_reading, open_file
+from instances.logs.segments import LockedLog, lock_for_reading
 from llamactl.config import AppConfig
+from llamactl.core.regular_file import open_regular
 
 BLOCK_BYTES = 64 * 1024
 LONGEST_TAIL_BYTES = 32 * 1024 * 1024
@@ -31,7 +32,7 @@ def open_log(path: Path, *, create_directory: bool) -> int:
     """
     if create_directory:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return open_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, may_be_device=True)
+    return open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, may_be_device=True)
 
 
 def write_started(descriptor: int, name: str, at: datetime) -> None:
@@ -41,7 +42,7 @@ def write_started(descriptor: int, name: str, at: datetime) -> None:
 
 def write_stopped(path: Path, name: str, at: datetime) -> None:
     """Append the line that marks the end of a launch. Raises OSError."""
-    descriptor = open_file(path, os.O_WRONLY | os.O_APPEND, may_be_device=True)
+    descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND, may_be_device=True)
     try:
         os.write(
             descriptor, f"=== Instance {name} stopped at {at:%Y-%m-%d %H:%M:%S} ===\n".encode()

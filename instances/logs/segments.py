@@ -8,12 +8,10 @@ like a segment of another one.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import gzip
 import os
 import re
-import stat
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
+
+from llamactl.core.regular_file import open_regular
 
 HEADING = b"=== The log goes on from "
 """Start of llamactl's own first line in a file after a rotation within a block.
@@ -142,27 +142,6 @@ def read_from(file: BinaryIO, length: int) -> bytes:
         raise OSError(f"{file.name} is damaged: {error}") from error
 
 
-def open_file(path: Path, flags: int, *, may_be_device: bool = False) -> int:
-    """Open a file of a log. Raises OSError, also for a directory, FIFO or socket in its place.
-
-    A FIFO must not block: the supervisor's loop opens the log of each launch. ``may_be_device``:
-    an operator may link a log to ``/dev/null``.
-    """
-    flags |= os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-    try:
-        descriptor = os.open(path, flags, 0o600)
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # a FIFO without a reader, or a socket
-            raise OSError(errno.EINVAL, "it is no file") from None
-        raise
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode) and not (may_be_device and stat.S_ISCHR(mode)):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no file")
-    os.set_blocking(descriptor, True)
-    return descriptor
-
-
 @contextmanager
 def lock_for_reading(path: Path) -> Iterator[LockedLog]:
     """Open the log for reading and keep rotation away until the end. Raises OSError.
@@ -170,7 +149,7 @@ def lock_for_reading(path: Path) -> Iterator[LockedLog]:
     Rotation holds the lock for milliseconds. A worker that froze during a rotation must not block
     every reader, so after LOCK_SECONDS the log is read without the lock.
     """
-    descriptor = open_file(path, os.O_RDONLY)
+    descriptor = open_regular(path, os.O_RDONLY)
     try:
         lock(descriptor, fcntl.LOCK_SH)
         yield LockedLog(descriptor, segments_of(path))

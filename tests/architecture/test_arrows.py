@@ -31,7 +31,7 @@ ARROWS = {
     "instances.backends": "llamactl.config llamactl.core",
     "instances.preflight": "instances instances.backends llamactl.config llamactl.masking nodes",
     "instances.scheduling": "llamactl.config",
-    "instances.logs": "llamactl.config nodes",
+    "instances.logs": "llamactl.config llamactl.core nodes",
     "instances": (
         "instances.backends instances.logs instances.preflight instances.scheduling "
         "llamactl.celery llamactl.config llamactl.core llamactl.masking llamactl.models "
@@ -50,7 +50,7 @@ ARROWS = {
     "instances.supervisor.process": "instances instances.backends",
     "instances.supervisor.orphans": (
         "instances instances.backends instances.supervisor instances.supervisor.process "
-        "llamactl.config"
+        "llamactl.config llamactl.core"
     ),
     "instances.supervisor.state": (
         "instances instances.supervisor instances.supervisor.process llamactl.config "

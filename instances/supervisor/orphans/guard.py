@@ -27,6 +27,7 @@ from instances.supervisor.process.markers import Marker
 from instances.supervisor.process.pidfd import Process
 from instances.supervisor.process.process_table import Identity, read_stat
 from llamactl.config import AppConfig
+from llamactl.core.regular_file import open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -174,8 +175,7 @@ class OrphanGuard:
         with suppress(FileNotFoundError):
             if self._log_path.stat().st_size > MAX_LOG_BYTES:
                 self._log_path.replace(self._log_path.with_suffix(".log.1"))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        return os.open(self._log_path, flags, 0o600)
+        return open_regular(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
 def _orders_about(backends: Iterable[Process | None]) -> Orders:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,11 +24,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "logs" / "one.log"
 
 
-def socket_at(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-
-
 def write(path: Path, content: bytes) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
@@ -50,19 +43,16 @@ def test_the_log_is_appended_to_and_private(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, socket_at])
-def test_what_is_no_file_is_refused_and_never_blocks(
-    path: Path, make: Callable[[Path], object]
-) -> None:
-    # It should not wait for the other end of a FIFO: the supervisor's loop opens the log.
+def test_a_fifo_in_the_place_of_a_log_is_refused(path: Path) -> None:
+    # It should not wait for the other end: the supervisor's loop opens the log.
     path.parent.mkdir()
-    make(path)
+    os.mkfifo(path)
     for use in (
         lambda: open_log(path, create_directory=True),
         lambda: write_stopped(path, "one", AT),
         lambda: tail(path, 5),
     ):
-        with pytest.raises(OSError, match=r"no file|Is a directory"):
+        with pytest.raises(OSError, match="no file"):
             use()
 
 
