@@ -122,7 +122,7 @@ class InstanceBusy(LlamactlError):
 
 
 class InstanceStopping(InstanceBusy):
-    """A delete of an instance whose stop is still under way."""
+    """A delete during the stop of the instance."""
 
     def __init__(self, name: str) -> None:
         super().__init__(

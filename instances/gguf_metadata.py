@@ -32,7 +32,7 @@ def context_length(path: Path) -> int | None:
 
 
 def _find(data: bytes, suffix: str) -> int | None:
-    """Return the first integer whose key ends so. Raises as reading behind the end does."""
+    """Return the first integer with a key of this end. Raises as a read behind the end does."""
     (keys,) = struct.unpack_from("<Q", data, 16)
     at = 24
     for _ in range(min(keys, MAX_KEYS)):
@@ -47,7 +47,7 @@ def _find(data: bytes, suffix: str) -> int | None:
 
 
 def _behind(data: bytes, at: int, kind: int) -> int:
-    """Return the place behind a value."""
+    """Return the offset behind a value."""
     if kind == _STRING:
         return _text(data, at)[1]
     if kind != _ARRAY:

@@ -15,7 +15,7 @@ from llamactl.models import Topic
 def remember_model(pk: int, generation: int, facts: Mapping[str, object]) -> None:
     """Store the facts, if the process that told them is still the instance's last one.
 
-    A change of the options requests a new process, so its options are those of the row.
+    A change of the options requests a new process, so its options are in the row.
     """
     with transaction.atomic():
         rows = Instance.objects.filter(pk=pk, generation=generation, observed_generation=generation)

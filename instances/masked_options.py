@@ -9,7 +9,7 @@ from llamactl.masking import MASK, is_secret_name, mask_arguments, mask_document
 
 
 def mask_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Mask what may be a secret in an options document.
+    """Mask likely secrets in an options document.
 
     A variable or a flag that llamactl does not know may hold a secret under any name
     (``MY_PWD``, ``--authz``), so every value of ``environment`` and ``extra_args`` is masked. The

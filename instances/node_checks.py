@@ -44,7 +44,7 @@ def check_on_node(
     """Return the findings of the instance's node, errors first.
 
     ``saved`` is the instance as it is saved. A variable that the instance does not have yet loads
-    no program's code: somebody may have pasted a foreign command to look at it.
+    no program's code: the operator may have pasted a foreign command without trusting it.
     """
     environment = {} if saved is None else saved.options.get("environment") or {}
     unsaved = [

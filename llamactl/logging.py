@@ -59,8 +59,8 @@ class RepetitionFilter(logging.Filter):
     """Passes a message once a minute, then with the number of its repetitions.
 
     For loggers of failures that last: while the broker refuses commands, Celery logs six errors and
-    a traceback each second, perhaps onto the very disk whose space has run out. Messages that
-    differ in their numbers alone are repetitions.
+    a traceback each second, perhaps onto the very disk that is full. Messages that differ in
+    their numbers alone are repetitions.
     """
 
     def __init__(self) -> None:

@@ -51,7 +51,7 @@ def is_secret_name(name: str) -> bool:
 
     The name is read word by word (``HF_TOKEN``, ``hf-token``, ``hfToken``). Any one secret word
     is enough, since showing a secret costs more than hiding something harmless. The exceptions are
-    what llama-server, vLLM and MLX call numbers, switches, files and tokens of a text.
+    the names that llama-server, vLLM and MLX give to numbers, switches, files and tokens of a text.
     """
     words = " ".join(_WORD.findall(name)).lower()
     if _NUMBER_OR_SWITCH.fullmatch(words) or _ABOUT_A_SECRET.fullmatch(words):
@@ -250,7 +250,7 @@ def mask_secrets(text: str, secrets: Iterable[str]) -> str:
 
 
 def mask_log_line(line: str) -> str:
-    """Mask what looks like a secret in a line that a program printed; takes quadratic time.
+    """Mask likely secrets in a line that a program printed; takes quadratic time.
 
     That is the value of a secret name or flag, credentials of a header, a token with a well-known
     beginning, and a password in a URL.

@@ -61,7 +61,7 @@ def authorise_by(
 
 
 def refuse_revoked(table: RoutingTable, rule: KeyRule | None, target: Target, now: float) -> None:
-    """Refuse a request whose key was revoked since it was admitted.
+    """Refuse a request with a key that was revoked since it was admitted.
 
     Raises InvalidKey (401) for a key that is deleted or has expired, and InstanceNotPermitted
     (403) for one that may not use the target any more.

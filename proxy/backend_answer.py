@@ -1,4 +1,4 @@
-"""A backend's own error as the error of a response whose status has been sent."""
+"""A backend's own error as the error of a response after its status was sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Early response: head and signs of life for a client whose backend has not answered yet.
+"""Early response: head and signs of life for a client that waits for its backend.
 
 A client without a byte gives up: nginx after 60 s, Cloudflare after 100 s, Node's ``fetch`` after
 300 s. An event stream may have comments anywhere, so a request for a stream gets its head after
@@ -50,7 +50,7 @@ _WITHOUT_JSON = ("/v1/audio/", "/v1/images/")
 
 
 class Form(Enum):
-    """What keeps a connection alive."""
+    """The bytes that keep a connection alive."""
 
     COMMENTS = "comments"
     PINGS = "pings"
@@ -58,7 +58,7 @@ class Form(Enum):
 
 
 class WaitingRequest(LiveRequest, Protocol):
-    """A routed request, with what an early response takes from it."""
+    """A routed request, as an early response needs it."""
 
     @property
     def route(self) -> Route:
@@ -182,7 +182,7 @@ class EarlyResponse:
 
 
 async def form_of(request: WaitingRequest, turns: Turns) -> Form | None:
-    """What keeps the connection of this request alive; ``None``: nothing does.
+    """The form that keeps the connection of this request alive; ``None`` if none may.
 
     The instance proxy leaves the bytes of its requests alone, and an upload is no JSON.
     """
@@ -216,7 +216,7 @@ def early_start(request: WaitingRequest, form: Form) -> Message:
 
 
 def progress(exchange: Exchange, target: Target | None, *, now: float, unix_now: float) -> str:
-    """What a request waits for: the place in the queue, or the time against the usual."""
+    """The reason of the wait: the place in the queue, or the time against the usual."""
     phase = phase_of(exchange, target)
     if phase == "queued":
         queue = None if target is None else target.queue

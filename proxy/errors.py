@@ -100,7 +100,7 @@ class NoWebUI(PathNotFound):
 
 
 class BackendFailed(LlamactlError):
-    """A running backend whose response did not come, or not to its end."""
+    """A running backend without a response, or without the end of one."""
 
 
 class BackendUnreachable(BackendFailed):

@@ -41,14 +41,14 @@ class KeepAlive:
         self._every_seconds = every_seconds
 
     async def run(self) -> None:
-        """Look at the requests for ever."""
+        """Check the requests, without end."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 self.look(perf_counter())
             except Exception:
                 # A loop that has ended would leave every later request without signs of life.
-                logger.exception("waiting requests could not be looked at")
+                logger.exception("waiting requests could not be checked")
 
     def look(self, now: float) -> None:
         """Begin an early response for each request that has waited too long at ``now``."""

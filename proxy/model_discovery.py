@@ -33,7 +33,7 @@ MAX_TRIES = 3
 
 
 class ModelDiscovery:
-    """Two tasks: one asks backends, one reads files, whose disk may hang."""
+    """Two tasks: one asks backends, one reads files, perhaps of a disk that hangs."""
 
     def __init__(self, live: LiveTable, upstream: Upstream, remember: Remember) -> None:
         """``remember``: stores the facts of an instance's generation."""

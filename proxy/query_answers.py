@@ -27,7 +27,7 @@ MAX_ANSWERS = 16
 
 
 class QueryAnswers:
-    """Answers each question with what the registry has at that moment."""
+    """Answers each question from the registry."""
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ def response_start(
 
 
 def for_events(headers: Pairs, added_headers: Sequence[tuple[bytes, bytes]]) -> Pairs:
-    """The headers of an event stream, with those that keep proxies in front from gathering events.
+    """The headers of an event stream, with orders to proxies in front not to gather events.
 
     nginx is told by ``X-Accel-Buffering``, CDNs by ``Cache-Control``; a configured
     ``Cache-Control`` stays.

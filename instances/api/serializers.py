@@ -241,8 +241,8 @@ def options_of(document: Mapping[str, object] | None) -> Mapping[str, object]:
 
     The body may also be an instance as GET shows it: its ``options`` are taken.
 
-    Raises InvalidRequest for an empty body, which is a client's mistake more often than a wish for
-    nothing but defaults, and for options both inside and outside of ``options``.
+    Raises InvalidRequest for an empty body, which is a client's mistake more often than a request
+    for defaults alone, and for options both inside and outside of ``options``.
     """
     if document is None:
         raise InvalidRequest(

@@ -1,7 +1,7 @@
 """Signs of failure: log lines that tell why a program ended.
 
 Programs tell the reason of a failure in their last log lines alone, each in its own words. The
-signs of a backend stand in its folder. The signs here are those of a failed launch of any program.
+signs of a backend stand in its folder. The signs here belong to failed launches of any program.
 """
 
 from __future__ import annotations

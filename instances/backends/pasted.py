@@ -60,7 +60,7 @@ def parse_pasted(command: str, chosen: Backend) -> PastedCommand:
 
 
 def _recognised(words: list[Word], chosen: Backend) -> Backend:
-    """Return the backend whose program the words begin with; ``chosen`` if there is none."""
+    """Return the backend of the program that the words begin with, else ``chosen``."""
     others = [backend for backend in BACKENDS.values() if backend is not chosen]
     candidates = (chosen, *others)
     return next((each for each in candidates if recognises(words, each.programs)), chosen)

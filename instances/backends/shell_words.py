@@ -7,7 +7,7 @@ Three things differ from a shell, for what web pages, chats and Windows make of 
 
 * A backslash before a letter or digit stays, and so does any backslash in a Windows path:
   ``C:\\models\\q.gguf``.
-* Typographic quotes and blanks are those that they replaced. A dash that replaced a hyphen is left
+* Typographic quotes and blanks are read as the typed ones. A dash that replaced a hyphen is left
   to the reader of the flags, see ``Word``.
 * ``^`` and a backtick at the end of a line continue the line, as in cmd and PowerShell.
 """
@@ -235,7 +235,7 @@ class _Splitter:
         self._read_quoted(end)
 
     def _refuse_expansion(self) -> None:
-        """Refuse what a shell would replace by a value of its own."""
+        """Refuse expansions of a shell, such as ``$HOME``."""
         if self.text[self.at] not in "$`%" or _PORT.match(self.text, self.at):
             return
         if match := _EXPANSION.match(self.text, self.at):

@@ -23,7 +23,7 @@ _LINE_END = re.compile(rb"\r?\n|\r(?=[^\n])")
 
 
 class LineReader:
-    """Splits what a ``LogReader`` reads into lines.
+    """Splits the text of a ``LogReader`` into lines.
 
     An unfinished line is returned after ``UNFINISHED_SECONDS``, its rest later as a line of its
     own. A line over ``LONGEST_LINE_BYTES`` is returned in marked pieces.

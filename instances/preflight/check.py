@@ -79,7 +79,7 @@ def is_local(options: InstanceOptions, config: AppConfig) -> bool:
 
 
 def _check_options(backend: Backend, options: InstanceOptions) -> list[PreflightFinding]:
-    """Return what the options alone show, without a look at program or files."""
+    """Return the findings of the options alone, without program and files."""
     checks = (check_json, check_secrets)
     return [finding for check in checks for finding in check(backend, options.backend_options)]
 

@@ -18,7 +18,7 @@ A pasted command may hold any of them, so they are used once the instance is sav
 
 @dataclass(frozen=True)
 class Program:
-    """A program whose help can be asked for."""
+    """A program that can be asked for its help."""
 
     argv: tuple[str, ...]
     help_flags: tuple[str, ...]

@@ -1,8 +1,8 @@
 """Questions to all web processes: which requests are in flight, and the cancellation of one.
 
 A question is published on ``CHANNEL``; each web process puts its answer on the list of the
-question. The hot path takes no part. Who has to answer is known from the traffic reports, so that a
-web process that does not answer is told from one that has nothing.
+question. The hot path takes no part. The web processes are known from the traffic reports, so that
+a silent one is counted, and one without requests is not.
 """
 
 from __future__ import annotations

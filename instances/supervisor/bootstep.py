@@ -73,7 +73,7 @@ class SupervisorStep(bootsteps.StartStopStep):
 def _has_failed(worker: Any) -> bool:
     """Whether an error ends the worker, and neither a signal nor a remote command.
 
-    Nobody has asked for a stop of the backends then.
+    No stop of the backends was requested then.
     """
     flags = (state.should_stop, state.should_terminate)
     # 0 is a requested stop too, with its exit code.

@@ -128,7 +128,7 @@ def _with_telling_line(details: str, log_tail: Sequence[str]) -> str:
 
 
 def port_failure(foreign: str, log_tail: Sequence[str]) -> Failure:
-    """The failure of a process whose port another program listens on (``foreign`` names it)."""
+    """The failure of a process that lost its port to another program, named by ``foreign``."""
     details = (
         f"{foreign}, which this instance did not start, so the instance was ended and nothing is"
         " sent there; end that program, leave backend_options.port out to get a free port, or set"
@@ -182,7 +182,7 @@ def log_failure(path: Path, error: OSError) -> Failure:
 
 
 def directory_failure(directory: Path, error: OSError) -> Failure:
-    """The failure of a launch whose working directory can't be entered."""
+    """The failure of a launch in a working directory that can't be entered."""
     problem = error.strerror or type(error).__name__
     details = (
         f"the working directory {directory} can't be entered ({problem}): let llamactl's user"

@@ -28,7 +28,7 @@ class FamilyMonitor:
         self._clock = clock
 
     def step(self, now: float, processes: Iterable[Process | None]) -> None:
-        """Look again, if it is time, or if there is a new process."""
+        """Read the processes again if that is due, or if there is a new launch."""
         found = [each for each in processes if each is not None and each.control_group is None]
         seen, self._seen = self._seen, frozenset(each.identity for each in found)
         if now < self.due and self._seen <= seen:

@@ -126,7 +126,7 @@ class BoundedListAdmin(ThemedAdmin[M]):
 
 
 class DomainAdmin(BoundedListAdmin[M]):
-    """Pages of a model whose rules live in a domain module that raises LlamactlError.
+    """Pages of a model with its rules in a domain module, which raises LlamactlError.
 
     Saving calls the domain function inside Django's transaction. An error rolls the transaction
     back, and the submission is shown again with the error. So each rule has one place, and a

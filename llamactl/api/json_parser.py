@@ -1,7 +1,7 @@
 """Strict JSON parser for the bodies of the management API.
 
 A body is one JSON object in UTF-8 of bounded size and depth. The parser also refuses values that
-would fail later: those of ``llamactl.core.json_values``, and numbers outside JSON.
+would fail later: the values of ``llamactl.core.json_values``, and numbers outside JSON.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def check_places(config: AppConfig) -> None:
 
 
 def unusable_places(config: AppConfig) -> Iterator[PlaceProblem]:
-    """Yield each setting whose place keeps llamactl from starting; at most one problem each."""
+    """Yield the problem of each setting with an unusable place; at most one each."""
     data_dir, database = config.data_dir, config.database
     if problem := _unusable_directory(data_dir):
         yield _named(config, DATA_DIR, problem)

@@ -1,4 +1,4 @@
-"""Mark of a request whose key is valid, for our server: it never closes one to make room."""
+"""Mark of a request with a valid key, which the server never closes at its limit of connections."""
 
 from __future__ import annotations
 

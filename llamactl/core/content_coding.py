@@ -24,7 +24,7 @@ def coding_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def refuse_packed(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raise PackedBody (415) for the headers of a request whose body is packed."""
+    """Raise PackedBody (415) for the headers of a request with a packed body."""
     coding = coding_of(headers)
     if coding:
         raise PackedBody(coding[:50].decode("latin-1"))

@@ -1,7 +1,7 @@
 """Django's request, with a parser of urlencoded forms that takes little memory.
 
 ``urllib.parse.unquote`` makes two objects for each percent sign: 2 MiB of ``%41`` take 150 MB, and
-the login page parses a form of anybody.
+the login page parses forms of clients without an account.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class HeldTransport(Protocol):
 
 
 class PartedInput:
-    """Mixin of a protocol whose input is parsed in parts."""
+    """Mixin of a protocol that parses its input in parts."""
 
     part_bytes: ClassVar[int]
     """The input that is parsed at once; up to 4 ms for the smallest elements."""
@@ -69,7 +69,7 @@ class PartedInput:
         return self._held_transport().is_closing()
 
     def _parse_in_parts(self, data: bytes) -> None:
-        """Parse at once what takes one call of the parser, and hold the rest for its turns."""
+        """Parse the input of one call of the parser at once, and hold the rest for its turns."""
         if self._may_parse() and len(data) > self._body_bytes_due():
             self._parse(data[: self.part_bytes])
             data = cast(bytes, memoryview(data)[self.part_bytes :])

@@ -1,7 +1,7 @@
 """Log lines of a condition that lasts: one at its beginning, one a minute, and one at its end.
 
 A broker that is away for a night would otherwise fill the log with one line a second, perhaps onto
-the very disk whose space has run out.
+the very disk that is full.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Work that grows with an input is cut into parts, and the parts of all connections or requests wait
 in one queue: a hundred of them with a turn each would take a hundred turns between two callbacks of
-everybody else. After a turn the loop is free for as long as the turn took: a request to Django
+all other requests. After a turn the loop is free for as long as the turn took: a request to Django
 needs the loop some ten times and the interpreter for its thread in between, and would wait for a
 turn each time.
 """

@@ -28,7 +28,7 @@ DESCRIPTION = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the doctor; returns 1 if something does not work, else 0, also with warnings."""
+    """Run the doctor; returns 1 if a check fails, else 0, also with warnings."""
     parser = argparse.ArgumentParser(
         prog="manage.py doctor",
         description=DESCRIPTION,

@@ -1,4 +1,4 @@
-"""The whole import, and the notice at the start of what is not imported yet."""
+"""The whole import, and the notice of a pending import at the start."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class QueryTooLong(LlamactlError):
 
 
 class TooManyBodies(LlamactlError):
-    """An incomplete body that made room for those of other requests."""
+    """An incomplete body that is refused in favour of the bodies of other requests."""
 
     code = "too_many_uploads"
     status = 503

@@ -34,7 +34,7 @@ DEMO_POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What the preparation has found out; pickled."""
+    """The result of the preparation; pickled."""
 
     stages: Sequence[Sequence[ProcessSpec]]
     locks: Sequence[int] = ()

@@ -4,7 +4,7 @@
 
     with ProcessGroup(stages, print_line=print) as group:
         group.start()          # stage by stage, each once the stage before is ready
-        group.watch()          # respawns what exits or hangs; ends by raising Stopped
+        group.watch()          # respawns exited and hanging processes; ends by raising Stopped
 
 Leaving the ``with`` block stops the stages in the reverse order. The group is single-threaded and
 belongs in the main thread: it handles signals, and on Linux the kernel sends its children SIGTERM

@@ -30,8 +30,7 @@ def listen_for_web(
 ) -> list[socket.socket]:
     """Listen on llamactl's port, and on that of the backends' pages. Raises AddressUnusable.
 
-    A port of the backends' pages that nobody has set may be missing: their pages are in a sandbox
-    then.
+    The default port of the backends' pages may be missing: their pages are in a sandbox then.
     """
     listeners = listen(server.host, server.port)
     if not server.ui_port:

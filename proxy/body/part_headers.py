@@ -1,7 +1,7 @@
 """Headers of a form and its parts, parsed in linear time.
 
-``email`` takes quadratic time for ``name="a;;;;…``: a second for a header of 50 KB. Whatever could
-be read in two ways is refused here, since the backend has a parser of its own.
+``email`` takes quadratic time for ``name="a;;;;…``: a second for a header of 50 KB. Ambiguous
+headers are refused here, since the backend has a parser of its own.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class Refresher:
         return instance.generation
 
     async def refresh(self) -> None:
-        """Replace the parts of the table whose revision has changed."""
+        """Replace the parts of the table with a changed revision."""
         # One refresh at a time: a slower, older read must not replace a newer table.
         async with self._refreshing:
             await self._refresh()

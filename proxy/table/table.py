@@ -16,7 +16,7 @@ from proxy.body.request_defaults import RequestDefaults
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One instance, with what a request needs to know about it."""
+    """One instance, as requests need to know it."""
 
     id: int
     name: str

@@ -219,7 +219,7 @@ async def _open_backend(
 
 
 def _own_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """The client's headers, without those of its handshake.
+    """The client's headers, without the handshake's.
 
     ``Origin`` is dropped too. A backend compares it with the name that it is reached by, which for
     the page is llamactl's name and for the backend another. Which pages may connect is decided by

@@ -3,7 +3,7 @@
 xllamacpp's constructor keeps Python's global lock until the model is loaded: for minutes its
 process can't act on a signal, and after an abort of llama.cpp no code is left to tell the reason.
 
-* The *outer* process, whose pid the supervisor knows, reads the flags, makes the cheap checks,
+* The *outer* process, known to the supervisor by its pid, reads the flags, makes the cheap checks,
   passes the log through, and ends on SIGINT or SIGTERM with exit code 0.
 * The *inner* process is the server. It ends when its standard input closes, so it can't outlive
   the outer process, however the outer process ends.

@@ -1,4 +1,4 @@
-"""The inner process: xllamacpp's server, and what xllamacpp tells of itself."""
+"""The inner process: xllamacpp's server, and the facts that xllamacpp tells."""
 
 # ruff: noqa: T201 - standard output and error are the program's interface
 from __future__ import annotations

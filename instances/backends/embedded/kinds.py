@@ -60,7 +60,7 @@ def list_of(kind: Kind) -> Kind:
 
 
 def on_cpu(weights: str) -> Kind:
-    """A count of layers whose matching weights stay in main memory, read as a tensor override."""
+    """A count of layers with weights to keep in main memory, read as a tensor override."""
 
     def read(text: str) -> str:
         return ",".join(rf"blk\.{layer}{weights}=CPU" for layer in range(int(COUNT.read(text))))

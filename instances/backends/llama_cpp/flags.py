@@ -2,7 +2,7 @@
 
 Names are the seed's where the seed has the flag; llama-server has since renamed some flags and
 still takes the old spellings. Each part ends with flags that only older versions have.
-Flags that print something and exit (``--help``, ``--version``, ``--list-devices``) are left out.
+Flags that print a text and exit (``--help``, ``--version``, ``--list-devices``) are left out.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class InstanceController:
             instance.observed.abandoned(row, failure)
 
     def clean_up_lost(self, noted: Iterable[Identity]) -> None:
-        """End what is left of a process that ended without a worker."""
+        """End the rest of a process that ended without a worker."""
         self._instance.clean_up_lost(noted)
 
     def adopt(self, process: Process) -> None:

@@ -24,7 +24,7 @@ _ERROR = re.compile(
 
 
 def shown_line(line: str) -> str:
-    """Return the beginning of a log line without what looks like a secret, for clients."""
+    """Return the beginning of a log line without likely secrets, for clients."""
     return mask_log_line(line[:LINE_CHARACTERS])
 
 
@@ -44,7 +44,7 @@ def telling_line(log_tail: Sequence[str]) -> str:
 
 
 def _printed(text: str) -> str:
-    """Return what a terminal shows of a line at its end: a progress bar overwrites itself."""
+    """Return a line as a terminal shows it at its end: a progress bar overwrites itself."""
     parts = sanitize_text(text[:LINE_CHARACTERS]).split("\n")
     return next((part.rstrip() for part in reversed(parts) if part.strip()), "")
 

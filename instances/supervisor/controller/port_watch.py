@@ -1,8 +1,8 @@
 """Port watch of a ready backend: its port's listeners stay those of its launch.
 
-A backend that closes its listener, or whose listening child crashes, leaves its port to whoever
-binds it next, while its process lives and passes for ready. The liveness probe alone would notice
-nothing: the other program may answer.
+A backend that closes its listener, or loses its listening child, leaves its port to the next
+program that binds it, while its process lives and passes for ready. The liveness probe alone would
+notice nothing: the other program may answer.
 """
 
 from __future__ import annotations

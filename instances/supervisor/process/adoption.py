@@ -132,7 +132,7 @@ def kill_stragglers(
 
 
 def kill_lost(launch: str, noted: Iterable[Identity], node: str) -> int:
-    """Kill what is left of a launch whose leader ended without a worker; returns the number.
+    """Kill the rest of a launch after the end of its leader without a worker; returns the number.
 
     Blocks while it looks at every process: the group of the launch may be anywhere, below the
     group of an earlier worker. A launch of another node's worker is left alone: a worker with

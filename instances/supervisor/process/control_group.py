@@ -45,7 +45,7 @@ class ControlGroup:
         return found - {0}  # 0: a process outside of the worker's namespace of pids
 
     def kill(self) -> None:
-        """Send SIGKILL to all processes of the group, those forked at this moment included.
+        """Send SIGKILL to all processes of the group, also to processes forked at this moment.
 
         Linux before 5.14 has no call for that: a process that is forked meanwhile is left.
         """

@@ -141,7 +141,7 @@ def _accepts(host: str, port: int) -> bool:
 
 
 def _without_own(found: list[Listener], process: Process) -> list[Listener]:
-    """Return the listeners whose sockets no process of the launch has open."""
+    """Return the listeners without a socket in any process of the launch."""
     unreadable: set[int] = set()
     for pids in _candidates(process):
         for pid in pids:

@@ -163,16 +163,14 @@ def spawn(
 ) -> Process:
     """Start a program in its own session, with ``log`` as standard output and error.
 
-    ``environment`` is complete but for the markers, and may have none of its own: a process with
-    the name of a container is taken for docker's client. Raises OSError (no such program, no
-    permission, arguments too long, no descriptor left …), and then nothing runs.
+    ``environment`` is complete but for the markers. Raises OSError (no such program, no permission,
+    arguments too long, no descriptor left …), and then nothing runs.
     """
-    own = {name: value for name, value in environment.items() if name != CONTAINER_MARKER}
     old_mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a child inherits the thread's
     try:
         child = subprocess.Popen(
             argv,
-            env={**own, **marker.to_environment()},
+            env={**_unmarked(environment), **marker.to_environment()},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -194,6 +192,11 @@ def spawn(
     group = control_group.create_for(marker.launch, child.pid)
     stat = read_stat(child.pid)  # there even after an exit, before the child is reaped
     return Process(child.pid, stat.started_ticks if stat else 0, pidfd, marker, group)
+
+
+def _unmarked(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables without a name of a container: that is for docker's client alone."""
+    return {name: value for name, value in environment.items() if name != CONTAINER_MARKER}
 
 
 def reset_ignored_signals() -> None:

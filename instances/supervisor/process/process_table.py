@@ -51,7 +51,7 @@ def read_table() -> dict[int, ProcessStat]:
 
 
 def read_younger(pid: int) -> dict[int, ProcessStat]:
-    """Read the stat of a living process and of those that were started after it.
+    """Read the stat of a living process and of all younger processes.
 
     The kernel numbers processes and threads one after the other, and begins again at the lowest
     free number after ``pid_max``; the last given number ends /proc/loadavg (proc(5)).

@@ -2,9 +2,9 @@
 
 A keyless client must not take all file descriptors. A stream needs two descriptors, one for the
 client and one for the backend, so half of the descriptors are kept for backends. When a limit is
-reached, the oldest connection that waits for its client makes room: an idle connection, or one
-without a key whose request is incomplete or whose response is read slowly. All other connections
-with a response under way stay.
+reached, the oldest connection that waits for its client is closed: an idle connection, or a keyless
+one with an incomplete request or a response that is read slowly. All other connections with a
+response under way stay.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Responses to HTTP/1.0 clients, whose end is the end of the connection.
+"""Responses to HTTP/1.0 clients: the end of the connection is the end of the response.
 
 uvicorn sends an HTTP/1.0 client ``Transfer-Encoding: chunked``, which HTTP/1.0 does not have: the
 client would take the chunk sizes for a part of the body (RFC 9112, section 6.1).

@@ -1,4 +1,4 @@
-"""Write timeout: the end of a connection whose client takes no byte that waits for it.
+"""Write timeout: the end of a connection while bytes wait and the client takes none.
 
 A response that the client does not read holds its connection, its buffers and, if a backend is
 still sending it, a slot of the backend. So does a closed connection with unsent bytes: the event
