@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -10,6 +11,9 @@ import sys
 
 def main() -> None:
     """Run a command; end without a traceback at Ctrl-C and at a closed output (``… | head``)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without UTF-8 (LC_ALL=POSIX) can't show each path, but it shows the rest.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             run_command()

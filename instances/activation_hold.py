@@ -18,8 +18,11 @@ from typing import Any, Protocol
 from instances.desired_state import InstanceState, has_pending_generation, start_failure
 from instances.errors import BackendStartFailed, StoppedByOperator
 from instances.states import ON_DEMAND, DesiredState, Status
+from llamactl.config import current
 
 LONGEST_FAILURE_HOLD_SECONDS = 300
+CLOCKS_APART_SECONDS = 60
+"""The clocks of a web process and of a worker on another machine may differ so much."""
 
 
 class HeldState(InstanceState, Protocol):
@@ -73,7 +76,9 @@ def _stop_hold(state: HeldState, now: datetime) -> Hold | None:
     until = state.stop_hold_until
     if until is None or until <= now or state.desired_state != DesiredState.STOPPED:
         return None
-    return Hold(until, StoppedByOperator.code)
+    hold = Hold(until, StoppedByOperator.code)
+    longest = current().instances.operator_stop_hold + CLOCKS_APART_SECONDS
+    return hold if hold.seconds_left(now) <= longest else None  # as in _failure_hold
 
 
 def _failure_hold(state: HeldState, now: datetime) -> Hold | None:

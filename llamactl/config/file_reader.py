@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from llamactl.config.layers import Layer, LoadContext, SectionType, section_in, suggestion
 from llamactl.config.problems import ConfigError, FieldPath, dotted
 from llamactl.config.variables import CONFIG_PATH_VARIABLE, variables_with
-from llamactl.config.yaml_text import UnresolvedText
+from llamactl.config.yaml_text import UnresolvedText, open_file
 
 
 def named_file(
@@ -39,7 +39,7 @@ def find_file(config_path: Path | None, context: LoadContext) -> Path | None:
     )
     for place in places:
         try:
-            with place.open("rb"):
+            with open_file(place):
                 return place
         except FileNotFoundError:
             continue

@@ -8,6 +8,7 @@ backend's environment does not become ``0.1``, nor ``22:22`` a number in base 60
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from llamactl.config.app_config import AppConfig
 from llamactl.config.problems import FieldPath, dotted
 from llamactl.config.schema import BackendSections, Section
 from llamactl.config.types import ExpandsHome
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 SectionType = type[Section] | type[AppConfig]
 
@@ -66,12 +69,7 @@ class Layer(PydanticBaseSettingsSource):
         return self.tree
 
     def put(self, path: FieldPath, value: object, origin: str, context: LoadContext) -> None:
-        """Write one value into the tree, or report a NUL character in it as a problem."""
-        if any("\0" in text for text in _texts(value)):
-            context.problems.append(
-                f"{origin}: {dotted(path)} has a NUL character, which is not allowed"
-            )
-            return
+        """Write one value into the tree, or report unusable characters in it as a problem."""
         field = field_at(path, context.model)
         if ExpandsHome in field.metadata and isinstance(value, str):
             value = context.expand_home(value)
@@ -80,6 +78,9 @@ class Layer(PydanticBaseSettingsSource):
                     return  # the seed writes "" for a directory that follows data_dir
                 if path == ("data_dir",):
                     value = str(context.cwd / value)
+        if problem := next(filter(None, map(unusable_characters, _texts(value))), ""):
+            context.problems.append(f"{origin}: {dotted(path)} has {problem}")
+            return
         branch = self.tree
         for name in path[:-1]:
             branch = branch.setdefault(name, {})
@@ -123,6 +124,15 @@ def suggestion(word: str, candidates: Iterable[str]) -> str:
     """Suggest the candidate that is most like ``word``: ``"; did you mean X?"``, or nothing."""
     matches = difflib.get_close_matches(word, candidates, n=1, cutoff=0.75)
     return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def unusable_characters(text: str) -> str:
+    """Say which characters of a text are unusable; "" for a usable text."""
+    if "\0" in text:
+        return "a NUL character, which is not allowed"
+    # As such bytes of a variable or a working directory are read (PEP 383). Neither SQLite nor
+    # the API could take the text.
+    return "" if text.isascii() or not _SURROGATE.search(text) else "bytes that are not UTF-8"
 
 
 def _texts(value: object) -> Iterable[str]:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from llamactl.config.app_config import AppConfig, config_model
 from llamactl.config.file_reader import FileReader, find_file, named_file
-from llamactl.config.layers import Layer, LoadContext, merged_origins
+from llamactl.config.layers import Layer, LoadContext, merged_origins, unusable_characters
 from llamactl.config.problems import (
     ConfigError,
     FieldPath,
@@ -74,6 +74,9 @@ def _build(layers: Sequence[Layer], context: LoadContext) -> AppConfig:
     except ValidationError as error:
         problems = error_lines(error, origins)
         raise ConfigError([*context.problems, *problems], context.warnings) from None
+    if not context.problems and (problem := unusable_characters(str(config.data_dir))):
+        # The default, below a home directory of such a name.
+        context.problems.append(f"data_dir {config.data_dir} has {problem}; set another one")
     if context.problems:
         raise ConfigError(context.problems, context.warnings)
     if config.auth.inference_keys:

@@ -8,16 +8,18 @@ password with ``: `` or ``#`` needs no quotes. A default (``${NAME:-default}``) 
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
 from llamactl.config.problems import ConfigError, shown
 
 LARGEST_FILE_BYTES = 1 << 20
+_DESCRIPTORS = (Path("/dev/fd"), Path("/proc/self/fd"))
 
 _REFERENCE = re.compile(rb"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _MARK = re.compile("\ue000[0-9]+\ue001")
@@ -35,9 +37,19 @@ class UnresolvedText(str):
         return made
 
 
+def open_file(file: Path) -> BinaryIO:
+    """Open a file of the configuration. Raises OSError.
+
+    A FIFO is refused, because its opening waits for a writer. A shell's ``<(…)`` has one.
+    """
+    if file.is_fifo() and file.parent not in _DESCRIPTORS:
+        raise OSError(errno.EINVAL, "it is a FIFO")
+    return file.open("rb")
+
+
 def read_bytes(file: Path) -> bytes:
     """Read a small file. Raises OSError, and ConfigError for a file over the limit."""
-    with file.open("rb") as stream:
+    with open_file(file) as stream:
         content = stream.read(LARGEST_FILE_BYTES + 1)
     if len(content) > LARGEST_FILE_BYTES:
         raise ConfigError([f"{file}: is too large, at most {LARGEST_FILE_BYTES} bytes are allowed"])

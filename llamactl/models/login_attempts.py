@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import models
-from django.db.models import F
+from django.db.models import F, Q
+
+CLOCKS_APART = timedelta(minutes=1)
+"""Web processes on several machines may differ so much."""
 
 
 class LoginAttempts(models.Model):
@@ -24,11 +27,13 @@ class LoginAttempts(models.Model):
     def add(cls, subject: str, now: datetime, expired: datetime) -> LoginAttempts:
         """Count an attempt, and return the row; a count that began before ``expired`` is zeroed.
 
-        Each step is one statement, so attempts at the same moment are all counted.
+        So is one that began after ``now``: the clock was set back, and the count would last as long
+        as that. Each step is one statement, so attempts at the same moment are all counted.
         """
         rows = cls.objects.filter(subject=subject)
         cls.objects.get_or_create(subject=subject, defaults={"began_at": now})
-        rows.filter(began_at__lte=expired).update(count=0, began_at=now)
+        is_over = Q(began_at__lte=expired) | Q(began_at__gt=now + CLOCKS_APART)
+        rows.filter(is_over).update(count=0, began_at=now)
         rows.update(count=F("count") + 1)
         return rows.get()
 

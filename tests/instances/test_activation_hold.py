@@ -100,6 +100,7 @@ def test_operators_stop_is_not_undone_by_a_request(changes: dict[str, Any]) -> N
     [
         {"stop_hold_until": None},
         {"stop_hold_until": NOW},
+        {"stop_hold_until": NOW + timedelta(days=300)},  # the clock was set back
         {"desired_state": DesiredState.RUNNING},
     ],
 )

@@ -20,6 +20,7 @@ from llamactl.admin.login.addresses import client_network
 from llamactl.admin.login.errors import TooManyAttempts
 from llamactl.admin.login.known_browsers import known_browser
 from llamactl.models import LoginAttempts
+from llamactl.models.login_attempts import CLOCKS_APART
 
 WINDOW = timedelta(minutes=15)
 KEPT = 4 * WINDOW
@@ -104,9 +105,9 @@ def forgive(limits: Sequence[Limit]) -> None:
 
 
 def _refuse(limit: Limit, began_at: datetime, now: datetime) -> None:
-    left = (began_at + WINDOW - now).total_seconds()
-    if left > 0:
-        raise TooManyAttempts(limit.scope, left)
+    left = began_at + WINDOW - now
+    if timedelta(0) < left <= WINDOW + CLOCKS_APART:  # a longer time: the clock was set back
+        raise TooManyAttempts(limit.scope, left.total_seconds())
 
 
 def _subject(kind: str, *parts: str) -> str:

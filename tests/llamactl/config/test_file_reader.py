@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pytest
 
 from instances.backends.registry import config_sections
-from llamactl.config import load
+from llamactl.config import ConfigError, load
 
 from .conftest import Load, Refuse
 
@@ -34,6 +34,29 @@ def test_unusable_file_in_a_usual_place_is_skipped_with_a_warning(tmp_path: Path
     config = load({"HOME": str(tmp_path)}, tmp_path, backends=config_sections())
     assert config.server.port == 5
     assert config.config_warnings == (f"{tmp_path}/llamactl.yaml is ignored: Is a directory",)
+
+
+def test_a_fifo_is_no_file_and_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("llamactl.yaml", ".env"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "config.yaml").write_text("server: {port: 5}")
+    config = load({"HOME": str(tmp_path)}, tmp_path, backends=config_sections())
+    assert config.server.port == 5
+    assert set(config.config_warnings) == {
+        f"{tmp_path}/{name} is ignored: it is a FIFO" for name in ("llamactl.yaml", ".env")
+    }
+    environ = {"HOME": str(tmp_path), "LLAMACTL_CONFIG_PATH": str(tmp_path / "llamactl.yaml")}
+    with pytest.raises(ConfigError, match="can't be read: it is a FIFO"):
+        load(environ, tmp_path, backends=config_sections())
+
+
+def test_the_end_of_a_shells_pipe_is_read(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"server: {port: 5}")
+    os.close(writing)
+    environ = {"HOME": str(tmp_path), "LLAMACTL_CONFIG_PATH": f"/dev/fd/{reading}"}
+    assert load(environ, tmp_path, backends=config_sections()).server.port == 5
+    os.close(reading)
 
 
 def test_explicit_path_with_a_nul_is_an_error(refuse: Refuse) -> None:

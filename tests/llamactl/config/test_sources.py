@@ -14,7 +14,7 @@ from instances.backends.registry import config_sections
 from llamactl.config import AppConfig, ConfigError, load
 from llamactl.config.variables import variables_with
 
-from .conftest import Load, Refuse
+from .conftest import Load
 
 VARIABLES = variables_with(config_sections())
 
@@ -155,8 +155,3 @@ def test_any_tree_as_a_file(tmp_path: Path, tree: dict[str, object]) -> None:
 )
 def test_any_text_in_the_environment(tmp_path: Path, environ: dict[str, str]) -> None:
     check_that_it_loads_or_says_why(tmp_path, environ)
-
-
-def test_bytes_that_are_no_text_in_the_environment(refuse: Refuse) -> None:
-    # os.environ gives them as lone surrogates.
-    assert "LLAMACTL_HOST: server.host is " in str(refuse(LLAMACTL_HOST="a\udcff"))

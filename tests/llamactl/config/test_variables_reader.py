@@ -259,6 +259,16 @@ def test_dotenv_must_be_text(refuse: Refuse) -> None:
     assert "NUL character" in str(refuse(dotenv=b"LLAMACTL_HOST=a\0b"))
 
 
+@pytest.mark.parametrize(
+    "name", ["LLAMACTL_DATA_DIRECTORY", "LLAMACTL_LLAMACPP_COMMAND", "LLAMACTL_VLLM_ENV", "HOME"]
+)
+def test_bytes_of_a_variable_that_are_no_text_are_refused(refuse: Refuse, name: str) -> None:
+    # As os.environ reads the byte 0xff; the API, the database and the banner could not take it.
+    text = str(refuse(**{name: "/tmp/A=\udcff"}))
+    assert "has bytes that are not UTF-8" in text
+    assert text.isprintable()
+
+
 def test_dotenv_directory_is_ignored_with_a_warning(load_config: Load, tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
     assert load_config().config_warnings == (f"{tmp_path}/.env is ignored: Is a directory",)

@@ -180,3 +180,15 @@ def test_a_reader_that_leaves_ends_the_command_without_a_traceback(
     assert b"Traceback" not in errors
     assert b"BrokenPipe" not in errors
     assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_a_terminal_that_has_not_all_characters_is_no_obstacle(tmp_path: Path) -> None:
+    names = {"LLAMACTL_DATA_DIRECTORY": str(tmp_path / "dä"), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check_config"],
+        cwd=ROOT,
+        env=os.environ | names,
+        capture_output=True,
+        check=True,
+    )
+    assert rb"d\xe4" in done.stdout

@@ -200,6 +200,17 @@ def test_a_lock_ends_after_its_time() -> None:
     assert LoginAttempts.objects.count() == 3
 
 
+def test_a_clock_that_was_set_back_locks_nothing_for_longer() -> None:
+    for _ in range(limits.PAIR_LIMIT + 1):
+        Browser().login()
+    assert Browser().login(password=PASSWORD).status_code == 429
+    LoginAttempts.objects.update(began_at=timezone.now() + timedelta(days=300))
+    for _ in range(limits.PAIR_LIMIT):
+        assert Browser().login().status_code == 200
+    # It should count anew from here.
+    assert Browser().login(password=PASSWORD).status_code == 429
+
+
 def test_a_forwarded_address_is_believed_from_nobody_here() -> None:
     # The server alone replaces the address, for a reverse proxy on this machine.
     browser = Browser()
