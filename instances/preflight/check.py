@@ -28,7 +28,7 @@ from instances.preflight.findings import PreflightFinding, error, warning
 from instances.preflight.flags import check_flags, check_json
 from instances.preflight.help_cache import HelpCache, HelpUnavailable
 from instances.preflight.programs import LOADER_VARIABLES, identify
-from instances.preflight.secrets import check_secrets
+from instances.preflight.secrets import check_docker_secrets, check_secrets
 from llamactl.config import AppConfig
 
 TIMEOUT_SECONDS = 3.0
@@ -54,7 +54,8 @@ def check_options(
     if not is_local(options, config):
         return []
     if runs_in_docker(options, backend.config_section(config)):
-        return [*_check_docker(backend), *_check_options(backend, options)]
+        found = [*_check_docker(backend), *_check_options(backend, options)]
+        return [*found, *check_docker_secrets(options.docker_args)]
     deadline = time.monotonic() + timeout_seconds
     directory = working_directory(options, config)
     # The search for the program has a thread too: PATH may lead to a network disk that is away.

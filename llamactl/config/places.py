@@ -28,6 +28,9 @@ BROKER_DIRECTORIES = ("broker", "broker/appendonlydir")
 BROKER_WRITTEN = ("broker/lock", "broker/valkey.log", "broker/appendonlydir/*")
 """Patterns of the embedded broker's directories and files in ``data_dir``."""
 
+_READ_ONLY = ("its file system is mounted read-only", "mount it for writing")
+"""Reason and remedy."""
+
 READ, WRITE, DIRECTORY = os.R_OK, os.R_OK | os.W_OK, os.R_OK | os.W_OK | os.X_OK
 
 
@@ -154,9 +157,10 @@ def _unusable_directory(path: Path) -> PlaceProblem | None:
     reason, remedy = _obstacle(existing, path)
     if existing == path:
         return PlaceProblem(f"{path} can't be read and written, since {reason}", remedy)
+    if (reason, remedy) != _READ_ONLY:
+        remedy = f"create it as root ('install -d -m 700 -o {os.geteuid()} {path}')"
     return PlaceProblem(
-        f"{path} does not exist and can't be created in {existing}, since {reason}",
-        f"create it as root ('install -d -m 700 -o {os.geteuid()} {path}')",
+        f"{path} does not exist and can't be created in {existing}, since {reason}", remedy
     )
 
 
@@ -191,7 +195,7 @@ def _obstacle(path: Path, above: Path) -> tuple[str, str]:
             "run llamactl as the owner of that directory",
         )
     if is_read_only:
-        return "its file system is mounted read-only", "mount it for writing"
+        return _READ_ONLY
     mode = f"{stat.S_IMODE(status.st_mode):04o}"
     if status.st_uid == os.geteuid():
         wanted = "u+rwx" if stat.S_ISDIR(status.st_mode) else "u+rw"

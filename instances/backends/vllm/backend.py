@@ -65,6 +65,7 @@ class Vllm(Backend):
     secret_variables = {"hf_token": "HF_TOKEN"}
     address_options = {
         "uds": "makes the backend listen on a socket file",
+        "headless": "makes the backend serve no requests",
         "root_path": "puts all paths below a prefix",
         "ssl_keyfile": "makes the backend serve https",
         "ssl_certfile": "makes the backend serve https",

@@ -30,6 +30,7 @@ def refused(backend_type: str, options: dict[str, Any]) -> str:
         ("llama_cpp", {"ssl_key_file": "k", "ssl_cert_file": "c"}, "makes the backend serve https"),
         ("llama_cpp", {"ssl_cert_file": "c"}, "ssl_cert_file"),
         ("llama_cpp", {"host": "llama.sock"}, "host makes the backend listen on a socket file"),
+        ("vllm", {"headless": True}, "headless makes the backend serve no requests"),
         ("vllm", {"uds": "/tmp/vllm.sock"}, "uds makes the backend listen on a socket file"),
         ("vllm", {"root_path": "/x"}, "root_path"),
         ("vllm", {"ssl_keyfile": "k"}, "ssl_keyfile"),

@@ -145,6 +145,15 @@ def test_a_secret_in_the_command_line_is_a_warning(
     assert "hunter2" not in finding.text
 
 
+def test_a_secret_in_the_arguments_of_docker_is_a_warning(config: AppConfig) -> None:
+    arguments = "-e HF_TOKEN=hunter2 -e A=b --env=B=c -e API_KEY -v /m:/m"
+    findings = found(config, docker_enabled=True, docker_args=arguments, backend_options={})
+    (finding,) = [each for each in findings if "is a secret" in each.message]
+    assert finding.field == "docker_args"
+    assert finding.message.startswith("the value of HF_TOKEN is a secret")
+    assert "hunter2" not in finding.text
+
+
 def test_secrets_that_go_by_environment_are_no_finding(config: AppConfig) -> None:
     for options in ({"api_key": "k", "hf_token": "t"}, {"extra_args": {"hf_token": "t"}}):
         findings = found(config, backend_options=options)
