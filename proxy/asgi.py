@@ -8,6 +8,7 @@ import logging
 from llamactl.core.asgi_types import Application, Receive, Scope, Send
 from proxy.consumers import ProxyConsumer
 from proxy.gateway import Gateway
+from proxy.router_consumer import ROUTER_KINDS, RouterConsumer
 from proxy.routes.routes import Route, route
 from proxy.websocket import handshake
 
@@ -25,7 +26,8 @@ class ProxyApplication:
         if scope["type"] == "http":
             found = _route(scope)
             if found is not None:
-                await ProxyConsumer(self.gateway, found, scope)(scope, receive, send)
+                consumer = RouterConsumer if found.kind in ROUTER_KINDS else ProxyConsumer
+                await consumer(self.gateway, found, scope)(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)

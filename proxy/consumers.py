@@ -57,9 +57,9 @@ MAX_TARGET_BYTES = 8000
 MAX_UNREAD_BODY_BYTES = 64 * 1024
 """A body beside a model that the path names is not read; a client may send one all the same."""
 
-_KEYLESS_KINDS = (RouteKind.WEB_UI, RouteKind.WEB_UI_REDIRECT)
+_KEYLESS_KINDS = (RouteKind.WEB_UI, RouteKind.WEB_UI_REDIRECT, RouteKind.HEALTH)
 """Routes that need no key, and take no body."""
-_PAGE_KINDS = (*_KEYLESS_KINDS, RouteKind.LLAMA_CPP)
+_PAGE_KINDS = (RouteKind.WEB_UI, RouteKind.WEB_UI_REDIRECT, RouteKind.LLAMA_CPP)
 """Routes whose responses a browser may show as a page of the backend."""
 _VARY = (b"vary", b"Sec-Fetch-Mode, Accept")
 
@@ -149,7 +149,7 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
         elif route.kind is RouteKind.INFERENCE:
             await self._forward_by_model(scope, receive, send)
         else:
-            await self._forward_by_name(scope, receive, send)
+            await self._answer_by_path(scope, receive, send)
 
     def _rule(self, table: RoutingTable, scope: Scope) -> KeyRule:
         """The rule of the request's key by this table; kept, for a second look at the table."""
@@ -218,7 +218,8 @@ class ProxyConsumer(AsyncConsumer):  # type: ignore[misc] # channels has no type
                 )
             await self._forward(scope, send, target, body, watch)
 
-    async def _forward_by_name(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer_by_path(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward a request whose path names the instance."""
         gateway, kind = self.gateway, self.route.kind
         # A management key may send a backend a body of any size; an inference key may not fill
         # the memory that the backend reads a body into.
@@ -343,7 +344,7 @@ def _unknown_path(scope: Scope) -> LlamactlError:
 def _may_be_no_path(route: Route) -> bool:
     """Whether the path is below ``/v1``, and a backend's own if it is anything."""
     is_by_model = route.kind is RouteKind.INFERENCE and route.endpoint is None
-    return is_by_model and not is_operation(route.rest)
+    return is_by_model and route.rest.startswith("/v1/") and not is_operation(route.rest)
 
 
 def _wrong_method(

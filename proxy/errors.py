@@ -33,6 +33,58 @@ class ModelNotFound(LlamactlError):
         )
 
 
+class ModelNotLoaded(LlamactlError):
+    """A model that is not ready, for a request that must not load it.
+
+    Status and text are those of llama.cpp's router, whose clients look for them.
+    """
+
+    code = "model_not_loaded"
+    status = 400
+    param = "model"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"model is not loaded: instance {name} is not ready, and this request starts nothing;"
+            " POST /models/load loads it, and so does a call without autoload=false"
+        )
+
+
+class ModelStateUnchanged(InvalidRequest):
+    """A load of a running model, or an unload of a stopped model; the texts are llama.cpp's."""
+
+    param = "model"
+
+    def __init__(self, *, is_running: bool) -> None:
+        super().__init__(
+            "model is already running; GET /models shows whether it is loaded"
+            if is_running
+            else "model is not running; GET /models shows its status"
+        )
+
+
+class ControlNotPermitted(PermissionDenied):
+    """A load or an unload with a key that has no right to it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"POST {path} needs a management key; with another key a request to the model loads it,"
+            " where on-demand start is enabled"
+        )
+
+
+class NoProperties(InvalidRequest):
+    """``/props`` of an instance that is no llama.cpp server."""
+
+    param = "model"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"instance {name} is no llama.cpp server and has no /props; GET /v1/models/{name} says"
+            " what its model can do"
+        )
+
+
 class KeyNotCompared(LlamactlError):
     """A key that waits to be compared with the keys imported from the Go llamactl."""
 

@@ -27,6 +27,7 @@ from proxy.relay import (
     takes_error_event,
 )
 from proxy.routes import conversations, web_ui
+from proxy.routes.router_api import declines_load
 from proxy.routes.routes import Route, RouteKind, counts_as_use, may_start
 from proxy.table.known_paths import known_path
 from proxy.table.table import Target
@@ -198,6 +199,9 @@ class ForwardedRequest:
 
     async def _make_ready(self) -> None:
         activator, exchange = self._gateway.activator, self._exchange
+        if self._route.kind is RouteKind.ROUTER_API or declines_load(self._scope["query_string"]):
+            self._retarget(await activator.require_running(self._target, errors.ModelNotLoaded))
+            return
         if not may_start(self._route, self._scope["method"]):
             self._retarget(await activator.require_running(self._target))
             return

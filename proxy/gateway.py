@@ -41,6 +41,8 @@ from proxy.upstream import Upstream, UpstreamTimeouts
 
 logger = logging.getLogger(__name__)
 
+MANAGEMENT_API = "api"
+"""Origin of a start or stop that a management key requests, as in ``instances.api.views``."""
 REPORT_SECONDS = 0.25
 USAGE_SECONDS = 5.0
 
@@ -143,6 +145,14 @@ class Gateway:
         except (redis.exceptions.RedisError, OSError):
             logger.debug("the last traffic report expires by itself")
         await self._broker.aclose()
+
+    async def load(self, name: str) -> None:
+        """Request the start of an instance, as the management API does. Raises as it does."""
+        await self._refresher.request_start(name, MANAGEMENT_API)
+
+    async def unload(self, name: str) -> None:
+        """Request the stop of an instance, as the management API does. Raises as it does."""
+        await self._refresher.request_stop(name, MANAGEMENT_API)
 
     def notify(self, exchange: Exchange) -> None:
         """Hand an exchange that has ended to the observers."""

@@ -35,6 +35,15 @@ RESOURCES = frozenset(
 )
 """First parts of paths below ``/v1`` that no backend has: the requests have no model of ours."""
 
+ROUTER_PATHS = frozenset(
+    {
+        *("/health", "/models", "/models/load", "/models/unload", "/props"),
+        *("/chat/completions", "/completion", "/embedding", "/infill", "/rerank", "/reranking"),
+        *("/apply-template", "/detokenize", "/tokenize"),
+    }
+)
+"""Paths of llama.cpp's router and of llama-swap at the root, which llamactl has too."""
+
 _OLLAMA = frozenset(
     {
         *("chat", "generate", "embed", "embeddings", "tags", "show", "ps", "version"),

@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 import orjson
 
-from llamactl.core.api_paths import is_ollama, is_resource, right_path
+from llamactl.core.api_paths import ROUTER_PATHS, is_ollama, is_resource, right_path
 from llamactl.core.errors import LlamactlError, MethodNotAllowed, PackedBody
 
 Document = dict[str, object]
@@ -27,7 +27,7 @@ class PathFamily(Enum):
     BACKEND = auto()
     """A backend's own paths (``/llama-cpp/{name}/…``, the instance proxy): the seed's document."""
     OPENAI = auto()
-    """``/v1/…``, here and below ``/llama-cpp/{name}``."""
+    """``/v1/…``, here and below ``/llama-cpp/{name}``; llama.cpp's own paths at the root."""
     ANTHROPIC = auto()
     """``/v1/messages…``, likewise; and ``/v1/…`` for a request with ``anthropic-version``."""
     OLLAMA = auto()
@@ -78,7 +78,7 @@ def family_of(path: str, *, is_anthropic: bool = False) -> PathFamily:
     meant = right_path(api_path) or api_path
     if meant.startswith("/v1/messages"):
         return PathFamily.ANTHROPIC
-    if meant.startswith("/v1") or is_resource(api_path):
+    if meant.startswith("/v1") or api_path in ROUTER_PATHS or is_resource(api_path):
         return PathFamily.ANTHROPIC if is_anthropic else PathFamily.OPENAI
     return PathFamily.MANAGEMENT
 

@@ -8,9 +8,13 @@ for the links and redirects that it builds.
 
 from __future__ import annotations
 
+from llamactl.core.api_paths import ROUTER_PATHS
 from llamactl.core.asgi_types import Application, Receive, Scope, Send
 
-OWN_PATHS = frozenset({"admin", "api", "docs", "healthz", "llama-cpp", "static", "swagger", "v1"})
+OWN_PATHS = frozenset(
+    {"admin", "api", "docs", "healthz", "llama-cpp", "static", "swagger", "v1"}
+    | {path.split("/")[1] for path in ROUTER_PATHS}
+)
 """First parts of llamactl's own paths. A prefix that begins so is ambiguous, and never removed."""
 
 

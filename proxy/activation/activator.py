@@ -25,6 +25,10 @@ RequestStart = Callable[[str], Awaitable[int]]
 """Requests the start of an instance; returns the generation of the desired state."""
 
 
+def _not_running(name: str) -> InstanceNotRunning:
+    return InstanceNotRunning(f"instance {name} is not running; start it first")
+
+
 class Activator:
     """Waits on the routing table; requests one start, however many requests wait for it."""
 
@@ -68,17 +72,19 @@ class Activator:
         except TimeoutError:
             raise self._timeout(target) from None
 
-    async def require_running(self, target: Target) -> Target:
+    async def require_running(
+        self, target: Target, refusal: Callable[[str], Exception] = _not_running
+    ) -> Target:
         """The running target, for a request that starts nothing and waits for nothing.
 
         Returns in the same step of the event loop in which the table was read. Raises
-        InstanceNotRunning, or InstanceNotFound (deleted meanwhile).
+        ``refusal(name)``, by default InstanceNotRunning, or InstanceNotFound (deleted meanwhile).
         """
-        return await self._recheck.before_refusal(lambda table: _running(table, target))
+        return await self._recheck.before_refusal(lambda table: _running(table, target, refusal))
 
     async def recheck_running(self, target: Target) -> Target:
         """``require_running`` by a refreshed table, for a backend that just did not answer."""
-        return _running(await self._recheck.refreshed(), target)
+        return _running(await self._recheck.refreshed(), target, _not_running)
 
     async def wait_for_change(self, target: Target, *, within_seconds: float) -> Target:
         """The target once the table differs from ``target``; the same target after the time limit.
@@ -159,10 +165,10 @@ def _current(table: RoutingTable, target: Target) -> Target:
     return now
 
 
-def _running(table: RoutingTable, target: Target) -> Target:
+def _running(table: RoutingTable, target: Target, refusal: Callable[[str], Exception]) -> Target:
     now = _current(table, target)
     if not now.is_ready:
-        raise InstanceNotRunning(f"instance {now.name} is not running; start it first")
+        raise refusal(now.name)
     return now
 
 

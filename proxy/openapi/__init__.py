@@ -136,6 +136,7 @@ _BY_MODEL: tuple[LlamactlError, ...] = (
     ),
     errors.InstanceNotPermitted(),
     errors.ModelNotFound(_NAME),
+    errors.ModelNotLoaded(_NAME),
 )
 _BY_NAME: tuple[LlamactlError, ...] = (
     *_ANY,
@@ -150,6 +151,8 @@ _LLAMA_CPP: tuple[LlamactlError, ...] = (
 )
 
 _NO_SUCH_PATH = errors.PathNotServed(_NAME, "/v1/audio/speech")
+
+_KEYS = {"none": Key.NONE, "management": Key.MANAGEMENT}
 
 GROUPS = {
     group.file: group
@@ -170,6 +173,18 @@ GROUPS = {
             f"/llama-cpp/{_NAME}/v1/models",
             "OpenAIError",
             (*_LLAMA_CPP, _NO_SUCH_PATH),
+        ),
+        OperationGroup(
+            "router_api.yaml",
+            "/props",
+            "OpenAIError",
+            (
+                *_BY_MODEL,
+                errors.ControlNotPermitted("/models/load"),
+                errors.ModelStateUnchanged(is_running=True),
+                errors.NoProperties(_NAME),
+                errors.PathNotServed(_NAME, "/infill"),
+            ),
         ),
         OperationGroup("instance_proxy.yaml", "/api/v1", "Error", _BY_NAME, key=Key.MANAGEMENT),
         OperationGroup(
@@ -210,15 +225,15 @@ def _documents() -> dict[str, Document]:
 def _whole(group: OperationGroup, path: str, said: Document) -> Document:
     """The operation of the file, completed by the common part of its group.
 
-    ``key: none`` in a file marks an operation that needs no key. ``refusals`` limits the error
+    ``key`` in a file (none, management) differs from the group's key. ``refusals`` limits the error
     statuses of an operation to some of its group's.
     """
     said = dict(said)
-    is_open = said.pop("key", "") == "none"
+    key = _KEYS.get(said.pop("key", ""), group.key)
+    is_open = key is Key.NONE
     statuses = {error.status for error in group.errors} - ({401, 403} if is_open else set())
     statuses &= set(said.pop("refusals", statuses))
     description = said.get("description", "").strip()
-    key = Key.NONE if is_open else group.key
     parameters = [_PARAMETERS[name] for name in _PARAMETERS if f"{{{name}}}" in path]
     return {
         **said,

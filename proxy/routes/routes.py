@@ -7,7 +7,7 @@ from enum import Enum
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from llamactl.core.api_paths import OPERATIONS, ROOT, is_misdirected
+from llamactl.core.api_paths import OPERATIONS, ROOT, ROUTER_PATHS, is_misdirected
 from proxy.routes import llama_cpp
 
 _INSTANCE_PROXY = re.compile(r"/api/v1/instances/([^/]+)/proxy(/.*)?", re.DOTALL)
@@ -21,9 +21,9 @@ class RouteKind(Enum):
     """The kind of a request, by its path."""
 
     INFERENCE = "inference"
-    """``/v1/…``: routed by the body's ``model``."""
+    """``/v1/…``, and llama.cpp's own calls at the root: routed by the body's ``model``."""
     MODELS = "models"
-    """``/v1/models``, or one model, whose id is ``rest`` (as text)."""
+    """``/v1/models`` and ``/models``, or one model, whose id is ``rest`` (as text)."""
     INSTANCE = "instance"
     """``/api/v1/instances/{name}/proxy/…``: any method, with a management key."""
     ROUTER_MODELS = "router-models"
@@ -34,6 +34,11 @@ class RouteKind(Enum):
     """``/llama-cpp/{name}/`` and the files of that page: no key, starts nothing."""
     WEB_UI_REDIRECT = "web-ui-redirect"
     """``/llama-cpp/{name}``: without the slash the page's relative links would be wrong."""
+    HEALTH = "health"
+    """``/health``, ``/v1/health``: no key, and no instance is asked."""
+    ROUTER_API = "router-api"
+    """``/props`` and ``/models/load``, ``/models/unload`` at the root, as llama.cpp's router has
+    them: the model is in the query or the body."""
     UNKNOWN = "unknown"
     """Any other path below ``/llama-cpp/{name}/``, or a path below ``/v1/`` that may lead out of
     it, is misspelt, or belongs to an API without models: 401 without a key, else 404."""
@@ -69,6 +74,7 @@ class Route(NamedTuple):
 _POST = ("POST",)
 _METHODS: dict[RouteKind, tuple[str, ...] | None] = {
     RouteKind.MODELS: ("GET", "HEAD"),
+    RouteKind.HEALTH: ("GET", "HEAD"),
     RouteKind.INSTANCE: None,
     RouteKind.WEB_UI_REDIRECT: ("GET", "HEAD"),
     RouteKind.UNKNOWN: (),
@@ -76,12 +82,33 @@ _METHODS: dict[RouteKind, tuple[str, ...] | None] = {
 _MODELS = Route(RouteKind.MODELS)
 _UNKNOWN = Route(RouteKind.UNKNOWN)
 _LOOKUP = "v1/streams/lookup"
+_HEALTH = Route(RouteKind.HEALTH)
+_OF_ROUTER = {
+    "/health": _HEALTH,
+    "/v1/health": _HEALTH,
+    "/models": _MODELS,
+    "/props": Route(RouteKind.ROUTER_API, "", "/props", llama_cpp.LIST_MODELS),
+} | {
+    path: Route(RouteKind.ROUTER_API, "", path, llama_cpp.CHANGE_MODELS)
+    for path in ("/models/load", "/models/unload")
+}
+_AT_ROOT = {
+    # The same endpoints in llama-server, and the only paths of them that other backends have.
+    "/chat/completions": "/v1/chat/completions",
+    "/rerank": "/v1/rerank",
+    "/reranking": "/v1/rerank",
+}
+"""Path at the root → the path that the backend gets, where they differ."""
 _OPERATIONS = {
     path: Route(RouteKind.INFERENCE, "", path)
     for path in (f"{ROOT}/{operation}" for operation in OPERATIONS - {"models"})
 } | {
     # A page polls it: it starts nothing.
     f"/{_LOOKUP}": Route(RouteKind.INFERENCE, "", f"/{_LOOKUP}", llama_cpp.find(_LOOKUP).methods)
+}
+_OPERATIONS |= _OF_ROUTER | {
+    path: Route(RouteKind.INFERENCE, "", _AT_ROOT.get(path, path))
+    for path in ROUTER_PATHS - _OF_ROUTER.keys()
 }
 """The paths of nearly all requests, with their routes."""
 _KINDS = {

@@ -108,11 +108,16 @@ class Refresher:
         self._is_due.set()
         await asyncio.wait((self._next_refresh,), timeout=REFRESH_TIMEOUT_SECONDS)
 
-    async def request_start(self, name: str) -> int:
+    async def request_start(self, name: str, cause: str = ON_DEMAND) -> int:
         """Set the desired state to running; returns the generation to wait for."""
-        instance = await self.in_thread(lambda: lifecycle.request_start(name, cause=ON_DEMAND))
+        instance = await self.in_thread(lambda: lifecycle.request_start(name, cause=cause))
         await self.refresh()
         return instance.generation
+
+    async def request_stop(self, name: str, cause: str) -> None:
+        """Set the desired state to stopped."""
+        await self.in_thread(lambda: lifecycle.request_stop(name, cause=cause))
+        await self.refresh()
 
     async def refresh(self) -> None:
         """Replace the parts of the table with a changed revision."""

@@ -69,8 +69,13 @@ class Target:
         return self.status is Status.RUNNING and self.desired_state is DesiredState.RUNNING
 
     def has_path(self, path: str) -> bool:
-        """Whether the backend is known to have the path; only paths below ``/v1`` are looked up."""
-        return self.paths is None or path in self.paths or not path.startswith("/v1/")
+        """Whether the backend is known to have the path.
+
+        Of llama-server's paths only those below ``/v1`` are looked up: routing knows the others.
+        """
+        if self.paths is None or path in self.paths:
+            return True
+        return self.is_llama_server and not path.startswith("/v1/")
 
 
 @dataclass(frozen=True, slots=True)

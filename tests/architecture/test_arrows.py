@@ -82,7 +82,8 @@ ARROWS = {
         "instances instances.backends instances.scheduling keys llamactl.config llamactl.core "
         "llamactl.middleware llamactl.models nodes proxy proxy.body"
     ),
-    "proxy.routes": "instances llamactl.core proxy proxy.table proxy.upstream",
+    # The version: /props of llama.cpp's router tells the build.
+    "proxy.routes": "instances llamactl.core llamactl.version proxy proxy.table proxy.upstream",
     "proxy.activation": "instances proxy.table",
     "proxy.openapi": "instances llamactl.core llamactl.openapi nodes proxy",
     "proxy": (

@@ -72,8 +72,12 @@ def test_an_operation_says_what_it_is_and_which_key_it_needs(
 ) -> None:
     assert operation["summary"]
     assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
-    is_open = (method, path) == ("get", "/llama-cpp/{name}/")
-    is_management = path.startswith("/api/v1")
+    is_open = (method, path) in {
+        ("get", "/llama-cpp/{name}/"),
+        ("get", "/health"),
+        ("get", "/v1/health"),
+    }
+    is_management = path.startswith(("/api/v1", "/models/"))
     if is_open:
         kind = "Needs no key."
     elif is_management:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from llamactl.core.api_paths import ROUTER_PATHS
 from llamactl.openapi.views import document
 from proxy.openapi import paths as proxied_paths
 from proxy.routes import llama_cpp
@@ -14,7 +15,7 @@ from proxy.routes.routes import RouteKind, may_start, route
 PATHS = document()["paths"]
 PROXIED = [path for path in PATHS if path in proxied_paths()]
 BELOW = "/llama-cpp/{name}/"
-NEEDS_NO_KEY = {RouteKind.WEB_UI}
+NEEDS_NO_KEY = {RouteKind.WEB_UI, RouteKind.HEALTH}
 
 
 def filled(path: str) -> str:
@@ -35,10 +36,16 @@ def test_what_is_documented_is_routed_there(method: str, path: str) -> None:
     assert found is not None
     sides = {
         "/v1/models": {RouteKind.MODELS},
+        "/v1/health": {RouteKind.HEALTH},
         "/v1/": {RouteKind.INFERENCE},
         BELOW: {RouteKind.WEB_UI if path == BELOW else RouteKind.LLAMA_CPP},
         "/api/v1/instances/": {RouteKind.INSTANCE},
         "/api/v1/llama-cpp/": {RouteKind.ROUTER_MODELS},
+        "/models/": {RouteKind.ROUTER_API},
+        "/models": {RouteKind.MODELS},
+        "/props": {RouteKind.ROUTER_API},
+        "/health": {RouteKind.HEALTH},
+        "/": {RouteKind.INFERENCE},
     }
     assert found.kind in next(side for start, side in sides.items() if path.startswith(start))
     assert found.methods is None or method in found.methods
@@ -62,6 +69,10 @@ def test_what_is_routed_below_llama_cpp_is_documented_and_no_more() -> None:
         if path.startswith(BELOW)
     }
     assert ours == {(method, path) for method, path in routed() if method != "HEAD"}
+
+
+def test_every_path_of_the_router_is_documented() -> None:
+    assert set(PROXIED) >= ROUTER_PATHS
 
 
 @pytest.mark.parametrize(("method", "path"), [it for it in documented() if BELOW in it[1]])

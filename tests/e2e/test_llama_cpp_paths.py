@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.browser.conftest import ARGUMENTS, CANDIDATES, watch
 from tests.support.stack import Stack
+from tests.support.until import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.llama_cpp, pytest.mark.timeout(180)]
 
@@ -190,3 +191,67 @@ def test_web_ui_asks_for_a_key_chats_and_keeps_it(stack: Stack, key: str, page: 
     with page.expect_response("**/llama-cpp/demo/v1/chat/completions") as answer:
         page.get_by_placeholder("Type a message").press("Enter")
     assert answer.value.status == 200
+
+
+def at_root(stack: Stack, key: str | None, path: str, document: object = None) -> requests.Response:
+    """A request to llamactl's root, as clients of llama.cpp's router send it."""
+    return requests.request(
+        "GET" if document is None else "POST",
+        stack.url + path,
+        json=document,
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        timeout=90,
+    )
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize(
+    ("path", "document", "part"),
+    [
+        ("/completion", {"prompt": "a", "n_predict": 2}, "content"),
+        ("/chat/completions", CHAT, "choices"),
+        ("/apply-template", {"messages": MESSAGES}, "prompt"),
+        ("/tokenize", {"content": "hello"}, "tokens"),
+        ("/detokenize", {"tokens": [1, 2]}, "content"),
+        ("/embedding", {"model": "embedder", "content": "a"}, "embedding"),
+        ("/rerank", {"model": "ranker", "query": "a", "documents": ["b"]}, "relevance_score"),
+        ("/reranking", {"model": "ranker", "query": "a", "documents": ["b"]}, "relevance_score"),
+    ],
+)
+def test_call_at_the_root_is_answered_by_the_model_of_its_body(
+    stack: Stack, key: str, path: str, document: dict[str, object], part: str
+) -> None:
+    document = {"model": "demo", **document}
+    assert at_root(stack, None, path, document).status_code == 401
+    answer = at_root(stack, key, path, document)
+    assert answer.status_code == 200, answer.text
+    assert part in answer.text
+
+
+@pytest.mark.usefixtures("running")
+def test_models_tell_the_context_of_a_request_also_after_the_stop(stack: Stack, key: str) -> None:
+    def entry() -> Any:
+        listed = at_root(stack, key, "/models").json()["data"]
+        return next(each for each in listed if each["id"] == "demo")
+
+    props = at_root(stack, key, "/props?model=demo").json()
+    length = props["default_generation_settings"]["n_ctx"]
+    # The facts are stored in a moment after the start.
+    until(lambda: entry().get("context_length") == length, "the facts of the model")
+    loaded = entry()
+    assert loaded["status"] == {"value": "loaded"}
+    assert loaded["meta"]["n_ctx"] == length
+    assert loaded["meta"]["n_params"] > 10**8
+    unloaded = at_root(stack, stack.management_key, "/models/unload", {"model": "demo"})
+    assert unloaded.json() == {"success": True}
+    stack.until_status("demo", "stopped")
+    assert entry() == {**loaded, "status": {"value": "unloaded"}}
+    refused = at_root(stack, key, "/props?model=demo")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "model_not_loaded")
+    refused = at_root(stack, key, "/completion?autoload=false", {"model": "demo", "prompt": "a"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "model_not_loaded")
+    assert at_root(stack, key, "/models/load", {"model": "demo"}).status_code == 403
+    loading = at_root(stack, stack.management_key, "/models/load", {"model": "demo"})
+    assert loading.json() == {"success": True}
+    stack.until_status("demo", "running")
+    assert entry() == loaded

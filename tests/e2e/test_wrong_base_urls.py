@@ -43,7 +43,21 @@ def claude(stack: Stack, key: str) -> Iterator[anthropic.Anthropic]:
         yield client
 
 
-@pytest.mark.parametrize("base", ["", "/", "/v1/v1", "/v1//", "//v1", "/openai/v1", "/api/v1"])
+@pytest.mark.parametrize("base", ["", "/"])
+def test_openais_client_without_v1_gets_models_and_chats(stack: Stack, key: str, base: str) -> None:
+    with openai.OpenAI(base_url=stack.url + base, api_key=key, max_retries=0) as client:
+        assert {model.id for model in client.models.list()} == {"demo", "idle"}
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.chat.completions.create(
+                model="idle", messages=GREETING, extra_query={"autoload": "false"}
+            )
+        assert "model is not loaded" in caught.value.message
+        with pytest.raises(openai.NotFoundError) as missed:
+            client.completions.create(model="idle", prompt="x")
+        assert "use /v1/completions " in missed.value.message
+
+
+@pytest.mark.parametrize("base", ["/v1/v1", "/v1//", "//v1", "/openai/v1", "/api/v1"])
 def test_openais_client_at_a_wrong_base_url_is_told_the_right_path(
     stack: Stack, key: str, base: str
 ) -> None:

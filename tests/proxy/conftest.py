@@ -137,6 +137,8 @@ class TableGateway(Gateway):
         """What a backend has told of its model, by instance and generation."""
         self.models = ModelDiscovery(self.live, self.upstream, self._remember)
         self.starts: list[str] = []
+        self.changes: list[tuple[str, str]] = []
+        """Loads and unloads that a management key has requested."""
         self.refreshes = 0
         self.meanwhile: Callable[[], None] = lambda: None
         """A change of the database since the table was read: the next refresh brings it."""
@@ -157,6 +159,12 @@ class TableGateway(Gateway):
     async def _refresh(self) -> None:
         self.refreshes += 1
         self.meanwhile()
+
+    async def load(self, name: str) -> None:
+        self.changes.append(("load", name))
+
+    async def unload(self, name: str) -> None:
+        self.changes.append(("unload", name))
 
     async def _start(self, name: str) -> int:
         self.starts.append(name)

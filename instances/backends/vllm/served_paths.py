@@ -1,4 +1,7 @@
-"""vLLM's paths below ``/v1``, from its page on online serving; the last row is vLLM-Omni's."""
+"""vLLM's paths of requests with a model, from its page on online serving.
+
+The last row below ``/v1`` is vLLM-Omni's.
+"""
 
 from __future__ import annotations
 
@@ -11,4 +14,4 @@ SERVED_PATHS = below_v1(
     *("audio/transcriptions", "audio/translations"),
     *("load_lora_adapter", "unload_lora_adapter"),
     *("audio/speech", "images/generations", "images/edits"),
-)
+) | {"/tokenize", "/detokenize"}

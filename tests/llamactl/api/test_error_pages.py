@@ -56,12 +56,16 @@ def test_errors_are_pages_for_browsers(
 @pytest.mark.parametrize(
     ("path", "headers", "error"),
     [
-        ("/chat/completions", {}, {"code": "not_found", "type": "invalid_request_error"}),
+        ("/completions", {}, {"code": "not_found", "type": "invalid_request_error"}),
         ("//v1/chat/completions", {}, {"code": "not_found", "type": "invalid_request_error"}),
         ("/api/v1/chat/completions", {}, {"code": "not_found", "type": "invalid_request_error"}),
         ("/api/v1/files", {}, {"code": "not_found", "type": "invalid_request_error"}),
         ("/anthropic/v1/messages", {}, {"code": "not_found", "type": "not_found_error"}),
-        ("/models", {"anthropic-version": "1"}, {"code": "not_found", "type": "not_found_error"}),
+        (
+            "/anthropic/models",
+            {"anthropic-version": "1"},
+            {"code": "not_found", "type": "not_found_error"},
+        ),
         ("/api/v1/models", {"anthropic-version": "1"}, {"type": "not_found_error"}),
     ],
 )
@@ -87,7 +91,7 @@ def test_ollamas_client_gets_a_sentence_with_the_base_url(path: str, method: str
 
 
 def test_browser_at_a_wrong_base_url_gets_a_page() -> None:
-    page = Client().get("/chat/completions", headers={"Accept": BROWSER})
+    page = Client().get("/openai/chat/completions", headers={"Accept": BROWSER})
     assert (page.status_code, page["Content-Type"][:9]) == (404, "text/html")
 
 
