@@ -6,16 +6,18 @@ many requests are counted meanwhile.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from keys.usage.models import SUMS
+from keys.usage.request_row import RequestRow
 
 HOUR_SECONDS = 3600
 MAX_RECORDS = 1000
-"""Requests of one batch that are kept one by one; under a higher load the oldest are left out."""
+"""Requests of one batch that are kept one by one; under a higher load the later ones are left out.
+
+The work for a record is done 500 times a second at most, and not for each of 10,000 requests.
+"""
 MAX_ROWS = 2000
 """Of one batch: SQLite takes 32,766 parameters a statement, and a row has 13."""
 
@@ -53,21 +55,17 @@ class Sums:
         return [getattr(self, name) for name in SUMS]
 
 
-R = TypeVar("R")
-"""A request as it is kept in memory."""
-
-
 @dataclass(frozen=True)
-class Batch(Generic[R]):
+class Batch:
     """A part of the usage that is written in one transaction."""
 
     number: int
     """Grows with each batch of a writer; a batch that is written again keeps its number."""
     sums: Mapping[Place, Sums]
-    requests: tuple[R, ...] = ()
+    requests: tuple[RequestRow, ...] = ()
 
 
-class Recorder(Generic[R]):
+class Recorder:
     """Sums by key and instance since the last batch, and the batches that wait to be written.
 
     One task writes one batch at a time. A batch whose write failed may be in the database all the
@@ -77,9 +75,9 @@ class Recorder(Generic[R]):
     def __init__(self) -> None:
         self.current: dict[tuple[int, str], Sums] = {}
         """Since the last ``settle``, of the present hour."""
-        self.requests: deque[R] = deque(maxlen=MAX_RECORDS)
+        self.requests: list[RequestRow] = []
         self._settled: dict[Place, Sums] = {}
-        self._unconfirmed: Batch[R] | None = None
+        self._unconfirmed: Batch | None = None
         self._number = 0
 
     def sums_of(self, key_id: int, instance: str) -> Sums:
@@ -88,6 +86,11 @@ class Recorder(Generic[R]):
         if found is None:
             found = self.current[key_id, instance] = Sums()
         return found
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request of this batch is kept."""
+        return len(self.requests) < MAX_RECORDS
 
     def settle(self, unix_now: float) -> None:
         """Assign what was counted since the last call to the hour before ``unix_now``.
@@ -100,7 +103,7 @@ class Recorder(Generic[R]):
         for (key_id, instance), added in current.items():
             self._settled.setdefault((hour, key_id, instance), Sums()).add(added)
 
-    def next_batch(self) -> Batch[R] | None:
+    def next_batch(self) -> Batch | None:
         """The batch to write now; the same one until ``confirm``. None if there is nothing."""
         if self._unconfirmed is None and (self._settled or self.requests):
             self._number += 1
@@ -110,7 +113,7 @@ class Recorder(Generic[R]):
             self.requests.clear()
         return self._unconfirmed
 
-    def confirm(self, batch: Batch[R]) -> None:
+    def confirm(self, batch: Batch) -> None:
         """Forget a batch that is in the database."""
         if self._unconfirmed is batch:
             self._unconfirmed = None

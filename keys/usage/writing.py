@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from django.db import connection, models, transaction
 
 from keys.usage.models import SUMS, RequestRecord, UsageDay, UsageHour, UsageWriter
 from keys.usage.recorder import HOUR_SECONDS, Place, Sums
+from keys.usage.request_row import RequestRow
 
 DAY_SECONDS = 24 * HOUR_SECONDS
 HOURS_KEPT_SECONDS = 31 * DAY_SECONDS
@@ -21,7 +23,7 @@ def write(
     writer: str,
     number: int,
     sums: Mapping[Place, Sums],
-    records: Sequence[RequestRecord] = (),
+    records: Sequence[RequestRow] = (),
     *,
     unix_now: float,
     kept_records: int = 0,
@@ -37,7 +39,8 @@ def write(
         _add(UsageHour, sums)
         _add(UsageDay, by_day(sums))
         if records:
-            newest = RequestRecord.objects.bulk_create(records)[-1].pk
+            _insert(records)
+            newest = RequestRecord.objects.aggregate(newest=models.Max("pk"))["newest"]
             RequestRecord.objects.filter(pk__lte=newest - kept_records).delete()
 
 
@@ -89,6 +92,24 @@ def _add(model: type[models.Model], sums: Mapping[Place, Sums]) -> None:
             f" VALUES {', '.join([row] * len(sums))}"
             f" ON CONFLICT ({', '.join(_PLACE)}) DO UPDATE SET {added}",
             values,
+        )
+
+
+def _insert(records: Sequence[RequestRow]) -> None:
+    """Insert the records in one statement.
+
+    Each statement, and each row of ``executemany``, makes this thread wait for the interpreter's
+    lock and take it away from the event loop. ``bulk_create`` holds it for 45 ms of Python for a
+    thousand records.
+    """
+    table = _quoted(RequestRecord._meta.db_table)
+    columns = RequestRow._fields
+    row = f"({', '.join(['%s'] * len(columns))})"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {table} ({', '.join(columns)})"  # noqa: S608 - names of our own
+            f" VALUES {', '.join([row] * len(records))}",
+            list(chain.from_iterable(records)),
         )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from keys.usage.models import RequestRecord
+from keys.usage.request_row import RequestRow
 from proxy.exchange import Exchange
 
 MAX_PATH_CHARACTERS = 200
 MAX_CLIENT_ID_CHARACTERS = 128
 
 
-def record_of(exchange: Exchange, key_id: int, clock_offset: float) -> RequestRecord:
+def record_of(exchange: Exchange, key_id: int, clock_offset: float) -> RequestRow:
     """Describe an exchange; ``clock_offset``: the unix time at the zero of ``perf_counter``."""
     ended_at = exchange.ended_at if exchange.ended_at is not None else exchange.received_at
     sent_at, first_byte_at = exchange.sent_at, exchange.first_byte_at
@@ -22,7 +22,7 @@ def record_of(exchange: Exchange, key_id: int, clock_offset: float) -> RequestRe
         first_byte = first_byte_at - sent_at
     path = "" if exchange.route is None else exchange.route.rest.partition("?")[0]
     tokens = exchange.tokens
-    return RequestRecord(
+    return RequestRow(
         request_id=exchange.id,
         client_request_id=(exchange.client_id or "")[:MAX_CLIENT_ID_CHARACTERS],
         ended_at=clock_offset + ended_at,

@@ -39,7 +39,7 @@ class UsageLog:
 
     def __init__(self, writer: str, *, clock: Callable[[], float] = time) -> None:
         """``writer``: the id of this web process."""
-        self.recorder: Recorder[Exchange] = Recorder()
+        self.recorder = Recorder()
         self._kept_records = 0
         self._writer = writer
         self._clock = clock
@@ -58,9 +58,11 @@ class UsageLog:
         key_id = rule.id
         if key_id is None:
             key_id = key_id_of(exchange)
-        if self._kept_records:
-            self.recorder.requests.append(exchange)
-        sums = self.recorder.sums_of(key_id, exchange.instance)
+        recorder = self.recorder
+        if self._kept_records and recorder.has_room:
+            clock_offset = self._clock() - perf_counter()
+            recorder.requests.append(record_of(exchange, key_id, clock_offset))
+        sums = recorder.sums_of(key_id, exchange.instance)
         sums.requests += 1
         if exchange.status >= 400 or exchange.outcome in _FAILURES:
             sums.errors += 1
@@ -95,7 +97,7 @@ class UsageLog:
                     return
                 self.recorder.confirm(batch)
 
-    async def _is_written(self, batch: Batch[Exchange], in_thread: InThread) -> bool:
+    async def _is_written(self, batch: Batch, in_thread: InThread) -> bool:
         """Write a batch; True if it need not be written again."""
         try:
             await in_thread(partial(self._write_batch, batch))
@@ -111,15 +113,13 @@ class UsageLog:
             self._unwritten.succeeded()
         return True
 
-    def _write_batch(self, batch: Batch[Exchange]) -> None:
-        unix_now = self._clock()
-        clock_offset = unix_now - perf_counter()
+    def _write_batch(self, batch: Batch) -> None:
         writing.write(
             self._writer,
             batch.number,
             batch.sums,
-            [record_of(each, key_id_of(each), clock_offset) for each in batch.requests],
-            unix_now=unix_now,
+            batch.requests,
+            unix_now=self._clock(),
             kept_records=self._kept_records,
         )
 

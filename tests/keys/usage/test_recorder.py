@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from keys.usage.recorder import HOUR_SECONDS, MAX_RECORDS, MAX_ROWS, Recorder
+from tests.support.request_row import request_row
 
 NOON = 1_700_000_000 // HOUR_SECONDS * HOUR_SECONDS
 
 
-def count(
-    recorder: Recorder[str], requests: int = 1, *, key_id: int = 1, instance: str = "a"
-) -> None:
+def count(recorder: Recorder, requests: int = 1, *, key_id: int = 1, instance: str = "a") -> None:
     recorder.sums_of(key_id, instance).requests += requests
 
 
 def test_nothing_counted_is_no_batch() -> None:
-    recorder: Recorder[str] = Recorder()
+    recorder = Recorder()
     recorder.settle(NOON)
     assert recorder.next_batch() is None
 
 
 def test_requests_up_to_the_full_hour_are_of_the_hour_that_ends() -> None:
-    recorder: Recorder[str] = Recorder()
+    recorder = Recorder()
     count(recorder)
     recorder.settle(NOON + HOUR_SECONDS)
     count(recorder, 5)
@@ -32,7 +31,7 @@ def test_requests_up_to_the_full_hour_are_of_the_hour_that_ends() -> None:
 
 
 def test_unconfirmed_batch_stays_as_it_is_until_it_is_confirmed() -> None:
-    recorder: Recorder[str] = Recorder()
+    recorder = Recorder()
     count(recorder)
     recorder.settle(NOON + 1)
     first = recorder.next_batch()
@@ -49,7 +48,7 @@ def test_unconfirmed_batch_stays_as_it_is_until_it_is_confirmed() -> None:
 
 
 def test_memory_does_not_grow_with_the_requests_while_nothing_is_written() -> None:
-    recorder: Recorder[str] = Recorder()
+    recorder = Recorder()
     for second in range(500):
         for key_id in range(3):
             count(recorder, key_id=key_id)
@@ -58,22 +57,24 @@ def test_memory_does_not_grow_with_the_requests_while_nothing_is_written() -> No
     assert not recorder.current
 
 
-def test_requests_of_a_batch_are_the_last_ones() -> None:
-    recorder: Recorder[str] = Recorder()
-    recorder.requests.extend(str(number) for number in range(MAX_RECORDS + 3))
+def test_requests_of_a_batch_are_bounded_and_written_once() -> None:
+    recorder = Recorder()
+    while recorder.has_room:
+        recorder.requests.append(request_row(request_id=str(len(recorder.requests))))
     first = recorder.next_batch()
     assert first is not None
-    assert (len(first.requests), first.requests[0]) == (MAX_RECORDS, "3")
-    recorder.requests.append("later")
+    assert len(first.requests) == MAX_RECORDS
+    assert recorder.has_room
+    recorder.requests.append(request_row(request_id="later"))
     assert recorder.next_batch() is first
     recorder.confirm(first)
     second = recorder.next_batch()
     assert second is not None
-    assert second.requests == ("later",)
+    assert [each.request_id for each in second.requests] == ["later"]
 
 
 def test_batch_has_a_bounded_number_of_rows() -> None:
-    recorder: Recorder[str] = Recorder()
+    recorder = Recorder()
     for key_id in range(MAX_ROWS + 5):
         count(recorder, key_id=key_id)
     recorder.settle(NOON + 1)

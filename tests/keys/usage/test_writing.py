@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from django.db import connection
 
 from keys.usage import writing
 from keys.usage.models import SUMS, RequestRecord, UsageDay, UsageHour, UsageWriter
 from keys.usage.recorder import HOUR_SECONDS, MAX_ROWS, Sums
+from keys.usage.request_row import RequestRow
 from keys.usage.writing import DAY_SECONDS, HOURS_KEPT_SECONDS
+from tests.support.request_row import request_row
 
 pytestmark = pytest.mark.django_db
 DAY = 1_700_000_000 // DAY_SECONDS * DAY_SECONDS
@@ -76,18 +76,21 @@ def test_hours_are_kept_for_a_month_and_days_as_configured() -> None:
     assert not UsageWriter.objects.exists()
 
 
-def record(request_id: str) -> RequestRecord:
-    fields: dict[str, Any] = dict.fromkeys(
-        ("ended_at", "key_id", "status", "queue_seconds", "load_seconds", "total_seconds"), 1
-    )
-    counts = [name for name in SUMS if name.endswith("_tokens") and name != "estimated_tokens"]
-    fields |= dict.fromkeys([*counts, "request_bytes", "response_bytes"], 0)
-    return RequestRecord(request_id=request_id, is_estimated=False, **fields)
+def test_a_row_has_the_columns_of_the_table() -> None:
+    columns = [field.column for field in RequestRecord._meta.concrete_fields]
+    assert ["id", *RequestRow._fields] == columns
+
+
+def test_a_record_is_written_with_all_its_values() -> None:
+    written = request_row("one")._replace(first_byte_seconds=None, is_estimated=True)
+    writing.write("w", 1, {}, [written], unix_now=NOW, kept_records=5)
+    found = RequestRecord.objects.values_list(*RequestRow._fields).get()
+    assert RequestRow._make(found) == written
 
 
 def test_last_requests_stay_and_a_repeated_batch_adds_none() -> None:
     for number in (1, 2, 2, 3):
-        made = [record(f"{number}{letter}") for letter in "abc"]
+        made = [request_row(f"{number}{letter}") for letter in "abc"]
         writing.write("w", number, {}, made, unix_now=NOW, kept_records=5)
     found = RequestRecord.objects.order_by("pk").values_list("request_id", flat=True)
     assert list(found) == ["2b", "2c", "3a", "3b", "3c"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from time import time
 from typing import Any
 
 import pytest
@@ -16,8 +17,6 @@ from keys.usage.models import ANONYMOUS_HOLDER, MANAGEMENT_HOLDER
 from keys.usage.recorder import Place, Sums
 from proxy.asgi import ProxyApplication
 from proxy.exchange import Exchange
-from proxy.observe.request_record import record_of
-from proxy.observe.usage import key_id_of
 from tests.proxy.conftest import ALICE, BOB, CHARLIE, MANAGER, Backend, TableGateway
 from tests.support.asgi import AsgiRequest
 
@@ -219,13 +218,12 @@ async def test_last_requests_are_recorded_without_their_query_and_contents(
         json={"model": "demo"},
         headers=[(b"x-request-id", b"mine")],
     ).finish()
-    [exchange] = gateway.usage_log.recorder.requests
-    record = record_of(exchange, key_id_of(exchange), clock_offset=1_700_000_000.0)
+    [record] = gateway.usage_log.recorder.requests
     assert (record.path, record.status, record.outcome) == (CHAT, 200, "answered")
-    assert (record.request_id, record.client_request_id) == (exchange.id, "mine")
+    assert (len(record.request_id), record.client_request_id) == (32, "mine")
     assert (record.key_id, record.instance) == (MANAGEMENT_HOLDER, "demo")
     assert (record.prompt_tokens, record.completion_tokens) == (21, 9)
-    assert record.ended_at >= 1_700_000_000
+    assert abs(record.ended_at - time()) < 60
     assert record.first_byte_seconds is not None
     assert record.total_seconds >= record.first_byte_seconds >= 0
     assert record.request_bytes == len(backend.bodies[0])
