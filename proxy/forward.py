@@ -199,10 +199,13 @@ class ForwardedRequest:
 
     async def _make_ready(self) -> None:
         activator, exchange = self._gateway.activator, self._exchange
-        if self._route.kind is RouteKind.ROUTER_API or declines_load(self._scope["query_string"]):
+        starts = may_start(self._route, self._scope["method"])
+        if self._route.kind is RouteKind.ROUTER_API or (
+            starts and declines_load(self._scope["query_string"])
+        ):
             self._retarget(await activator.require_running(self._target, errors.ModelNotLoaded))
             return
-        if not may_start(self._route, self._scope["method"]):
+        if not starts:
             self._retarget(await activator.require_running(self._target))
             return
         if not self._target.has_path(self._route.rest):

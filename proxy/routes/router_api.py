@@ -22,7 +22,7 @@ _LOADS = frozenset({"", "true", "1"})
 
 def _value_of(query: bytes, name: str) -> str | None:
     """The first value of the parameter, which llama.cpp takes too; ``None`` without one."""
-    if name.encode() not in query:
+    if name.encode() not in query and b"%" not in query:
         return None
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     return next((value for key, value in pairs if key == name), None)

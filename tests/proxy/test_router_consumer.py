@@ -104,6 +104,17 @@ async def test_autoload_false_does_not_wait_for_a_load(
     assert answer.status == 400
 
 
+async def test_autoload_changes_no_request_that_starts_nothing_anyway(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    gateway.lay(stopped(backend, is_llama_server=True))
+    for path in ("/llama-cpp/demo/health", "/api/v1/instances/demo/proxy/health"):
+        answer = await get(app, f"{path}?autoload=false", MANAGER).finish()
+        assert (answer.status, answer.json()["error"]) == (503, "instance_not_running")
+    answer = await post(app, "/llama-cpp/demo/completion?autoload=0").finish()
+    assert (answer.status, answer.json()["error"]) == (400, "model_not_loaded")
+
+
 async def test_call_without_autoload_starts_the_instance(
     app: ProxyApplication, backend: Backend, gateway: TableGateway
 ) -> None:

@@ -20,7 +20,7 @@ from proxy.routes.router_api import declines_load, model_in, props_query
         (b"autoload=banana", True),
         # It should take the first of several, as cpp-httplib does.
         (b"autoload=false&autoload=true", True),
-        (b"%61utoload=false&autoload=true", True),
+        (b"%61utoload=false", True),
     ],
 )
 def test_autoload_is_read_as_llama_cpp_reads_it(query: bytes, declines: bool) -> None:
