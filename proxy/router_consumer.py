@@ -48,7 +48,8 @@ class RouterConsumer(ProxyConsumer):
         gateway = self.gateway
         model = router_api.model_in(scope["query_string"])
         if not model:
-            await self._answer(send, 200, router_api.router_props(gateway.live.table))
+            table = gateway.live.table
+            await self._answer(send, 200, router_api.router_props(table, self._rule(table, scope)))
             return
         target, served = await gateway.recheck.before_refusal(self._find_by_model, scope, model)
         if not target.is_llama_server:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode
 import orjson
 
 from llamactl.version import VERSION
-from proxy.table.table import RoutingTable
+from proxy.table.table import KeyRule, RoutingTable
 
 HEALTHY = b'{"status":"ok"}'
 DONE = b'{"success":true}'
@@ -49,13 +49,13 @@ def props_query(served_model: str | None) -> bytes:
     return urlencode({"model": served_model, "autoload": "false"}).encode()
 
 
-def router_props(table: RoutingTable) -> bytes:
-    """The document of ``/props`` without a model."""
+def router_props(table: RoutingTable, rule: KeyRule) -> bytes:
+    """The document of ``/props`` without a model; counts the instances that the key may use."""
     # The fields of a model are there because the web UI reads them from a router too.
     return orjson.dumps(
         {
             "role": "router",
-            "max_instances": len(table.targets),
+            "max_instances": sum(map(rule.allows, table.targets.values())),
             "models_autoload": True,
             "model_alias": "llamactl",
             "model_path": "none",

@@ -161,6 +161,9 @@ async def test_models_at_the_root_are_those_of_v1(
 async def test_props_without_a_model_are_those_of_a_router(app: ProxyApplication) -> None:
     answer = await get(app, "/props?autoload=false").finish()
     assert (answer.status, answer.json()["role"]) == (200, "router")
+    assert answer.json()["max_instances"] == 1
+    # It should not tell a key how many instances it may not use.
+    assert (await get(app, "/props", BOB).finish()).json()["max_instances"] == 0
     assert answer.json()["default_generation_settings"]["n_ctx"] == 0
     assert (await get(app, "/props", None).finish()).status == 401
     assert (await post(app, "/props").finish()).status == 405
