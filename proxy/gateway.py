@@ -18,6 +18,7 @@ from keys.imported import recognise
 from keys.last_used import KeyUsage, write_last_used
 from llamactl.config import AppConfig, current
 from llamactl.core.broker_url import broker_urls
+from llamactl.core.change_feed import ChangeFeed
 from llamactl.core.repeated_warning import RepeatedWarning
 from llamactl.core.turns import Turns
 from proxy import cancel
@@ -50,7 +51,9 @@ USAGE_SECONDS = 5.0
 class Gateway:
     """Made once for each web process; ``start()`` comes before the first request."""
 
-    def __init__(self) -> None:
+    def __init__(self, feed: ChangeFeed | None = None) -> None:
+        """``feed``: passes the changes on that the table hears of."""
+        self.feed = feed or ChangeFeed()
         self.live = LiveTable()
         self.in_flight = InFlight()
         self.registry: Registry[WaitingRequest] = Registry()
@@ -91,7 +94,7 @@ class Gateway:
                 url, socket_timeout=2, retry=Retry(NoBackoff(), 0)
             )
             self._answers = QueryAnswers(self.live, self.registry, self.in_flight, self._broker)
-            self._refresher = Refresher(self.live, url, self._answers.receive)
+            self._refresher = Refresher(self.live, url, self._answers.receive, self.feed)
             self.recheck = Recheck(self.live, self._refresher.request_refresh)
             await self._refresher.start()
             # Before the first request: a drain waits only for web processes that have reported.

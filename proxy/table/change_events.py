@@ -26,10 +26,10 @@ async def listen(
     broker_url: str,
     *,
     on_subscribed: Callable[[], None],
-    on_change: Callable[[], None],
+    on_change: Callable[[bytes], None],
     on_query: Callable[[bytes], None] = lambda payload: None,
 ) -> None:
-    """Call ``on_change`` for each event and ``on_query`` for each question, without end.
+    """Call ``on_change`` with each event and ``on_query`` with each question, without end.
 
     Raises redis.exceptions.RedisError or OSError once the connection is lost.
     """
@@ -52,7 +52,7 @@ async def listen(
 async def _receive(
     events: PubSub,
     on_subscribed: Callable[[], None],
-    on_change: Callable[[], None],
+    on_change: Callable[[bytes], None],
     on_query: Callable[[bytes], None],
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ async def _receive(
                 if message["channel"] == QUERIES.encode():
                     on_query(message["data"])
                 else:
-                    on_change()
+                    on_change(message["data"])
         elif loop.time() - began < SILENCE_SECONDS / 2:
             # redis-py 8.1 takes the kernel's ETIMEDOUT for its own timeout and returns None at
             # once, without a turn of the event loop: a loop around it takes all CPU and memory.

@@ -31,6 +31,7 @@ from keys.imported import unrecognised_hashes
 from keys.models import InferenceKey
 from keys.secrets import backend_key, digest, management_keys
 from llamactl.config import AppConfig, current
+from llamactl.core.change_feed import ChangeFeed
 from llamactl.core.errors import LlamactlError
 from llamactl.core.repeated_warning import RepeatedWarning
 from llamactl.middleware.response_headers import encoded
@@ -63,10 +64,15 @@ class Refresher:
         live: LiveTable,
         broker_url: str,
         on_query: Callable[[bytes], None] = lambda payload: None,
+        feed: ChangeFeed | None = None,
     ) -> None:
-        """``on_query``: called with each question that comes on the same connection as events."""
+        """``on_query``: called with each question that comes on the same connection as events.
+
+        ``feed``: is told all that this object hears of changes, database and broker.
+        """
         self._live = live
         self._on_query = on_query
+        self._feed = feed or ChangeFeed()
         self._broker_url = broker_url
         self._revisions: dict[str, int] = {}
         self._is_due = asyncio.Event()
@@ -127,6 +133,7 @@ class Refresher:
 
     async def _refresh(self) -> None:
         revisions = await _run(self._reading, Revision.numbers)
+        self._feed.refreshed(revisions)
         table = self._live.table
         if self._is_behind(revisions, Topic.INSTANCES):
             targets = with_load_times(await _run(self._reading, read_targets), table.targets)
@@ -157,6 +164,7 @@ class Refresher:
                 self._unread_table.succeeded()
             except DatabaseError as error:
                 # The table in memory goes on serving; the next refresh may succeed.
+                self._feed.database_lost()
                 self._unread_table.failed("not refreshed: %s", error)
             except Exception:
                 # A table that is never refreshed again would be worse than any error here.
@@ -172,16 +180,23 @@ class Refresher:
                 await change_events.listen(
                     self._broker_url,
                     on_subscribed=self._subscribed,
-                    on_change=self._is_due.set,
+                    on_change=self._heard,
                     on_query=self._on_query,
                 )
             except (redis.exceptions.RedisError, OSError) as error:
+                self._feed.broker_lost()
                 self._lost_events.failed("none (polling once a second instead): %s", error)
             except Exception:
+                self._feed.broker_lost()
                 self._lost_events.failed("none (polling once a second instead)", exc_info=True)
             await asyncio.sleep(POLL_SECONDS)
 
+    def _heard(self, payload: bytes) -> None:
+        self._feed.heard(payload)
+        self._is_due.set()
+
     def _subscribed(self) -> None:
+        self._feed.broker_found()
         self._lost_events.succeeded()
         # An event that was published before the subscription is not sent again.
         self._is_due.set()

@@ -61,7 +61,11 @@ class Listener:
     def __init__(self, url: str) -> None:
         self.subscribed, self.changed = asyncio.Event(), asyncio.Event()
         self.task = asyncio.create_task(
-            change_events.listen(url, on_subscribed=self.subscribed.set, on_change=self.changed.set)
+            change_events.listen(
+                url,
+                on_subscribed=self.subscribed.set,
+                on_change=lambda payload: self.changed.set(),
+            )
         )
 
     async def lost(self) -> BaseException | None:
