@@ -17,7 +17,11 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: E40
 
 from llamactl.config import current  # noqa: E402
 from llamactl.config.announcement import announce_warnings  # noqa: E402
+from llamactl.console.live import consumer  # noqa: E402
+from llamactl.console.live.hub import LiveHub  # noqa: E402
+from llamactl.console.live.viewer import watch_logouts  # noqa: E402
 from llamactl.core.asgi_types import Application  # noqa: E402
+from llamactl.core.change_feed import process_feed  # noqa: E402
 from llamactl.core.form_request import FormRequest  # noqa: E402
 from llamactl.middleware.body_limit import BodyLimit  # noqa: E402
 from llamactl.middleware.cors import CrossOrigin  # noqa: E402
@@ -32,6 +36,7 @@ from llamactl.middleware.request_ids import RequestIds  # noqa: E402
 from llamactl.middleware.response_headers import ResponseHeaders  # noqa: E402
 from llamactl.middleware.secure_cookies import SecureCookies  # noqa: E402
 from proxy.asgi import ProxyApplication  # noqa: E402
+from proxy.gateway import Gateway  # noqa: E402
 
 logger = logging.getLogger(__name__)
 django_application.request_class = FormRequest
@@ -57,7 +62,13 @@ def build() -> Application:
         django = PrefixAddition(django, prefix)
     django = RequestIds(ManagementHeaders(django))
     announce_warnings(config, logger.warning)
-    layers: Application = ProxyApplication(with_forwarded_headers(django))
+    watch_logouts()
+    stream = consumer.stream_application(
+        LiveHub(process_feed), public_origin=config.server.public_origin
+    )
+    layers: Application = ProxyApplication(
+        with_forwarded_headers(django), Gateway(process_feed), {consumer.PATH: stream}
+    )
     if not (config.auth.require_management_auth and config.auth.require_inference_auth):
         layers = OriginGuard(
             layers,

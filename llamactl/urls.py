@@ -9,6 +9,7 @@ from django.views.generic import RedirectView
 from llamactl.admin.login.views import change_password, login
 from llamactl.api.error_pages import read_only
 from llamactl.api.views import UnknownPath, endpoint
+from llamactl.console.live.page import state
 from llamactl.console.requests_api import RequestViewSet
 from llamactl.console.system_api import ServerViewSet, healthz
 
@@ -17,6 +18,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     # In place of the admin's own pages, and reversed by their names.
     path("admin/login/", login),
     path("admin/password_change/", admin.site.admin_view(change_password, cacheable=True)),
+    # A GET without a WebSocket's handshake, which llamactl.asgi answers.
+    path("admin/stream", state, name="live-state"),
     path("admin/", admin.site.urls),
     path("healthz", read_only(healthz), name="healthz"),
     path("", include("llamactl.openapi.views")),

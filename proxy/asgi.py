@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Mapping
 
 from llamactl.core.asgi_types import Application, Receive, Scope, Send
 from proxy.consumers import ProxyConsumer
@@ -18,8 +19,15 @@ logger = logging.getLogger(__name__)
 class ProxyApplication:
     """Passes requests with a route to the proxy's consumer, and other requests to ``rest``."""
 
-    def __init__(self, rest: Application, gateway: Gateway | None = None) -> None:
+    def __init__(
+        self,
+        rest: Application,
+        gateway: Gateway | None = None,
+        sockets: Mapping[str, Application] | None = None,
+    ) -> None:
+        """``sockets``: path → the application of its WebSockets."""
         self._rest = rest
+        self._sockets = sockets or {}
         self.gateway = gateway or Gateway()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,6 +41,10 @@ class ProxyApplication:
             await self._lifespan(receive, send)
             return
         elif scope["type"] == "websocket":
+            own = self._sockets.get(scope["path"])
+            if own is not None:
+                await own(scope, receive, send)
+                return
             # WebSockets at unknown paths too: Django knows HTTP alone and would raise.
             await handshake.serve(self.gateway, _route(scope), scope, receive, send)
             return

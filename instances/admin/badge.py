@@ -36,12 +36,13 @@ def status_words(instance: Instance, now: datetime) -> dict[str, str]:
 
 
 def status_badge(instance: Instance) -> SafeString:
-    """Return the badge as HTML; statuses.js keeps it up to date."""
+    """Return the badge as HTML, which the list's and the page's scripts keep up to date."""
     words = status_words(instance, timezone.now())
     return format_html(
-        '<span class="badge" data-instance="{}" data-status="{}" title="{}">'
+        '<span class="badge" data-instance="{}" data-node="{}" data-status="{}" title="{}">'
         "<span data-label>{}</span></span>",
         instance.pk,
+        instance.node.name,
         words["status"],
         words["title"],
         words["label"],

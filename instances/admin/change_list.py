@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -42,28 +43,7 @@ class ChangeListAdmin(ControlsAdmin):
         return [name for name in fields if may_change or not name.startswith("options__")]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Instance]:
-        now = timezone.now()
-        latest = StatusChange.objects.filter(instance=OuterRef("pk")).order_by("-at").values("at")
-        unexpired = Q(expires_at=None) | Q(expires_at__gt=now)
-        mode = InferenceKey.PermissionMode
-        for_all = (
-            InferenceKey.objects.filter(unexpired, permission_mode=mode.ALLOW_ALL)
-            .order_by()
-            .values("permission_mode")
-            .annotate(total=Count("pk"))
-            .values("total")
-        )
-        own = Q(keys__expires_at=None) | Q(keys__expires_at__gt=now)
-        own &= Q(keys__permission_mode=mode.PER_INSTANCE)
-        return (
-            super()
-            .get_queryset(request)
-            .select_related("node")
-            .annotate(
-                opened_by=Count("keys", filter=own) + Coalesce(Subquery(for_all), Value(0)),
-                changed_at=Greatest("updated_at", Coalesce(Subquery(latest[:1]), "updated_at")),
-            )
-        )
+        return with_columns(super().get_queryset(request), timezone.now())
 
     @admin.display(description="status", ordering="status")
     def status_badge(self, instance: Instance) -> SafeString:
@@ -130,3 +110,23 @@ class ChangeListAdmin(ControlsAdmin):
         rows = Instance.objects.filter(pk__in=ids[:POLLED_AT_ONCE]).defer("failure")
         now = timezone.now()
         return JsonResponse({str(row.pk): status_words(row, now) for row in rows})
+
+
+def with_columns(instances: QuerySet[Instance], now: datetime) -> QuerySet[Instance]:
+    """Annotate what the list's columns show from other tables: one query for all rows."""
+    latest = StatusChange.objects.filter(instance=OuterRef("pk")).order_by("-at").values("at")
+    unexpired = Q(expires_at=None) | Q(expires_at__gt=now)
+    mode = InferenceKey.PermissionMode
+    for_all = (
+        InferenceKey.objects.filter(unexpired, permission_mode=mode.ALLOW_ALL)
+        .order_by()
+        .values("permission_mode")
+        .annotate(total=Count("pk"))
+        .values("total")
+    )
+    own = Q(keys__expires_at=None) | Q(keys__expires_at__gt=now)
+    own &= Q(keys__permission_mode=mode.PER_INSTANCE)
+    return instances.select_related("node").annotate(
+        opened_by=Count("keys", filter=own) + Coalesce(Subquery(for_all), Value(0)),
+        changed_at=Greatest("updated_at", Coalesce(Subquery(latest[:1]), "updated_at")),
+    )

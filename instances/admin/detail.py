@@ -13,7 +13,7 @@ from django.utils import timezone
 from instances.admin.badge import hold_text
 from instances.models import Instance, StatusChange
 from instances.states import DesiredState, Status
-from llamactl.admin.base import duration
+from llamactl.admin.base import elapsed_time, relative_time
 from llamactl.config import current
 from llamactl.core.sanitize import sanitize_text
 from nodes.agent import agent_for
@@ -21,7 +21,7 @@ from nodes.errors import LogUnreadable
 
 LOG_LINES = 100
 LOG_BYTES = 32 * 1024
-"""Of the log that is read at most; the page asks every two seconds."""
+"""Of the log that is read at most, once a second while a page is open."""
 HISTORY_LENGTH = 20
 
 
@@ -63,7 +63,7 @@ class Overview:
 def overview(instance: Instance, now: datetime | None = None) -> Overview:
     """Return the state of ``instance``, whose node must be loaded; reads history and log."""
     now = now or timezone.now()
-    log, log_problem = _log(instance)
+    log, log_problem = last_lines(instance)
     return Overview(
         instance=instance,
         now=now,
@@ -102,7 +102,7 @@ def curl_line(name: str, base_url: str, key: str = "$LLAMACTL_KEY") -> str:
 
 
 def _facts(instance: Instance, now: datetime) -> list[tuple[str, str]]:
-    facts = [
+    facts: list[tuple[str, str]] = [
         ("Model", sanitize_text(instance.summary) or "none"),
         ("Port", str(instance.port)),
         ("Node", instance.node.name),
@@ -110,9 +110,9 @@ def _facts(instance: Instance, now: datetime) -> list[tuple[str, str]]:
     if instance.pid is not None:
         facts.append(("Process", str(instance.pid)))
     if instance.status == Status.RUNNING and instance.ready_at is not None:
-        facts.append(("Ready for", duration(now - instance.ready_at)))
+        facts.append(("Ready for", elapsed_time(instance.ready_at, now)))
     elif instance.status == Status.STARTING and instance.started_at is not None:
-        facts.append(("Starting for", duration(now - instance.started_at)))
+        facts.append(("Starting for", elapsed_time(instance.started_at, now)))
     if instance.queue and instance.place_in_queue:
         reason = sanitize_text(str(instance.queue["reason"]))
         facts.append(("Waits for capacity", f"{instance.place_in_queue}: {reason}"))
@@ -122,7 +122,7 @@ def _facts(instance: Instance, now: datetime) -> list[tuple[str, str]]:
         facts.append(("Requested by", sanitize_text(instance.requested_by)))
     facts.append(("Restarts", str(instance.restarts)))
     if instance.last_used_at is not None:
-        facts.append(("Last used", f"{duration(now - instance.last_used_at)} ago"))
+        facts.append(("Last used", relative_time(instance.last_used_at, now)))
     return facts
 
 
@@ -152,7 +152,7 @@ def _failure(failure: Mapping[str, Any] | None) -> FailureText | None:
     )
 
 
-def _log(instance: Instance) -> tuple[str, str]:
+def last_lines(instance: Instance) -> tuple[str, str]:
     """Return the last lines of the log and, if the log cannot be read, the reason."""
     agent = agent_for(instance.node.name)
     try:

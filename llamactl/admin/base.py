@@ -190,8 +190,21 @@ def duration(span: timedelta) -> str:
     return f"{seconds} s"
 
 
+def elapsed_time(since: datetime, now: datetime) -> SafeString:
+    """Format the time since ``since`` (``3 min``); times.js keeps it true on an open page."""
+    return format_html(
+        '<time datetime="{}" title="since {} UTC" data-relative="span">{}</time>',
+        since.isoformat(),
+        since.strftime("%Y-%m-%d %H:%M:%S"),
+        duration(now - since),
+    )
+
+
 def relative_time(at: datetime | None, now: datetime, *, never: str = "never") -> SafeString:
-    """Format a time relative to ``now`` (``3 min ago``), with the exact time as a tooltip."""
+    """Format a time relative to ``now`` (``3 min ago``), with the exact time as a tooltip.
+
+    times.js keeps it true on an open page.
+    """
     if at is None:
         return format_html('<span class="muted">{}</span>', never)
     if abs(now - at) < timedelta(seconds=2):
@@ -199,7 +212,7 @@ def relative_time(at: datetime | None, now: datetime, *, never: str = "never") -
     else:
         text = f"{duration(now - at)} ago" if at < now else f"in {duration(at - now)}"
     return format_html(
-        '<time datetime="{}" title="{} UTC">{}</time>',
+        '<time datetime="{}" title="{} UTC" data-relative="ago">{}</time>',
         at.isoformat(),
         at.strftime("%Y-%m-%d %H:%M:%S"),
         text,

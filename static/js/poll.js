@@ -1,4 +1,7 @@
-// Calls an asynchronous function every few seconds while somebody can see the page.
+// Calls an asynchronous function every few seconds while somebody can see the page and no stream
+// feeds it.
+
+import {live} from "./stream.js";
 
 // `look` returns false when there is no point in asking again (logged out, deleted).
 export function whileVisible(look, seconds = 2) {
@@ -6,7 +9,7 @@ export function whileVisible(look, seconds = 2) {
     let busy = false;
 
     async function tick() {
-        if (busy || document.hidden) return;
+        if (busy || document.hidden || live.isConnected) return;
         busy = true;
         try {
             if ((await look()) === false) stop();

@@ -93,10 +93,11 @@ ARROWS = {
     ),
     # Roof: what is put together from the apps.
     "llamactl.openapi": "llamactl.api llamactl.config llamactl.core proxy.openapi",
+    # The stream of the live pages checks its origin, and counts changes by topic.
     "llamactl.console": (
         "instances instances.admin instances.scheduling llamactl.admin llamactl.api "
-        "llamactl.config llamactl.core llamactl.masking llamactl.openapi llamactl.version nodes "
-        "nodes.admin"
+        "llamactl.config llamactl.core llamactl.masking llamactl.middleware llamactl.models "
+        "llamactl.openapi llamactl.version nodes nodes.admin"
     ),
     "llamactl.server.web": (
         "instances.backends llamactl.config llamactl.core llamactl.middleware llamactl.server"
@@ -120,7 +121,7 @@ ARROWS = {
         "llamactl.core llamactl.version"
     ),
     "llamactl.urls": "llamactl.admin llamactl.api llamactl.console",
-    "llamactl.asgi": "llamactl.config llamactl.core llamactl.middleware proxy",
+    "llamactl.asgi": "llamactl.config llamactl.console llamactl.core llamactl.middleware proxy",
     "llamactl.wsgi": "",
     "llamactl": ("instances keys llamactl.config llamactl.core llamactl.models llamactl.version"),
 }

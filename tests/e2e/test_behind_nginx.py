@@ -6,6 +6,7 @@ away. ``server.public_url`` is all that llamactl is told.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
 import sys
@@ -170,6 +171,33 @@ def test_the_live_part_of_a_page_is_polled(site: Site, admin: requests.Session) 
     assert (part.status_code, part.url.startswith(f"{site.url}/admin/")) == (200, True)
     # Its example for a shell should work from elsewhere.
     assert f"{site.url}/v1/chat/completions" in unescape(page.text)
+
+
+def test_the_state_of_a_page_is_polled_and_its_stream_needs_upgrade_headers(
+    site: Site, admin: requests.Session
+) -> None:
+    page = admin.get(f"{site.url}/admin/")
+    stream = re.search(r'data-stream="([^"]+)"', page.text)
+    assert stream
+    assert stream[1] == "/llm/admin/stream"
+    assert set(admin.get(f"{site.url}/admin/stream").json()) == {"now", "problems"}
+    cookie = "; ".join(f"{each.name}={each.value}" for each in admin.cookies)
+    origin = site.url.removesuffix("/llm")
+
+    async def first_message(url: str, origin: str) -> dict[str, object]:
+        headers = {"Cookie": cookie, "Origin": origin}
+        tls = ssl.create_default_context(cafile=str(site.certificate))
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.ws_connect(f"{url}/admin/stream", ssl=tls) as socket,
+        ):
+            message: dict[str, object] = await socket.receive_json(timeout=30)
+            return message
+
+    assert "now" in asyncio.run(first_message(site.upgrade_url, origin))
+    for url, page_origin in ((site.url, origin), (site.upgrade_url, "https://evil.example")):
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            asyncio.run(first_message(url, page_origin))
 
 
 def test_the_documentation_calls_the_public_url(site: Site) -> None:

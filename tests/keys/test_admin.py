@@ -95,8 +95,8 @@ def test_list_makes_no_query_per_row(operator: Client, django_assert_max_num_que
     chosen = instance().pk
     for number in range(30):
         key(f"k{number}", permission_mode="per_instance", instance_ids=[chosen])
-    # session, user, two counts, the rows, the instances of all of them
-    with django_assert_max_num_queries(6):
+    # session, user, two counts, the rows, the instances of all of them, the banner
+    with django_assert_max_num_queries(7):
         assert operator.get(LIST).status_code == 200
 
 

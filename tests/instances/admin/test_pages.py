@@ -113,8 +113,8 @@ def test_list_makes_no_query_per_row(operator: Client, django_assert_max_num_que
     for number in range(30):
         instance = create(f"i{number}")
         issuing.issue(name="k", permission_mode="per_instance", instance_ids=[instance.pk])
-    # session, user, two counts, the rows, the nodes of the filter
-    with django_assert_max_num_queries(6):
+    # session, user, two counts, the rows, the nodes of the filter and of the banner
+    with django_assert_max_num_queries(7):
         response = operator.get(LIST)
     assert len(response.context["cl"].result_list) == 30
 
