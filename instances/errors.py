@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llamactl.core.errors import LlamactlError
+from llamactl.core.errors import LlamactlError, PermissionDenied
 
 RETRY_DELETE_SECONDS = 5
 
@@ -149,6 +149,16 @@ class StoppedByOperator(InstanceNotRunning):
             f"instance {name} was stopped by an operator; for {seconds_left} s no request starts it"
             " again",
             retry_after=seconds_left,
+        )
+
+
+class StartNotPermitted(PermissionDenied):
+    """An instance that does not run, and that the request's key may not start."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"permission denied: instance {name} is not running, and this key may not start it"
+            " (can_start)"
         )
 
 

@@ -229,15 +229,15 @@ def delete(name: str, *, cause: str) -> None:
     logger.info("deleted by %s", cause, extra={"instance": name})
 
 
-def request_start(name: str, *, cause: str) -> Instance:
+def request_start(name: str, *, cause: str, may_evict: bool = True) -> Instance:
     """Request a running instance; a running or starting instance stays as it is.
 
-    The start may wait for capacity. Raises NodeDrained, and NoCapacity where the limits can never
-    allow the start: NoCapacityForActivation for the cause ``proxy:on_demand``. For this cause also
-    raises StoppedByOperator or BackendStartFailed during a hold.
+    The start may wait for capacity; with ``may_evict`` others may be stopped for it. Raises
+    NodeDrained, NoCapacity where the limits can never allow the start, and for ``proxy:on_demand``
+    NoCapacityForActivation, StoppedByOperator or BackendStartFailed (in a hold).
     """
     with transaction.atomic():
-        limits = _locked_limits(name)
+        limits = _locked_limits(name, may_evict=may_evict)
         instance = _locked(name)
         if not instance.should_run:
             _refuse_if_drained(instance)
@@ -336,13 +336,13 @@ def _refuse_if_drained(instance: Instance) -> None:
         raise NodeDrained(instance.node.name)
 
 
-def _locked_limits(name: str) -> CapacityLimits:
+def _locked_limits(name: str, *, may_evict: bool = True) -> CapacityLimits:
     """Return the limits of the instance's node, and lock the node if any are set."""
     limits = limits_of(current().instances)
     if limits.are_set:
         # Lock order: node before instance, as everywhere.
         Node.objects.select_for_update().get(pk=get(name).node_id)
-    return limits
+    return limits if may_evict else limits.without_preemption()
 
 
 def _refuse_without_capacity(instance: Instance, limits: CapacityLimits, cause: str) -> None:

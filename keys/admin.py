@@ -19,7 +19,8 @@ from instances.admin.detail import curl_line
 from instances.models import Instance
 from keys import issuing
 from keys.forms import KeyForm
-from keys.models import InferenceKey
+from keys.models import InferenceKey, KeyPermission
+from keys.rights import replace_rights
 from llamactl.admin.base import DomainAdmin, relative_time
 from llamactl.core.links import public_base_url
 
@@ -35,14 +36,20 @@ class StateFilter(admin.SimpleListFilter):
     def lookups(
         self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]
     ) -> Iterable[tuple[str, str]]:
-        return [("valid", "valid"), ("expired", "expired"), ("unused", "never used")]
+        return [
+            ("valid", "valid"),
+            ("blocked", "blocked"),
+            ("expired", "expired"),
+            ("unused", "never used"),
+        ]
 
     def queryset(
         self, request: HttpRequest, queryset: QuerySet[InferenceKey]
     ) -> QuerySet[InferenceKey] | None:
         now = timezone.now()
         conditions = {
-            "valid": Q(expires_at=None) | Q(expires_at__gt=now),
+            "valid": Q(is_blocked=False) & (Q(expires_at=None) | Q(expires_at__gt=now)),
+            "blocked": Q(is_blocked=True),
             "expired": Q(expires_at__lte=now),
             "unused": Q(last_used_at=None),
         }
@@ -80,7 +87,11 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
 
     @admin.display(description="state", ordering="expires_at")
     def state(self, key: InferenceKey) -> SafeString:
-        status, word = ("failed", "expired") if key.is_expired(_now()) else ("running", "valid")
+        status, word = "running", "valid"
+        if key.is_expired(_now()):
+            status, word = "failed", "expired"
+        elif key.is_blocked:
+            status, word = "failed", "blocked"
         return format_html('<span class="badge" data-status="{}">{}</span>', status, word)
 
     @admin.display(description="key", ordering="hint")
@@ -109,11 +120,28 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
     def created(self, key: InferenceKey) -> SafeString:
         return relative_time(key.created_at, _now())
 
+    # Of the form's fields, what an account sees that may only look.
+
+    @admin.display(description="May start")
+    def can_start(self, key: InferenceKey) -> str:
+        return _named(key.permissions.filter(can_start=True))
+
+    @admin.display(description="May evict for")
+    def can_evict(self, key: InferenceKey) -> str:
+        return _named(key.permissions.filter(can_evict=True))
+
+    @admin.display(description="May stop")
+    def can_stop(self, key: InferenceKey) -> str:
+        return _named(key.permissions.filter(can_stop=True))
+
     # -- the form ---------------------------------------------------------------------------------
 
     def get_fieldsets(self, request: HttpRequest, obj: InferenceKey | None = None) -> Any:
-        fields = ["name", "permission_mode", "instances", "expires_at"]
-        return [(None, {"fields": fields if obj is None else [*fields, *self.readonly_fields]})]
+        fields = ["name", "permission_mode", "instances"]
+        fields += ["can_start", "can_evict", "can_stop", "expires_at"]
+        if obj is not None:
+            fields += ["is_blocked", *self.readonly_fields]
+        return [(None, {"fields": fields})]
 
     readonly_fields = ("shown_hint", "last_used", "created")
 
@@ -123,14 +151,16 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
         if change:
             # Only the form's columns: a web process may write last_used_at at the same time.
             # Unchanged ones stay as they are: the form shows no microseconds.
-            columns = {"name", "permission_mode", "expires_at"} & set(form.changed_data)
+            columns = {"name", "permission_mode", "expires_at", "is_blocked"} & set(
+                form.changed_data
+            )
             obj.save(update_fields=[*columns, "updated_at"])
             return
         cleaned = form.cleaned_data
         key, plain = issuing.issue(
             name=cleaned["name"],
             permission_mode=cleaned["permission_mode"],
-            instance_ids=[instance.pk for instance in cleaned["instances"]],
+            rights=form.rights(),
             expires_at=cleaned["expires_at"],
         )
         obj.pk = key.pk
@@ -138,7 +168,7 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         if change and form.has_changed():
-            super().save_related(request, form, formsets, change)
+            replace_rights(form.instance, form.rights())
             issuing.announce_change(form.instance)
 
     def response_add(
@@ -192,6 +222,10 @@ class InferenceKeyAdmin(DomainAdmin[InferenceKey]):
         """Name the keys for the confirmation page, without the rows of their instances."""
         names = [f"{key.name} (…{key.hint})" for key in objs]
         return names, {"keys": len(names)}, set(), []
+
+
+def _named(permissions: QuerySet[KeyPermission]) -> str:
+    return ", ".join(sorted(permissions.values_list("instance__name", flat=True)))
 
 
 def _now() -> datetime:

@@ -46,5 +46,21 @@ class InvalidInstanceId(InvalidKeyRequest):
     code = "invalid_instance_id"
 
 
+class InvalidPermissions(InvalidKeyRequest):
+    """Wrong rights on an instance; the Go API has no code for them."""
+
+    code = "invalid_permissions"
+
+
+class InvalidBlocked(InvalidKeyRequest):
+    code = "invalid_blocked"
+
+
+class InvalidOldKeyHours(InvalidKeyRequest):
+    """A wrong time for which the secret before a rotation stays valid."""
+
+    code = "invalid_old_key_hours"
+
+
 class InvalidKeyId(InvalidKeyRequest):
     code = "invalid_id"

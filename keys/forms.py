@@ -10,6 +10,7 @@ from unfold.widgets import (
     UnfoldAdminRadioSelectWidget,
     UnfoldAdminSplitDateTimeWidget,
     UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
 )
 
 from instances.models import Instance
@@ -22,6 +23,7 @@ from keys.errors import (
     MissingPermissions,
 )
 from keys.models import MAX_NAME_LENGTH, InferenceKey
+from keys.rights import DEFAULT_RIGHTS, Rights, rights_of
 from llamactl.admin.base import RefusableForm
 from llamactl.core.errors import LlamactlError
 
@@ -39,8 +41,21 @@ _FIELDS: dict[type[LlamactlError], str] = {
 }
 
 
+_RIGHTS = ("can_start", "can_evict", "can_stop")
+
+
+def _instances_field(label: str, help_text: str) -> forms.ModelMultipleChoiceField[Instance]:
+    return forms.ModelMultipleChoiceField(
+        label=label,
+        queryset=Instance.objects.only("name"),
+        required=False,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget(),
+        help_text=help_text,
+    )
+
+
 class KeyForm(RefusableForm, _ModelForm):
-    """Name, instances and expiry of a key."""
+    """Name, instances with their rights, and expiry of a key."""
 
     name = forms.CharField(
         required=False,
@@ -54,11 +69,18 @@ class KeyForm(RefusableForm, _ModelForm):
         initial=InferenceKey.PermissionMode.ALLOW_ALL,
         widget=UnfoldAdminRadioSelectWidget(choices=InferenceKey.PermissionMode.choices),
     )
-    instances = forms.ModelMultipleChoiceField(
-        queryset=Instance.objects.only("name"),
-        required=False,
-        widget=UnfoldAdminCheckboxSelectMultipleWidget(),
-        help_text="The instances that the key opens, if it does not open all.",
+    instances = _instances_field(
+        "Instances", "The instances that the key opens, if it does not open all."
+    )
+    can_start = _instances_field(
+        "May start", "Of the chosen instances, those that a request with the key starts."
+    )
+    can_evict = _instances_field(
+        "May evict for",
+        "Of these, those for whose start another instance may be stopped, at a limit.",
+    )
+    can_stop = _instances_field(
+        "May stop", "Of the chosen instances, those that the key may stop (/models/unload)."
     )
     expires_at = forms.SplitDateTimeField(
         required=False,
@@ -67,9 +89,39 @@ class KeyForm(RefusableForm, _ModelForm):
         help_text="In UTC; empty for a key that never expires.",
     )
 
+    is_blocked = forms.BooleanField(
+        required=False,
+        label="Blocked",
+        widget=UnfoldBooleanWidget(),
+        help_text="A blocked key opens nothing until it is unblocked.",
+    )
+
     class Meta:
         model = InferenceKey
-        fields = ("name", "permission_mode", "instances", "expires_at")
+        fields = ("name", "permission_mode", "instances", "expires_at", "is_blocked")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial.update(self._initial_rights())
+
+    def _initial_rights(self) -> dict[str, list[int]]:
+        """The present rights; for a new key those of ``DEFAULT_RIGHTS``, on whatever is chosen."""
+        if self.instance.pk is not None:
+            found = rights_of(self.instance)
+        else:
+            ids = Instance.objects.values_list("pk", flat=True)
+            found = dict.fromkeys(ids, DEFAULT_RIGHTS)
+        return {
+            name: [pk for pk, rights in found.items() if getattr(rights, name)] for name in _RIGHTS
+        }
+
+    def rights(self) -> dict[int, Rights]:
+        """The rights on each chosen instance, of a valid form."""
+        ticked = {name: {each.pk for each in self.cleaned_data[name]} for name in _RIGHTS}
+        return {
+            each.pk: Rights(**{name: each.pk in ticked[name] for name in _RIGHTS})
+            for each in self.cleaned_data["instances"]
+        }
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
@@ -92,6 +144,8 @@ class KeyForm(RefusableForm, _ModelForm):
             permission_mode=cleaned["permission_mode"],
             instance_ids={instance.pk for instance in cleaned["instances"]},
             expires_at=expires_at,
+            may_be_empty=self.instance.pk is not None
+            and not {"permission_mode", "instances"} & set(self.changed_data),
         )
 
     def refused_field(self, error: LlamactlError) -> str | None:

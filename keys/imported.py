@@ -26,7 +26,10 @@ def unrecognised_hashes() -> tuple[str, ...]:
 
 
 def recognise(argon2: str, key: str) -> None:
-    """Store the SHA-256 of ``key``, whose Argon2id hash is ``argon2``; from now on it is found."""
+    """Store the SHA-256 of ``key``, whose Argon2id hash is ``argon2``; from now on it is found.
+
+    A key that was rotated meanwhile has another secret already, and this one is its old one.
+    """
     with transaction.atomic():
         rows = ImportedHash.objects.select_for_update().filter(argon2=argon2, recognised_at=None)
         found = rows.first()
@@ -34,7 +37,7 @@ def recognise(argon2: str, key: str) -> None:
             return  # another web process was first, or the key was revoked
         found.recognised_at = timezone.now()
         found.save(update_fields=["recognised_at"])
-        InferenceKey.objects.filter(pk=found.key_id).update(
-            digest=digest(key), hint=key[-HINT_LENGTH:]
-        )
+        row = InferenceKey.objects.filter(pk=found.key_id)
+        if not row.filter(old_digest__isnull=False).update(old_digest=digest(key)):
+            row.update(digest=digest(key), hint=key[-HINT_LENGTH:])
         announce(Topic.KEYS, "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from django.db import transaction
@@ -17,6 +17,7 @@ from keys.errors import (
     MissingPermissions,
 )
 from keys.models import MAX_NAME_LENGTH, InferenceKey
+from keys.rights import DEFAULT_RIGHTS, Rights, replace_rights
 from keys.secrets import HINT_LENGTH, digest, new_inference_key
 from llamactl.core.events import announce
 from llamactl.models import Topic
@@ -27,20 +28,23 @@ def issue(
     name: str,
     permission_mode: str,
     instance_ids: Iterable[int] = (),
+    rights: Mapping[int, Rights] | None = None,
     expires_at: datetime | None = None,
 ) -> tuple[InferenceKey, str]:
     """Create a key; return its row and its plain text, which is stored nowhere.
 
+    A per_instance key opens ``instance_ids`` with the usual rights, or ``rights`` by instance id.
     Raises InvalidKeyName, InvalidPermissionMode, MissingPermissions, InvalidExpiry or
     InvalidInstanceId, in the Go API's order.
     """
-    opened_ids = set(instance_ids)
+    if rights is None:
+        rights = dict.fromkeys(instance_ids, DEFAULT_RIGHTS)
     plain = new_inference_key()
     with transaction.atomic():
         validate(
             name=name,
             permission_mode=permission_mode,
-            instance_ids=opened_ids,
+            instance_ids=set(rights),
             expires_at=expires_at,
         )
         key = InferenceKey.objects.create(
@@ -51,15 +55,23 @@ def issue(
             expires_at=expires_at,
         )
         if permission_mode == InferenceKey.PermissionMode.PER_INSTANCE:
-            key.instances.set(opened_ids)
+            replace_rights(key, rights)
         announce(Topic.KEYS, name)
     return key, plain
 
 
 def validate(
-    *, name: str, permission_mode: str, instance_ids: set[int], expires_at: datetime | None
+    *,
+    name: str,
+    permission_mode: str,
+    instance_ids: set[int],
+    expires_at: datetime | None,
+    may_be_empty: bool = False,
 ) -> None:
-    """Raise the errors of ``issue`` without creating a key."""
+    """Raise the errors of ``issue`` without creating a key.
+
+    ``may_be_empty``: the instances of a per_instance key do not change, and may all be deleted.
+    """
     if not name.strip():
         raise InvalidKeyName("Name is required")
     if len(name) > MAX_NAME_LENGTH:
@@ -70,7 +82,8 @@ def validate(
         raise InvalidPermissionMode(
             f"Permission mode must be 'allow_all' or 'per_instance', got {permission_mode[:80]!r}"
         )
-    if permission_mode == InferenceKey.PermissionMode.PER_INSTANCE and not instance_ids:
+    is_per_instance = permission_mode == InferenceKey.PermissionMode.PER_INSTANCE
+    if is_per_instance and not instance_ids and not may_be_empty:
         raise MissingPermissions("Instance IDs are required for permission mode 'per_instance'")
     if expires_at is not None and expires_at <= timezone.now():
         raise InvalidExpiry("Expiration time must be in the future")

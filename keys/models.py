@@ -9,7 +9,15 @@ from django.db import models
 from instances.models import Instance
 from keys.usage.models import RequestRecord, UsageDay, UsageHour, UsageWriter
 
-__all__ = ["ImportedHash", "InferenceKey", "RequestRecord", "UsageDay", "UsageHour", "UsageWriter"]
+__all__ = [
+    "ImportedHash",
+    "InferenceKey",
+    "KeyPermission",
+    "RequestRecord",
+    "UsageDay",
+    "UsageHour",
+    "UsageWriter",
+]
 
 MAX_NAME_LENGTH = 100
 
@@ -34,8 +42,16 @@ class InferenceKey(models.Model):
     permission_mode = models.CharField(
         max_length=15, choices=PermissionMode.choices, default=PermissionMode.ALLOW_ALL
     )
-    instances = models.ManyToManyField(Instance, blank=True, related_name="keys")
+    instances = models.ManyToManyField(
+        Instance, through="KeyPermission", blank=True, related_name="keys"
+    )
     expires_at = models.DateTimeField(null=True, blank=True)
+    is_blocked = models.BooleanField(
+        db_default=False, help_text="A blocked key opens nothing until it is unblocked."
+    )
+    old_digest = models.BinaryField(max_length=32, null=True, editable=False)
+    """Of the secret before the last rotation, which opens the same until ``old_valid_until``."""
+    old_valid_until = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
     last_used_at = models.DateTimeField(null=True, editable=False)
@@ -54,6 +70,31 @@ class InferenceKey(models.Model):
 
     def is_expired(self, now: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= now
+
+
+class KeyPermission(models.Model):
+    """An instance that a per_instance key opens, with the key's rights on it: ``keys.rights``."""
+
+    key = models.ForeignKey(
+        InferenceKey,
+        on_delete=models.CASCADE,
+        related_name="permissions",
+        db_column="inferencekey_id",
+    )
+    instance = models.ForeignKey(Instance, on_delete=models.CASCADE, related_name="+")
+    # The database's defaults are the rights of keys from before there were any, and of rows that
+    # the release before writes.
+    can_start = models.BooleanField(db_default=True)
+    can_evict = models.BooleanField(db_default=True)
+    can_stop = models.BooleanField(db_default=False)
+
+    class Meta:
+        # The table that Django made for the relation, before it had rights.
+        db_table = "keys_inferencekey_instances"
+        unique_together = (("key", "instance"),)
+
+    def __str__(self) -> str:
+        return f"key {self.key_id} on instance {self.instance_id}"
 
 
 class ImportedHash(models.Model):

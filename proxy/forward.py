@@ -30,7 +30,7 @@ from proxy.routes import conversations, web_ui
 from proxy.routes.router_api import declines_load
 from proxy.routes.routes import Route, RouteKind, counts_as_use, may_start
 from proxy.table.known_paths import known_path
-from proxy.table.table import Target
+from proxy.table.table import UNRESTRICTED, Target
 from proxy.upstream import (
     BackendError,
     BrokeOff,
@@ -215,9 +215,9 @@ class ForwardedRequest:
                 )
             )
         waits_since = perf_counter()
-        key_id = exchange.rule.id if exchange.rule is not None else None
+        rule = exchange.rule if exchange.rule is not None else UNRESTRICTED
         exchange.is_waiting = True
-        self._retarget(await activator.activate(self._target, key_id))
+        self._retarget(await activator.activate(self._target, rule))
         exchange.is_waiting = False
         exchange.loaded_at = perf_counter()
         # The request may have come during the load, or have waited in the scheduler's queue first.

@@ -171,8 +171,12 @@ class Gateway:
 
     async def _report(self) -> None:
         """Publish the in-flight and waiting requests, with the table revision they are based on."""
-        waiting = self.activator.waiters.report() if self.is_started else {}
-        report = self.in_flight.report(self.live.table.revision, waiting)
+        revision = self.live.table.revision
+        if self.is_started:
+            waiters = self.activator.waiters
+            report = self.in_flight.report(revision, waiters.report(), waiters.not_evicting())
+        else:
+            report = self.in_flight.report(revision)
         try:
             await self._broker.set(
                 REPORT_KEY.format(web_id=report.web_id),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from instances.scheduling.traffic_report import WebReport
 from proxy.exchange import Exchange
@@ -43,7 +43,9 @@ class InFlight:
     def count(self, name: str) -> int:
         return len(self._exchanges.get(name, ()))
 
-    def report(self, revision: int, waiting: Waiters | None = None) -> WebReport:
+    def report(
+        self, revision: int, waiting: Waiters | None = None, not_evicting: Sequence[str] = ()
+    ) -> WebReport:
         """The counts by instance, and the last moment at which bytes came for a user."""
         now = time.time()
         looking: dict[str, int] = {}
@@ -60,6 +62,7 @@ class InFlight:
             last_used=dict(self._last_used),
             looking=looking,
             waiting=dict(waiting or {}),
+            not_evicting=list(not_evicting),
         )
 
 

@@ -8,7 +8,7 @@ that can never be granted. ``docs/adr/0007-capacity.md`` has the reasons.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class CapacityLimits:
     groups: Mapping[str, int] = field(default_factory=dict)
     """Group → most running instances; -1, or no entry, for any number."""
     may_preempt: bool = True
+    why_no_preemption: str = "instances.enable_lru_eviction is off"
+    """For reasons, where ``may_preempt`` is false."""
     swap_after_seconds: float = 10.0
     """Longest wait for a pause of a busy instance, before it is preempted."""
     loads_at_boot: int = 1
@@ -36,6 +38,13 @@ class CapacityLimits:
     @property
     def are_set(self) -> bool:
         return self.max_running >= 0 or any(limit >= 0 for limit in self.groups.values())
+
+    def without_preemption(self) -> CapacityLimits:
+        """Return the limits for a request that may have no instance stopped."""
+        if not self.may_preempt:
+            return self
+        why = "the key may not have another instance stopped for this one (can_evict)"
+        return replace(self, may_preempt=False, why_no_preemption=why)
 
 
 def limits_of(config: InstancesConfig) -> CapacityLimits:
@@ -229,7 +238,7 @@ def obstacle(limits: CapacityLimits, claims: Sequence[Claim], wanted: Claim) -> 
         return None
     reason = _why_full(limits, wanted, lasting)
     if not limits.may_preempt:
-        reason += "; instances.enable_lru_eviction is off"
+        reason += f"; {limits.why_no_preemption}"
     endless = [each for each in lasting if not each.stops_when_idle]
     return Obstacle(reason, is_temporary=_fits(limits, wanted, endless))
 

@@ -35,6 +35,9 @@ class WebReport:
     waiting: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
     """Instance name → id of a key → number of waiting requests, start of the oldest wait."""
 
+    not_evicting: list[str] = field(default_factory=list)
+    """Instances for whose waiting requests no other instance may be stopped."""
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
@@ -90,6 +93,12 @@ class Traffic:
         """Count the requests that wait for the instance."""
         return sum(
             count for report in self.reports for count, _ in report.waiting.get(name, {}).values()
+        )
+
+    def may_evict_for(self, name: str) -> bool:
+        """Whether a waiting request may have another instance stopped for its own."""
+        return any(
+            report.waiting.get(name) and name not in report.not_evicting for report in self.reports
         )
 
     def demand(self, name: str) -> dict[str, float]:

@@ -6,20 +6,25 @@ from typing import Any
 
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 
+from keys.api.requests import LARGEST_ID, MAX_OLD_KEY_HOURS
 from keys.api.serializers import (
-    LARGEST_ID,
+    ChangeKeySerializer,
     CreatedKeySerializer,
     CreateKeySerializer,
     KeySerializer,
     PermissionSerializer,
+    RotateKeySerializer,
 )
 from keys.errors import (
+    InvalidBlocked,
     InvalidExpiry,
     InvalidInstanceId,
     InvalidKeyId,
     InvalidKeyJson,
     InvalidKeyName,
+    InvalidOldKeyHours,
     InvalidPermissionMode,
+    InvalidPermissions,
     KeyNotFound,
     MissingPermissions,
 )
@@ -43,7 +48,10 @@ _KEY: dict[str, Any] = {
     "name": "chat app",
     "user_id": "system",
     "permission_mode": "per_instance",
+    "permissions": [{"instance_id": 1, "can_start": True, "can_evict": True, "can_stop": False}],
+    "blocked": False,
     "expires_at": 4102444800,
+    "old_key_expires_at": None,
     "created_at": 1765217762,
     "updated_at": 1765217762,
     "last_used_at": None,
@@ -71,6 +79,11 @@ create_key = operation(
             "instance_ids": [1],
             "expires_at": 4102444800,
         },
+        "for one instance, which it may start and stop": {
+            "name": "editor",
+            "permission_mode": "per_instance",
+            "permissions": [{"instance_id": 1, "can_start": True, "can_stop": True}],
+        },
     },
     status=201,
     answer=CreatedKeySerializer,
@@ -82,6 +95,7 @@ create_key = operation(
         MissingPermissions("Instance IDs are required for permission mode 'per_instance'"),
         InvalidInstanceId("Instance ID 9 does not exist"),
         InvalidExpiry("Expiration time must be in the future"),
+        InvalidPermissions("can_start in permissions must be true or false"),
     ],
 )
 show_key = operation(
@@ -92,6 +106,62 @@ show_key = operation(
     answer=KeySerializer,
     answers=_USED,
     errors=_UNKNOWN,
+)
+change_key = operation(
+    _TAG,
+    "Change an inference key",
+    name="change_key",
+    description="Fields that are left out stay as they are. Each web process knows the change"
+    " within a second; streams under way go on.",
+    parameters=[_ID],
+    request=ChangeKeySerializer,
+    requests={
+        "block": {"blocked": True},
+        "rename, without an expiry": {"name": "chat app", "expires_at": None},
+        "open two instances": {
+            "permission_mode": "per_instance",
+            "permissions": [
+                {"instance_id": 1, "can_start": True, "can_evict": True},
+                {"instance_id": 2},
+            ],
+        },
+    },
+    answer=KeySerializer,
+    answers={"the changed key": _KEY},
+    errors=[
+        *_UNKNOWN,
+        InvalidKeyJson("Invalid request body: it is not JSON: Expecting value at line 1 column 1"),
+        InvalidKeyName("Name is required"),
+        InvalidPermissionMode("Permission mode must be 'allow_all' or 'per_instance', got 'some'"),
+        MissingPermissions("Instance IDs are required for permission mode 'per_instance'"),
+        InvalidInstanceId("Instance ID 9 does not exist"),
+        InvalidExpiry("Expiration time must be in the future"),
+        InvalidPermissions("can_start in permissions must be true or false"),
+        InvalidBlocked("blocked must be true or false"),
+    ],
+)
+rotate_key = operation(
+    _TAG,
+    "Give an inference key a new secret",
+    name="rotate_key",
+    description="Id, name, rights and usage stay. Only this response ever holds the new key. The"
+    " old one stays valid for old_key_hours; one of an earlier rotation ends now.",
+    parameters=[_ID],
+    request=RotateKeySerializer,
+    requests={"the old key ends in a day": {"old_key_hours": 24}, "it ends now": {}},
+    answer=CreatedKeySerializer,
+    answers={
+        "the new key": {
+            **_KEY,
+            "old_key_expires_at": 1765304162,
+            "key": f"llamactl-{'0123456789abcdef' * 4}",
+        }
+    },
+    errors=[
+        *_UNKNOWN,
+        InvalidKeyJson("Invalid request body: it is not JSON: Expecting value at line 1 column 1"),
+        InvalidOldKeyHours(f"old_key_hours must be between 0 and {MAX_OLD_KEY_HOURS}"),
+    ],
 )
 revoke_key = operation(
     _TAG,
@@ -108,6 +178,14 @@ list_permissions = operation(
     name="list_key_permissions",
     parameters=[_ID],
     answer=PermissionSerializer(many=True),
-    answers={"one instance": {"instance_id": 1, "instance_name": "gemma"}},
+    answers={
+        "one instance": {
+            "instance_id": 1,
+            "instance_name": "gemma",
+            "can_start": True,
+            "can_evict": True,
+            "can_stop": False,
+        }
+    },
     errors=_UNKNOWN,
 )

@@ -1,129 +1,50 @@
-"""JSON shapes of inference keys: requests and responses."""
+"""JSON shapes of inference keys, for answers and the schema; ``requests`` parses documents."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
+from django.utils import timezone
 from rest_framework import serializers
 
-from instances.models import Instance
-from keys.errors import (
-    InvalidExpiry,
-    InvalidInstanceId,
-    InvalidKeyId,
-    InvalidKeyJson,
-    InvalidKeyName,
-    InvalidPermissionMode,
-    UnknownKeyField,
-)
-from keys.models import MAX_NAME_LENGTH, InferenceKey
-from llamactl.api.json_parser import StrictJSONParser
-from llamactl.core.nearest_name import nearest_name
-from llamactl.core.unix_time import LAST_UNIX_SECOND, UnixSecondsField, from_unix
+from keys.api.requests import LARGEST_ID, MAX_INSTANCE_IDS, MAX_OLD_KEY_HOURS
+from keys.models import MAX_NAME_LENGTH, InferenceKey, KeyPermission
+from llamactl.core.unix_time import LAST_UNIX_SECOND, UnixSecondsField
 
-LARGEST_ID = 2**63 - 1
-"""Largest value of an integer column; SQLite's driver raises an error above."""
-MAX_INSTANCE_IDS = 1000
+_RIGHTS = ("can_start", "can_evict", "can_stop")
 
 
-class KeyJSONParser(StrictJSONParser):
-    """Parser of a request for a key; the Go API has an error code of its own for invalid JSON."""
+class RightsSerializer(serializers.ModelSerializer[KeyPermission]):
+    """The rights of a key on an instance that it opens."""
 
-    error_class = InvalidKeyJson
+    instance_id = serializers.IntegerField(read_only=True)
 
-
-@dataclass(frozen=True)
-class KeyRequest:
-    """Body of POST /api/v1/auth/keys with checked types; ``issue`` checks the rules."""
-
-    name: str
-    permission_mode: str
-    instance_ids: frozenset[int]
-    expires_at: datetime | None
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, object]) -> KeyRequest:
-        """Raises the InvalidKeyRequest of the first field that is unknown or of a wrong type."""
-        _refuse_unknown_fields(document)
-        name = document.get("name", "")
-        if not isinstance(name, str):
-            raise InvalidKeyName("Name must be a string")
-        permission_mode = document.get("permission_mode", "")
-        if not isinstance(permission_mode, str):
-            raise InvalidPermissionMode("Permission mode must be 'allow_all' or 'per_instance'")
-        return cls(
-            name=name,
-            permission_mode=permission_mode,
-            instance_ids=_instance_ids(document.get("instance_ids")),
-            expires_at=_expires_at(document.get("expires_at")),
-        )
-
-
-_FIELDS = ("name", "permission_mode", "instance_ids", "expires_at")
-_MEANT = {
-    "permissions": "permission_mode and instance_ids say what a key opens",
-    "key": "llamactl makes the key",
-    "expires": "expires_at takes unix seconds",
-    "expires_in": "expires_at takes unix seconds",
-    "expires_in_days": "expires_at takes unix seconds",
-    "ttl": "expires_at takes unix seconds",
-}
-
-
-def _refuse_unknown_fields(document: Mapping[str, object]) -> None:
-    for name in document:
-        if name in _FIELDS:
-            continue
-        nearest = nearest_name(name, _FIELDS)
-        hint = f"did you mean {nearest}?" if nearest else f"known: {', '.join(_FIELDS)}"
-        raise UnknownKeyField(f"Unknown field {name[:80]!r}; {_MEANT.get(name, hint)}")
-
-
-def _expires_at(value: object) -> datetime | None:
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidExpiry("Expiration time must be a whole number of unix seconds, or null")
-    try:
-        return from_unix(value)
-    except ValueError as error:
-        raise InvalidExpiry(f"Expiration time must be in the future; it is {error}") from None
-
-
-def _instance_ids(value: object) -> frozenset[int]:
-    if value is None:
-        return frozenset()
-    if not isinstance(value, list):
-        raise InvalidInstanceId("Instance IDs must be a list of whole numbers")
-    if len(value) > MAX_INSTANCE_IDS:
-        raise InvalidInstanceId(
-            f"At most {MAX_INSTANCE_IDS} instance IDs fit one key; for more, use 'allow_all'"
-        )
-    for item in value:
-        if not isinstance(item, int) or isinstance(item, bool):
-            raise InvalidInstanceId("Instance IDs must be whole numbers")
-        if not 0 < item <= LARGEST_ID:
-            raise InvalidInstanceId(f"Instance ID {str(item)[:20]} does not exist")
-    return frozenset(value)
-
-
-def parse_key_id(text: str) -> int:
-    """Parse the id in a path. Raises InvalidKeyId for anything but a 64-bit number."""
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 19):
-        raise InvalidKeyId("Invalid key ID: it must be a whole number")
-    if int(digits) > LARGEST_ID:
-        raise InvalidKeyId("Invalid key ID: it is too large")
-    return int(text)
+    class Meta:
+        model = KeyPermission
+        fields: Any = ("instance_id", *_RIGHTS)
+        read_only_fields: Any = fields
+        extra_kwargs: Any = {
+            "can_start": {"help_text": "A request may start the instance."},
+            "can_evict": {
+                "help_text": "Its start may stop another instance, where a limit is reached."
+            },
+            "can_stop": {"help_text": "The key may stop the instance."},
+        }
 
 
 class KeySerializer(serializers.ModelSerializer[InferenceKey]):
     """A key without its secret."""
 
     id = serializers.IntegerField(read_only=True)
+    permissions = RightsSerializer(many=True, read_only=True)
+    blocked = serializers.BooleanField(
+        source="is_blocked",
+        read_only=True,
+        help_text="The key opens nothing until it is unblocked.",
+    )
+    old_key_expires_at = serializers.SerializerMethodField(
+        help_text="Until when the secret before the last rotation is valid; null without one."
+    )
     expires_at = UnixSecondsField(allow_null=True)
     created_at = UnixSecondsField()
     updated_at = UnixSecondsField()
@@ -136,23 +57,29 @@ class KeySerializer(serializers.ModelSerializer[InferenceKey]):
             "name",
             "user_id",
             "permission_mode",
+            "permissions",
+            "blocked",
             "expires_at",
+            "old_key_expires_at",
             "created_at",
             "updated_at",
             "last_used_at",
         )
         read_only_fields = fields
 
+    def get_old_key_expires_at(self, key: InferenceKey) -> int | None:
+        until = key.old_valid_until
+        return None if until is None or until <= timezone.now() else int(until.timestamp())
 
-class PermissionSerializer(serializers.ModelSerializer[Instance]):
-    """An instance opened by a key."""
 
-    instance_id = serializers.IntegerField(source="id", read_only=True)
-    instance_name = serializers.CharField(source="name", read_only=True)
+class PermissionSerializer(RightsSerializer):
+    """An instance opened by a key, with the key's rights on it."""
 
-    class Meta:
-        model = Instance
-        fields = ("instance_id", "instance_name")
+    instance_name = serializers.CharField(source="instance.name", read_only=True)
+
+    class Meta(RightsSerializer.Meta):
+        fields: Any = ("instance_id", "instance_name", *_RIGHTS)
+        read_only_fields: Any = fields
 
 
 class CreatedKeySerializer(KeySerializer):
@@ -163,6 +90,22 @@ class CreatedKeySerializer(KeySerializer):
     class Meta(KeySerializer.Meta):
         fields: Any = (*KeySerializer.Meta.fields, "key")
         read_only_fields: Any = fields
+
+
+class PermissionRequestSerializer(serializers.Serializer[Any]):
+    """An instance to open, and the rights on it; a right that is left out is not given."""
+
+    instance_id = serializers.IntegerField(min_value=1, max_value=LARGEST_ID)
+    can_start = serializers.BooleanField(
+        required=False, help_text="A request may start the instance."
+    )
+    can_evict = serializers.BooleanField(
+        required=False,
+        help_text="Its start may stop another instance, where a limit is reached.",
+    )
+    can_stop = serializers.BooleanField(
+        required=False, help_text="The key may stop the instance (POST /models/unload)."
+    )
 
 
 class CreateKeySerializer(serializers.Serializer[Any]):
@@ -182,7 +125,13 @@ class CreateKeySerializer(serializers.Serializer[Any]):
         required=False,
         allow_null=True,
         max_length=MAX_INSTANCE_IDS,
-        help_text="For per_instance: the ids of the instances.",
+        help_text="For per_instance: the ids of the instances, which the key may also start.",
+    )
+    permissions = PermissionRequestSerializer(
+        many=True,
+        required=False,
+        allow_null=True,
+        help_text="Instead of instance_ids: the instances, and what the key may do with each.",
     )
     expires_at = serializers.IntegerField(
         required=False,
@@ -190,4 +139,25 @@ class CreateKeySerializer(serializers.Serializer[Any]):
         min_value=0,
         max_value=LAST_UNIX_SECOND,
         help_text="Unix seconds, in the future; null for never.",
+    )
+
+
+class ChangeKeySerializer(CreateKeySerializer):
+    """The fields of a key to change; those that are left out stay as they are."""
+
+    name = serializers.CharField(max_length=MAX_NAME_LENGTH, required=False)
+    permission_mode = serializers.ChoiceField(InferenceKey.PermissionMode.choices, required=False)
+    blocked = serializers.BooleanField(
+        required=False, help_text="true: the key opens nothing until it is unblocked."
+    )
+
+
+class RotateKeySerializer(serializers.Serializer[Any]):
+    """The rotation of a key."""
+
+    old_key_hours = serializers.FloatField(
+        required=False,
+        min_value=0,
+        max_value=MAX_OLD_KEY_HOURS,
+        help_text="How long the old key stays valid; 0, the default: it ends at once.",
     )

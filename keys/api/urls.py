@@ -12,7 +12,10 @@ from llamactl.api.views import endpoint
 urlpatterns: list[URLPattern] = [
     *endpoint("auth/keys", KeyViewSet, {"get": "list", "post": "create"}, name="keys"),
     *endpoint(
-        "auth/keys/<str:id>", KeyViewSet, {"get": "retrieve", "delete": "destroy"}, name="key"
+        "auth/keys/<str:id>",
+        KeyViewSet,
+        {"get": "retrieve", "patch": "partial_update", "delete": "destroy"},
+        name="key",
     ),
     *endpoint(
         "auth/keys/<str:id>/permissions",
@@ -20,6 +23,7 @@ urlpatterns: list[URLPattern] = [
         {"get": "permissions"},
         name="key-permissions",
     ),
+    *endpoint("auth/keys/<str:id>/rotate", KeyViewSet, {"post": "rotate"}, name="key-rotate"),
     *endpoint("request-log", RequestLogViewSet, {"get": "requests"}, name="request-log"),
     *endpoint("usage", UsageViewSet, {"get": "usage"}, name="usage"),
 ]

@@ -10,6 +10,7 @@ from django.utils import timezone
 from instances.models import Instance
 from keys.argon2id import is_argon2id
 from keys.models import MAX_NAME_LENGTH, ImportedHash, InferenceKey
+from keys.rights import Rights, replace_rights, rights_of
 from llamactl.core.events import announce
 from llamactl.importer.go_database import GoKey
 from llamactl.importer.report import Entry, Outcome
@@ -38,7 +39,11 @@ def import_keys(
             entry.outcome = Outcome.UNCHANGED
             added = [each for each in _opened(go, instances) if each.pk in new_ids]
             if added and go.permission_mode == InferenceKey.PermissionMode.PER_INSTANCE:
-                known.key.instances.add(*added)
+                rights = _rights(go, instances)
+                replace_rights(
+                    known.key,
+                    {**rights_of(known.key), **{each.pk: rights[each.pk] for each in added}},
+                )
                 names = ", ".join(instance.name for instance in added)
                 entry.notes.append(f"it opens {names} too, imported just now")
     announce(Topic.KEYS, "")
@@ -64,7 +69,7 @@ def _create(go: GoKey, entry: Entry, instances: dict[int, Instance]) -> None:
     InferenceKey.objects.filter(pk=key.pk).update(created_at=_time(go.created_at))
     ImportedHash.objects.create(argon2=go.argon2, key=key)
     if is_per_instance:
-        key.instances.set(_opened(go, instances))
+        replace_rights(key, _rights(go, instances))
         _note_permissions(go, entry, instances)
     if key.pk != go.id:
         entry.notes.append(f"id {go.id} is taken here; its id is {key.pk} now")
@@ -86,22 +91,19 @@ def _opened(go: GoKey, instances: dict[int, Instance]) -> list[Instance]:
     return [instances[each.instance_id] for each in go.permissions if each.instance_id in instances]
 
 
+def _rights(go: GoKey, instances: dict[int, Instance]) -> dict[int, Rights]:
+    return {
+        instances[each.instance_id].pk: Rights(each.can_start, each.can_evict)
+        for each in go.permissions
+        if each.instance_id in instances
+    }
+
+
 def _note_permissions(go: GoKey, entry: Entry, instances: dict[int, Instance]) -> None:
     missing = [each for each in go.permissions if each.instance_id not in instances]
     if missing:
         ids = ", ".join(str(each.instance_id) for each in missing)
         entry.notes.append(f"it does not open the instances that were not imported (id {ids})")
-    for word, names in (
-        ("start", [each for each in go.permissions if not each.can_start]),
-        ("stop another instance for", [each for each in go.permissions if not each.can_evict]),
-    ):
-        limited = ", ".join(
-            instances[each.instance_id].name for each in names if each.instance_id in instances
-        )
-        if limited:
-            entry.notes.append(
-                f"there it might not {word} {limited}; here a key that opens an instance may"
-            )
 
 
 def _time(seconds: int | None) -> datetime | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 from instances import desired_state
 from instances.activation_hold import refuse_after_stop, refuse_while_held
@@ -13,16 +14,21 @@ from instances.errors import (
     InstanceNotFound,
     InstanceNotRunning,
     InstanceShuttingDown,
+    StartNotPermitted,
 )
 from instances.states import Status
 from proxy.activation.waiters import Waiter, Waiters
 from proxy.table.live import LiveTable
 from proxy.table.load_times import retry_after
 from proxy.table.recheck import Recheck
-from proxy.table.table import RoutingTable, Target
+from proxy.table.table import UNRESTRICTED, KeyRule, RoutingTable, Target
 
-RequestStart = Callable[[str], Awaitable[int]]
-"""Requests the start of an instance; returns the generation of the desired state."""
+
+class RequestStart(Protocol):
+    """Request of a start of an instance; returns the generation of the desired state."""
+
+    def __call__(self, name: str, *, may_evict: bool) -> Awaitable[int]:
+        """``may_evict``: whether another instance may be stopped for it."""
 
 
 def _not_running(name: str) -> InstanceNotRunning:
@@ -48,27 +54,30 @@ class Activator:
         self._recheck = recheck
         self._timeout_seconds = timeout_seconds
         self._now = now
-        self._starts: dict[str, asyncio.Task[int]] = {}
+        self._starts: dict[tuple[str, bool], asyncio.Task[int]] = {}
         self.waiters = Waiters(on_change)
         live.listen(self._on_table_replaced)
 
-    async def activate(self, target: Target, key_id: int | None = None) -> Target:
+    async def activate(self, target: Target, rule: KeyRule = UNRESTRICTED) -> Target:
         """The target once it is ready, after a start where one is needed.
 
-        Returns in the same step of the event loop in which the table was read. ``key_id`` is for
-        fair turns. Raises InstanceNotRunning (no on-demand start, or stopped meanwhile),
-        StoppedByOperator, InstanceShuttingDown, NoCapacityForActivation, BackendStartFailed (with
-        the reason), BackendStartTimeout, or InstanceNotFound (deleted meanwhile).
+        Returns in the same step of the event loop in which the table was read. ``rule`` is for
+        fair turns, and the key's rights. Raises InstanceNotRunning (no on-demand start, or stopped
+        meanwhile), StartNotPermitted, StoppedByOperator, InstanceShuttingDown,
+        NoCapacityForActivation, BackendStartFailed (with the reason), BackendStartTimeout, or
+        InstanceNotFound (deleted meanwhile).
         """
         if target.is_ready:
             return target
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                with self.waiters.waiting(target.name, key_id) as waiter:
+                with self.waiters.waiting(
+                    target.name, rule.id, may_evict=rule.may_evict_for(target)
+                ) as waiter:
                     # The instance may run since a moment ago. Or its last start may have failed or
                     # been stopped: this request is for the next start, not for that one.
                     table = await self._recheck.refreshed()
-                    return await self._until_ready(_current(table, target), waiter)
+                    return await self._until_ready(_current(table, target), waiter, rule)
         except TimeoutError:
             raise self._timeout(target) from None
 
@@ -99,17 +108,17 @@ class Activator:
         except TimeoutError:
             return target
 
-    async def _until_ready(self, target: Target, waiter: Waiter) -> Target:
+    async def _until_ready(self, target: Target, waiter: Waiter, rule: KeyRule) -> Target:
         generation = target.generation
         if not desired_state.should_run(target):
-            generation = await self._start(target)
+            generation = await self._start(target, rule)
         while True:
             # Cleared before the table is read, so that no later change is missed.
             waiter.changed.clear()
             now = _current(self._live.table, target)
             if desired_state.is_stopped_by_supervisor(now) and now.generation >= generation:
                 # Ready for a moment and preempted, or taken for an instance without waiters.
-                generation = await self._start(now)
+                generation = await self._start(now, rule)
                 continue
             if now.on_demand_start:
                 # The stop ended this wait, and a retry must not undo the stop.
@@ -118,17 +127,22 @@ class Activator:
                 return now
             await waiter.changed.wait()
 
-    async def _start(self, target: Target) -> int:
+    async def _start(self, target: Target, rule: KeyRule) -> int:
         """Request the start, or join the request that is under way."""
         if target.on_demand_start:
             refuse_while_held(target, self._now())
         _check_startable(target)
-        name = target.name
-        task = self._starts.get(name)
+        name, may_evict = target.name, rule.may_evict_for(target)
+        start = name, may_evict
+        task = self._starts.get(start)
+        if task is None and not rule.may_start(target):
+            task = self._starts.get((name, not may_evict))
+            if task is None:
+                raise StartNotPermitted(name)
         if task is None:
-            task = asyncio.ensure_future(self._request_start(name))
-            self._starts[name] = task
-            task.add_done_callback(lambda _: self._starts.pop(name, None))
+            task = asyncio.ensure_future(self._request_start(name, may_evict=may_evict))
+            self._starts[start] = task
+            task.add_done_callback(lambda _: self._starts.pop(start, None))
         # Shielded: the first client may disconnect while the others still wait.
         return await asyncio.shield(task)
 

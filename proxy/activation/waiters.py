@@ -18,6 +18,8 @@ class Waiter:
     """The id of the request's key; empty for a management key, or without one."""
     since: float
     """Unix seconds."""
+    may_evict: bool = True
+    """Whether another instance may be stopped for this request."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the instance has changed."""
 
@@ -26,17 +28,22 @@ class Waiters:
     """All waiting requests of a web process, by instance."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
-        """``on_change``: called at the first and after the last waiter of an instance."""
+        """``on_change``: called at the first and after the last waiter of an instance.
+
+        Also at the first that may evict.
+        """
         self._waiters: dict[str, list[Waiter]] = {}
         self._on_change = on_change
 
     @contextmanager
-    def waiting(self, name: str, key_id: int | None) -> Iterator[Waiter]:
+    def waiting(self, name: str, key_id: int | None, *, may_evict: bool = True) -> Iterator[Waiter]:
         """A waiter for the instance, for the duration of the block."""
-        waiter = Waiter(key="" if key_id is None else str(key_id), since=time.time())
+        key = "" if key_id is None else str(key_id)
+        waiter = Waiter(key, since=time.time(), may_evict=may_evict)
         waiters = self._waiters.setdefault(name, [])
+        is_news = not waiters or (may_evict and not any(each.may_evict for each in waiters))
         waiters.append(waiter)
-        if len(waiters) == 1:
+        if is_news:
             self._on_change()
         try:
             yield waiter
@@ -67,6 +74,14 @@ class Waiters:
             }
             for name, waiters in self._waiters.items()
         }
+
+    def not_evicting(self) -> list[str]:
+        """The instances for whose waiters no other instance may be stopped."""
+        return [
+            name
+            for name, waiters in self._waiters.items()
+            if not any(waiter.may_evict for waiter in waiters)
+        ]
 
 
 def in_turns(waiters: Sequence[Waiter]) -> list[Waiter]:

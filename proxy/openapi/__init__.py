@@ -21,6 +21,7 @@ from instances.errors import (
     InstanceNotRunning,
     InstanceShuttingDown,
     InvalidInstanceName,
+    StartNotPermitted,
     StoppedByOperator,
 )
 from instances.names import MAX_NAME_LENGTH, NAME_PATTERN
@@ -135,6 +136,7 @@ _BY_MODEL: tuple[LlamactlError, ...] = (
         'Model name is required: put "model" into the request; GET /v1/models lists the names'
     ),
     errors.InstanceNotPermitted(),
+    StartNotPermitted(_NAME),
     errors.ModelNotFound(_NAME),
     errors.ModelNotLoaded(_NAME),
 )
@@ -147,6 +149,7 @@ _LLAMA_CPP: tuple[LlamactlError, ...] = (
     *_BY_NAME,
     *_STARTING,
     errors.InstanceNotPermitted(),
+    StartNotPermitted(_NAME),
     errors.NotLlamaCpp(_NAME),
 )
 

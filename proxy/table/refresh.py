@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
@@ -28,7 +28,7 @@ from instances.options import InstanceOptions
 from instances.request_options import RequestOptions, value_json
 from instances.states import ON_DEMAND, DesiredState, Status
 from keys.imported import unrecognised_hashes
-from keys.models import InferenceKey
+from keys.models import InferenceKey, KeyPermission
 from keys.secrets import backend_key, digest, management_keys
 from llamactl.config import AppConfig, current
 from llamactl.core.change_feed import ChangeFeed
@@ -114,9 +114,13 @@ class Refresher:
         self._is_due.set()
         await asyncio.wait((self._next_refresh,), timeout=REFRESH_TIMEOUT_SECONDS)
 
-    async def request_start(self, name: str, cause: str = ON_DEMAND) -> int:
+    async def request_start(
+        self, name: str, cause: str = ON_DEMAND, *, may_evict: bool = True
+    ) -> int:
         """Set the desired state to running; returns the generation to wait for."""
-        instance = await self.in_thread(lambda: lifecycle.request_start(name, cause=cause))
+        instance = await self.in_thread(
+            lambda: lifecycle.request_start(name, cause=cause, may_evict=may_evict)
+        )
         await self.refresh()
         return instance.generation
 
@@ -290,27 +294,46 @@ def _host(on_node: str, node: Node) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def _narrowed(rule: KeyRule, rows: Sequence[KeyPermission]) -> KeyRule:
+    """The rule of a key that opens these instances alone."""
+    return replace(
+        rule,
+        instance_ids=frozenset(row.instance_id for row in rows),
+        startable_ids=frozenset(row.instance_id for row in rows if row.can_start),
+        evicting_ids=frozenset(row.instance_id for row in rows if row.can_evict),
+        stoppable_ids=frozenset(row.instance_id for row in rows if row.can_stop),
+    )
+
+
+def _of_old_secret(rule: KeyRule, old_digest: bytes, valid_until: float) -> KeyRule:
+    """The rule of the secret that a key had before it was rotated."""
+    if rule.expires_at is not None:
+        valid_until = min(valid_until, rule.expires_at)
+    return replace(rule, digest=old_digest, expires_at=valid_until)
+
+
 def read_rules() -> dict[bytes, KeyRule]:
     """Every key by its digest: inference keys of the database, and management keys."""
-    allowed: dict[int, set[int]] = {}
-    for key_id, instance_id in InferenceKey.instances.through.objects.values_list(
-        "inferencekey_id", "instance_id"
-    ):
-        allowed.setdefault(key_id, set()).add(instance_id)
+    rights: dict[int, list[KeyPermission]] = {}
+    for permission in KeyPermission.objects.all():
+        rights.setdefault(permission.key_id, []).append(permission)
     rules = {}
     per_instance = InferenceKey.PermissionMode.PER_INSTANCE
-    for pk, name, stored, mode, expires_at in InferenceKey.objects.values_list(
-        "id", "name", "digest", "permission_mode", "expires_at"
-    ):
-        found = bytes(stored)
-        rules[found] = KeyRule(
-            id=pk,
-            name=name,
-            digest=found,
-            instance_ids=frozenset(allowed.get(pk, ())) if mode == per_instance else None,
-            expires_at=expires_at.timestamp() if expires_at is not None else None,
+    for key in InferenceKey.objects.filter(is_blocked=False):
+        rule = KeyRule(
+            id=key.pk,
+            name=key.name,
+            digest=bytes(key.digest),
+            instance_ids=None,
+            expires_at=key.expires_at.timestamp() if key.expires_at is not None else None,
         )
-    for key in management_keys(current()):
-        found = digest(key)
+        if key.permission_mode == per_instance:
+            rule = _narrowed(rule, rights.get(key.pk, ()))
+        rules[rule.digest] = rule
+        if key.old_digest is not None and key.old_valid_until is not None:
+            old = _of_old_secret(rule, bytes(key.old_digest), key.old_valid_until.timestamp())
+            rules[old.digest] = old
+    for plain in management_keys(current()):
+        found = digest(plain)
         rules[found] = KeyRule(id=None, digest=found, instance_ids=None, is_management=True)
     return rules

@@ -92,9 +92,25 @@ class KeyRule:
     is_management: bool = False
     name: str = ""
     """For lists of what runs; empty for a management key."""
+    startable_ids: frozenset[int] | None = None
+    """The ids of the instances that its requests may start; ``None``: all that it may use."""
+    evicting_ids: frozenset[int] | None = None
+    """The ids of the instances whose start may evict another one; ``None``: all that it may use."""
+    stoppable_ids: frozenset[int] = frozenset()
 
     def allows(self, target: Target) -> bool:
         return self.instance_ids is None or target.id in self.instance_ids
+
+    def may_start(self, target: Target) -> bool:
+        """Whether its request may start the instance, which it may use."""
+        return self.startable_ids is None or target.id in self.startable_ids
+
+    def may_evict_for(self, target: Target) -> bool:
+        """Whether a start of the instance by its request may stop another one."""
+        return self.evicting_ids is None or target.id in self.evicting_ids
+
+    def may_stop(self, target: Target) -> bool:
+        return self.is_management or target.id in self.stoppable_ids
 
 
 UNRESTRICTED = KeyRule(id=None, digest=b"", instance_ids=None)

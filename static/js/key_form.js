@@ -6,14 +6,17 @@ if (issued) {
     history.replaceState(null, "", issued.dataset.leaveTo);
 }
 
-const chosen = document.querySelector(".field-instances");
+const rows = ["instances", "can_start", "can_evict", "can_stop"];
+const chosen = rows.map((name) => document.querySelector(`.field-${name}`)).filter(Boolean);
 const modes = document.querySelectorAll("input[name=permission_mode]");
 function show() {
     const mode = document.querySelector("input[name=permission_mode]:checked");
-    chosen.hidden = mode?.value !== "per_instance";
-    chosen.style.display = chosen.hidden ? "none" : "";
+    for (const row of chosen) {
+        row.hidden = mode?.value !== "per_instance";
+        row.style.display = row.hidden ? "none" : "";
+    }
 }
-if (chosen && modes.length) {
+if (chosen.length && modes.length) {
     for (const mode of modes) mode.addEventListener("change", show);
     show();
 }

@@ -73,7 +73,7 @@ ARROWS = {
         "instances.supervisor.state keys llamactl.config llamactl.core nodes"
     ),
     "keys": "instances llamactl.admin llamactl.config llamactl.core llamactl.models",
-    "keys.api": "instances keys llamactl.api llamactl.core llamactl.openapi",
+    "keys.api": "keys llamactl.api llamactl.core llamactl.openapi",
     "keys.admin": "instances instances.admin keys llamactl.admin llamactl.core",
     "proxy.body": "llamactl.core proxy",
     "proxy.upstream": "llamactl.core proxy proxy.body proxy.table",

@@ -27,6 +27,7 @@ HAVE_RULES_THAT_NO_SCHEMA_SAYS = [
     *("parse_llama_cpp_command", "parse_vllm_command", "parse_mlx_lm_command"),
     "create_key",  # a time in the future, instances that exist
     "list_last_requests",  # ids of keys, the next of a page
+    "change_key",  # an expiry in the future, instances with the mode that has them
     "show_usage",  # dates, a range that begins before its end, the next of a page
 ]
 MAY_WAIT_IN_VAIN = ["start_instance", "restart_instance"]

@@ -17,6 +17,7 @@ from instances import lifecycle
 from instances.models import Instance
 from keys import issuing
 from keys.models import InferenceKey
+from keys.rights import Rights, rights_of
 from keys.secrets import digest
 from llamactl.models import Revision, Topic
 from tests.support.browser_form import browser_form
@@ -160,6 +161,45 @@ def test_instance_deleted_under_the_form_is_a_message(
     assert response.status_code == 200
     assert "does not exist" in response.content.decode()
     assert not InferenceKey.objects.exists()
+
+
+def test_rights_are_ticked_by_instance(operator: Client) -> None:
+    one, two = instance("one"), instance("two")
+    shown = operator.get(ADD).context["adminform"].form
+    ticked = [set(shown.initial[name]) for name in ("can_start", "can_evict", "can_stop")]
+    assert ticked == [{one.pk, two.pk}, {one.pk, two.pk}, set()]
+    data = {"name": "bot", "permission_mode": "per_instance", "instances": [one.pk]}
+    # It should give no right on an instance that is not chosen.
+    operator.post(ADD, {**data, "can_start": [one.pk, two.pk], "can_stop": [one.pk]})
+    row = InferenceKey.objects.get()
+    assert rights_of(row) == {one.pk: Rights(can_start=True, can_stop=True)}
+    form = browser_form(operator.get(page(row)).content.decode())
+    response = operator.post(page(row), {**form, "instances": [one.pk, two.pk]})
+    assert response.status_code == 302
+    assert rights_of(row) == {one.pk: Rights(can_start=True, can_stop=True), two.pk: Rights()}
+    operator.post(page(row), {"name": "bot", "permission_mode": "allow_all"})
+    assert rights_of(row) == {}
+
+
+def test_viewer_sees_the_rights(viewer: Client) -> None:
+    one, two = instance("one"), instance("two")
+    rights = {one.pk: Rights(can_start=True), two.pk: Rights(can_stop=True)}
+    row = key(permission_mode="per_instance", rights=rights)
+    text = viewer.get(page(row)).content.decode()
+    for label, shown in (("May start", "one"), ("May stop", "two")):
+        value = re.search(r'class="readonly[^"]*">([^<]*)<', text.split(f">{label}<")[1])
+        assert value is not None
+        assert value[1] == shown
+
+
+def test_key_is_blocked_in_its_form(operator: Client) -> None:
+    row = key()
+    form = browser_form(operator.get(page(row)).content.decode())
+    operator.post(page(row), {**form, "is_blocked": "on"})
+    row.refresh_from_db()
+    assert row.is_blocked
+    assert "blocked" in operator.get(LIST, {"state": "blocked"}).content.decode()
+    assert not operator.get(LIST, {"state": "valid"}).context["cl"].result_count
 
 
 def test_edit_is_announced_and_keeps_the_digest(operator: Client) -> None:

@@ -35,7 +35,10 @@ def test_created_key_is_shown_once(api: Client) -> None:
         "name": "app",
         "user_id": "system",
         "permission_mode": "allow_all",
+        "permissions": [],
+        "blocked": False,
         "expires_at": expires_at,
+        "old_key_expires_at": None,
         "created_at": int(key.created_at.timestamp()),
         "updated_at": int(key.updated_at.timestamp()),
         "last_used_at": None,
@@ -60,10 +63,52 @@ def test_permissions_name_the_instances(api: Client) -> None:
     ids = [lifecycle.create(name, {}, cause="test").pk for name in ("two", "one")]
     response = post(api, {"name": "app", "permission_mode": "per_instance", "instance_ids": ids})
     permissions = api.get(f"{KEYS}/{response.json()['id']}/permissions")
+    # It should let the key start and evict, as every key could before there were rights.
+    rights = {"can_start": True, "can_evict": True, "can_stop": False}
     assert permissions.json() == [
-        {"instance_id": ids[1], "instance_name": "one"},
-        {"instance_id": ids[0], "instance_name": "two"},
+        {"instance_id": ids[1], "instance_name": "one", **rights},
+        {"instance_id": ids[0], "instance_name": "two", **rights},
     ]
+
+
+def test_rights_are_given_one_by_one_and_default_to_no(api: Client) -> None:
+    ids = [lifecycle.create(name, {}, cause="test").pk for name in ("one", "two")]
+    asked = [{"instance_id": ids[1], "can_start": True, "can_stop": True}, {"instance_id": ids[0]}]
+    response = post(api, {**PER_INSTANCE, "permissions": asked})
+    assert response.status_code == 201, response.content
+    no = {"can_start": False, "can_evict": False, "can_stop": False}
+    permissions = [
+        {"instance_id": ids[0], **no},
+        {"instance_id": ids[1], **no, "can_start": True, "can_stop": True},
+    ]
+    shown = api.get(f"{KEYS}/{response.json()['id']}").json()
+    assert shown["permissions"] == permissions == response.json()["permissions"]
+    assert api.get(KEYS).json()[0]["permissions"] == permissions
+    # It should take what GET …/permissions shows.
+    again = api.get(f"{KEYS}/{shown['id']}/permissions").json()
+    copied = post(api, {**PER_INSTANCE, "permissions": again}).json()
+    assert copied["permissions"] == permissions
+
+
+def test_permissions_with_instance_ids_are_refused(api: Client) -> None:
+    pk = lifecycle.create("one", {}, cause="test").pk
+    for body in (
+        {**PER_INSTANCE, "instance_ids": [pk], "permissions": [{"instance_id": pk}]},
+        {**ALLOW_ALL, "permissions": [{"instance_id": pk}]},
+        {**PER_INSTANCE, "permissions": [{"instance_id": pk}, {"instance_id": pk}]},
+    ):
+        assert post(api, body).json()["error"] == "invalid_permissions"
+    assert not InferenceKey.objects.exists()
+
+
+def test_list_of_keys_takes_the_same_queries_for_many_keys(
+    api: Client, django_assert_num_queries: Any
+) -> None:
+    pk = lifecycle.create("one", {}, cause="test").pk
+    for name in ("a", "b", "c"):
+        issue(name=name, permission_mode="per_instance", instance_ids=[pk])
+    with django_assert_num_queries(2):
+        api.get(KEYS)
 
 
 def test_key_for_all_instances_lists_no_permissions(api: Client) -> None:
@@ -78,9 +123,9 @@ def test_revoked_key_is_not_found(api: Client) -> None:
     assert api.delete(f"{KEYS}/{key.pk}").status_code == 404
 
 
-def test_keys_cannot_be_edited(api: Client) -> None:
+def test_keys_cannot_be_replaced(api: Client) -> None:
     key, _ = issue(name="app", permission_mode="allow_all")
-    for method in ("put", "patch", "post"):
+    for method in ("put", "post"):
         assert getattr(api, method)(f"{KEYS}/{key.pk}").status_code == 405
 
 
@@ -117,6 +162,20 @@ ALLOW_ALL = {"name": "x", "permission_mode": "allow_all"}
         ({**PER_INSTANCE, "instance_ids": [0]}, "invalid_instance_id"),
         ({**PER_INSTANCE, "instance_ids": [-1]}, "invalid_instance_id"),
         ({**PER_INSTANCE, "instance_ids": [999]}, "invalid_instance_id"),
+        ({**PER_INSTANCE, "permissions": []}, "missing_permissions"),
+        ({**PER_INSTANCE, "permissions": {}}, "invalid_permissions"),
+        ({**PER_INSTANCE, "permissions": [1]}, "invalid_permissions"),
+        ({**PER_INSTANCE, "permissions": [{}]}, "invalid_permissions"),
+        ({**PER_INSTANCE, "permissions": [{"instance_id": "1"}]}, "invalid_instance_id"),
+        ({**PER_INSTANCE, "permissions": [{"instance_id": 999}]}, "invalid_instance_id"),
+        (
+            {**PER_INSTANCE, "permissions": [{"instance_id": 1, "can_start": 1}]},
+            "invalid_permissions",
+        ),
+        (
+            {**PER_INSTANCE, "permissions": [{"instance_id": 1, "can_fly": True}]},
+            "invalid_permissions",
+        ),
         ({**PER_INSTANCE, "instance_ids": [2**63]}, "invalid_instance_id"),
         ({**PER_INSTANCE, "instance_ids": [10**300]}, "invalid_instance_id"),
         ({**PER_INSTANCE, "instance_ids": list(range(1, 2000))}, "invalid_instance_id"),
@@ -179,7 +238,6 @@ def test_inference_keys_of_three_kinds_do_not_manage() -> None:
 @pytest.mark.parametrize(
     ("field", "named"),
     [
-        ("permissions", "permission_mode and instance_ids"),
         ("expiresAt", "did you mean expires_at?"),
         ("expires_in_days", "expires_at takes unix seconds"),
         ("Name", "did you mean name?"),

@@ -166,7 +166,7 @@ class TableGateway(Gateway):
     async def unload(self, name: str) -> None:
         self.changes.append(("unload", name))
 
-    async def _start(self, name: str) -> int:
+    async def _start(self, name: str, *, may_evict: bool) -> int:
         self.starts.append(name)
         self.start_was_requested.set()
         target = self.live.table.targets[name]

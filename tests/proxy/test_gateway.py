@@ -26,6 +26,7 @@ from proxy import gateway as gateways
 from proxy.exchange import Exchange
 from proxy.gateway import Gateway
 from proxy.table import refresh
+from proxy.table.table import KeyRule
 from tests.support.environment import MANAGEMENT_KEY
 from tests.support.until import until_async
 
@@ -242,7 +243,9 @@ async def test_first_request_that_waits_is_reported_at_once(
         ]
         return dict(found[0].waiting) if found else {}
 
-    task = asyncio.ensure_future(gateway.activator.activate(gateway.live.table.targets["a"], 5))
+    task = asyncio.ensure_future(
+        gateway.activator.activate(gateway.live.table.targets["a"], KeyRule(5, b"", None))
+    )
     async with asyncio.timeout(SECONDS):
         while (await waiting()).get("a", {}).get("5", [0])[0] != 1:
             await asyncio.sleep(0.01)

@@ -200,7 +200,10 @@ class Scheduler:
             is_boot_start=instance.allocation.is_boot_start and not demand,
             # Its requests may have disconnected; and reports from before the requested start do not
             # say which instances are idle now.
-            may_preempt=(bool(demand) or row.requested_by != ON_DEMAND)
+            may_preempt=(
+                row.requested_by != ON_DEMAND
+                or (traffic is not None and traffic.may_evict_for(instance.name))
+            )
             and self._traffic.read_began_at >= instance.allocation.requested_since,
             last_used=_unix(row),
         )

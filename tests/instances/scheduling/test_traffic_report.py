@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from instances.scheduling.traffic_report import REPORT_KEY, WebReport, is_drained, read_reports
+from instances.scheduling.traffic_report import (
+    REPORT_KEY,
+    Traffic,
+    WebReport,
+    is_drained,
+    read_reports,
+)
 from llamactl.core.events import client
 
 
@@ -26,6 +32,16 @@ def test_instance_is_drained_once_every_web_process_has_seen_it_and_has_nothing_
     reports: list[WebReport], drained: bool
 ) -> None:
     assert is_drained(reports, "a", 5) is drained
+
+
+def test_one_waiting_request_with_the_right_may_evict() -> None:
+    waiting = {"a": {"1": (1, 0.0)}}
+    may = WebReport("w1", 5, waiting=waiting)
+    may_not = WebReport("w2", 5, waiting=waiting, not_evicting=["a"])
+    idle = WebReport("w3", 5)
+    assert Traffic([may_not, may]).may_evict_for("a")
+    assert not Traffic([may_not, idle]).may_evict_for("a")
+    assert not Traffic([may]).may_evict_for("b")
 
 
 def test_reports_of_several_web_processes_are_read_back(broker: None) -> None:

@@ -14,6 +14,7 @@ from instances import lifecycle
 from instances.models import Instance
 from keys import issuing
 from keys.models import ImportedHash, InferenceKey
+from keys.rights import Rights, rights_of
 from llamactl.config import AppConfig
 from llamactl.importer.go_database import UnreadableGoDatabase, read
 from llamactl.importer.report import Outcome, Report
@@ -199,7 +200,7 @@ def test_new_rows_get_new_ids_after_an_import() -> None:
     assert issuing.issue(name="new", permission_mode="allow_all")[0].pk > 3
 
 
-def test_limits_of_newer_permissions_are_reported(tmp_path: Path) -> None:
+def test_rights_of_newer_permissions_are_kept(tmp_path: Path) -> None:
     path = copy_database(
         tmp_path,
         *NEWER_SCHEMA,
@@ -211,8 +212,10 @@ def test_limits_of_newer_permissions_are_reported(tmp_path: Path) -> None:
         "chat",
         "vl.lm",
     }
-    assert "there it might not start chat; here" in notes(report, "two")
-    assert "there it might not stop another instance for vl.lm; here" in notes(report, "two")
+    rights = rights_of(InferenceKey.objects.get(name="two"))
+    assert rights[Instance.objects.get(name="chat").pk] == Rights(can_evict=True)
+    assert rights[Instance.objects.get(name="vl.lm").pk] == Rights(can_start=True)
+    assert notes(report, "two") == ""
 
 
 def test_the_newer_schema_without_limits_reports_none(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from instances.errors import (
     BackendStartTimeout,
     InstanceNotRunning,
     InstanceShuttingDown,
+    StartNotPermitted,
     StoppedByOperator,
 )
 from instances.states import EVICTED, IDLE, ON_DEMAND, DesiredState, Status
 from proxy.activation.activator import Activator
 from proxy.table.live import LiveTable
 from proxy.table.recheck import Recheck
-from proxy.table.table import RoutingTable, Target
+from proxy.table.table import KeyRule, RoutingTable, Target
 from tests.proxy.conftest import make_target
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,6 +34,7 @@ class Activation:
         self.live = LiveTable()
         self.changes = 0
         self.starts = 0
+        self.evicting: list[bool] = []
         self.generation = 1
         self.activator = Activator(
             self.live,
@@ -56,8 +58,9 @@ class Activation:
     def starting(self, **changes: Any) -> Target:
         return self.lay(status=Status.STARTING, observed_generation=self.generation, **changes)
 
-    async def _start(self, name: str) -> int:
+    async def _start(self, name: str, *, may_evict: bool) -> int:
         self.starts += 1
+        self.evicting.append(may_evict)
         self.generation += 1
         self.starting()
         return self.generation
@@ -76,6 +79,10 @@ def activation() -> Iterator[Activation]:
     assert activation.activator.waiters.report() == {}
 
 
+def rule_of(key_id: int | None, **rights: Any) -> KeyRule:
+    return KeyRule(key_id, b"", None, **rights)
+
+
 async def settle() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
@@ -86,7 +93,7 @@ async def test_waiters_go_on_in_fair_turns_between_keys(activation: Activation) 
     released: list[int] = []
 
     async def one(key_id: int) -> None:
-        await activation.activator.activate(target, key_id)
+        await activation.activator.activate(target, rule_of(key_id))
         released.append(key_id)
 
     tasks = [asyncio.create_task(one(1)) for _ in range(50)]
@@ -104,7 +111,8 @@ async def test_report_counts_by_key_from_the_first_to_the_last_that_waits(
 ) -> None:
     target = activation.starting()
     tasks = [
-        asyncio.create_task(activation.activator.activate(target, key)) for key in (7, 7, None)
+        asyncio.create_task(activation.activator.activate(target, rule_of(key)))
+        for key in (7, 7, None)
     ]
     await settle()
     report = activation.activator.waiters.report()
@@ -122,6 +130,42 @@ async def test_report_counts_by_key_from_the_first_to_the_last_that_waits(
     assert activation.changes == 2
 
 
+async def test_key_without_the_right_starts_nothing_but_waits_for_a_start(
+    activation: Activation,
+) -> None:
+    target = activation.stopped()
+    may_not = rule_of(1, startable_ids=frozenset({target.id + 1}))
+    with pytest.raises(StartNotPermitted):
+        await activation.activator.activate(target, may_not)
+    assert activation.starts == 0
+    starting = activation.starting()
+    task = asyncio.create_task(activation.activator.activate(starting, may_not))
+    await settle()
+    ready = activation.lay(observed_generation=1)
+    assert await task == ready
+
+
+async def test_start_and_report_say_whether_another_instance_may_be_evicted(
+    activation: Activation,
+) -> None:
+    target = activation.stopped()
+    waiters = activation.activator.waiters
+    may_not = rule_of(1, evicting_ids=frozenset())
+    tasks = [asyncio.create_task(activation.activator.activate(target, may_not))]
+    await settle()
+    assert (waiters.not_evicting(), activation.changes) == (["demo"], 1)
+    tasks += [
+        asyncio.create_task(activation.activator.activate(target, rule_of(number)))
+        for number in (2, 3)
+    ]
+    await settle()
+    assert (waiters.not_evicting(), activation.changes) == ([], 2)
+    assert activation.evicting == [False]
+    for task in tasks:
+        task.cancel()
+    await settle()
+
+
 async def test_ready_instance_is_not_waited_for(activation: Activation) -> None:
     target = activation.lay()
     assert await activation.activator.activate(target) is target
@@ -134,7 +178,7 @@ async def test_request_counts_as_waiting_before_it_requests_the_start(
     # The supervisor withdraws the request for a start if no waiter is reported.
     seen = []
 
-    async def start(name: str) -> int:
+    async def start(name: str, *, may_evict: bool) -> int:
         seen.append(dict(activation.activator.waiters.report()))
         activation.starting()
         return activation.generation

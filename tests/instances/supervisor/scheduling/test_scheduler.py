@@ -39,6 +39,7 @@ class Web:
         self.looking: dict[str, int] = {}
         self.last_used: dict[str, float] = {}
         self.waiting: dict[str, dict[str, tuple[int, float]]] = {}
+        self.not_evicting: list[str] = []
 
     def waits(self, name: str, *keys: str) -> None:
         """Requests that began to wait just now, and ask for the start."""
@@ -47,7 +48,13 @@ class Web:
 
     def report(self) -> WebReport:
         return WebReport(
-            "web", self.revision, self.in_flight, self.last_used, self.looking, self.waiting
+            "web",
+            self.revision,
+            self.in_flight,
+            self.last_used,
+            self.looking,
+            self.waiting,
+            self.not_evicting,
         )
 
 
@@ -462,6 +469,25 @@ def test_without_preemption_the_limit_holds_and_starts_within_it_are_granted(
     node.ask_stop("a")
     node.ask_start("b")
     node.reaches(Status.RUNNING, "b")
+
+
+def test_requests_without_the_right_evict_nothing_until_one_has_it(
+    one: NodeUnderTest, web: Web
+) -> None:
+    made(one, "a", "b")
+    web.waits("a")
+    one.reaches(Status.RUNNING, "a")
+    web.waiting.clear()
+    with pytest.raises(NoCapacityForActivation, match=r"\(can_evict\)") as refused:
+        lifecycle.request_start("b", cause=ON_DEMAND, may_evict=False)
+    # The idle stop of a would change that.
+    assert refused.value.retry_after == 60
+    web.not_evicting = ["b"]
+    web.waits("b")
+    assert "max_running_instances (1) is reached" in queue_of(one, "b")["reason"]
+    assert one.see("a").status == Status.RUNNING
+    web.not_evicting = []
+    one.reaches(Status.RUNNING, "b")
 
 
 # -- after a restart of the host ------------------------------------------------------------------
