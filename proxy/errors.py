@@ -66,10 +66,10 @@ class ModelStateUnchanged(InvalidRequest):
 class ControlNotPermitted(PermissionDenied):
     """A load or an unload with a key that has no right to it."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, right: str) -> None:
         super().__init__(
-            f"POST {path} needs a management key; with another key a request to the model loads it,"
-            " where on-demand start is enabled"
+            f"permission denied: POST {path} needs a key with {right} for the instance, or a"
+            " management key"
         )
 
 

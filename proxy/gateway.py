@@ -42,8 +42,6 @@ from proxy.upstream import Upstream, UpstreamTimeouts
 
 logger = logging.getLogger(__name__)
 
-MANAGEMENT_API = "api"
-"""Origin of a start or stop that a management key requests, as in ``instances.api.views``."""
 REPORT_SECONDS = 0.25
 USAGE_SECONDS = 5.0
 
@@ -149,13 +147,13 @@ class Gateway:
             logger.debug("the last traffic report expires by itself")
         await self._broker.aclose()
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, cause: str, *, may_evict: bool) -> None:
         """Request the start of an instance, as the management API does. Raises as it does."""
-        await self._refresher.request_start(name, MANAGEMENT_API)
+        await self._refresher.request_start(name, cause, may_evict=may_evict)
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str, cause: str) -> None:
         """Request the stop of an instance, as the management API does. Raises as it does."""
-        await self._refresher.request_stop(name, MANAGEMENT_API)
+        await self._refresher.request_stop(name, cause)
 
     def notify(self, exchange: Exchange) -> None:
         """Hand an exchange that has ended to the observers."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import orjson
 from django.db import DatabaseError
 
 from instances import desired_state
+from instances.activation_hold import refuse_after_stop, refuse_while_held
+from instances.errors import InstanceNotRunning
 from llamactl.core.asgi_types import Receive, Scope, Send
 from llamactl.core.errors import DatabaseUnavailable, InvalidKey, MissingKey
 from proxy import errors
@@ -13,16 +17,22 @@ from proxy.auth import authorise_by
 from proxy.body.body import read_beginning
 from proxy.body.json_model import json_model
 from proxy.consumers import MAX_UNREAD_BODY_BYTES, ProxyConsumer
+from proxy.gateway import Gateway
 from proxy.routes import router_api
 from proxy.routes.routes import RouteKind
-from proxy.table.table import RoutingTable, Target
+from proxy.table.table import KeyRule, RoutingTable, Target
 
 ROUTER_KINDS = (RouteKind.HEALTH, RouteKind.ROUTER_API)
 LOAD_PATH = "/models/load"
+MANAGEMENT_API = "api"
+"""Origin of a start or stop that a management key requests, as in ``instances.api.views``."""
 
 
 class RouterConsumer(ProxyConsumer):
     """One request of the router API, answered from the table where no backend is needed."""
+
+    _is_manager = False
+    """Whether the request, as last looked at, may use the management API."""
 
     async def _answer_by_path(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.route.kind is RouteKind.HEALTH:
@@ -71,9 +81,11 @@ class RouterConsumer(ProxyConsumer):
                 body = orjson.dumps({"model": served})
                 await self._forward(scope, send, target, body, watch)
                 return
-        change = gateway.load if self.route.rest == LOAD_PATH else gateway.unload
         try:
-            await change(target.name)
+            if self.route.rest == LOAD_PATH:
+                await gateway.load(target.name, self._origin, may_evict=self._may_evict_for(target))
+            else:
+                await gateway.unload(target.name, self._origin)
         except DatabaseError:
             raise DatabaseUnavailable from None
         await self._answer(send, 200, router_api.DONE)
@@ -83,17 +95,51 @@ class RouterConsumer(ProxyConsumer):
     ) -> tuple[Target, str | None]:
         """The target of the model, whose state the key may change and the request does."""
         found = self._find_by_model(table, scope, model)
-        try:
-            authorise_by(table, self.gateway, scope, is_management=True)
-        except (InvalidKey, MissingKey):
-            raise errors.ControlNotPermitted(self.route.rest) from None
         target = found[0]
+        self._is_manager = _is_manager(table, self.gateway, scope)
+        if not self._is_manager:
+            self._check_right(self._rule(table, scope), target)
         is_running = desired_state.should_run(target)
         if _is_instance(target, model) and is_running == (self.route.rest == LOAD_PATH):
             raise errors.ModelStateUnchanged(is_running=is_running)
         if not _is_instance(target, model) and not target.is_llama_server:
             raise errors.NotLlamaCpp(target.name)
         return found
+
+    def _check_right(self, rule: KeyRule, target: Target) -> None:
+        """Refuse a key without the right, and a load that a request of the key may not cause."""
+        is_load = self.route.rest == LOAD_PATH
+        if not (rule.may_start(target) if is_load else rule.may_stop(target)):
+            raise errors.ControlNotPermitted(
+                self.route.rest, "can_start" if is_load else "can_stop"
+            )
+        if is_load and not desired_state.should_run(target):
+            now = datetime.now(UTC)
+            refuse_while_held(target, now)
+            refuse_after_stop(target, now)
+            if not target.on_demand_start:
+                raise InstanceNotRunning(
+                    f"instance {target.name} is not running and on-demand start is not enabled;"
+                    " a management key starts it"
+                )
+
+    @property
+    def _origin(self) -> str:
+        """The origin of a requested start or stop, as it is shown and logged."""
+        return MANAGEMENT_API if self._is_manager else f"proxy:{self.route.rest.rpartition('/')[2]}"
+
+    def _may_evict_for(self, target: Target) -> bool:
+        rule = self.exchange.rule
+        return self._is_manager or rule is None or rule.may_evict_for(target)
+
+
+def _is_manager(table: RoutingTable, gateway: Gateway, scope: Scope) -> bool:
+    """Whether the request may use the management API."""
+    try:
+        authorise_by(table, gateway, scope, is_management=True)
+    except (InvalidKey, MissingKey):
+        return False
+    return True
 
 
 def _is_instance(target: Target, model: str) -> bool:

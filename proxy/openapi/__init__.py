@@ -183,7 +183,7 @@ GROUPS = {
             "OpenAIError",
             (
                 *_BY_MODEL,
-                errors.ControlNotPermitted("/models/load"),
+                errors.ControlNotPermitted("/models/load", "can_start"),
                 errors.ModelStateUnchanged(is_running=True),
                 errors.NoProperties(_NAME),
                 errors.PathNotServed(_NAME, "/infill"),

@@ -250,8 +250,8 @@ def test_models_tell_the_context_of_a_request_also_after_the_stop(stack: Stack, 
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "model_not_loaded")
     refused = at_root(stack, key, "/completion?autoload=false", {"model": "demo", "prompt": "a"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "model_not_loaded")
-    assert at_root(stack, key, "/models/load", {"model": "demo"}).status_code == 403
-    loading = at_root(stack, stack.management_key, "/models/load", {"model": "demo"})
+    assert at_root(stack, key, "/models/unload", {"model": "demo"}).status_code == 403
+    loading = at_root(stack, key, "/models/load", {"model": "demo"})
     assert loading.json() == {"success": True}
     stack.until_status("demo", "running")
     assert entry() == loaded

@@ -137,8 +137,8 @@ class TableGateway(Gateway):
         """What a backend has told of its model, by instance and generation."""
         self.models = ModelDiscovery(self.live, self.upstream, self._remember)
         self.starts: list[str] = []
-        self.changes: list[tuple[str, str]] = []
-        """Loads and unloads that a management key has requested."""
+        self.changes: list[tuple[str, str, str]] = []
+        """Loads and unloads that were requested, with their origin."""
         self.refreshes = 0
         self.meanwhile: Callable[[], None] = lambda: None
         """A change of the database since the table was read: the next refresh brings it."""
@@ -160,11 +160,11 @@ class TableGateway(Gateway):
         self.refreshes += 1
         self.meanwhile()
 
-    async def load(self, name: str) -> None:
-        self.changes.append(("load", name))
+    async def load(self, name: str, cause: str, *, may_evict: bool) -> None:
+        self.changes.append(("load" if may_evict else "load without eviction", name, cause))
 
-    async def unload(self, name: str) -> None:
-        self.changes.append(("unload", name))
+    async def unload(self, name: str, cause: str) -> None:
+        self.changes.append(("unload", name, cause))
 
     async def _start(self, name: str, *, may_evict: bool) -> int:
         self.starts.append(name)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from instances.states import DesiredState, Status
+from keys.secrets import digest
 from proxy.asgi import ProxyApplication
+from proxy.table.table import KeyRule
 from tests.proxy.conftest import (
     ALICE,
     BOB,
@@ -16,6 +19,7 @@ from tests.proxy.conftest import (
     Backend,
     TableGateway,
     make_target,
+    rules,
     stopped,
 )
 from tests.support.asgi import AsgiRequest
@@ -226,14 +230,13 @@ async def test_props_of_another_backend_are_refused(app: ProxyApplication) -> No
         (None, NAMED, 401),
         (CHARLIE, NAMED, 401),
         (BOB, NAMED, 403),
-        (ALICE, NAMED, 403),
         (MANAGER, b'{"model": "nope"}', 404),
         (MANAGER, b"", 400),
         (MANAGER, b'{"model": 7}', 400),
         (MANAGER, b'{"model": "' + b"x" * 70_000 + b'"}', 413),
     ],
 )
-async def test_load_and_unload_need_a_management_key_and_a_model(
+async def test_load_and_unload_need_a_key_for_the_instance_and_a_model(
     app: ProxyApplication,
     backend: Backend,
     gateway: TableGateway,
@@ -263,8 +266,52 @@ async def test_management_key_loads_and_unloads_an_instance(
     assert (refused.status, "already running" in refused.json()["error"]["message"]) == (400, True)
     unloaded = await post(app, "/models/unload", NAMED, MANAGER).finish()
     assert (unloaded.status, unloaded.json()) == (200, {"success": True})
-    assert gateway.changes == [("load", "demo"), ("unload", "demo")]
+    assert gateway.changes == [("load", "demo", "api"), ("unload", "demo", "api")]
     assert not backend.requests
+
+
+def keys_with(*, start: bool = False, stop: bool = False) -> dict[bytes, KeyRule]:
+    """Alice's key with these rights to the instance."""
+    these, none = frozenset({1}), frozenset[int]()
+    rule = KeyRule(
+        1,
+        digest(ALICE),
+        these,
+        startable_ids=these if start else none,
+        evicting_ids=none,
+        stoppable_ids=these if stop else none,
+    )
+    return {**rules(), rule.digest: rule}
+
+
+async def test_load_needs_can_start_and_unload_can_stop(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    start, stop = keys_with(start=True), keys_with(stop=True)
+    for target, path, allowing, other in (
+        (stopped(backend), "/models/load", start, stop),
+        (make_target(backend.origin), "/models/unload", stop, start),
+    ):
+        gateway.lay(target, keys=other)
+        refused = await post(app, path).finish()
+        assert (refused.status, refused.json()["error"]["code"]) == (403, "permission_denied")
+        gateway.lay(target, keys=allowing)
+        assert (await post(app, path).finish()).status == 200
+    assert gateway.changes == [
+        ("load without eviction", "demo", "proxy:load"),
+        ("unload", "demo", "proxy:unload"),
+    ]
+
+
+async def test_key_loads_only_what_its_requests_may_start(
+    app: ProxyApplication, backend: Backend, gateway: TableGateway
+) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=30)
+    for changes in ({"on_demand_start": False}, {"stop_hold_until": soon}):
+        gateway.lay(stopped(backend, requested_by="api", **changes))
+        assert (await post(app, "/models/load").finish()).status == 503
+    assert not gateway.changes
+    assert (await post(app, "/models/load", key=MANAGER).finish()).status == 200
 
 
 async def test_open_inference_gives_nobody_the_right_to_unload(
