@@ -18,7 +18,8 @@ import pytest
 from llamactl.doctor.command import main
 from tests.support.paths import ROOT
 
-pytestmark = pytest.mark.timeout(240)  # several programs a test, each with all of Django
+# Several programs a test, each with all of Django.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 Doctor = Callable[..., tuple[int, dict[str, list[dict[str, str]]]]]
 

@@ -30,6 +30,8 @@ from tests.instances.supervisor.conftest import PROGRAM, NodeUnderTest, is_alive
 from tests.support.paths import ROOT
 from tests.support.until import until
 
+pytestmark = pytest.mark.slow  # a worker of its own for each test
+
 WORKER = Path(__file__).with_name("worker_program.py")
 SECONDS = 30.0
 """A worker takes a second or two to start, and more on a busy machine."""
@@ -154,7 +156,6 @@ def test_a_worker_that_is_back_in_time_finds_its_backends(
     assert node.history() == ["starting", "running"]
 
 
-@pytest.mark.slow
 def test_backends_are_ended_when_no_worker_comes_back(
     node: NodeUnderTest, workers: Workers
 ) -> None:
